@@ -1,0 +1,311 @@
+"""What crosses rooms: frozen, plain data that holds neither tensors nor arrays.
+
+A `Report` is everything gradscope has to say. Renderers read it, rules judge its parts, and it survives a JSON
+round trip unchanged. Magnitudes are base-10 logarithms (`log10_...`), rates are in nats per step, `None` is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+SCHEMA = "gradscope.report/1"
+
+Number = float | None
+Values = tuple[Number, ...]
+Severity = Literal["error", "warning"]
+VerdictStatus = Literal["pass", "warn", "fail", "skip", "inconclusive"]
+Status = Literal["healthy", "vanishing", "exploding", "non-finite", "degenerate", "inconclusive"]
+Kind = Literal["recurrent", "attention", "module", "chain"]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A quantity that does not exist or was not computed, with the reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything that decides a run. Two equal specs on one machine give equal reports (times aside)."""
+
+    models: tuple[str, ...] = ("rnn",)
+    sequence: str = "random"
+    """`random`, `zeros`, `impulse` or `sine`; ignored when `input` or `text` is given."""
+    length: int | None = None
+    """Steps T. None: 200 for synthetic sequences, all of the file or text otherwise."""
+    batch: int | None = None
+    """Sequences B. None: 8 for synthetic sequences, what the file holds otherwise."""
+    input: str | None = None
+    columns: tuple[str, ...] = ()
+    scale: str | None = None
+    """`none` or `standard`. None: standard for csv and wav, none otherwise."""
+    text: str | None = None
+    tokens: str = "word"
+    embedding: str | None = None
+    vocab: str | None = None
+    loss: str = "final"
+    """`final`, `every`, `ce`, `mse` or `path/to/file.py:function`."""
+    target: str | None = None
+    hidden: int = 64
+    input_size: int | None = None
+    """Features per step. None: 16 for synthetic sequences, the file's otherwise."""
+    layers: int = 1
+    needs_lag: int | None = None
+    anchors: int = 1
+    item: int = 0
+    seed: int = 0
+    seeds: int = 1
+    dtype: str = "float64"
+    device: str = "cpu"
+    state_size: int | None = None
+    state: str | None = None
+    key: str | None = None
+    pair: tuple[str, ...] = ()
+    show: tuple[str, ...] = ()
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    thresholds: dict[str, float] = field(default_factory=dict)
+    """Rule thresholds that differ from their defaults, by name: `{"vanishing_share": 0.01}`."""
+    fail_on: str = "never"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Per-step quantities of one model.
+
+    `step` is 0..T. `token` is one word per step 1..T, or None. `values` maps a name to numbers; the name says which
+    steps: `log10_grad_state` s_0..s_T, `log10_grad_input` x_1..x_T, `log10_influence` lags 0.., `log10_jacobian_norm`
+    J_1..J_T, `log10_product_norm` and `log10_product_min` P_0..P_T, `weight_share` 1..T, `gate.<name>.mean` 1..T.
+    In JSON the three stand side by side in one object.
+    """
+
+    step: tuple[int, ...] = ()
+    token: tuple[str, ...] | None = None
+    values: dict[str, Values] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Band:
+    """Smallest and largest value over sequences and seeds, aligned with the series of the same name."""
+
+    low: Values
+    high: Values
+
+
+@dataclass(frozen=True)
+class SingularValues:
+    """Singular values of the product of the last `lag` Jacobians, J_T ... J_{T-lag+1}, natural logs, largest first.
+
+    `resolved[i][j]` is false where double precision cannot determine `ln_sigma[i][j]`.
+    """
+
+    lag: tuple[int, ...]
+    ln_sigma: tuple[Values, ...]
+    resolved: tuple[tuple[bool, ...], ...]
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """Where NaN or Inf first appears in the forward pass."""
+
+    step: int
+    layer: str
+    where: str
+    """The gate or value: `input`, `weights`, `gate.forget`, `state`."""
+    value: str
+    """`nan`, `inf` or `-inf`."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A count at the lengths T and 2T, measured on unrolled copies."""
+
+    length: tuple[int, ...]
+    count: tuple[int, ...]
+    order: str
+    """`O(1)` or `O(n)`, or `unclear`."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One number (or short list) per quantity of one model; None where `skipped` says why."""
+
+    rate: Number = None
+    """Slope of ln I(k) over lags 1..K, nats per step back: mean over sequences and seeds."""
+    rate_ci: tuple[float, float] | None = None
+    """95 % t-interval of `rate`; None for a single sequence and seed."""
+    gain: Number = None
+    half_life: Number = None
+    reach: int | None = None
+    coverage: Number = None
+    temporal_range: Number = None
+    gradient_share: Number = None
+    """log10 of the share of the input gradient that falls on the needed lag."""
+    needed_lag: int | None = None
+    zero_lags: tuple[int, ...] | None = None
+    """Lags 1..K at which the influence is exactly zero (the first, and how many): (first, count), () for none."""
+    directions: int | None = None
+    lyapunov: Values | None = None
+    """Lyapunov exponents by QR, nats per step, largest first."""
+    lyapunov_ci: tuple[float, float] | None = None
+    """Interval of the leading exponent from block averages along the trajectory."""
+    finite_time_exponents: Values | None = None
+    log10_condition: Number = None
+    chain_rule_residual: Number = None
+    log10_grad_weight: Number = None
+    """log10 of the norm of dL/dW, all recurrent weights together (the figure parameter monitors watch)."""
+    precision_horizon: dict[str, Any] | None = None
+    path_length: int | None = None
+    sequential_steps: int | None = None
+    carried_floats: int | None = None
+    growth: dict[str, Growth] | None = None
+    saturation: dict[str, float] | None = None
+    """Share of (unit, step) pairs that are saturated, by activation or gate name."""
+    non_finite: NonFinite | None = None
+    cut: int | None = None
+    """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a stack, judged by itself."""
+
+    name: str
+    series: Series
+    summary: dict[str, Number] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Attention weights of one sequence: `weights[layer][head][query][key]`, rows sum to one."""
+
+    token: tuple[str, ...] | None
+    weights: tuple[tuple[tuple[tuple[float, ...], ...], ...], ...]
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way on which one token acts on another; log10 of the norm of that part of the Jacobian."""
+
+    layer: str
+    path: str
+    """`all`, `cell` (through the cell state alone), `gates` (the rest), `head 0` (attention weight)."""
+    log10_norm: Number
+
+
+@dataclass(frozen=True)
+class Pair:
+    """How much the output at step `target` depends on the input at step `source`."""
+
+    source: str
+    source_step: int
+    target: str
+    target_step: int
+    share: Number
+    """Part of the summed influence of all tokens up to the target, 0..1."""
+    rank: int
+    """1 = the token that matters most."""
+    of: int
+    paths: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one rule says about one model."""
+
+    code: str
+    title: str
+    severity: Severity
+    status: VerdictStatus
+    message: str
+    advice: str = ""
+    first_step: int | None = None
+    last_step: int | None = None
+    measured: Number = None
+    threshold: Number = None
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A remedy applied to a copy of the model and measured again."""
+
+    name: str
+    change: str
+    reach: int | None
+    rate: Number
+    status: Status
+
+
+@dataclass(frozen=True)
+class EqualityCheck:
+    """Largest relative differences between the analysed chain and the model run by torch itself."""
+
+    output: float
+    grad: float
+    against: str
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Where a model came from, and what had to be assumed about it."""
+
+    source: str
+    assumed: tuple[str, ...] = ()
+    trained: bool = False
+    equality_check: EqualityCheck | None = None
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """Everything measured on, and said of, one model."""
+
+    name: str
+    kind: Kind
+    status: Status
+    size: int
+    length: int
+    loaded: Loaded
+    summary: Summary
+    series: Series
+    bands: dict[str, Band] = field(default_factory=dict)
+    singular_values: SingularValues | None = None
+    layers: tuple[Layer, ...] = ()
+    attention: Attention | None = None
+    pairs: tuple[Pair, ...] = ()
+    step_pairs: dict[str, Any] | None = None
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Name of a series or summary value -> why it is absent."""
+    verdicts: tuple[Verdict, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    heading: str = ""
+    """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`: the settings in one line."""
+    notes: tuple[str, ...] = ()
+    """What was assumed or done to the data, one sentence each: `random input, not your data`."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall times in seconds; outside any promise of identity."""
+
+    total: float = 0.0
+    models: dict[str, float] = field(default_factory=dict)
+    training_step: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Per model: `length`, `seconds` (forward + backward at T, 2T, 4T) and `exponent` (number or None)."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The saved result between measuring and showing."""
+
+    run: RunSpec
+    environment: dict[str, str]
+    models: tuple[ModelResult, ...]
+    timing: Timing = Timing()
+    schema: str = SCHEMA
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object of this report (plain dicts, lists, numbers; non-finite floats still floats)."""
+        return asdict(self)
