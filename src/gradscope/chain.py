@@ -1,0 +1,85 @@
+"""A trajectory as a chain of linear maps J_1 ... J_T: the one thing that every measure is a function of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gradscope.errors import UsageError
+
+
+class JacobianChain(Protocol):
+    """Jacobians J_t = ds_t/ds_{t-1}, t = 1..length, of `batch` trajectories with states of `size` numbers."""
+
+    batch: int
+    length: int
+    size: int
+
+    def matmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t Q; (batch, size, k) -> (batch, size, k)."""
+        ...
+
+    def rmatmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t^T Q; (batch, size, k) -> (batch, size, k)."""
+        ...
+
+    def dense(self, start: int, stop: int) -> Tensor:
+        """J_{start+1} .. J_stop as (batch, stop - start, size, size)."""
+        ...
+
+
+class ArrayChain:
+    """A chain given as numbers: from a file, another framework, or a test."""
+
+    def __init__(self, jacobians: Tensor) -> None:
+        """Take Jacobians of shape (T, N, N) or (batch, T, N, N).
+
+        Raises:
+            UsageError: the shape is another one.
+        """
+        stacked = jacobians[None] if jacobians.ndim == 3 else jacobians
+        if stacked.ndim != 4 or stacked.shape[-1] != stacked.shape[-2] or 0 in stacked.shape:
+            raise UsageError(f"Jacobians have shape {tuple(jacobians.shape)}; expected (T, N, N) or (batch, T, N, N)")
+        self.jacobians = stacked
+        self.batch, self.length, self.size = stacked.shape[:3]
+
+    def matmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t Q."""
+        return self.jacobians[:, t - 1] @ q
+
+    def rmatmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t^T Q."""
+        return self.jacobians[:, t - 1].mT @ q
+
+    def dense(self, start: int, stop: int) -> Tensor:
+        """J_{start+1} .. J_stop."""
+        return self.jacobians[:, start:stop]
+
+
+def step_jacobians(
+    step: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, states: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Jacobians of any `step(x, s) -> s'` at many points, through torch.func.
+
+    Args:
+        step: takes (batch, I) and (batch, S), returns (batch, S).
+        inputs: x_t, shape (n, batch, I); I may be 0.
+        states: s_{t-1}, shape (n, batch, S).
+
+    Returns:
+        ds'/ds of shape (n, batch, S, S), and ds'/dx of shape (n, batch, S, I), None when I is 0.
+    """
+    n, batch, size = states.shape
+    width = inputs.shape[-1]
+    wanted = (1, 0) if width else (1,)
+
+    def single(x: Tensor, s: Tensor) -> Tensor:
+        return step(x[None], s[None])[0]
+
+    flat_x, flat_s = inputs.reshape(n * batch, width), states.reshape(n * batch, size)
+    jacobians = torch.func.vmap(torch.func.jacrev(single, argnums=wanted))(flat_x, flat_s)
+    state = jacobians[0].reshape(n, batch, size, size)
+    return state, jacobians[1].reshape(n, batch, size, width) if width else None

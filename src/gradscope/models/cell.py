@@ -1,0 +1,80 @@
+"""What a recurrent layer is to gradscope: a step, and the linear map of that step along a trajectory.
+
+Tensors inside this room are time-major with features last: `(T, batch, features)`. Tangents and adjoints may carry
+any leading dimensions, `(..., batch, features)`, so that one matrix product serves one vector or a whole basis.
+`at` picks steps: an int t-1 for one step, a slice for many at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+At = int | slice
+
+
+class Linearization(Protocol):
+    """One layer along one trajectory: its values, and s_t = step(x_t, s_{t-1}) to first order."""
+
+    states: Tensor
+    """s_0 .. s_T, (T + 1, batch, state_size)."""
+    outputs: Tensor
+    """y_1 .. y_T, (T, batch, output_size)."""
+    values: Mapping[str, Tensor]
+    """Inner quantities by name (`gate.forget`, `candidate`), each (T, batch, hidden), in order of computation."""
+
+    def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
+        """Tangent of the new state: J_t ds + (ds_t/dx_t) dx."""
+        ...
+
+    def push_output(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
+        """Tangent of the output y_t from those of the *new* state and of the input."""
+        ...
+
+    def pull_output(self, at: At, dy: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Adjoints of s_t and (None when there is no direct path) of x_t from that of y_t."""
+        ...
+
+    def pull(self, at: At, a: Tensor) -> tuple[Tensor, Tensor]:
+        """Adjoint of s_{t-1}, and the local adjoint `delta` that inputs and weights are served from."""
+        ...
+
+    def pull_input(self, at: At, delta: Tensor) -> Tensor:
+        """Adjoint of x_t from `delta`."""
+        ...
+
+    def weight_norms(self, at: slice, delta: Tensor) -> Tensor | None:
+        """Squared norm of each step's own contribution to dL/dW, (n, batch); None without parameters."""
+        ...
+
+    def weight_gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
+        """These steps' summed contributions to dL/dW, by parameter name."""
+        ...
+
+
+class Cell(Protocol):
+    """One recurrent layer."""
+
+    name: str
+    input_size: int
+    state_size: int
+    output_size: int
+    parameters: dict[str, Tensor]
+
+    def initial_state(self, batch: int) -> Tensor:
+        """s_0, (batch, state_size)."""
+        ...
+
+    def step(self, x: Tensor, s: Tensor) -> Tensor:
+        """s_t from x_t and s_{t-1} in plain differentiable operations."""
+        ...
+
+    def output(self, x: Tensor, s: Tensor) -> Tensor:
+        """y_t from x_t and the new state s_t."""
+        ...
+
+    def linearize(self, x: Tensor, s0: Tensor) -> Linearization:
+        """Run the layer over x (T, batch, input_size) from s0 and keep what its linear maps need."""
+        ...

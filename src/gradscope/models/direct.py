@@ -1,0 +1,44 @@
+"""Models without a recurrent state: attention, transformers, and any causal module of a user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+class Direct:
+    """A map from a whole sequence to a whole sequence; only its gradients with respect to the input exist."""
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        input_size: int,
+        *,
+        kind: Literal["attention", "module"] = "attention",
+        weights: Callable[[Tensor], list[Tensor]] | None = None,
+        trained: bool = False,
+    ) -> None:
+        """Wrap `module`: (batch, T, input_size) -> (batch, T, features).
+
+        Args:
+            name: what the user called it.
+            module: the map.
+            input_size: features per step it takes.
+            kind: `attention` when its weights can be read.
+            weights: x (batch, T, input_size) -> attention weights per layer, each (batch, heads, T, T).
+            trained: whether the weights were learned.
+        """
+        self.name, self.module, self.kind, self.weights, self.trained = name, module, kind, weights, trained
+        self.input_size = input_size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs of x, differentiable."""
+        found: Tensor = self.module(x)
+        return found
+
+    def parameters(self) -> dict[str, Tensor]:
+        """All weights by name."""
+        return dict(self.module.named_parameters())

@@ -1,0 +1,73 @@
+"""What the torch-like cells share: weights named as in torch.nn, and gradients that are outer products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradscope.models.cell import At
+
+Blocks = tuple[slice, slice]
+
+
+class HiddenOutput:
+    """The output of a layer is the first `hidden` numbers of its state, with no direct path from the input."""
+
+    hidden: int
+    width: int
+
+    def push_output(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
+        """The h part of the tangent."""
+        return ds[..., : self.hidden]
+
+    def pull_output(self, at: At, dy: Tensor) -> tuple[Tensor, None]:
+        """The adjoint of y_t stands in the h part; the rest of the state is not seen."""
+        return (dy if self.width == self.hidden else torch.nn.functional.pad(dy, (0, self.width - self.hidden))), None
+
+
+@dataclass
+class OuterWeights:
+    """dL/dW of z = W_ih x + b_ih + W_hh h + b_hh: sums of outer products of `delta` with x_t and h_{t-1}.
+
+    `through_x` and `through_h` are the columns of `delta` that belong to W_ih and to W_hh.
+    """
+
+    weights: Mapping[str, Tensor]
+    x: Tensor
+    h_before: Tensor
+    through_x: slice
+    through_h: tuple[slice, ...]
+
+    def _parts(self, delta: Tensor) -> tuple[Tensor, Tensor]:
+        own = [delta[..., part] for part in self.through_h]
+        return delta[..., self.through_x], own[0] if len(own) == 1 else torch.cat(own, -1)
+
+    def norms(self, at: slice, delta: Tensor) -> Tensor:
+        """Squared norm of each step's contribution: |delta|^2 (|x|^2 + 1) + |delta|^2 (|h|^2 + 1)."""
+        bias = float("bias_ih" in self.weights)
+        dx, dh = self._parts(delta)
+        x, h = self.x[at], self.h_before[at]
+        return dx.square().sum(-1) * (x.square().sum(-1) + bias) + dh.square().sum(-1) * (h.square().sum(-1) + bias)
+
+    def gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
+        """Sum of the contributions over steps and batch."""
+        dx, dh = (part.flatten(0, 1) for part in self._parts(delta))
+        found = {"weight_ih": dx.T @ self.x[at].flatten(0, 1), "weight_hh": dh.T @ self.h_before[at].flatten(0, 1)}
+        if "bias_ih" in self.weights:
+            found |= {"bias_ih": dx.sum(0), "bias_hh": dh.sum(0)}
+        return found
+
+
+def input_part(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    """W_ih x + b_ih for all steps in one matrix product."""
+    z = x @ weights["weight_ih"].T
+    return z + weights["bias_ih"] if "bias_ih" in weights else z
+
+
+def state_part(h: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    """W_hh h + b_hh."""
+    z = h @ weights["weight_hh"].T
+    return z + weights["bias_hh"] if "bias_hh" in weights else z

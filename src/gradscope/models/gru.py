@@ -1,0 +1,127 @@
+"""GRU (Cho et al. 2014) as torch.nn.GRU: n = tanh(W_in x + b_in + r (W_hn h + b_hn)), h' = (1 - z) n + z h."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradscope.models.cell import At
+from gradscope.models.family import Family, StackOptions, stack
+from gradscope.models.gated import HiddenOutput, OuterWeights, input_part, state_part
+from gradscope.models.initialize import Draw, Init, recurrent_matrix
+
+
+@dataclass(frozen=True)
+class Options(StackOptions):
+    """Options of `gru`."""
+
+    update_bias: float | None = None
+    """b_ih + b_hh of the update gate z, which keeps the old state when it is near one; as in torch.nn when absent."""
+    init: Init = "uniform"
+    gain: float = 1.0
+    bias: bool = True
+
+
+class GRUCell:
+    """One layer; the state is h. Gate order r, z, n."""
+
+    def __init__(self, name: str, weights: dict[str, Tensor]) -> None:
+        """Take weight_ih (3H, I), weight_hh (3H, H) and, together or not at all, bias_ih and bias_hh (3H)."""
+        self.name, self.parameters = name, weights
+        self.state_size, self.input_size = weights["weight_hh"].shape[1], weights["weight_ih"].shape[1]
+        self.output_size = self.state_size
+
+    def initial_state(self, batch: int) -> Tensor:
+        """Zeros, as torch.nn.GRU."""
+        return self.parameters["weight_hh"].new_zeros(batch, self.state_size)
+
+    def step(self, x: Tensor, s: Tensor) -> Tensor:
+        """h_t."""
+        xr, xz, xn = input_part(x, self.parameters).chunk(3, -1)
+        hr, hz, hn = state_part(s, self.parameters).chunk(3, -1)
+        z = (xz + hz).sigmoid()
+        return (1 - z) * (xn + (xr + hr).sigmoid() * hn).tanh() + z * s
+
+    def output(self, x: Tensor, s: Tensor) -> Tensor:
+        """h_t itself."""
+        return s
+
+    def linearize(self, x: Tensor, s0: Tensor) -> GRULinearization:
+        """Run over x (T, batch, I)."""
+        zx, hidden = input_part(x, self.parameters), self.state_size
+        zh, states = torch.empty_like(zx), zx.new_empty(len(zx) + 1, *s0.shape)
+        states[0] = s0
+        for t in range(len(zx)):
+            zh[t] = state_part(states[t], self.parameters)
+            gates = (zx[t, :, : 2 * hidden] + zh[t, :, : 2 * hidden]).sigmoid()
+            r, z = gates.chunk(2, -1)
+            n = (zx[t, :, 2 * hidden :] + r * zh[t, :, 2 * hidden :]).tanh()
+            states[t + 1] = n + z * (states[t] - n)
+        return GRULinearization(self, x, zx, zh, states)
+
+
+class GRULinearization(HiddenOutput):
+    """dh' = (1 - z) n' (W_in dx + r W_hn dh + m r' dz_r) + (h - n) z' dz_z + z dh, with m = W_hn h + b_hn."""
+
+    def __init__(self, cell: GRUCell, x: Tensor, zx: Tensor, zh: Tensor, states: Tensor) -> None:
+        """Keep the input and state parts zx, zh (T, batch, 3H) and states (T + 1, batch, H)."""
+        self.cell, self.states, self.outputs = cell, states, states[1:]
+        self.hidden = self.width = hidden = cell.state_size
+        (xr, xz, xn), (hr, hz, m) = zx.chunk(3, -1), zh.chunk(3, -1)
+        r, z, n = (xr + hr).sigmoid(), (xz + hz).sigmoid(), (xn + (xr + hr).sigmoid() * m).tanh()
+        slope = (xn + r * m).clamp(-350, 350).cosh().reciprocal().square()
+        self.keep, self.reset = z, r
+        # sigmoid(-z) is 1 - sigmoid(z) without the cancellation near one.
+        self.from_n = (-(xz + hz)).sigmoid() * slope
+        self.from_r = self.from_n * m * r * (-(xr + hr)).sigmoid()
+        self.from_z = (states[:-1] - n) * z * (-(xz + hz)).sigmoid()
+        self.values = {"gate.reset": r, "gate.update": z, "candidate": n, "activation": states[1:]}
+        through_h = (slice(0, 2 * hidden), slice(3 * hidden, None))
+        self.outer = OuterWeights(cell.parameters, x, states[:-1], slice(0, 3 * hidden), through_h)
+
+    def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
+        """dh'."""
+        dr, dz, dm = (ds @ self.cell.parameters["weight_hh"].T).chunk(3, -1)
+        new = self.keep[at] * ds
+        dn = self.reset[at] * dm
+        if dx is not None:
+            xr, xz, xn = (dx @ self.cell.parameters["weight_ih"].T).chunk(3, -1)
+            dr, dz, dn = dr + xr, dz + xz, dn + xn
+        return new + self.from_n[at] * dn + self.from_r[at] * dr + self.from_z[at] * dz
+
+    def pull(self, at: At, a: Tensor) -> tuple[Tensor, Tensor]:
+        """W_hh^T [r, z, m] + z a; delta is (r, z, n, m) side by side, (..., batch, 4H)."""
+        dn = self.from_n[at] * a
+        delta = torch.cat([self.from_r[at] * a, self.from_z[at] * a, dn, self.reset[at] * dn], -1)
+        through_h = torch.cat([delta[..., : 2 * self.hidden], delta[..., 3 * self.hidden :]], -1)
+        return self.keep[at] * a + through_h @ self.cell.parameters["weight_hh"], delta
+
+    def pull_input(self, at: At, delta: Tensor) -> Tensor:
+        """W_ih^T [r, z, n]."""
+        return delta[..., : 3 * self.hidden] @ self.cell.parameters["weight_ih"]
+
+    def weight_norms(self, at: slice, delta: Tensor) -> Tensor:
+        """Squared norms of the steps' contributions."""
+        return self.outer.norms(at, delta)
+
+    def weight_gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
+        """Summed contributions."""
+        return self.outer.gradient(at, delta)
+
+
+def make_cell(options: Options, name: str, input_size: int, draw: Draw) -> GRUCell:
+    """One layer with fresh weights."""
+    hidden, bound = options.hidden, options.hidden**-0.5
+    blocks = [recurrent_matrix(options.init, options.gain, hidden, draw) for _ in range(3)]
+    weights = {"weight_ih": draw.uniform(3 * hidden, input_size, bound=bound), "weight_hh": torch.cat(blocks)}
+    if options.bias:
+        weights |= {"bias_ih": draw.uniform(3 * hidden, bound=bound), "bias_hh": draw.uniform(3 * hidden, bound=bound)}
+        if options.update_bias is not None:
+            weights["bias_ih"][hidden : 2 * hidden] = options.update_bias
+            weights["bias_hh"][hidden : 2 * hidden] = 0.0
+    return GRUCell(name, weights)
+
+
+FAMILY = Family("gru", Options, stack(make_cell), "GRU with reset and update gates")

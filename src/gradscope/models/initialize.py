@@ -1,0 +1,47 @@
+"""Seeded weights that never touch torch's global random state."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Init = Literal["uniform", "normal", "orthogonal", "identity"]
+
+
+class Draw:
+    """A stream of random tensors. Drawn in float64 on the CPU, so dtype and device do not change the numbers."""
+
+    def __init__(self, seed: int, dtype: torch.dtype, device: str) -> None:
+        """Start the stream of `seed`; tensors come out in `dtype` on `device`."""
+        self.generator = torch.Generator().manual_seed(seed)
+        self.dtype, self.device = dtype, device
+
+    def place(self, values: Tensor) -> Tensor:
+        """`values` in the dtype and on the device of this stream."""
+        return values.to(self.device, self.dtype)
+
+    def uniform(self, *shape: int, bound: float) -> Tensor:
+        """Uniform in [-bound, bound]."""
+        return self.place((2 * torch.rand(*shape, dtype=torch.float64, generator=self.generator) - 1) * bound)
+
+    def normal(self, *shape: int, deviation: float = 1.0) -> Tensor:
+        """Normal with the given standard deviation."""
+        return self.place(torch.randn(*shape, dtype=torch.float64, generator=self.generator) * deviation)
+
+    def orthogonal(self, size: int) -> Tensor:
+        """Haar-distributed orthogonal matrix (Mezzadri 2007: QR of a Gaussian matrix, signs of diag R fixed)."""
+        q, r = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=self.generator))
+        return self.place(q * r.diagonal().sign())
+
+
+def recurrent_matrix(init: Init, gain: float, hidden: int, draw: Draw) -> Tensor:
+    """W_hh (hidden, hidden) by the named scheme, times `gain`."""
+    if init == "uniform":
+        return gain * draw.uniform(hidden, hidden, bound=hidden**-0.5)
+    if init == "normal":
+        return gain * draw.normal(hidden, hidden, deviation=hidden**-0.5)
+    if init == "orthogonal":
+        return gain * draw.orthogonal(hidden)
+    return gain * draw.place(torch.eye(hidden, dtype=torch.float64))

@@ -1,0 +1,139 @@
+"""A stack of recurrent layers, and the chain of its joint Jacobians."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor
+
+from gradscope.models.cell import At, Cell, Linearization
+
+
+class Recurrent:
+    """Layers on top of each other: the output of one is the input of the next."""
+
+    kind = "recurrent"
+
+    def __init__(self, name: str, cells: Sequence[Cell], trained: bool = False) -> None:
+        """Take the layers from the bottom up."""
+        self.name, self.cells, self.trained = name, tuple(cells), trained
+        self.input_size, self.output_size = cells[0].input_size, cells[-1].output_size
+        self.state_size = sum(cell.state_size for cell in cells)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """All weights, `l0.weight_hh` and so on."""
+        return {f"{cell.name}.{key}": value for cell in self.cells for key, value in cell.parameters.items()}
+
+    def run(self, x: Tensor) -> Trajectory:
+        """Run over x (batch, T, input_size) without autograd and keep the linear maps of every layer."""
+        flow, layers = x.transpose(0, 1), []
+        with torch.no_grad():
+            for cell in self.cells:
+                layer = cell.linearize(flow, cell.initial_state(x.shape[0]))
+                layers.append(layer)
+                flow = layer.outputs
+        return Trajectory(tuple(layers), tuple(cell.name for cell in self.cells))
+
+    def initial_states(self, batch: int) -> list[Tensor]:
+        """s_0 of every layer."""
+        return [cell.initial_state(batch) for cell in self.cells]
+
+    def unroll(self, steps: Sequence[Tensor], states: list[Tensor]) -> list[Tensor]:
+        """Outputs y_1 .. y_T in plain differentiable operations, for autograd to walk through.
+
+        Args:
+            steps: x_1 .. x_T, each (batch, input_size).
+            states: s_0 of every layer.
+        """
+        outputs, states = [], list(states)
+        for x in steps:
+            flow = x
+            for index, cell in enumerate(self.cells):
+                states[index] = cell.step(flow, states[index])
+                flow = cell.output(flow, states[index])
+            outputs.append(flow)
+        return outputs
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Outputs (batch, T, output_size) of x (batch, T, input_size), differentiable."""
+        return torch.stack(self.unroll(x.unbind(1), self.initial_states(x.shape[0])), 1)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The layers of a stack along one batch of sequences; itself the chain of the joint state, all layers together."""
+
+    layers: tuple[Linearization, ...]
+    names: tuple[str, ...]
+
+    @property
+    def output(self) -> Tensor:
+        """y_1 .. y_T of the top layer, (batch, T, output_size)."""
+        return self.layers[-1].outputs.transpose(0, 1)
+
+    @property
+    def batch(self) -> int:
+        """Sequences."""
+        return self.layers[0].states.shape[1]
+
+    @property
+    def length(self) -> int:
+        """Steps T."""
+        return self.layers[0].states.shape[0] - 1
+
+    @property
+    def size(self) -> int:
+        """Numbers in the joint state."""
+        return sum(layer.states.shape[-1] for layer in self.layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type everything is computed in."""
+        return self.layers[0].states.dtype
+
+    def _slices(self) -> list[slice]:
+        ends = (0, *accumulate(layer.states.shape[-1] for layer in self.layers))
+        return [slice(*ends_of) for ends_of in pairwise(ends)]
+
+    def _push(self, at: At, ds: Tensor) -> Tensor:
+        flow, new = None, []
+        for layer, part in zip(self.layers, self._slices(), strict=True):
+            new.append(layer.push(at, ds[..., part], flow))
+            flow = layer.push_output(at, new[-1], flow)
+        return _join(new)
+
+    def _pull(self, at: int, a: Tensor) -> Tensor:
+        below, found = None, []
+        for layer, part in zip(reversed(self.layers), reversed(self._slices()), strict=True):
+            own, direct = a[..., part], None
+            if below is not None:
+                seen, direct = layer.pull_output(at, below)
+                own = own + seen
+            before, delta = layer.pull(at, own)
+            below = layer.pull_input(at, delta)
+            below = below if direct is None else below + direct
+            found.append(before)
+        return torch.cat(found[::-1], -1)
+
+    def matmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t Q, (batch, size, k)."""
+        return self._push(t - 1, q.permute(2, 0, 1)).permute(1, 2, 0)
+
+    def rmatmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t^T Q, (batch, size, k)."""
+        return self._pull(t - 1, q.permute(2, 0, 1)).permute(1, 2, 0)
+
+    def dense(self, start: int, stop: int) -> Tensor:
+        """J_{start+1} .. J_stop, (batch, stop - start, size, size)."""
+        states = self.layers[0].states
+        basis = torch.eye(self.size, dtype=states.dtype, device=states.device)[:, None, None, :]
+        return self._push(slice(start, stop), basis).permute(2, 1, 3, 0)
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    # A basis that is the same at every step stays unexpanded until the layers meet here.
+    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+    return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)
