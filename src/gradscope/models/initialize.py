@@ -45,3 +45,10 @@ def recurrent_matrix(init: Init, gain: float, hidden: int, draw: Draw) -> Tensor
     if init == "orthogonal":
         return gain * draw.orthogonal(hidden)
     return gain * draw.place(torch.eye(hidden, dtype=torch.float64))
+
+
+def input_matrix(init: Init, hidden: int, input_size: int, draw: Draw) -> Tensor:
+    """W_ih (hidden, input_size): normal with deviation 1/sqrt(hidden) for `normal`, otherwise as torch.nn."""
+    if init == "normal":
+        return draw.normal(hidden, input_size, deviation=hidden**-0.5)
+    return draw.uniform(hidden, input_size, bound=hidden**-0.5)

@@ -135,5 +135,7 @@ class Trajectory:
 
 def _join(parts: list[Tensor]) -> Tensor:
     # A basis that is the same at every step stays unexpanded until the layers meet here.
-    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)
+    if len(parts) == 1:
+        return parts[0]
+    firsts = torch.broadcast_tensors(*(part[..., 0] for part in parts))
+    return torch.cat([part.expand(*firsts[0].shape, part.shape[-1]) for part in parts], -1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from gradscope.models.cell import At
 from gradscope.models.family import Family, StackOptions, stack
 from gradscope.models.gated import HiddenOutput, OuterWeights, input_part, state_part
-from gradscope.models.initialize import Draw, Init, recurrent_matrix
+from gradscope.models.initialize import Draw, Init, input_matrix, recurrent_matrix
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda z: z}
 SLOPE: dict[str, Callable[[Tensor], Tensor]] = {
@@ -29,7 +29,8 @@ class Options(StackOptions):
 
     nonlinearity: Literal["tanh", "relu", "linear"] = "tanh"
     init: Init = "uniform"
-    """uniform: as torch.nn; normal: deviation gain/sqrt(hidden); orthogonal; identity."""
+    """Scheme of the recurrent matrix. uniform: as torch.nn; normal: deviation 1/sqrt(hidden), the input's weights too;
+    orthogonal; identity."""
     gain: float = 1.0
     """Factor on the recurrent matrix."""
     bias: bool = True
@@ -110,7 +111,7 @@ def make_cell(options: Options, name: str, input_size: int, draw: Draw) -> RNNCe
     hidden = options.hidden
     bound = hidden**-0.5
     weights = {
-        "weight_ih": draw.uniform(hidden, input_size, bound=bound),
+        "weight_ih": input_matrix(options.init, hidden, input_size, draw),
         "weight_hh": recurrent_matrix(options.init, options.gain, hidden, draw),
     }
     if options.bias:

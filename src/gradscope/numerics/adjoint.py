@@ -1,0 +1,173 @@
+"""Backpropagation through time in log scale: dL/ds_t, dL/dx_t and each step's part in dL/dW, at any length.
+
+The adjoint a_t = dL/ds_t follows a_{t-1} = J_t^T (a_t + C^T v_t), where v_t = dL/dy_t and y_t = C s_t (Werbos 1990).
+Layers are swept one after the other, each with a scale of its own per sequence, so that a quiet layer is not lost
+beside a loud one. One step costs what the cell's `pull` costs: a matrix product and some element-wise work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradscope.models.cell import Linearization
+from gradscope.models.recurrent import Trajectory
+from gradscope.numerics.scale import LOG10_2, add, log10_hypot, log10_norm, normalise
+
+CHUNK_NUMBERS = 2**22
+"""Adjoints kept at a time, in numbers; a bound on memory that does not depend on T."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """m * 2^e: `m` (T, batch, features), `e` (T, batch)."""
+
+    m: Tensor
+    e: Tensor
+
+
+@dataclass(frozen=True)
+class LayerAdjoint:
+    """What one layer receives; all log10 of norms."""
+
+    state: Tensor
+    """dL/ds_t for t = 0..T, (T + 1, batch)."""
+    input: Tensor
+    """dL/dx_t for t = 1..T, (T, batch), where x is this layer's own input."""
+    weight: Tensor | None
+    """Norm of each step's contribution to dL/dW, (T, batch); None without parameters."""
+    weight_gradient: float | None
+    """log10 of the norm of dL/dW itself, summed over steps and batch."""
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """One backward pass through a stack, layers from the bottom up."""
+
+    layers: tuple[LayerAdjoint, ...]
+
+    @property
+    def state(self) -> Tensor:
+        """log10 ||dL/ds_t|| of the joint state, (T + 1, batch)."""
+        return log10_hypot(torch.stack([layer.state for layer in self.layers]))
+
+    @property
+    def input(self) -> Tensor:
+        """log10 ||dL/dx_t|| of the stack's input, (T, batch)."""
+        return self.layers[0].input
+
+    @property
+    def weight(self) -> Tensor | None:
+        """log10 of each step's contribution to dL/dW, all layers together, (T, batch)."""
+        parts = [layer.weight for layer in self.layers if layer.weight is not None]
+        return log10_hypot(torch.stack(parts)) if parts else None
+
+    @property
+    def weight_gradient(self) -> float | None:
+        """log10 of the norm of dL/dW, all layers together."""
+        parts = [layer.weight_gradient for layer in self.layers if layer.weight_gradient is not None]
+        return float(log10_hypot(torch.tensor(parts, dtype=torch.float64))) if parts else None
+
+
+def backpropagate(trajectory: Trajectory, cotangent: Tensor) -> Adjoint:
+    """Sweep dL/dy back through a stack.
+
+    Args:
+        trajectory: the stack along its sequences.
+        cotangent: v_t = dL/dy_t, (batch, T, output_size).
+    """
+    v = Scaled(*normalise(cotangent.transpose(0, 1)))
+    found = []
+    with torch.no_grad():
+        for layer in reversed(trajectory.layers):
+            adjoint, v = sweep(layer, v)
+            found.append(adjoint)
+    return Adjoint(tuple(found[::-1]))
+
+
+def sweep(layer: Linearization, v: Scaled) -> tuple[LayerAdjoint, Scaled]:
+    """Sweep one layer; returns its adjoint and dL/dx, the cotangent of the layer below."""
+    steps, batch = layer.states.shape[0] - 1, layer.states.shape[1]
+    width = max(1, layer.states.shape[-1] * batch)
+    chunk = max(1, min(steps, CHUNK_NUMBERS // width))
+    a, e = torch.zeros_like(layer.states[0]), v.e.new_zeros(batch)
+    seen = (v.m != 0).flatten(1).any(1).tolist()
+    state, inputs, exponents, weights, total = [], [], [], [], _Total()
+    for stop in range(steps, 0, -chunk):
+        at = slice(max(0, stop - chunk), stop)
+        piece = _sweep_chunk(layer, v, seen, a, e, at)
+        a, e = piece.a, piece.e
+        state.append(log10_norm(piece.adjoints, piece.scales))
+        delta, scale = normalise(piece.deltas, piece.scales)
+        below = layer.pull_input(at, delta)
+        direct = layer.pull_output(at, v.m[at])[1]
+        x, ex = (below, scale) if direct is None else add(below, scale, direct, v.e[at])
+        x, ex = normalise(x, ex) if x.shape[-1] else (x, ex)
+        inputs.append(x)
+        exponents.append(ex)
+        squares = layer.weight_norms(at, delta.double())
+        if squares is not None:
+            weights.append(squares.log10() / 2 + scale * LOG10_2)
+            total.add(layer, at, delta, scale)
+    state.append(log10_norm(a, e)[None])
+    down = Scaled(torch.cat(inputs[::-1]), torch.cat(exponents[::-1]))
+    weight = torch.cat(weights[::-1]) if weights else None
+    norm = total.log10() if weights else None
+    return LayerAdjoint(torch.cat(state[::-1]), log10_norm(down.m, down.e), weight, norm), down
+
+
+@dataclass(frozen=True)
+class _Piece:
+    a: Tensor
+    e: Tensor
+    adjoints: Tensor
+    deltas: Tensor
+    scales: Tensor
+
+
+def _sweep_chunk(layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, at: slice) -> _Piece:
+    """Steps at.stop .. at.start + 1; `a`, `e` enter as what comes back from the step after, and leave likewise."""
+    adjoints, deltas, scales = [], [], []
+    for t in range(at.stop - 1, at.start - 1, -1):
+        if seen[t]:
+            a, e = add(a, e, layer.pull_output(t, v.m[t])[0], v.e[t])
+        a, e = normalise(a, e)
+        adjoints.append(a)
+        scales.append(e)
+        a, delta = layer.pull(t, a)
+        deltas.append(delta)
+    return _Piece(a, e, torch.stack(adjoints[::-1]), torch.stack(deltas[::-1]), torch.stack(scales[::-1]))
+
+
+class _Total:
+    """Running sum of scaled weight gradients."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Tensor] = {}
+        self.exponent: int | None = None
+
+    def add(self, layer: Linearization, at: slice, delta: Tensor, scale: Tensor) -> None:
+        nonzero = (delta != 0).any(-1)
+        if not bool(nonzero.any()):
+            return
+        top = int(scale[nonzero].max())
+        if self.exponent is None:
+            self.exponent = top
+        floor = -1000 if delta.dtype == torch.float64 else -120
+        shifted = torch.ldexp(delta, (scale - top).clamp_min(floor).to(torch.int32)[..., None])
+        # What was added so far and what comes now meet at the larger of the two exponents.
+        common = max(top, self.exponent)
+        for name, part in layer.weight_gradient(at, shifted).items():
+            before = self.parts.get(name)
+            now = part.double() * 2.0 ** max(top - common, -1074)
+            self.parts[name] = now if before is None else before * 2.0 ** max(self.exponent - common, -1074) + now
+        self.exponent = common
+
+    def log10(self) -> float:
+        if self.exponent is None:
+            return -math.inf
+        flat = torch.cat([part.flatten() for part in self.parts.values()])
+        return float(log10_norm(flat)) + self.exponent * LOG10_2

@@ -1,0 +1,284 @@
+"""One model under the lens: every piece is computed once, when something asks for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradscope.chain import ArrayChain, JacobianChain
+from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent, Trajectory
+from gradscope.numerics import exponents, influence, products, spectrum
+from gradscope.numerics.adjoint import Adjoint, backpropagate
+from gradscope.numerics.leading import Leading, leading_spectra
+from gradscope.records import NonFinite, RunSpec
+
+FULL_WORK = 4e9
+"""T N^3 up to which whole spectra are computed by default; beyond it, the leading `LEADING` directions."""
+DENSE_NUMBERS = 2**26
+"""Entries of all Jacobians together up to which they are kept at once (512 MiB)."""
+LEADING = 16
+
+Loss = Callable[[Tensor], Tensor]
+Progress = Callable[[str, int, int], None]
+
+
+class Unavailable(Exception):
+    """A piece that does not exist for this model or run; the message is the reason, in words for the user."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model with one batch of sequences and a loss, for one seed."""
+
+    model: Recurrent | Direct | ArrayChain
+    x: Tensor
+    loss: Loss
+    seed: int = 0
+
+
+class Analysis:
+    """What is known of one model over all its runs; Jacobians are those of sequence `item` of the first run."""
+
+    def __init__(self, runs: tuple[Run, ...], spec: RunSpec, progress: Progress = lambda label, done, total: None):
+        """Remember what to analyse; nothing is computed yet."""
+        self.runs, self.spec, self.progress = runs, spec, progress
+        self.model = runs[0].model
+        self.length = self.model.length if isinstance(self.model, ArrayChain) else runs[0].x.shape[1]
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the model is a stack of recurrent layers."""
+        return isinstance(self.model, Recurrent)
+
+    @property
+    def needed_lag(self) -> int:
+        """K: what the user's task needs, else the whole sequence, T - 1."""
+        return self.spec.needs_lag or self.length - 1
+
+    @cached_property
+    def trajectories(self) -> tuple[Trajectory, ...]:
+        """Forward passes of all runs.
+
+        Raises:
+            Unavailable: the model has no recurrent state.
+        """
+        found = []
+        for run in self.runs:
+            if not isinstance(run.model, Recurrent):
+                raise Unavailable(f"{self._without()} has no recurrent state")
+            found.append(run.model.run(run.x))
+        return tuple(found)
+
+    def _without(self) -> str:
+        return "a file of Jacobians" if isinstance(self.model, ArrayChain) else self.model.name.split(":")[0]
+
+    @cached_property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """y of all runs, (batch, T, features)."""
+        if self.recurrent:
+            return tuple(trajectory.output for trajectory in self.trajectories)
+        with torch.no_grad():
+            return tuple(run.model(run.x) for run in self.runs if isinstance(run.model, Direct))
+
+    @cached_property
+    def cotangents(self) -> tuple[Tensor, ...]:
+        """v_t = dL/dy_t of all runs, (batch, T, features)."""
+        found = []
+        for run, output in zip(self.runs, self.outputs, strict=True):
+            leaf = output.detach().requires_grad_()
+            with torch.enable_grad():
+                (v,) = torch.autograd.grad(run.loss(leaf), leaf, allow_unused=True)
+            found.append(torch.zeros_like(output) if v is None else v)
+        return tuple(found)
+
+    @cached_property
+    def adjoints(self) -> tuple[Adjoint, ...]:
+        """Backward passes of the whole loss, one per run.
+
+        Raises:
+            Unavailable: the model has no recurrent state.
+        """
+        return tuple(backpropagate(t, v) for t, v in zip(self.trajectories, self.cotangents, strict=True))
+
+    @cached_property
+    def input_gradient(self) -> Tensor:
+        """log10 ||dL/dx_t|| over all sequences and seeds, (sequences, T)."""
+        if self.recurrent:
+            return torch.cat([adjoint.input.T for adjoint in self.adjoints])
+        pairs = zip(self._direct(), self.cotangents, strict=True)
+        return torch.cat([influence.direct_gradient(run.model, run.x, v) for run, v in pairs])
+
+    def _direct(self) -> list[Run]:
+        if isinstance(self.model, ArrayChain):
+            raise Unavailable("a file of Jacobians has no input")
+        return list(self.runs)
+
+    @cached_property
+    def anchors(self) -> tuple[int, ...]:
+        """The steps whose outputs the influence profile is measured from."""
+        return tuple(influence.anchor_steps(self.cotangents[0], self.spec.anchors))
+
+    @cached_property
+    def of_state(self) -> bool:
+        """Whether influence is measured on the state, for want of an input."""
+        return isinstance(self.model, ArrayChain) or self.runs[0].x.shape[-1] == 0
+
+    @cached_property
+    def influence(self) -> Tensor:
+        """log10 I(k) of every sequence of every seed, lags 0 .. , (sequences, lags).
+
+        Raises:
+            Unavailable: the loss reads no output.
+        """
+        if isinstance(self.model, ArrayChain):
+            return self._chain_influence(self.model)
+        if not self.anchors:
+            raise Unavailable("the loss does not depend on any output")
+        return torch.cat([self._run_influence(index) for index in range(len(self.runs))])
+
+    def _run_influence(self, index: int) -> Tensor:
+        run, v = self.runs[index], self.cotangents[index]
+        if isinstance(run.model, Direct):
+            found = [
+                influence.direct_gradient(run.model, run.x, influence.only_step(v, step))[:, :step].flip(1)
+                for step in self.anchors
+            ]
+        else:
+            found = [
+                influence.profile_of(self._anchor_adjoint(index, step), step, self.of_state) for step in self.anchors
+            ]
+        return influence.mean_over_anchors(found)
+
+    def _anchor_adjoint(self, index: int, step: int) -> Adjoint:
+        v = self.cotangents[index]
+        alone = influence.only_step(v, step)
+        # A loss at one step is its own anchor: the sweep of the whole loss serves twice.
+        return self.adjoints[index] if torch.equal(alone, v) else backpropagate(self.trajectories[index], alone)
+
+    def _chain_influence(self, chain: ArrayChain) -> Tensor:
+        v = torch.randn(chain.size, dtype=torch.float64, generator=torch.Generator().manual_seed(self.spec.seed))
+        return exponents.adjoint_profile(chain, v / v.norm())
+
+    @cached_property
+    def profile(self) -> Tensor:
+        """log10 I(k): geometric mean over sequences and seeds, lags 0 .. , (lags)."""
+        return influence.geometric_mean(self.influence)
+
+    @cached_property
+    def mean_input_influence(self) -> Tensor:
+        """log10 of the *arithmetic* mean over sequences, the largest over seeds, lags 0 .. , (lags)."""
+        per_seed = self.influence.unflatten(0, (len(self.runs), -1))
+        mean = torch.logsumexp(per_seed * math.log(10), 1) / math.log(10) - math.log10(per_seed.shape[1])
+        return mean.amax(0)
+
+    @cached_property
+    def non_finite(self) -> NonFinite | None:
+        """Where NaN or Inf is born in the forward pass; None when all is finite."""
+        if isinstance(self.model, ArrayChain):
+            return _first_bad({"Jacobian": self.model.jacobians.transpose(0, 1)}, "chain")
+        bad_weights = [name for name, w in self.model.parameters().items() if not bool(w.isfinite().all())]
+        if bad_weights:
+            weights = self.model.parameters()[bad_weights[0]]
+            return NonFinite(0, bad_weights[0], "weights", "nan" if bool(weights.isnan().any()) else "inf")
+        if not self.recurrent:
+            found = [_first_bad({"output": y.transpose(0, 1)}, "output") for y in self.outputs]
+        else:
+            found = [
+                _first_bad({**layer.values, "state": layer.states[1:]}, name)
+                for trajectory in self.trajectories
+                for name, layer in zip(trajectory.names, trajectory.layers, strict=True)
+            ]
+        return min((bad for bad in found if bad is not None), key=lambda bad: bad.step, default=None)
+
+    def require_finite(self) -> None:
+        """Stop when the forward pass is not finite.
+
+        Raises:
+            Unavailable: it is not, with the step.
+        """
+        if (bad := self.non_finite) is not None:
+            raise Unavailable(f"the forward pass is not finite from step {bad.step} on ({bad.layer}, {bad.where})")
+
+    @cached_property
+    def chain(self) -> JacobianChain:
+        """Jacobians of one sequence in float64, kept whole where they fit.
+
+        Raises:
+            Unavailable: no recurrent state, or the forward pass is not finite.
+        """
+        if not isinstance(self.model, Recurrent | ArrayChain):
+            raise Unavailable(f"{self._without()} has no recurrent state: every output reads every input directly")
+        self.require_finite()
+        chain: JacobianChain = self.model if isinstance(self.model, ArrayChain) else self.item_trajectory
+        if chain.length * chain.size**2 <= DENSE_NUMBERS:
+            chain = ArrayChain(chain.dense(0, chain.length)[:1].double().contiguous())
+            if not bool(chain.jacobians.isfinite().all()):
+                raise Unavailable("a Jacobian is not finite although the states are")
+        return chain
+
+    @cached_property
+    def item_trajectory(self) -> Trajectory:
+        """The first run's forward pass for sequence `item` alone."""
+        model, item = self.model, self.spec.item
+        if not isinstance(model, Recurrent):
+            raise Unavailable(f"{self._without()} has no recurrent state")
+        return model.run(self.runs[0].x[item : item + 1])
+
+    @property
+    def full(self) -> bool:
+        """Whether whole spectra are affordable; if not, the leading directions are measured."""
+        return isinstance(self.chain, ArrayChain) and self.chain.length * self.chain.size**3 <= FULL_WORK
+
+    def require_full(self) -> None:
+        """Stop where only the leading directions are measured.
+
+        Raises:
+            Unavailable: with the sizes.
+        """
+        if not self.full:
+            raise Unavailable(
+                f"state {self.chain.size} over {self.length} steps: only the leading {LEADING} directions are measured"
+            )
+
+    @cached_property
+    def products(self) -> products.Products:
+        """Largest singular values of P_t at every lag."""
+        self.require_full()
+        return products.sweep_products(self.chain, lambda done: self.progress("products", done, self.length))
+
+    @cached_property
+    def leading(self) -> Leading:
+        """Leading singular values at log-spaced lags, where whole spectra cost too much."""
+        lags = sorted({*spectrum.log_lags(self.length), self.needed_lag})
+        return leading_spectra(self.chain, lags, LEADING, lambda done, of: self.progress("directions", done, of))
+
+    @cached_property
+    def spectra(self) -> tuple[list[int], list[spectrum.Spectrum]]:
+        """Whole singular spectra at log-spaced lags."""
+        self.require_full()
+        lags = spectrum.log_lags(self.length)
+        return lags, spectrum.spectra(self.chain, lags)
+
+    @cached_property
+    def exponents(self) -> exponents.Exponents:
+        """Lyapunov exponents, all or the leading ones."""
+        count = None if self.full else min(LEADING, self.chain.size)
+        return exponents.lyapunov(self.chain, count, lambda done: self.progress("exponents", done, self.length))
+
+
+def _first_bad(values: dict[str, Tensor], layer: str) -> NonFinite | None:
+    """The first step at which one of the values (T, batch, ...) is not finite; earlier names win within a step."""
+    first: NonFinite | None = None
+    for name, value in values.items():
+        bad = (~value.isfinite()).flatten(1).any(1).nonzero()
+        if len(bad) and (first is None or int(bad[0]) + 1 < first.step):
+            step = int(bad[0])
+            kind = "nan" if bool(value[step].isnan().any()) else "inf"
+            first = NonFinite(step + 1, layer, name, kind)
+    return first

@@ -1,0 +1,89 @@
+"""Whole singular spectra of long products, far beyond the condition number that one matrix can hold.
+
+A product A = F_n ... F_1 is never multiplied out. A QR sweep, F_i Q_{i-1} = Q_i R_i, leaves A = Q_n R_n ... R_1 with
+triangular factors; a sweep over their transposes in reverse order leaves rows that fall off from the largest singular
+value to the smallest (the QR iteration for A A^T held in factors; Oliveira & Stewart 2000). The triangular product of
+the last sweep is then formed row by row, each row with an exponent of its own, and `jacobi` reads the singular values
+off it to the accuracy of each value, not of the largest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradscope.chain import JacobianChain
+from gradscope.numerics.jacobi import log_singular_values
+from gradscope.numerics.scale import normalise
+
+MOST_SWEEPS = 6
+GRADED = 40
+"""Powers of two by which a lower row may exceed one above it before another sweep is made."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """ln sigma of one product, largest first, and which of them double precision determines."""
+
+    ln_sigma: Tensor
+    resolved: Tensor
+
+
+def log_lags(length: int) -> list[int]:
+    """1, 2, 5, 10, 20, 50 ... and `length` itself."""
+    series = [base * 10**power for power in range(8) for base in (1, 2, 5)]
+    return [lag for lag in series if lag < length] + [length]
+
+
+def spectra(chain: JacobianChain, lags: list[int]) -> list[Spectrum]:
+    """Spectra of the products over the last `lag` steps of sequence 0, for every lag asked for."""
+    longest = max(lags)
+    jacobians = chain.dense(chain.length - longest, chain.length)[0].to("cpu", torch.float64)
+    return product_spectra(jacobians.flip(0).mT, lags)
+
+
+def product_spectra(factors: Tensor, counts: list[int]) -> list[Spectrum]:
+    """Singular values of F_n ... F_1 for several n, given F (n, N, N), float64 and finite.
+
+    A value is unresolved when it stems from factors so close to singular (condition above 1e12) that the rounding of
+    the input decides it.
+    """
+    # The first sweep over the longest product is the first sweep of all shorter ones too.
+    first = _qr_sweep(list(factors))
+    rows, exponents = zip(*(_graded_rows(first[:count]) for count in counts), strict=True)
+    logs = log_singular_values(torch.stack(rows), torch.stack(exponents))
+    sigma = torch.linalg.svdvals(factors)
+    fragile = sigma <= 1e-12 * sigma[:, :1]
+    return [Spectrum(ln, ~fragile[:count].any(0)) for ln, count in zip(logs, counts, strict=True)]
+
+
+def _qr_sweep(factors: list[Tensor]) -> list[Tensor]:
+    """Triangular R_1 .. R_n with F_n ... F_1 = Q R_n ... R_1."""
+    q, upper = None, []
+    for factor in factors:
+        q, r = torch.linalg.qr(factor if q is None else factor @ q)
+        upper.append(r)
+    return upper
+
+
+def _graded_rows(upper: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """The triangular product as rows (N, N) and their exponents (N), after as many sweeps as grading takes."""
+    for _ in range(MOST_SWEEPS):
+        upper = _qr_sweep([r.mT for r in reversed(upper)])
+        rows, exponents = _multiply(upper)
+        rise = exponents[None, :] - exponents[:, None]
+        if int(rise.triu(1).max()) <= GRADED:
+            break
+    return rows, exponents
+
+
+def _multiply(upper: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """R_n ... R_1 with a power of two beside each row."""
+    rows, e = normalise(upper[0])
+    for r in upper[1:]:
+        # Row p of the product is the sum over q >= p of R[p, q] 2^(e_q - e_p) rows[q], with e_p restored afterwards.
+        ratio = torch.ldexp(r, (e[None, :] - e[:, None]).clamp(-1000, 1000).triu())
+        rows, e = normalise(ratio @ rows, e)
+    return rows, e
