@@ -19,6 +19,45 @@ FAMILIES: Mapping[str, str] = {
     "transformer": "gradscope.models.transformer:FAMILY",
 }
 
+SUMMARY_METRICS: Mapping[str, str] = {
+    "rate": "gradscope.metrics.rate:rate",
+    "rate_ci": "gradscope.metrics.rate:interval",
+    "gain": "gradscope.metrics.rate:gain",
+    "half_life": "gradscope.metrics.rate:half_life",
+    "reach": "gradscope.metrics.reach:measure",
+    "coverage": "gradscope.metrics.coverage:measure",
+    "temporal_range": "gradscope.metrics.temporal_range:measure",
+    "gradient_share": "gradscope.metrics.gradient_share:measure",
+    "zero_lags": "gradscope.metrics.zero_lags:measure",
+    "directions": "gradscope.metrics.directions:measure",
+    "lyapunov": "gradscope.metrics.lyapunov:measure",
+    "lyapunov_ci": "gradscope.metrics.lyapunov:interval",
+    "finite_time_exponents": "gradscope.metrics.finite_time:measure",
+    "log10_condition": "gradscope.metrics.condition:measure",
+    "chain_rule_residual": "gradscope.metrics.chain_rule:measure",
+    "log10_grad_weight": "gradscope.metrics.weight_gradient:measure",
+    "saturation": "gradscope.metrics.saturation:measure",
+    "cut": "gradscope.metrics.cut:measure",
+    "carried_floats": "gradscope.metrics.carried:measure",
+}
+
+COMPARE_METRICS: Mapping[str, str] = {
+    "path_length": "gradscope.metrics.path:length",
+    "sequential_steps": "gradscope.metrics.path:sequential_steps",
+    "growth": "gradscope.metrics.path:growth",
+}
+
+SERIES_METRICS: Mapping[str, str] = {
+    "log10_influence": "gradscope.metrics.influence:measure",
+    "log10_grad_state": "gradscope.metrics.gradients:of_state",
+    "log10_grad_input": "gradscope.metrics.gradients:of_input",
+    "log10_jacobian_norm": "gradscope.metrics.jacobian_norm:measure",
+    "log10_product_norm": "gradscope.metrics.product_norm:largest",
+    "log10_product_min": "gradscope.metrics.product_norm:smallest",
+    "weight_share": "gradscope.metrics.weight_share:measure",
+    "gate": "gradscope.metrics.gates:measure",
+}
+
 RULES: Mapping[str, str] = {
     "GS101": "gradscope.rules.gs101_vanishing_rate:RULE",
     "GS102": "gradscope.rules.gs102_exact_zero:RULE",

@@ -77,7 +77,7 @@ class GRULinearization(HiddenOutput):
         self.from_n = (-(xz + hz)).sigmoid() * slope
         self.from_r = self.from_n * m * r * (-(xr + hr)).sigmoid()
         self.from_z = (states[:-1] - n) * z * (-(xz + hz)).sigmoid()
-        self.values = {"gate.reset": r, "gate.update": z, "candidate": n, "activation": states[1:]}
+        self.values = {"gate.reset": r, "gate.update": z, "candidate": n}
         through_h = (slice(0, 2 * hidden), slice(3 * hidden, None))
         self.outer = OuterWeights(cell.parameters, x, states[:-1], slice(0, 3 * hidden), through_h)
 

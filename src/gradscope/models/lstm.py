@@ -82,7 +82,6 @@ class LSTMLinearization(HiddenOutput):
         self.to_hidden = squashed * o * (-zo).sigmoid()
         self.cell_to_hidden = o * _sech2(after)
         self.values = {"gate.input": i, "gate.forget": f, "candidate": g, "cell": after, "gate.output": o}
-        self.values["activation"] = self.outputs
         self.outer = OuterWeights(cell.parameters, x, states[:-1, :, : self.hidden], slice(None), (slice(None),))
 
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:

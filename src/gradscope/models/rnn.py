@@ -78,7 +78,7 @@ class RNNLinearization(HiddenOutput):
         self.cell, self.states, self.outputs = cell, states, states[1:]
         self.hidden = self.width = cell.state_size
         self.slope = SLOPE[cell.nonlinearity](z)
-        self.values = {"pre-activation": z, "activation": states[1:]}
+        self.values = {"pre-activation": z, f"activation.{cell.nonlinearity}": states[1:]}
         self.outer = OuterWeights(cell.parameters, x, states[:-1], slice(None), (slice(None),))
 
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:

@@ -1,0 +1,70 @@
+"""The Python API: the same analysis on objects at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradscope.errors import UsageError
+from gradscope.loading.objects import source_from_object
+from gradscope.loading.source import Source, source_of
+from gradscope.pipeline import diagnose_sources
+from gradscope.records import Report, RunSpec
+from gradscope.registry import unknown
+
+Loss = Callable[[Tensor], Tensor]
+
+
+def analyze(model: Any, x: Tensor | None = None, loss: str | Loss = "final", **settings: Any) -> Report:
+    """Analyse one model.
+
+    Args:
+        model: a word such as `"lstm:forget_bias=5"`, a torch.nn RNN, GRU or LSTM, a cell `step(x, state) -> state`
+            with `initial_state`, a causal nn.Module, or a tensor of Jacobians (T, N, N).
+        x: inputs (batch, T, features); a seeded random sequence when absent.
+        loss: `final`, `every`, `ce`, `mse`, `file.py:function`, or a function of the output (batch, T, features).
+        settings: fields of `RunSpec` by name: `needs_lag=100`, `length=500`, `seeds=3`.
+
+    Raises:
+        UsageError: something asked for cannot be had.
+    """
+    return _report([model], x, loss, settings, compare=False)
+
+
+def compare(*models: Any, x: Tensor | None = None, loss: str | Loss = "final", **settings: Any) -> Report:
+    """Analyse several models on the same sequence and seed; arguments as for `analyze`."""
+    if not models:
+        raise UsageError("nothing to compare; give at least one model")
+    return _report(list(models), x, loss, settings, compare=True)
+
+
+def _report(models: list[Any], x: Tensor | None, loss: str | Loss, settings: dict[str, Any], *, compare: bool) -> Report:
+    names = [field.name for field in dataclasses.fields(RunSpec)]
+    for name in settings:
+        if name not in names:
+            raise UsageError(unknown("setting", name, names))
+    if isinstance(loss, str):
+        settings["loss"] = loss
+    words = tuple(model if isinstance(model, str) else type(model).__name__ for model in models)
+    if x is not None:
+        settings.setdefault("dtype", str(x.dtype)[6:] if x.dtype.is_floating_point else "float64")
+    spec = RunSpec(models=words, **settings)
+    sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
+    return diagnose_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, compare=compare)
+
+
+def _source(model: Any, word: str, spec: RunSpec, x: Tensor | None) -> Source:
+    if x is not None:
+        spec = dataclasses.replace(spec, input_size=x.shape[-1])
+    if isinstance(model, str):
+        return source_of(model, spec)
+    if isinstance(model, torch.nn.Module):
+        # Nothing of the caller's is moved, cast or put into another mode: the analysis works on a copy.
+        import copy
+
+        model = copy.deepcopy(model)
+    return source_from_object(model, word, spec)

@@ -1,0 +1,59 @@
+"""Where a model comes from: what it is called, what it demands, and how to get it for a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from gradscope.chain import ArrayChain
+from gradscope.config import parse_model
+from gradscope.errors import UsageError
+from gradscope.models.family import Model, family_model
+from gradscope.records import Loaded, RunSpec
+from gradscope.registry import FAMILIES
+
+Make = Callable[[int, int], Model | ArrayChain]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model not yet built."""
+
+    name: str
+    make: Make
+    """(input_size, seed) -> model."""
+    input_size: int | None
+    """Features per step it demands; None when it is built to fit the sequence."""
+    loaded: Loaded
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the weights are drawn here, for every seed anew."""
+        return self.loaded.source == "built"
+
+
+def source_of(word: str, spec: RunSpec) -> Source:
+    """The model that a word of the command line stands for.
+
+    Raises:
+        UsageError: no such family or option, or a file or object that cannot be used.
+    """
+    parsed = parse_model(word)
+    if parsed.name not in FAMILIES:
+        from gradscope.loading.objects import source_from_reference
+
+        return source_from_reference(word, spec)
+    defaults = {"hidden": spec.hidden, "layers": spec.layers}
+    settled = family_model(parsed.name, parsed.options, parsed.text, defaults)
+    given = settled.options.input
+    wanted = given if given is not None else spec.input_size
+    if given is not None and spec.input_size not in (None, given):
+        raise UsageError(f"{word} asks for input={given} and --input-size for {spec.input_size}; give one of them")
+
+    def make(input_size: int, seed: int) -> Model:
+        dtype = getattr(torch, spec.dtype)
+        return settled.build(input_size=input_size, seed=seed, dtype=dtype, device=spec.device)
+
+    return Source(parsed.text, make, wanted, Loaded("built"))

@@ -1,0 +1,40 @@
+"""Walk the tables of metrics and gather what each one says, or why it says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gradscope.metrics.track import Track
+from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.records import Band, Series, Summary
+from gradscope.registry import COMPARE_METRICS, SERIES_METRICS, SUMMARY_METRICS, load
+
+Skips = dict[str, str]
+
+
+def gather(analysis: Analysis, table: Mapping[str, str]) -> tuple[dict[str, Any], Skips]:
+    """The value of every metric in `table`, and the reasons of those that have none."""
+    found, skipped = {}, {}
+    for name, reference in table.items():
+        try:
+            found[name] = load(reference)(analysis)
+        except Unavailable as reason:
+            skipped[name] = str(reason)
+    return found, skipped
+
+
+def summary(analysis: Analysis, compare: bool) -> tuple[Summary, Skips]:
+    """All summary values; those on the autograd graph only for a comparison, which is where they are shown."""
+    table = {**SUMMARY_METRICS, **COMPARE_METRICS} if compare else SUMMARY_METRICS
+    found, skipped = gather(analysis, table)
+    return Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found), skipped
+
+
+def series(analysis: Analysis, tokens: tuple[str, ...] | None) -> tuple[Series, dict[str, Band], Skips]:
+    """All series with their bands."""
+    found, skipped = gather(analysis, SERIES_METRICS)
+    tracks: dict[str, Track] = {name: track for group in found.values() for name, track in group.items()}
+    bands = {n: Band(t.low, t.high) for n, t in tracks.items() if t.low is not None and t.high is not None}
+    values = {name: track.values for name, track in tracks.items()}
+    return Series(tuple(range(analysis.length + 1)), tokens, values), bands, skipped

@@ -1,0 +1,60 @@
+"""Rate r: least-squares slope of ln I(k) over lags 1..K, nats per step back, and what follows from it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gradscope.metrics.interval import mean_interval
+from gradscope.numerics.analysis import Analysis, Unavailable
+
+
+def slopes(logs: Tensor) -> list[float]:
+    """Slope of every row of ln I over lags 1, 2, ...; exact zeros are left out, rows with under two values dropped.
+
+    Args:
+        logs: ln I(k), (sequences, lags), column 0 being lag 1.
+    """
+    lags = torch.arange(1, logs.shape[1] + 1, dtype=torch.float64)
+    weight = (logs != -math.inf).double()
+    count = weight.sum(1)
+    values = torch.where(weight > 0, logs, torch.zeros_like(logs))
+    mid = (weight * lags).sum(1, keepdim=True) / count.clamp_min(1)[:, None]
+    off = (lags - mid) * weight
+    found = (off * values).sum(1) / off.square().sum(1)
+    return [float(slope) for slope, n in zip(found, count, strict=True) if n >= 2]
+
+
+def _per_sequence(analysis: Analysis) -> list[float]:
+    analysis.require_finite()
+    found = slopes(analysis.influence[:, 1 : analysis.needed_lag + 1].cpu() * math.log(10))
+    if not found:
+        raise Unavailable("fewer than two lags have any influence, so there is no slope")
+    return found
+
+
+def rate(analysis: Analysis) -> float:
+    """Mean slope over sequences and seeds."""
+    found = _per_sequence(analysis)
+    return math.fsum(found) / len(found)
+
+
+def interval(analysis: Analysis) -> tuple[float, float]:
+    """95 % t-interval of the mean slope."""
+    found = mean_interval(_per_sequence(analysis))
+    if found is None:
+        raise Unavailable("one sequence and one seed give no interval")
+    return found
+
+
+def gain(analysis: Analysis) -> float:
+    """e^r: the factor on the gradient for each step back."""
+    return math.exp(min(rate(analysis), 700.0))
+
+
+def half_life(analysis: Analysis) -> float:
+    """ln 2 / |r| in steps: how far back until half is lost (or, growing, until it doubles)."""
+    found = rate(analysis)
+    return math.log(2) / abs(found) if found else math.inf

@@ -1,0 +1,41 @@
+"""A measured series: one number per step or lag, and its spread over sequences and seeds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradscope.numerics.influence import geometric_mean
+from gradscope.records import Values
+
+Tracks = dict[str, "Track"]
+
+
+@dataclass(frozen=True)
+class Track:
+    """Values, and the smallest and largest of them where there are several sequences."""
+
+    values: Values
+    low: Values | None = None
+    high: Values | None = None
+
+
+def over_sequences(logs: Tensor) -> Track:
+    """Geometric mean of log10 values (sequences, steps), with the least and the largest."""
+    mean = geometric_mean(logs)
+    if len(logs) == 1:
+        return Track(numbers(mean))
+    return Track(numbers(mean), numbers(logs.amin(0)), numbers(logs.amax(0)))
+
+
+def numbers(values: Tensor) -> Values:
+    """A tensor as plain floats."""
+    return tuple(values.to(torch.float64).tolist())
+
+
+def power(log10: float) -> float:
+    """10^x, zero and infinity included."""
+    return 0.0 if log10 == -math.inf else math.inf if log10 > 308 else 10.0**log10

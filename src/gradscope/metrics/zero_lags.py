@@ -1,0 +1,14 @@
+"""Lags within the needed lag whose influence is exactly zero in every sequence."""
+
+from __future__ import annotations
+
+import math
+
+from gradscope.numerics.analysis import Analysis
+
+
+def measure(analysis: Analysis) -> tuple[int, ...]:
+    """(first such lag, how many), or () when there is none."""
+    analysis.require_finite()
+    zero = (analysis.profile[1 : analysis.needed_lag + 1] == -math.inf).nonzero().flatten()
+    return (int(zero[0]) + 1, len(zero)) if len(zero) else ()

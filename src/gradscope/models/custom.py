@@ -1,0 +1,155 @@
+"""Any other cell: `step(x, state) -> state`, its linear maps through torch.func with no code from its author."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.chain import step_jacobians
+from gradscope.errors import UsageError
+from gradscope.models.cell import At
+from gradscope.text import safe_text
+
+Step = Callable[[Tensor, Tensor], Tensor]
+CHUNK_NUMBERS = 2**22
+
+
+class CustomCell:
+    """A cell that is a function (or module) from (x (batch, I), s (batch, S)) to the new s (batch, S)."""
+
+    def __init__(self, name: str, step: Step, initial: Tensor, input_size: int) -> None:
+        """Take the step and s_0 of one sequence (S); an nn.Module's parameters are its own."""
+        self.name, self.function, self.initial, self.input_size = name, step, initial, input_size
+        self.state_size = self.output_size = initial.shape[-1]
+        self.module = step if isinstance(step, nn.Module) else None
+        self.parameters = {k: p.detach() for k, p in step.named_parameters()} if isinstance(step, nn.Module) else {}
+
+    def initial_state(self, batch: int) -> Tensor:
+        """s_0 for every sequence."""
+        return self.initial.expand(batch, -1).clone()
+
+    def step(self, x: Tensor, s: Tensor) -> Tensor:
+        """s_t.
+
+        Raises:
+            UsageError: the user's function fails, or does not return a state of the same shape.
+        """
+        try:
+            new = self.function(x, s)
+        except Exception as error:
+            what = f"{type(error).__name__}: {safe_text(error)}"
+            raise UsageError(f"the step of {safe_text(self.name)} fails on x {tuple(x.shape)}: {what}") from error
+        if not isinstance(new, Tensor) or new.shape != s.shape:
+            got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            raise UsageError(f"the step of {safe_text(self.name)} returns {got}; expected a state {tuple(s.shape)}")
+        return new
+
+    def output(self, x: Tensor, s: Tensor) -> Tensor:
+        """The whole state."""
+        return s
+
+    def linearize(self, x: Tensor, s0: Tensor) -> CustomLinearization:
+        """Run over x (T, batch, I)."""
+        states = s0.new_empty(len(x) + 1, *s0.shape)
+        states[0] = s0
+        for t in range(len(x)):
+            states[t + 1] = self.step(x[t], states[t])
+        return CustomLinearization(self, x, states)
+
+
+class CustomLinearization:
+    """Dense Jacobians of a step, computed a stretch of steps at a time as they are asked for."""
+
+    def __init__(self, cell: CustomCell, x: Tensor, states: Tensor) -> None:
+        """Keep inputs (T, batch, I) and states (T + 1, batch, S)."""
+        self.cell, self.x, self.states, self.outputs = cell, x, states, states[1:]
+        self.values = {"state": states[1:]}
+        per_step = x.shape[1] * cell.state_size * (cell.state_size + cell.input_size)
+        self.stretch = max(1, CHUNK_NUMBERS // max(1, per_step))
+        self.kept: tuple[int, Tensor, Tensor | None] | None = None
+
+    def _jacobians(self, at: At) -> tuple[Tensor, Tensor | None]:
+        """ds'/ds (..., batch, S, S) and ds'/dx (..., batch, S, I) of the steps `at`."""
+        if isinstance(at, slice):
+            return self._compute(at)
+        start = at - at % self.stretch
+        if self.kept is None or self.kept[0] != start:
+            self.kept = (start, *self._compute(slice(start, start + self.stretch)))
+        _, state, given = self.kept
+        return state[at - start], None if given is None else given[at - start]
+
+    def _compute(self, at: slice) -> tuple[Tensor, Tensor | None]:
+        x, s = self.x[at], self.states[:-1][at]
+        try:
+            return step_jacobians(self.cell.step, x, s)
+        except UsageError:
+            raise
+        except RuntimeError:
+            # Steps that vmap cannot follow (in-place writes, branches on values) are differentiated one by one.
+            return _one_by_one(self.cell.step, x, s)
+
+    def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
+        """J_t ds + (ds_t/dx_t) dx."""
+        state, given = self._jacobians(at)
+        new = (state @ ds[..., None])[..., 0]
+        return new if dx is None or given is None else new + (given @ dx[..., None])[..., 0]
+
+    def push_output(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
+        """The tangent itself."""
+        return ds
+
+    def pull_output(self, at: At, dy: Tensor) -> tuple[Tensor, None]:
+        """The adjoint itself."""
+        return dy, None
+
+    def pull(self, at: At, a: Tensor) -> tuple[Tensor, Tensor]:
+        """J_t^T a; delta is the adjoint of s_t itself."""
+        state, _ = self._jacobians(at)
+        return (state.mT @ a[..., None])[..., 0], a
+
+    def pull_input(self, at: At, delta: Tensor) -> Tensor:
+        """(ds_t/dx_t)^T delta."""
+        _, given = self._jacobians(at)
+        return delta[..., :0] if given is None else (given.mT @ delta[..., None])[..., 0]
+
+    def _per_step_gradients(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
+        """Each (step, sequence)'s own contribution, by parameter: (n * batch, ...)."""
+        module, parameters = self.cell.module, self.cell.parameters
+        assert module is not None
+
+        def contribution(x: Tensor, s: Tensor, a: Tensor) -> dict[str, Tensor]:
+            def action(weights: dict[str, Tensor]) -> Tensor:
+                return (torch.func.functional_call(module, weights, (x[None], s[None]))[0] * a).sum()
+
+            return torch.func.grad(action)(parameters)
+
+        flat = self.x[at].flatten(0, 1), self.states[:-1][at].flatten(0, 1), delta.flatten(0, 1).to(self.states.dtype)
+        found: dict[str, Tensor] = torch.func.vmap(contribution)(*flat)
+        return found
+
+    def weight_norms(self, at: slice, delta: Tensor) -> Tensor | None:
+        """Squared norms of the steps' contributions; None for a cell without parameters."""
+        if not self.cell.parameters:
+            return None
+        parts = self._per_step_gradients(at, delta).values()
+        squares = torch.stack([part.double().flatten(1).square().sum(-1) for part in parts]).sum(0)
+        return squares.unflatten(0, delta.shape[:2])
+
+    def weight_gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
+        """Summed contributions."""
+        return {name: part.sum(0) for name, part in self._per_step_gradients(at, delta).items()}
+
+
+def _one_by_one(step: Step, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor | None]:
+    n, batch, size = s.shape
+    state, given = s.new_empty(n, batch, size, size), s.new_empty(n, batch, size, x.shape[-1])
+    for i in range(n):
+        for b in range(batch):
+            with torch.enable_grad():
+                inputs = (x[i, b], s[i, b])
+                dx, ds = torch.autograd.functional.jacobian(lambda u, v: step(u[None], v[None])[0], inputs)
+            state[i, b] = ds
+            given[i, b] = dx
+    return state, given if x.shape[-1] else None

@@ -1,0 +1,58 @@
+"""What a run will need, and what there is: requests that cannot fit are refused before they start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gradscope.chain import ArrayChain
+from gradscope.errors import UsageError
+from gradscope.models.direct import Direct
+
+MARGIN = 0.9
+
+
+def available_bytes() -> int | None:
+    """Memory that can still be had: the least of what the machine and its control group leave; None if unknown."""
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+        found.append(int(text) - int(used.read_text()))
+    if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(found, default=None)
+
+
+def needed_bytes(model: Any, sequences: int, length: int) -> int:
+    """Bytes that the forward and backward passes keep, from the sizes alone; spectra are bounded elsewhere."""
+    if isinstance(model, ArrayChain):
+        return 0
+    if isinstance(model, Direct):
+        # Scores, weights and their gradients: three squares of the length for each of up to four heads.
+        return 8 * sequences * (12 * length**2 + 8 * length * 64)
+    # States, gates and their slopes are kept for every step: about ten numbers per number of state.
+    return 8 * sequences * length * (10 * model.state_size + 2 * model.input_size)
+
+
+def require_memory(model: Any, sequences: int, length: int) -> None:
+    """Refuse what does not fit.
+
+    Raises:
+        UsageError: with the bytes needed, those there are, and the length that fits.
+    """
+    needed, there = needed_bytes(model, sequences, length), available_bytes()
+    if there is None or needed <= MARGIN * there:
+        return
+    fits = length
+    while fits > 2 and needed_bytes(model, sequences, fits) > MARGIN * there:
+        fits //= 2
+    raise UsageError(
+        f"{sequences} sequences of {length} steps need about {needed / 2**30:.1f} GiB and {there / 2**30:.1f} GiB are free;"
+        f" --length {fits} fits, and so does a smaller --batch"
+    )

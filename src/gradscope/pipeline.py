@@ -1,0 +1,219 @@
+"""From a run's settings to a report: load, make the sequence, analyse, judge."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from gradscope import __version__
+from gradscope.chain import ArrayChain
+from gradscope.errors import UsageError
+from gradscope.loading.source import Source, source_of
+from gradscope.metrics import collect, layers
+from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
+from gradscope.numerics.analysis import Analysis, Run, Unavailable
+from gradscope.numerics.memory import require_memory
+from gradscope.records import Attention, Loaded, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
+from gradscope.rules.judge import judge, status
+from gradscope.sequences.batch import Batch
+from gradscope.sequences.build import make_batch
+from gradscope.sequences.losses import make_loss
+
+Progress = Callable[[str, int, int], None]
+
+
+def diagnose(spec: RunSpec, *, compare: bool = False, progress: Progress | None = None) -> Report:
+    """Analyse every model of `spec` on the same sequence and seed.
+
+    Args:
+        spec: the settings.
+        compare: also count operations on the autograd graph and time training steps.
+        progress: called as progress(label, done, total) during long work.
+
+    Raises:
+        UsageError: something asked for cannot be had.
+    """
+    return diagnose_sources([source_of(word, spec) for word in spec.models], spec, compare=compare, progress=progress)
+
+
+def diagnose_sources(
+    sources: list[Source],
+    spec: RunSpec,
+    *,
+    x: torch.Tensor | None = None,
+    loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    compare: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """`diagnose` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
+    begun = time.perf_counter()
+    _prepare(spec)
+    results, times, steps = [], {}, {}
+    for source in sources:
+        start = time.perf_counter()
+        analysis, batch, notes = _analysis(source, spec, x, loss, progress or (lambda label, done, total: None))
+        results.append(_result(source, analysis, batch, notes, compare))
+        if compare and not isinstance(analysis.model, ArrayChain):
+            from gradscope.numerics.timing import training_step_growth
+
+            steps[source.name] = training_step_growth(analysis.model, analysis.length, analysis.runs[0].x.shape[0])
+        times[source.name] = time.perf_counter() - start
+    timing = Timing(time.perf_counter() - begun, times, steps)
+    return Report(spec, _environment(), tuple(results), timing)
+
+
+def _prepare(spec: RunSpec) -> None:
+    """Refuse a device that is not there before anything is built on it."""
+    if spec.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device '{spec.device}' is not available here; use --device cpu")
+    if spec.device == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps' is not available here; use --device cpu")
+
+
+def _analysis(
+    source: Source,
+    spec: RunSpec,
+    x: torch.Tensor | None,
+    loss: Callable[[torch.Tensor], torch.Tensor] | None,
+    progress: Progress,
+) -> tuple[Analysis, Batch, tuple[str, ...]]:
+    """Runs of all seeds; the second value is the first seed's batch."""
+    runs, batches, notes = [], [], []
+    for seed in range(spec.seed, spec.seed + spec.seeds):
+        batch = make_batch(spec, seed=seed, input_size=source.input_size) if x is None else _given(x, spec)
+        model = source.make(batch.x.shape[-1], seed)
+        chosen = make_loss(spec, batch, seed=seed) if loss is None else loss
+        runs.append(Run(model, batch.x, chosen, seed))
+        batches.append(batch)
+        notes += [*batch.notes, *getattr(chosen, "notes", ())]
+    batch, model = batches[0], runs[0].model
+    _check(spec, batch, model)
+    if source.loaded.trained and x is None and spec.input is None and spec.text is None and batch.x.shape[-1]:
+        notes.insert(0, "random input, not your data")
+    return Analysis(tuple(runs), spec, progress), batch, tuple(dict.fromkeys(notes))
+
+
+def _given(x: torch.Tensor, spec: RunSpec) -> Batch:
+    if x.ndim != 3 or x.shape[1] < 2:
+        raise UsageError(f"x has shape {tuple(x.shape)}; expected (batch, T, features) with at least 2 steps")
+    moved = x.detach().to(spec.device, getattr(torch, spec.dtype))
+    return Batch(x=moved, tokens=None, token_ids=None, vocabulary=None, notes=(), source="given")
+
+
+def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
+    """What can only be known once sequence and model exist."""
+    sequences, length = batch.x.shape[:2]
+    if isinstance(model, ArrayChain):
+        sequences, length = model.batch, model.length
+    if spec.needs_lag is not None and spec.needs_lag > length - 1:
+        raise UsageError(
+            f"needed lag {spec.needs_lag} is outside 1..{length - 1} for {length} steps; lower --needs-lag or raise --length"
+        )
+    if spec.item >= sequences:
+        raise UsageError(f"item {spec.item} does not exist: there are {sequences} sequences, counted from 0")
+    require_memory(model, sequences * spec.seeds, length)
+
+
+def _result(
+    source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], compare: bool
+) -> ModelResult:
+    """Measure, then judge."""
+    model, spec = analysis.model, analysis.spec
+    series, bands, skipped = collect.series(analysis, batch.tokens)
+    summary, more = collect.summary(analysis, compare)
+    singular, why = _singular_values(analysis)
+    unjudged = ModelResult(
+        name=source.name,
+        kind="chain" if isinstance(model, ArrayChain) else model.kind,
+        status="inconclusive",
+        size=summary.carried_floats if isinstance(model, Direct) and summary.carried_floats else _size(analysis),
+        length=analysis.length,
+        loaded=source.loaded,
+        summary=summary,
+        series=series,
+        bands=bands,
+        singular_values=singular,
+        layers=layers.measure(analysis) if isinstance(model, Recurrent) else (),
+        attention=_attention(analysis, batch),
+        pairs=_pairs(analysis, batch),
+        skipped={**skipped, **more, **why},
+        heading=heading(analysis),
+        notes=notes,
+    )
+    verdicts = judge(unjudged, spec)
+    return replace(unjudged, verdicts=verdicts, status=status(verdicts))
+
+
+def _size(analysis: Analysis) -> int:
+    model = analysis.model
+    if isinstance(model, Recurrent):
+        return model.state_size
+    return model.size if isinstance(model, ArrayChain) else analysis.outputs[0].shape[-1]
+
+
+def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:
+    try:
+        if not analysis.full:
+            lead = analysis.leading
+            settled = lead.residual < 1e-3
+            found = SingularValues(
+                tuple(lead.lag),
+                tuple(tuple(row) for row in lead.ln_sigma.tolist()),
+                tuple(tuple(row) for row in settled.tolist()),
+            )
+            return found, {}
+        lags, spectra = analysis.spectra
+    except Unavailable as reason:
+        return None, {"singular_values": str(reason)}
+    logs = tuple(tuple(s.ln_sigma.tolist()) for s in spectra)
+    return SingularValues(tuple(lags), logs, tuple(tuple(s.resolved.tolist()) for s in spectra)), {}
+
+
+def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
+    model, item = analysis.model, analysis.spec.item
+    if not isinstance(model, Direct) or model.weights is None or analysis.non_finite is not None:
+        return None
+    from gradscope.numerics.pairs import attention_maps
+
+    return attention_maps(model, batch.x[item : item + 1], batch.tokens)
+
+
+def _pairs(analysis: Analysis, batch: Batch) -> tuple[Pair, ...]:
+    model, spec = analysis.model, analysis.spec
+    if not spec.pair:
+        return ()
+    if isinstance(model, ArrayChain):
+        raise UsageError("--pair needs a model with an input; a file of Jacobians has none")
+    from gradscope.numerics.pairs import measure_pairs
+
+    return measure_pairs(model, batch.x[spec.item : spec.item + 1], batch.tokens, spec.pair)
+
+
+def heading(analysis: Analysis) -> str:
+    """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`."""
+    model, spec = analysis.model, analysis.spec
+    if isinstance(model, Recurrent):
+        widths = [cell.output_size for cell in model.cells]
+        shape = f"{len(widths)}x{widths[0]}" if len(set(widths)) == 1 else "+".join(map(str, widths))
+    else:
+        shape = f"{_size(analysis)} wide"
+    count = analysis.runs[0].x.shape[0] if not isinstance(model, ArrayChain) else model.batch
+    seeds = f"seed {spec.seed}" if spec.seeds == 1 else f"seeds {spec.seed}-{spec.seed + spec.seeds - 1}"
+    sequences = f"{count} sequence{'s' if count != 1 else ''}"
+    return f"{shape} · T={analysis.length} · {sequences} · {seeds} · {spec.dtype} · {spec.device}"
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "gradscope": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": str(torch.get_num_threads()),
+        "platform": platform.machine(),
+    }
