@@ -35,19 +35,24 @@ def autograd_ends(model: Recurrent, x: Tensor) -> tuple[Tensor, Tensor]:
     v = torch.randn(model.output_size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     v = (v / v.norm()).to(x)
     with torch.enable_grad():
-        states = [state.requires_grad_() for state in model.initial_states(1)]
-        current, y = list(states), None
+        first = [state.requires_grad_() for state in model.initial_states(1)]
+        current = list(first)
         for step in x.unbind(1):
             flow = step
             for index, cell in enumerate(model.cells):
                 current[index] = cell.step(flow, current[index])
                 flow = cell.output(flow, current[index])
-            y = flow
-        assert y is not None
-        ends = torch.autograd.grad((y[0] * v).sum(), [*states, *current], allow_unused=True)
-    parts = [torch.zeros_like(s) if e is None else e for e, s in zip(ends, [*states, *current], strict=True)]
-    half = len(states)
-    return torch.cat(parts[:half], -1)[0], torch.cat(parts[half:], -1)[0]
+        # The layers' last states are coordinates of one state: the loss is read off them as they stand.
+        last, top = [state.detach().requires_grad_() for state in current], x[:, -1]
+        for cell, state in zip(model.cells, last, strict=True):
+            top = cell.output(top, state)
+        return _joint_gradient((flow[0] * v).sum(), first), _joint_gradient((top[0] * v).sum(), last)
+
+
+def _joint_gradient(loss: Tensor, states: list[Tensor]) -> Tensor:
+    found = torch.autograd.grad(loss, states, allow_unused=True)
+    filled = [torch.zeros_like(s) if g is None else g for g, s in zip(found, states, strict=True)]
+    return torch.cat(filled, -1)[0]
 
 
 def through_product(chain: JacobianChain, adjoint: Tensor) -> Tensor:

@@ -34,7 +34,9 @@ class LayerAdjoint:
     """What one layer receives; all log10 of norms."""
 
     state: Tensor
-    """dL/ds_t for t = 0..T, (T + 1, batch)."""
+    """dL/ds_t for t = 0..T, (T + 1, batch): all that this layer's state acts on, the layers above at step t too."""
+    joint: Tensor
+    """The same as a coordinate of the joint state, without what passes through other layers' states at step t."""
     input: Tensor
     """dL/dx_t for t = 1..T, (T, batch), where x is this layer's own input."""
     weight: Tensor | None
@@ -51,8 +53,12 @@ class Adjoint:
 
     @property
     def state(self) -> Tensor:
-        """log10 ||dL/ds_t|| of the joint state, (T + 1, batch)."""
-        return log10_hypot(torch.stack([layer.state for layer in self.layers]))
+        """log10 ||dL/ds_t|| of the joint state, (T + 1, batch).
+
+        The layers' states at step t are coordinates of one state, so what a lower one does to those above it at the
+        same step does not count twice: this is the adjoint for which dL/ds_0 = P_0^T dL/ds_T holds.
+        """
+        return log10_hypot(torch.stack([layer.joint for layer in self.layers]))
 
     @property
     def input(self) -> Tensor:
@@ -80,27 +86,41 @@ def backpropagate(trajectory: Trajectory, cotangent: Tensor) -> Adjoint:
         cotangent: v_t = dL/dy_t, (batch, T, output_size).
     """
     v = Scaled(*normalise(cotangent.transpose(0, 1)))
+    aside: Scaled | None = v
     found = []
     with torch.no_grad():
         for layer in reversed(trajectory.layers):
-            adjoint, v = sweep(layer, v)
+            adjoint, below = sweep(layer, v, aside)
+            direct = None if aside is None else layer.pull_output(slice(None), aside.m)[1]
+            aside = None if direct is None or aside is None else Scaled(direct, aside.e)
+            v = below
             found.append(adjoint)
     return Adjoint(tuple(found[::-1]))
 
 
-def sweep(layer: Linearization, v: Scaled) -> tuple[LayerAdjoint, Scaled]:
-    """Sweep one layer; returns its adjoint and dL/dx, the cotangent of the layer below."""
+def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerAdjoint, Scaled]:
+    """Sweep one layer; returns its adjoint and dL/dx, the cotangent of the layer below.
+
+    Args:
+        layer: the layer.
+        v: dL/dy_t of its output.
+        aside: the part of v that has passed through no state of a layer above at step t; None for no part.
+    """
     steps, batch = layer.states.shape[0] - 1, layer.states.shape[1]
     width = max(1, layer.states.shape[-1] * batch)
     chunk = max(1, min(steps, CHUNK_NUMBERS // width))
     a, e = torch.zeros_like(layer.states[0]), v.e.new_zeros(batch)
     seen = (v.m != 0).flatten(1).any(1).tolist()
-    state, inputs, exponents, weights, total = [], [], [], [], _Total()
+    state, joint, inputs, exponents, weights, total = [], [], [], [], [], _Total()
     for stop in range(steps, 0, -chunk):
         at = slice(max(0, stop - chunk), stop)
         piece = _sweep_chunk(layer, v, seen, a, e, at)
         a, e = piece.a, piece.e
         state.append(log10_norm(piece.adjoints, piece.scales))
+        own, scale = piece.returned, piece.returned_scales
+        if aside is not None:
+            own, scale = add(own, scale, layer.pull_output(at, aside.m[at])[0], aside.e[at])
+        joint.append(log10_norm(own, scale))
         delta, scale = normalise(piece.deltas, piece.scales)
         below = layer.pull_input(at, delta)
         direct = layer.pull_output(at, v.m[at])[1]
@@ -110,13 +130,14 @@ def sweep(layer: Linearization, v: Scaled) -> tuple[LayerAdjoint, Scaled]:
         exponents.append(ex)
         squares = layer.weight_norms(at, delta.double())
         if squares is not None:
-            weights.append(squares.log10() / 2 + scale * LOG10_2)
+            weights.append(squares.log10() / 2 + scale.double() * LOG10_2)
             total.add(layer, at, delta, scale)
-    state.append(log10_norm(a, e)[None])
+    first = log10_norm(a, e)[None]
     down = Scaled(torch.cat(inputs[::-1]), torch.cat(exponents[::-1]))
     weight = torch.cat(weights[::-1]) if weights else None
     norm = total.log10() if weights else None
-    return LayerAdjoint(torch.cat(state[::-1]), log10_norm(down.m, down.e), weight, norm), down
+    kept, back = torch.cat([first, *state[::-1]]), torch.cat([first, *joint[::-1]])
+    return LayerAdjoint(kept, back, log10_norm(down.m, down.e), weight, norm), down
 
 
 @dataclass(frozen=True)
@@ -124,14 +145,18 @@ class _Piece:
     a: Tensor
     e: Tensor
     adjoints: Tensor
+    returned: Tensor
+    returned_scales: Tensor
     deltas: Tensor
     scales: Tensor
 
 
 def _sweep_chunk(layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, at: slice) -> _Piece:
     """Steps at.stop .. at.start + 1; `a`, `e` enter as what comes back from the step after, and leave likewise."""
-    adjoints, deltas, scales = [], [], []
+    adjoints, returned, before, deltas, scales = [], [], [], [], []
     for t in range(at.stop - 1, at.start - 1, -1):
+        returned.append(a)
+        before.append(e)
         if seen[t]:
             a, e = add(a, e, layer.pull_output(t, v.m[t])[0], v.e[t])
         a, e = normalise(a, e)
@@ -139,7 +164,8 @@ def _sweep_chunk(layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e
         scales.append(e)
         a, delta = layer.pull(t, a)
         deltas.append(delta)
-    return _Piece(a, e, torch.stack(adjoints[::-1]), torch.stack(deltas[::-1]), torch.stack(scales[::-1]))
+    kept = (torch.stack(items[::-1]) for items in (adjoints, returned, before, deltas, scales))
+    return _Piece(a, e, *kept)
 
 
 class _Total:

@@ -38,7 +38,7 @@ def jacobian_norms(chain: JacobianChain) -> Tensor:
     pieces = []
     for start, stop in chunks(chain.length, chain.size):
         matrices, exponents = normalise(chain.dense(start, stop)[0].double(), dims=2)
-        pieces.append(torch.linalg.svdvals(matrices)[:, 0].log10() + exponents * LOG10_2)
+        pieces.append(torch.linalg.svdvals(matrices)[:, 0].log10() + exponents.double() * LOG10_2)
     return torch.cat(pieces)
 
 
