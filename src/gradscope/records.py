@@ -6,6 +6,7 @@ round trip unchanged. Magnitudes are base-10 logarithms (`log10_...`), rates are
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -309,3 +310,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of this report (plain dicts, lists, numbers; non-finite floats still floats)."""
         return asdict(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows for this report: the screen, in plain text and in HTML."""
+        # By name at call time: records sit below renderers, so an import statement would point up a floor.
+        bundle: dict[str, str] = importlib.import_module("gradscope.renderers.notebook").mimebundle(self)
+        return bundle

@@ -1,0 +1,100 @@
+"""The report as Markdown: reads well as a comment on a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gradscope.records import ModelResult, Report
+from gradscope.renderers import numbers, terminal_compare, terminal_numbers, wording
+from gradscope.renderers.page import Page
+from gradscope.renderers.strip import influence_strip
+from gradscope.renderers.terminal_model import legend
+from gradscope.renderers.view import View
+from gradscope.text import safe_text
+
+SPECIAL = frozenset("&<>|`*_[](){}#@~\\!$\"'")
+STRIP_WIDTH = 72
+
+
+def render(report: Report, view: View) -> str:
+    """A section per model; for several models, tables side by side first."""
+    if view.quiet:
+        return "".join(f"- {_verdict(model, view)}\n" for model in report.models)
+    blocks: list[str] = []
+    if len(report.models) > 1:
+        blocks += _compare(report, view)
+    for model in report.models if len(report.models) > 1 else ():
+        blocks += [f"#### {_verdict(model, view)}", *_body(model, view)]
+    if len(report.models) == 1:
+        blocks += [f"### {_verdict(report.models[0], view)}", *_body(report.models[0], view)]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def escaped(text: object, view: View) -> str:
+    """Foreign text that Markdown, HTML and mention filters leave alone."""
+    safe = Page(view).fold(safe_text(text, limit=2000))
+    plain = "".join(f"&#{ord(char)};" if char in SPECIAL else char for char in safe)
+    # A zero-width space breaks `@name` (nobody is called for) and `http://` (no link is made).
+    return plain.replace("&#64;", "&#64;&#8203;").replace("://", ":&#8203;//")
+
+
+def _verdict(model: ModelResult, view: View) -> str:
+    chosen = wording.deciding(model)
+    code = f" {escaped(chosen.code, view)}" if chosen else ""
+    sign = Page(view).fold(wording.SIGNS[model.status])
+    return f"{sign} {wording.WORDS[model.status]}{code}: <code>{escaped(model.name, view)}</code>"
+
+
+def _body(model: ModelResult, view: View) -> Iterable[str]:
+    yield escaped(model.heading, view)
+    if wording.RANDOM_INPUT in model.notes:
+        yield f"**{wording.RANDOM_INPUT}**"
+    yield escaped(" ".join(wording.sentences(model)), view)
+    yield _strip(model, view)
+    pairs = terminal_numbers.pairs_of(model)
+    yield _table(["quantity", "value"], pairs, view) if pairs else ""
+    yield "\n".join(escaped(wording.pair_sentence(pair, model.loaded.trained), view) for pair in model.pairs)
+    yield "\n".join(
+        f"- {Page(view).fold(wording.VERDICT_SIGNS[v.status])} {escaped(v.code, view)}: {escaped(v.message, view)}"
+        for v in wording.other_findings(model)
+    )
+    yield "\n".join(f"- try: {escaped(tip, view)}" for tip in wording.advice(model))
+    if model.fixes:
+        rows = [[f.name, f.change, numbers.plain(f.reach), numbers.gain(f.rate), f.status] for f in model.fixes]
+        yield _table(["measured fix", "change", "reach", "gain", "status"], rows, view)
+    notes = [note for note in (*model.notes, *model.loaded.assumed) if note != wording.RANDOM_INPUT]
+    yield "\n".join(f"- note: {escaped(note, view)}" for note in notes)
+    if model.skipped:
+        yield f"Not measured: {escaped(', '.join(model.skipped), view)}."
+
+
+def _strip(model: ModelResult, view: View) -> str:
+    strip = influence_strip(model, STRIP_WIDTH, view.ascii)
+    if strip is None:
+        return ""
+    page = Page(view)
+    lines = [strip.axis(), strip.glyphs, legend(page, [strip])]
+    return "\n".join(["```text", *(page.fold(line) for line in lines), "```"])
+
+
+def _compare(report: Report, view: View) -> Iterable[str]:
+    models = terminal_compare.best_first(report.models)
+    yield f"### {escaped(terminal_compare.question(models), view)}"
+    yield escaped(terminal_compare.answer(models), view)
+    heads, rows = terminal_compare.figure_rows(models)
+    said = [f"{wording.SIGNS[m.status]} {terminal_compare.status_of(m)}" for m in models]
+    yield _table([*heads, "status"], [[*row, status] for row, status in zip(rows, said, strict=True)], view)
+    heads, rows = terminal_compare.cost_rows(models, report)
+    if rows:
+        yield _table(heads, rows, view)
+        yield escaped(terminal_compare.COSTS_LEGEND, view)
+        yield terminal_compare.QUADRATIC if any(model.kind == "attention" for model in models) else ""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], view: View) -> str:
+    lines = [_cells(heads, view), "|" + "---|" * len(heads), *(_cells(row, view) for row in rows)]
+    return "\n".join(lines)
+
+
+def _cells(cells: Sequence[str], view: View) -> str:
+    return "| " + " | ".join(escaped(cell, view) for cell in cells) + " |"

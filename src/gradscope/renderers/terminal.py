@@ -1,0 +1,28 @@
+"""The screen: verdict first, then what it means, the picture, the telling rows, and where to read more."""
+
+from __future__ import annotations
+
+from gradscope.records import Report
+from gradscope.renderers import terminal_compare, terminal_model
+from gradscope.renderers.page import Page
+from gradscope.renderers.view import View
+
+
+def render(report: Report, view: View) -> str:
+    """The `analyze` screen for one model, the `compare` screen for several."""
+    return str(page(report, view))
+
+
+def page(report: Report, view: View) -> Page:
+    """The same, before it becomes a string."""
+    screen = Page(view)
+    if not report.models:
+        screen.line(" This report holds no model.")
+    elif view.quiet:
+        for model in report.models:
+            terminal_model.verdict_line(screen, model)
+    elif len(report.models) == 1:
+        terminal_model.screen(screen, report.models[0])
+    else:
+        terminal_compare.screen(screen, report)
+    return screen

@@ -1,0 +1,251 @@
+"""The `compare` screen: which model still hears the first step, at a glance, and what each one costs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gradscope.records import Growth, ModelResult, Report
+from gradscope.renderers import numbers, terminal_model, terminal_tokens, wording
+from gradscope.renderers.columns import Column
+from gradscope.renderers.page import Page, Span
+from gradscope.renderers.strip import influence_strip
+
+RANK = {"healthy": 0}
+NAME = Column("model", left=True, flexible=True)
+FIGURES_LEGEND = (
+    "rate: nats per step back, 0 is ideal; reach: lags that keep 1 % of the newest signal; share: of the gradient, "
+    "at the needed lag; range: mean lag, weighted by influence; directions: that the state still tells apart there"
+)
+COSTS_LEGEND = (
+    "path: shortest chain of operations from first input to last output; in sequence: longest such chain; "
+    "carried: floats handed from step to step; ms: forward + backward, which grow as shown"
+)
+QUADRATIC = "attention joins any two steps in a constant number of operations, but its work grows as T^2."
+
+
+def screen(page: Page, report: Report) -> None:
+    """Write the whole screen."""
+    models = best_first(report.models)
+    headline(page, models)
+    page.wrap(answer(models))
+    page.blank()
+    strips(page, models)
+    figures(page, models)
+    costs(page, models, report)
+    for model in models:
+        terminal_tokens.pairs(page, model)
+        terminal_tokens.heat_map(page, model)
+    findings(page, models)
+    page.wrap(closing(models))
+
+
+def best_first(models: tuple[ModelResult, ...]) -> list[ModelResult]:
+    """Healthy first, then by reach, then by how close the rate is to 0."""
+
+    def order(model: ModelResult) -> tuple[int, int, float]:
+        rate = model.summary.rate
+        reach = model.summary.reach if model.summary.reach is not None else -1
+        return RANK.get(model.status, 1), -reach, abs(rate) if rate is not None and rate == rate else math.inf
+
+    return sorted(models, key=order)
+
+
+def question(models: list[ModelResult]) -> str:
+    """What the comparison answers, with the needed lag where all models share one."""
+    lags = {wording.lags(model) for model in models}
+    lag = lags.pop() if len(lags) == 1 else None
+    return "Which model still hears the past?" if lag is None else f"Which model still hears {lag} steps back?"
+
+
+def headline(page: Page, models: list[ModelResult]) -> None:
+    """The question, and the settings that all models share."""
+    page.line(Span(f" {question(models)}", "bold"))
+    shared = [piece for piece in models[0].heading.split(" · ") if all(piece in m.heading.split(" · ") for m in models)]
+    if any(shared):
+        page.wrap(" · ".join(shared), style="dim")
+    if any(wording.RANDOM_INPUT in model.notes for model in models):
+        page.line(Span(f" ! {wording.RANDOM_INPUT}", "bold"))
+    page.blank()
+
+
+def answer(models: list[ModelResult]) -> str:
+    """One sentence: who remembers, who forgets, and when."""
+    parts = [_group("reaches", "reach", [m for m in models if m.status == "healthy"])]
+    forgetting = [m for m in models if m.status == "vanishing"]
+    parts.append(_joined([_after(m, first=i == 0) for i, m in enumerate(forgetting)]))
+    parts += [
+        f"{m.name} explodes, times {numbers.gain(m.summary.rate)} a step" for m in models if m.status == "exploding"
+    ]
+    for model in (m for m in models if m.status == "non-finite"):
+        found = model.summary.non_finite
+        parts.append(
+            f"{model.name} turns {found.value} at step {found.step}" if found else f"{model.name} is not finite"
+        )
+    parts += [f"{m.name} is degenerate" for m in models if m.status == "degenerate"]
+    parts += [f"{m.name} is too uncertain to call" for m in models if m.status == "inconclusive"]
+    return "; ".join(part for part in parts if part) + "."
+
+
+def _group(one: str, many: str, models: list[ModelResult]) -> str:
+    if not models:
+        return ""
+    reaches = [m.summary.reach for m in models]
+    if len(set(reaches)) > 1:
+        return _joined([f"{m.name} reaches {_lags(m)}" for m in models])
+    return f"{_joined([m.name for m in models])} {one if len(models) == 1 else many} {_lags(models[0])}"
+
+
+def _lags(model: ModelResult) -> str:
+    total, reach = wording.lags(model), model.summary.reach
+    if reach is None or total is None:
+        return "back as far as was measured"
+    return f"all {total} lags" if reach >= total else f"{reach} of {total} lags"
+
+
+def _after(model: ModelResult, first: bool) -> str:
+    reach = model.summary.reach
+    if reach is None:
+        return f"{model.name} forgets"
+    return f"{model.name} forgets after {reach} steps" if first else f"{model.name} after {reach}"
+
+
+def _joined(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}" if parts else ""
+
+
+def strips(page: Page, models: list[ModelResult]) -> None:
+    """A strip per model under one axis, with its status."""
+    says = [status_of(model) for model in models]
+    wide = min(max(len(page.fold(model.name)) for model in models), 20)
+    sign = max(len(page.fold(wording.SIGNS[model.status])) for model in models)
+    room = page.view.width - sign - wide - max(len(said) for said in says) - 7
+    if page.narrow:
+        room = page.view.width - 2
+    drawn = [influence_strip(model, max(10, room), page.view.ascii) for model in models]
+    axis = next((strip.axis() for strip in drawn if strip is not None), "")
+    if not page.narrow:
+        page.line(" " * (sign + wide + 5), Span(axis, "dim"))
+    for model, strip, said in zip(models, drawn, says, strict=True):
+        style = terminal_model.STYLES[model.status]
+        mark = page.fold(wording.SIGNS[model.status])
+        name = page.clip(page.fold(model.name), wide)
+        glyphs = strip.glyphs if strip else "(nothing to draw)"
+        if page.narrow:
+            page.line(Span(f" {mark} {name}: ", style), said)
+            page.line(" ", Span(glyphs, style))
+            continue
+        fill = " " * (len(axis) - len(glyphs) if len(axis) > len(glyphs) else 0)
+        lead = f" {mark:<{sign}}  {name:<{wide}}  "
+        page.line(Span(lead, style), Span(glyphs, style), fill, Span(f"  {said}", f"bold {style}"))
+    seen = [strip for strip in drawn if strip is not None]
+    if seen:
+        page.wrap(terminal_model.legend(page, seen), style="dim")
+    page.blank()
+
+
+def status_of(model: ModelResult) -> str:
+    """Status word and the code it rests on."""
+    chosen = wording.deciding(model)
+    return wording.WORDS[model.status] + (f" {chosen.code}" if chosen else "")
+
+
+def figure_rows(models: list[ModelResult]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: what each model remembers."""
+    heads = ["model", "rate", "half-life", "reach", "share", "range", "directions"]
+    return heads, [_figures(model) for model in models]
+
+
+def _figures(model: ModelResult) -> list[str]:
+    s = model.summary
+    half = numbers.plain(s.half_life, 2)
+    if s.half_life is not None and s.rate is not None and s.rate > 0:
+        half = f"doubles in {half}"
+    return [
+        model.name,
+        numbers.plain(s.rate),
+        half,
+        numbers.MISSING if s.reach is None else str(s.reach),
+        numbers.share(s.gradient_share),
+        numbers.plain(s.temporal_range),
+        numbers.MISSING if s.directions is None else str(s.directions),
+    ]
+
+
+def figures(page: Page, models: list[ModelResult]) -> None:
+    """One row of numbers per model."""
+    heads, rows = figure_rows(models)
+    page.table([NAME, *(Column(head, optional=i > 4) for i, head in enumerate(heads) if i)], rows)
+    page.wrap(FIGURES_LEGEND, style="dim")
+    page.blank()
+
+
+def cost_rows(models: list[ModelResult], report: Report) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: what each model costs. No rows where none of it was measured."""
+    heads = ["model", "path in->out", "in sequence", "carried", "ms T 2T 4T", "growth"]
+    steps = report.timing.training_step
+    if not any(model.summary.growth or model.summary.path_length or steps.get(model.name) for model in models):
+        return heads, []
+    rows = []
+    for model in models:
+        s, growth = model.summary, model.summary.growth or {}
+        carried = numbers.MISSING if s.carried_floats is None else str(s.carried_floats)
+        path = _growth(growth.get("path_length"), s.path_length)
+        sequential = _growth(growth.get("sequential_steps"), s.sequential_steps)
+        rows.append([model.name, path, sequential, carried, *_time(steps.get(model.name))])
+    return heads, rows
+
+
+def costs(page: Page, models: list[ModelResult], report: Report) -> None:
+    """Path from the first input to the last output, steps that must wait for each other, floats carried, time."""
+    heads, rows = cost_rows(models, report)
+    if not rows:
+        return
+    lengths = next((g.length for m in models for g in (m.summary.growth or {}).values() if len(g.length) == 2), None)
+    at = f"  (operations at T={lengths[0]} and {lengths[1]})" if lengths else ""
+    page.line(Span(" What one training step costs", "bold"), Span(at, "dim"))
+    page.table([NAME, *(Column(head) for head in heads[1:])], rows)
+    page.wrap(COSTS_LEGEND, style="dim")
+    if any(model.kind == "attention" for model in models):
+        page.wrap(QUADRATIC)
+    page.blank()
+
+
+def _growth(growth: Growth | None, single: int | None) -> str:
+    if growth is None or len(growth.count) < 2:
+        return numbers.MISSING if single is None else str(single)
+    return f"{growth.count[0]} {growth.count[1]} {growth.order}"
+
+
+def _time(entry: dict[str, Any] | None) -> list[str]:
+    if not entry:
+        return [numbers.MISSING, numbers.MISSING]
+    seconds = [numbers.as_number(value) for value in entry.get("seconds") or []]
+    exponent = numbers.as_number(entry.get("exponent"))
+    return [
+        " ".join(numbers.milliseconds(value) for value in seconds) or numbers.MISSING,
+        "inconclusive" if exponent is None else f"T^{exponent:.1f}",
+    ]
+
+
+def findings(page: Page, models: list[ModelResult]) -> None:
+    """Remaining findings, and what to try, model by model."""
+    for model in models:
+        for verdict in wording.other_findings(model):
+            page.wrap(verdict.message, f" {wording.VERDICT_SIGNS[verdict.status]} {model.name} {verdict.code}  ")
+    page.blank()
+    for model in models:
+        tips = wording.advice(model)
+        for tip in tips if page.view.verbose else tips[:1]:
+            page.wrap(tip, f" try for {model.name}: ")
+    for model in models:
+        for name, reason in model.skipped.items() if page.view.verbose else ():
+            page.wrap(reason, f" not measured: {model.name} {name}: ", "dim")
+    page.blank()
+
+
+def closing(models: list[ModelResult]) -> str:
+    """Where to read more."""
+    codes = [chosen.code for chosen in map(wording.deciding, models) if chosen]
+    why = f"why: gradscope explain {codes[0]}" if codes else "rules: gradscope rules"
+    return f"{why}   data: --format json"
