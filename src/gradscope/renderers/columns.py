@@ -33,7 +33,7 @@ class Layout:
     def fitting(
         cls, columns: Sequence[Column], needed: Sequence[int], room: int, margin: int = 0, least_margin: int = 0
     ) -> Layout:
-        """The roomiest layout that leaves `margin` behind the rows, or else `least_margin`, which columns give way to."""
+        """The roomiest layout with `margin` left behind the rows, or else `least_margin`, to which columns give way."""
         kept, widths = [i for i in range(len(columns)) if needed[i]], list(needed)
         for behind, gaps in ((margin, (3, 2, 1)), (least_margin, (2, 1))):
             for gap in gaps:

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from gradscope.records import ModelResult, Report
 from gradscope.renderers import numbers, terminal_compare, terminal_numbers, wording
-from gradscope.renderers.page import Page
+from gradscope.renderers.page import Page, pad
 from gradscope.renderers.strip import influence_strip
 from gradscope.renderers.terminal_model import legend
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
-SPECIAL = frozenset("&<>|`*_[](){}#@~\\!$\"'")
+ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@&#8203;"}
+ESCAPED = frozenset("|`*_[]#~\\$")
 STRIP_WIDTH = 72
 
 
@@ -33,9 +34,14 @@ def render(report: Report, view: View) -> str:
 def escaped(text: object, view: View) -> str:
     """Foreign text that Markdown, HTML and mention filters leave alone."""
     safe = Page(view).fold(safe_text(text, limit=2000))
-    plain = "".join(f"&#{ord(char)};" if char in SPECIAL else char for char in safe)
     # A zero-width space breaks `@name` (nobody is called for) and `http://` (no link is made).
-    return plain.replace("&#64;", "&#64;&#8203;").replace("://", ":&#8203;//")
+    plain = "".join(f"\\{char}" if char in ESCAPED else ENTITIES.get(char, char) for char in safe)
+    plain = plain.replace("://", ":&#8203;//")
+    return f"\\{plain}" if plain.startswith(("-", "+", "=")) and not _is_number(safe) else plain
+
+
+def _is_number(text: str) -> bool:
+    return text == numbers.MISSING or text[1:2].isdigit()
 
 
 def _verdict(model: ModelResult, view: View) -> str:
@@ -77,10 +83,25 @@ def _strip(model: ModelResult, view: View) -> str:
     return "\n".join(["```text", *(page.fold(line) for line in lines), "```"])
 
 
+def _strips(models: Sequence[ModelResult], view: View) -> str:
+    """A strip per model in one block; a name cannot end the block, for a sign stands before it."""
+    page, width = Page(view), 16
+    rows = [(model, influence_strip(model, STRIP_WIDTH - width, view.ascii)) for model in models]
+    drawn = [strip for _, strip in rows if strip is not None]
+    if not drawn:
+        return ""
+    lines = [" " * (width + 4) + page.fold(drawn[0].axis())]
+    for model, strip in rows:
+        sign, name = page.fold(wording.SIGNS[model.status]), page.clip(page.fold(model.name), width)
+        lines.append(f"{sign:<2} {pad(name, width)} {strip.glyphs if strip else ''}".rstrip())
+    return "\n".join(["```text", *lines, page.fold(legend(page, drawn)), "```"])
+
+
 def _compare(report: Report, view: View) -> Iterable[str]:
     models = terminal_compare.best_first(report.models)
     yield f"### {escaped(terminal_compare.question(models), view)}"
     yield escaped(terminal_compare.answer(models), view)
+    yield _strips(models, view)
     heads, rows = terminal_compare.figure_rows(models)
     said = [f"{wording.SIGNS[m.status]} {terminal_compare.status_of(m)}" for m in models]
     yield _table([*heads, "status"], [[*row, status] for row, status in zip(rows, said, strict=True)], view)

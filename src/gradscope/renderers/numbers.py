@@ -11,7 +11,7 @@ MISSING = "-"
 
 
 def as_number(value: Any) -> Number:
-    """A float from a loosely typed record (`"nan"`, `"inf"`, `"-inf"` as in the file format), None where there is none."""
+    """A float from a loosely typed record (`"nan"`, `"inf"`, `"-inf"` as in the file format), None if it is none."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, (int, float)) or value in {"nan", "inf", "-inf"}:
@@ -44,7 +44,7 @@ def scientific(log10: Number, digits: int = 2) -> str:
 
 def readable(log10: Number) -> str:
     """10 to the power `log10`: `0.548` where a person would write it so, scientific notation elsewhere."""
-    if log10 is None or not -2.0 <= log10 < 2.9995:
+    if log10 is None or not -2.0 <= log10 < 2.9997:
         return scientific(log10)
     value = 10.0**log10
     return f"{value:.3f}" if value < 10 else f"{value:.{2 - math.floor(log10)}f}"

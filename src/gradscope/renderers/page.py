@@ -6,6 +6,7 @@ Colours are added by rich at the very end, from styles and never from markup in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NARROW = 60
 LONGEST = 4000
+BREAKS = re.compile(" (?!%)")
 FOLDS = {
     "‖": "||",
     "✗": "x",
@@ -131,7 +133,7 @@ class Page:
         """Lines of folded text: one of width `first`, then as many of width `later` as it takes."""
         lines: list[str] = []
         current, width = "", first
-        for word in text.split(" "):
+        for word in BREAKS.split(text):
             joined = f"{current} {word}" if current else word
             if measure(joined) <= width:
                 current = joined

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gradscope.records import ModelResult, Number, Series, Values
 from gradscope.renderers.timeline import INFLUENCE, Timeline
@@ -94,7 +95,7 @@ def _draw(
     paint: Callable[[Number], str],
 ) -> Strip:
     starts = [column * len(values) // width for column in range(width + 1)]
-    columns = (values[a : max(a + 1, b)] for a, b in zip(starts, starts[1:], strict=False))
+    columns = (values[a : max(a + 1, b)] for a, b in pairwise(starts))
     return Strip("".join(paint(worst(column)) for column in columns), steps[0], steps[-1], len(values), name)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from gradscope.records import Growth, ModelResult, Report
 from gradscope.renderers import numbers, terminal_model, terminal_tokens, wording
 from gradscope.renderers.columns import Column
-from gradscope.renderers.page import Page, Span
+from gradscope.renderers.page import Page, Span, measure, pad
 from gradscope.renderers.strip import influence_strip
 
 RANK = {"healthy": 0}
@@ -117,7 +117,7 @@ def _joined(parts: list[str]) -> str:
 def strips(page: Page, models: list[ModelResult]) -> None:
     """A strip per model under one axis, with its status."""
     says = [status_of(model) for model in models]
-    wide = min(max(len(page.fold(model.name)) for model in models), 20)
+    wide = min(max(measure(page.fold(model.name)) for model in models), 20)
     sign = max(len(page.fold(wording.SIGNS[model.status])) for model in models)
     room = page.view.width - sign - wide - max(len(said) for said in says) - 7
     if page.narrow:
@@ -136,7 +136,7 @@ def strips(page: Page, models: list[ModelResult]) -> None:
             page.line(" ", Span(glyphs, style))
             continue
         fill = " " * (len(axis) - len(glyphs) if len(axis) > len(glyphs) else 0)
-        lead = f" {mark:<{sign}}  {name:<{wide}}  "
+        lead = f" {mark:<{sign}}  {pad(name, wide)}  "
         page.line(Span(lead, style), Span(glyphs, style), fill, Span(f"  {said}", f"bold {style}"))
     seen = [strip for strip in drawn if strip is not None]
     if seen:
@@ -232,7 +232,8 @@ def findings(page: Page, models: list[ModelResult]) -> None:
     """Remaining findings, and what to try, model by model."""
     for model in models:
         for verdict in wording.other_findings(model):
-            page.wrap(verdict.message, f" {wording.VERDICT_SIGNS[verdict.status]} {model.name} {verdict.code}  ")
+            sign = wording.VERDICT_SIGNS[verdict.status]
+            page.wrap(verdict.message, f" {sign} {model.name} {verdict.code}  ")
     page.blank()
     for model in models:
         tips = wording.advice(model)
@@ -240,7 +241,7 @@ def findings(page: Page, models: list[ModelResult]) -> None:
             page.wrap(tip, f" try for {model.name}: ")
     for model in models:
         for name, reason in model.skipped.items() if page.view.verbose else ():
-            page.wrap(reason, f" not measured: {model.name} {name}: ", "dim")
+            page.wrap(f"{model.name} {name}: {reason}", " not measured: ", "dim")
     page.blank()
 
 

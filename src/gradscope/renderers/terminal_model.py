@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradscope.records import Layer, ModelResult, Status
 from gradscope.renderers import numbers, terminal_numbers, terminal_tokens, wording
 from gradscope.renderers.columns import Column
-from gradscope.renderers.page import Page, Span, measure
+from gradscope.renderers.page import Page, Span, measure, pad
 from gradscope.renderers.strip import Strip, gate_strip, influence_strip, series_strip
 from gradscope.renderers.timeline import INFLUENCE, Timeline, telling_rows
 
@@ -110,15 +110,13 @@ def gates(page: Page, model: ModelResult) -> None:
     if not names:
         page.wrap("(no gates to show: this model has none, or they were not recorded)", style="dim")
     labels = {name: page.clip(page.fold(name[len("gate.") : -len(".mean")]), 16) for name in names}
-    wide = max((len(label) for label in labels.values()), default=0)
+    wide = max((measure(label) for label in labels.values()), default=0)
     drawn = {name: gate_strip(model.series, name, page.view.width - wide - 4, page.view.ascii) for name in names}
     for name, strip in drawn.items():
         if strip is not None:
-            page.line(f" {labels[name]:<{wide}}  ", Span(strip.glyphs))
+            page.line(f" {pad(labels[name], wide)}  ", Span(strip.glyphs))
     if any(drawn.values()):
-        page.wrap(
-            "gates: mean over units, low = 0 (closed), tall = 1 (open); a column shows its lowest step", style="dim"
-        )
+        page.wrap("gates: mean over units, low = closed (0), tall = open (1); a column: lowest step", style="dim")
     page.blank()
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from gradscope.records import ModelResult, Number, Summary
 from gradscope.renderers import numbers, wording
 from gradscope.renderers.columns import Column
-from gradscope.renderers.page import Page, measure
+from gradscope.renderers.page import Page, measure, pad
 
 SHORT = 25
 
@@ -27,16 +25,12 @@ def summary(page: Page, model: ModelResult) -> None:
     right = max((measure(value) for _, value in short[1::2]), default=0)
     columns = 2 if 1 + 2 * (wide + 2) + left + 3 + right <= page.view.width else 1
     for start in range(0, len(short), columns):
-        texts = [_padded(label, wide) + "  " + value for label, value in short[start : start + columns]]
-        page.line(" " + _padded(texts[0], wide + 2 + left) + "   " + "".join(texts[1:]))
+        texts = [pad(label, wide) + "  " + value for label, value in short[start : start + columns]]
+        page.line(" " + pad(texts[0], wide + 2 + left) + "   " + "".join(texts[1:]))
     for label, value in folded:
         if measure(value) > SHORT:
-            page.wrap(value, f" {_padded(label, wide)}  ")
+            page.wrap(value, f" {pad(label, wide)}  ")
     page.blank()
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - measure(text))
 
 
 def pairs_of(model: ModelResult) -> list[tuple[str, str]]:
@@ -50,13 +44,11 @@ def _signal(model: ModelResult) -> list[tuple[str, str]]:
     rate = "" if s.rate is None else f"{_with_interval(s.rate, s.rate_ci)} nats/step"
     total = wording.lags(model)
     reach = "" if s.reach is None else f"{s.reach} of {total} lags" if total is not None else f"{s.reach} lags"
+    share = "" if s.gradient_share is None else f"{numbers.share(s.gradient_share)} at lag {s.needed_lag}"
     return [
         ("rate", rate),
         ("reach", reach),
-        (
-            "gradient share",
-            "" if s.gradient_share is None else f"{numbers.share(s.gradient_share)} at lag {s.needed_lag}",
-        ),
+        ("gradient share", share),
         ("temporal range", "" if s.temporal_range is None else f"{numbers.plain(s.temporal_range)} steps"),
         ("coverage", "" if s.coverage is None else f"{numbers.percent(s.coverage)} of lags"),
         ("directions", "" if s.directions is None else f"{s.directions} of {model.size}"),
@@ -74,9 +66,7 @@ def _dynamics(s: Summary) -> list[tuple[str, str]]:
     lyapunov = "" if not s.lyapunov else _with_interval(s.lyapunov[0], s.lyapunov_ci)
     finite = "" if not s.finite_time_exponents else numbers.plain(s.finite_time_exponents[0])
     saturated = s.saturation or {}
-    worst = max(
-        saturated, key=lambda name: saturated[name] if saturated[name] == saturated[name] else math.inf, default=""
-    )
+    worst = max(saturated, key=lambda name: saturated[name], default="")
     return [
         ("Lyapunov", lyapunov),
         ("finite-time", finite),

@@ -7,7 +7,7 @@ import math
 from gradscope.records import Attention, ModelResult, Pair
 from gradscope.renderers import numbers, wording
 from gradscope.renderers.columns import Column
-from gradscope.renderers.page import Page, Span
+from gradscope.renderers.page import Page, Span, measure
 
 SHADES, ASCII_SHADES = " ░▒▓█", " .-+#"
 MOST_TOKENS = 24
@@ -52,7 +52,7 @@ def heat_map(page: Page, model: ModelResult) -> None:
     for i, name in enumerate(names):
         row = weights[first + i][first : first + i + 1]
         cells = "".join(_shade(weight, weights[first + i], shades) * 2 for weight in row)
-        page.line(f" {first + i + 1:>3} ", name, " " * (13 - len(name)), cells)
+        page.line(f" {first + i + 1:>3} ", name, " " * (13 - measure(name)), cells)
     left_out = f"; only the last {size - first} of {size} tokens" if first else ""
     page.wrap(f"dark = most of that row's weight{left_out}", style="dim")
     page.blank()

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gradscope.renderers import csv as csv_format
+from gradscope.renderers import json as json_format
+from gradscope.renderers import markdown, terminal
+from gradscope.renderers.view import View
+from renderers.reports import WORDS, attention, catalogue, healthy, not_finite, paired, report, vanishing
+
+VIEW = View()
+
+
+def test_json_lays_steps_tokens_and_series_side_by_side():
+    data = json.loads(json_format.render(report(paired(WORDS)), VIEW))
+    assert next(iter(data)) == "schema"
+    assert data["schema"] == "gradscope.report/1"
+    model = data["models"][0]
+    assert list(model["series"])[:3] == ["step", "token", "log10_grad_state"]
+    assert model["series"]["step"] == list(range(17))
+    assert model["series"]["token"] == list(WORDS)
+    assert len(model["series"]["log10_influence"]) == 16
+    assert model["layers"][0]["series"]["step"] == list(range(17))
+    assert "values" not in model["series"]
+    assert model["pairs"][0]["paths"][2] == {"layer": "l0", "path": "gates", "log10_norm": "-inf"}
+
+
+def test_json_spells_non_finite_numbers_and_nulls():
+    text = json_format.render(report(not_finite(2)), VIEW)
+    data = json.loads(text, parse_constant=lambda word: pytest.fail(f"bare {word}"))
+    summary = data["models"][0]["summary"]
+    assert (summary["rate"], summary["gradient_share"], summary["reach"]) == ("nan", "-inf", None)
+    assert data["models"][0]["series"]["log10_influence"] == ["nan", "nan"]
+
+
+def test_json_is_one_ascii_object_and_the_same_every_time():
+    saved = catalogue()["compare of everything"]
+    text = json_format.render(saved, VIEW)
+    assert text == json_format.render(saved, View(width=200, colour=True, steps="all"))
+    assert text.isascii()
+    assert text.endswith("}\n")
+    assert len(json.loads(text)["models"]) == 6
+
+
+def test_json_writes_whole_floats_as_floats():
+    model = vanishing(2)
+    object.__setattr__(model.series, "values", {"weight_share": (0, 1)})
+    assert '"weight_share": [0.0, 1.0]' in json_format.render(report(model), VIEW)
+
+
+def test_csv_has_a_row_per_model_and_step():
+    rows = list(csv.DictReader(io.StringIO(csv_format.render(report(paired(WORDS), attention(WORDS)), VIEW))))
+    assert len(rows) == 34
+    assert list(rows[0])[:4] == ["model", "step", "lag", "token"]
+    assert (rows[0]["model"], rows[0]["step"], rows[0]["lag"], rows[0]["token"]) == ("lstm", "0", "16", "")
+    assert (rows[16]["token"], rows[16]["log10_grad_state"], rows[16]["log10_influence"]) == ("hungry", "-0.0", "-0.5")
+    assert rows[0]["log10_grad_input"] == ""
+    assert (rows[17]["model"], rows[17]["log10_jacobian_norm"]) == ("attention", "")
+
+
+def test_csv_keeps_non_finite_values():
+    rows = list(csv.DictReader(io.StringIO(csv_format.render(report(not_finite(40)), VIEW))))
+    assert (rows[37]["log10_jacobian_norm"], rows[38]["log10_jacobian_norm"]) == ("inf", "nan")
+    assert csv_format.render(report(), VIEW) == "model,step,lag,token\n"
+
+
+def test_markdown_of_one_model():
+    text = markdown.render(report(vanishing()), VIEW)
+    assert text.startswith("### ✗ VANISHING GS101: <code>rnn</code>\n\n1x64 · T=200")
+    assert "\n\nIt learns only from the newest 7 of 199 lags; step 1 gets 10^-52 of the signal. Each step" in text
+    assert "\n```text\nstep 1 ◂──" in text
+    assert "\n| quantity | value |\n|---|---|\n| rate | -0.597 ± 0.015 nats/step |\n" in text
+    assert "\n- ! GS104: reach 7 of 199 lags\n" in text
+    assert "\n| orthogonal | W\\_hh orthogonal | 23 | 0.82 | vanishing |\n" in text
+
+
+def test_markdown_of_several_models():
+    text = markdown.render(report(vanishing(), healthy(), attention()), VIEW)
+    assert text.startswith("### Which model still hears 199 steps back?\n\nlstm:forget\\_bias=5 and attention reach")
+    assert "\n| rnn | -0.597 | 1.2 | 7 | 10^-52 | 1.6 | 3 | ✗ VANISHING GS101 |\n" in text
+    assert "\n| attention | 9 9 O(1) | 17 17 O(1) | - | 21 43 88 | inconclusive |\n" in text
+    assert text.count("\n#### ") == 3
+    assert markdown.render(report(vanishing(), healthy()), View(quiet=True)).count("\n") == 2
+
+
+def test_drawing_is_quick_and_leaves_tensors_alone():
+    script = (
+        "import sys; from gradscope.registry import RENDERERS, load\n"
+        "from gradscope.records import *; from gradscope.renderers.view import View\n"
+        "s = Series((0, 1), None, {'log10_influence': (0.0,)})\n"
+        "m = ModelResult('rnn', 'recurrent', 'healthy', 1, 1, Loaded('rnn'), Summary(), s)\n"
+        "r = Report(RunSpec(), {}, (m,))\n"
+        "[load(name)(r, View(colour=c)) for name in RENDERERS.values() for c in (False, True)]\n"
+        "r._repr_mimebundle_()\n"
+        "print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("length", [10, 10_000])
+def test_a_screen_takes_no_noticeable_time(length):
+    saved = report(healthy(length))
+    terminal.render(saved, VIEW)
+    best = min(_seconds(saved) for _ in range(5))
+    assert best < 0.25
+
+
+def _seconds(saved):
+    start = time.perf_counter()
+    terminal.render(saved, VIEW)
+    return time.perf_counter() - start
+
+
+def test_notebooks_show_the_screen():
+    bundle = report(vanishing())._repr_mimebundle_()
+    assert bundle["text/plain"] == terminal.render(report(vanishing()), VIEW)
+    assert bundle["text/html"].startswith('<pre style="font-family: monospace')
+    assert "color: #0072B2" in bundle["text/html"]
+    assert "‖dL/dW‖" in bundle["text/html"]
