@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
+from gradscope.records import Verdict
 from gradscope.renderers import csv as csv_format
 from gradscope.renderers import json as json_format
 from gradscope.renderers import markdown, terminal
@@ -49,10 +51,22 @@ def test_json_is_one_ascii_object_and_the_same_every_time():
     assert len(json.loads(text)["models"]) == 6
 
 
-def test_json_writes_whole_floats_as_floats():
-    model = vanishing(2)
-    object.__setattr__(model.series, "values", {"weight_share": (0, 1)})
-    assert '"weight_share": [0.0, 1.0]' in json_format.render(report(model), VIEW)
+def test_json_writes_whole_numbers_as_floats_where_the_format_has_floats():
+    base = vanishing(2)
+    verdict = Verdict("GS104", "reach", "warning", "warn", "short", measured=7, threshold=19)
+    summary = replace(base.summary, reach=3, rate_ci=(-1, 0), lyapunov=(0, None))
+    drawn = replace(base.series, values={"weight_share": (0, 1)})
+    text = json_format.render(report(replace(base, series=drawn, summary=summary, verdicts=(verdict,))), VIEW)
+    for line in (
+        '"weight_share": [0.0, 1.0]',
+        '"measured": 7.0',
+        '"threshold": 19.0',
+        '"reach": 3,',
+        '"rate_ci": [-1.0, 0.0]',
+        '"lyapunov": [0.0, null]',
+        '"step": [0, 1, 2]',
+    ):
+        assert line in text
 
 
 def test_csv_has_a_row_per_model_and_step():

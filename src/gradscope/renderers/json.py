@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from gradscope.records import Report, Series
 from gradscope.renderers.view import View
+
+REAL = re.compile(r"\b(float|Number|Values)\b")
+"""Annotations of the records that stand for floats, alone or in tuples and dicts."""
 
 
 def render(report: Report, view: View) -> str:
@@ -23,15 +27,21 @@ def _object(record: Any, first: str | None = None) -> dict[str, Any]:
     """Field -> value of one record, one level deep; the field named `first` leads."""
     if isinstance(record, Series):
         # In the file, steps, tokens and the named quantities stand side by side.
-        values = {name: [_real(value) for value in series] for name, series in record.values.items()}
-        return {"step": record.step, "token": record.token, **values}
-    names = [field.name for field in fields(record)]
-    names.sort(key=lambda name: name != first)
-    return {name: getattr(record, name) for name in names}
+        return {"step": record.step, "token": record.token, **_real(record.values)}
+    found = {}
+    for field in sorted(fields(record), key=lambda field: field.name != first):
+        value = getattr(record, field.name)
+        found[field.name] = _real(value) if REAL.search(str(field.type)) else value
+    return found
 
 
-def _real(value: float | None) -> float | None:
-    return None if value is None else float(value)
+def _real(value: Any) -> Any:
+    """Whole numbers where the record wants floats, as floats: 7 would come back as 7.0, other bytes."""
+    if isinstance(value, dict):
+        return {name: _real(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_real(item) for item in value]
+    return float(value) if isinstance(value, (int, float)) else value
 
 
 def _written(value: Any, indent: str) -> str:

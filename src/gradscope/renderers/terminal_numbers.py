@@ -65,7 +65,7 @@ def _with_interval(value: Number, interval: tuple[float, float] | None) -> str:
 def _dynamics(s: Summary) -> list[tuple[str, str]]:
     lyapunov = "" if not s.lyapunov else _with_interval(s.lyapunov[0], s.lyapunov_ci)
     finite = "" if not s.finite_time_exponents else numbers.plain(s.finite_time_exponents[0])
-    saturated = s.saturation or {}
+    saturated = {name: part for name, part in (s.saturation or {}).items() if part}
     worst = max(saturated, key=lambda name: saturated[name], default="")
     return [
         ("Lyapunov", lyapunov),
