@@ -1,0 +1,1 @@
+"""Input sequences and losses: synthetic, text and files become one `Batch`; a name becomes one `Loss`."""

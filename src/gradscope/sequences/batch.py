@@ -1,0 +1,25 @@
+"""What a model is run on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B sequences of T steps, and where they came from."""
+
+    x: Tensor
+    """Input, (B, T, F), in the dtype and on the device of the run."""
+    tokens: tuple[str, ...] | None
+    """The token of each step 1..T of sequence `spec.item`, in the form that is safe to show; None unless text."""
+    token_ids: Tensor | None
+    """Position of each token in `vocabulary`, (B, T) int64; None unless text."""
+    vocabulary: tuple[str, ...] | None
+    """The distinct tokens in order of first appearance, in the form that is safe to show."""
+    notes: tuple[str, ...]
+    """What was assumed or done to the data, one sentence each."""
+    source: str
+    """`random`, `zeros`, `impulse`, `sine`, `text` or the path of the file."""

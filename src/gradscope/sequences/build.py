@@ -1,0 +1,79 @@
+"""`make_batch`: the one entry from a request to the sequences a model is run on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from gradscope.errors import UsageError
+from gradscope.records import RunSpec
+from gradscope.sequences.batch import Batch
+from gradscope.sequences.files import file_batch
+from gradscope.sequences.paths import existing_file, read_bytes
+from gradscope.sequences.placement import place, to_device
+from gradscope.sequences.synthetic import synthetic
+from gradscope.sequences.text import given_text, text_batch
+from gradscope.text import safe_text
+
+
+def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None) -> Batch:
+    """Sequences for `spec`, in its dtype and on its device. Equal arguments give equal numbers.
+
+    Args:
+        spec: the request; text, then file, then synthetic sequence decides.
+        seed: of random sequences and of embeddings. The global generator of torch is left alone.
+        input_size: features that the model takes; None when the model is built to fit, then `spec.input_size`, else
+            16 for synthetic sequences and text, the file's own otherwise. 0: a model without input, x is (B, T, 0).
+
+    Raises:
+        UsageError: anything wrong with the request or the file, in one line with its remedy.
+    """
+    _check_request(spec)
+    features = spec.input_size if input_size is None else input_size
+    batch = _read(spec, features, seed)
+    sequences, steps, _ = batch.x.shape
+    if not 0 <= spec.item < sequences:
+        raise UsageError(f"--item {spec.item} is not among the {sequences} sequences; use 0 to {sequences - 1}")
+    if spec.needs_lag is not None and not 1 <= spec.needs_lag < steps:
+        raise UsageError(
+            f"--needs-lag {spec.needs_lag} is outside 1..{steps - 1} ({steps} steps); use a longer sequence"
+        )
+    tokens, ids = None, batch.token_ids
+    if ids is not None and batch.vocabulary is not None:
+        tokens = tuple(batch.vocabulary[index] for index in ids[spec.item].tolist())
+        ids = to_device(ids, spec.device)
+    notes = (*batch.notes, *_unused(spec))
+    return replace(batch, x=place(batch.x, spec.dtype, spec.device), tokens=tokens, token_ids=ids, notes=notes)
+
+
+def _check_request(spec: RunSpec) -> None:
+    if spec.length is not None and spec.length < 2:
+        raise UsageError(f"--length {spec.length} leaves nothing to look back on; use 2 or more")
+    if spec.batch is not None and spec.batch < 1:
+        raise UsageError(f"--batch {spec.batch} holds no sequence; use 1 or more")
+    if spec.input_size is not None and spec.input_size < 0:
+        raise UsageError(f"--input-size {spec.input_size} is negative; use 0 for a model without input, else 1 or more")
+    if spec.text is not None and spec.input is not None:
+        raise UsageError("--text and --input are both given, one sequence is needed; leave one out")
+    if spec.embedding is not None or spec.vocab is not None:
+        raise UsageError(
+            "trained embeddings (--embedding, --vocab) cannot be read; leave them out for a seeded embedding"
+        )
+
+
+def _read(spec: RunSpec, features: int | None, seed: int) -> Batch:
+    if spec.text is not None:
+        raw, source = given_text(spec.text)
+        return text_batch(spec, raw, source, features, seed)
+    if spec.input is None:
+        return synthetic(spec.sequence, spec.length, spec.batch, features, seed)
+    if Path(spec.input).suffix.lower() == ".txt":
+        raw = read_bytes(existing_file(spec.input, "--input"), "--input")
+        return text_batch(spec, raw, safe_text(spec.input), features, seed)
+    return file_batch(spec, spec.input, features)
+
+
+def _unused(spec: RunSpec) -> tuple[str, ...]:
+    numbers = spec.text is None and spec.input is not None and Path(spec.input).suffix.lower() != ".txt"
+    given = (("--columns", bool(spec.columns)), ("--scale", spec.scale not in (None, "none")))
+    return tuple(f"{flag} is for files of numbers, not used here" for flag, present in given if present and not numbers)

@@ -1,0 +1,138 @@
+"""Files of numbers as sequences: one reader per suffix, then cut, check and scale, the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gradscope.errors import UsageError
+from gradscope.records import RunSpec
+from gradscope.registry import unknown
+from gradscope.sequences.array_file import read_npy, read_npz, read_pt
+from gradscope.sequences.batch import Batch
+from gradscope.sequences.csv_file import read_csv
+from gradscope.sequences.file_data import FileData, column_numbers
+from gradscope.sequences.paths import existing_file
+from gradscope.sequences.scaling import SCALES
+from gradscope.sequences.stretches import Cut, stretches
+from gradscope.sequences.wav_file import read_wav
+from gradscope.text import safe_text
+
+STEPS = 2000
+"""Steps used of a longer file when no length is given."""
+
+READERS: Mapping[str, Callable[[Path, tuple[str, ...], str], FileData]] = {
+    ".csv": read_csv,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".pt": read_pt,
+    ".wav": read_wav,
+}
+
+
+def read_numbers(name: str, columns: tuple[str, ...], flag: str) -> FileData:
+    """The numbers of a file as they are stored.
+
+    Raises:
+        UsageError: missing, empty or damaged file, unknown suffix, or something other than real numbers inside.
+    """
+    path = existing_file(name, flag)
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
+        raise UsageError(f"{flag} '{safe_text(name)}': {unknown('file type', suffix, (*READERS, '.txt'))}")
+    data = READERS[suffix](path, columns, flag)
+    if data.values.dtype.kind not in "biuf":
+        remedy = "save real and imaginary parts as two features" if data.values.dtype.kind == "c" else "save numbers"
+        raise UsageError(f"'{safe_text(name)}' holds {safe_text(data.values.dtype, 40)}, not real numbers; {remedy}")
+    if data.values.size == 0:
+        raise UsageError(f"'{safe_text(name)}' holds an empty array of shape {data.values.shape}; name another file")
+    return data
+
+
+def file_batch(spec: RunSpec, name: str, features: int | None) -> Batch:
+    """The sequences of a file: (T,) is one feature, (T, F) one sequence, (B, T, F) a batch.
+
+    Of a longer file the first 2,000 steps are used unless `spec.length` says otherwise. With `spec.batch`, a single
+    sequence is cut into so many consecutive stretches, and of a batch the first so many sequences are used.
+
+    Raises:
+        UsageError: see `read_numbers`; too few steps or sequences, NaN or Inf, or not `features` features.
+    """
+    shown = safe_text(name)
+    data = read_numbers(name, spec.columns, "--input")
+    scale = data.scale if spec.scale is None else spec.scale
+    if scale not in SCALES:
+        raise UsageError(unknown("scale", scale, SCALES))
+    steps, names = _features(data, shown)
+    if features is not None and steps.shape[-1] != features:
+        raise UsageError(_wrong_features(shown, steps.shape[-1], features))
+    used, cut = _cut(steps, spec, shown)
+    numbers = finite_floats(used, f"'{shown}'", names, data.factor)
+    scaled, notes = SCALES[scale](numbers, names)
+    x = torch.from_numpy(np.ascontiguousarray(scaled.reshape(cut.batch, cut.length, -1)))
+    return Batch(
+        x=x, tokens=None, token_ids=None, vocabulary=None, notes=(*data.notes, *cut.notes, *notes), source=shown
+    )
+
+
+def finite_floats(
+    values: NDArray[Any], what: str, names: tuple[str, ...] = (), factor: float = 1.0
+) -> NDArray[np.float64]:
+    """`values`, (T, F) or (B, T, F), times `factor`, in float64.
+
+    Raises:
+        UsageError: NaN or Inf; the message names the first row (from 1) and column.
+    """
+    numbers = np.asarray(values).astype(np.float64) * factor
+    bad = ~np.isfinite(numbers)
+    if not bad.any():
+        return numbers
+    place = np.unravel_index(int(bad.argmax()), bad.shape)
+    *sequence, row, column = (int(index) for index in place)
+    where = f"row {row + 1}, column {_named(names, column)}" + (f" of sequence {sequence[0]}" if sequence else "")
+    count = int(bad.sum())
+    more = "" if count == 1 else f" (and {count - 1:,} more NaN or Inf)"
+    remedy = "fill or remove it, or choose other --columns or a shorter --length"
+    raise UsageError(f"{what} has {numbers[place]} at {where}{more}; {remedy}")
+
+
+def _named(names: tuple[str, ...], column: int) -> str:
+    return f"'{safe_text(names[column], 40)}'" if names else str(column + 1)
+
+
+def _features(data: FileData, shown: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    values = data.values[:, None] if data.values.ndim == 1 else data.values
+    if values.ndim not in (2, 3):
+        raise UsageError(
+            f"'{shown}' has shape {values.shape}; (steps,), (steps, features) or (batch, steps, features) is needed"
+        )
+    if not data.picks:
+        return values, data.columns
+    picked = column_numbers(data.picks, values.shape[-1], f"'{shown}'")
+    return values[..., picked], tuple(str(index + 1) for index in picked)
+
+
+def _cut(steps: NDArray[Any], spec: RunSpec, shown: str) -> tuple[NDArray[Any], Cut]:
+    if steps.ndim == 2:
+        cut = stretches(len(steps), spec.length, spec.batch, f"'{shown}'", "steps", STEPS)
+        return steps[: cut.batch * cut.length], cut
+    held = len(steps)
+    batch = held if spec.batch is None else spec.batch
+    if batch > held:
+        raise UsageError(f"'{shown}' holds {held} sequences, --batch {batch} needs more; use --batch {held} or less")
+    cut = stretches(steps.shape[1], spec.length, None, f"'{shown}'", "steps", STEPS)
+    notes = (f"first {batch} of {held} sequences",) if batch < held else ()
+    return steps[:batch, : cut.length], Cut(batch, cut.length, notes + cut.notes)
+
+
+def _wrong_features(shown: str, held: int, needed: int) -> str:
+    if held > needed >= 1:
+        remedy = "choose columns with --columns"
+    else:
+        remedy = f"build the model with input_size={held}, or prepare a file of {needed} features"
+    return f"'{shown}' has {held} features per step, the model takes {needed}; {remedy}"

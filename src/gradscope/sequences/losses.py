@@ -1,0 +1,215 @@
+"""`--loss`: what turns the output of a model into the number that is differentiated.
+
+A loss is the sum over sequences, never their mean, so dL/dx of a sequence does not depend on how many others there
+are. Seeded directions and readouts depend on the seed and on sizes alone: models of one output size share them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gradscope.errors import UsageError
+from gradscope.records import RunSpec
+from gradscope.registry import unknown
+from gradscope.sequences.batch import Batch
+from gradscope.sequences.streams import normal
+from gradscope.sequences.targets import class_targets, value_targets
+from gradscope.sequences.user_code import load_function, user_code
+from gradscope.text import safe_text
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """`loss(output)`: a scalar, summed over sequences."""
+
+    name: str
+    """As it stands behind `--loss`."""
+    notes: tuple[str, ...]
+    """What was assumed, one sentence each."""
+    final_only: bool
+    """True where the loss reads the last step alone."""
+    function: Callable[[Any], Tensor]
+
+    def __call__(self, output: Any) -> Tensor:
+        """The loss of `output`, (B, T, F), in the dtype and on the device of `output`.
+
+        Only a user's own function may take anything else.
+
+        Raises:
+            UsageError: an output that the loss cannot read, or a user's function that fails.
+        """
+        return self.function(output)
+
+
+def direction(seed: int, size: int) -> Tensor:
+    """The unit vector u of `final` and `every`, (size,), float64: uniform on the sphere."""
+    drawn = normal(seed, "direction", size=(size,))
+    return drawn.div(drawn.norm())
+
+
+def readout(seed: int, size: int, outputs: int) -> Tensor:
+    """A linear map from features to classes or values, (size, outputs), float64, entries N(0, 1/size)."""
+    return normal(seed, "readout", size=(size, outputs)).div(math.sqrt(size))
+
+
+def final(spec: RunSpec, batch: Batch, seed: int) -> Loss:
+    """L = sum_b <u, y_b,T> with a seeded unit vector u. An output (B, F) counts as the last step."""
+
+    def function(output: Any) -> Tensor:
+        last = _last(output, "final")
+        return (last @ direction(seed, last.shape[-1]).to(last)).sum()
+
+    return Loss("final", _target_unused(spec), final_only=True, function=function)
+
+
+def every(spec: RunSpec, batch: Batch, seed: int) -> Loss:
+    """L = sum_b sum_t <u, y_b,t>: the unit vector of `final` against every step."""
+
+    def function(output: Any) -> Tensor:
+        steps = _checked(output, "every", (3,))
+        return (steps @ direction(seed, steps.shape[-1]).to(steps)).sum()
+
+    return Loss("every", _target_unused(spec), final_only=False, function=function)
+
+
+def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
+    """L = -sum ln p(class), p the softmax of a seeded readout of the output.
+
+    On text steps 1..T-1 predict tokens 2..T. With a target file: its class at every step, or, one class per
+    sequence, at the last step.
+
+    Raises:
+        UsageError: neither text nor target, a target that does not fit, or a text of one distinct token.
+    """
+    if spec.target is not None:
+        sequences, steps, _ = batch.x.shape
+        targets, classes, notes = class_targets(spec.target, sequences, steps)
+        what = f"{classes} classes"
+    elif batch.token_ids is not None and batch.vocabulary is not None:
+        targets, classes, notes = batch.token_ids[:, 1:], len(batch.vocabulary), ()
+        what = f"the next of {classes} tokens"
+        if classes < 2:
+            raise UsageError("--loss ce: the text repeats one token, nothing is left to predict; use a longer text")
+    else:
+        raise UsageError("--loss ce needs text or classes; add --text or --target FILE, or use --loss final")
+    final_only = targets.ndim == 1
+
+    def function(output: Any) -> Tensor:
+        read = _last(output, "ce") if final_only else _checked(output, "ce", (3,), batch)[:, : targets.shape[1]]
+        _check_sequences(read, len(targets), "ce")
+        logits = read @ readout(seed, read.shape[-1], classes).to(read)
+        flat = targets.reshape(-1).to(read.device)
+        return functional.cross_entropy(logits.reshape(-1, classes), flat, reduction="sum")
+
+    return Loss("ce", (f"cross-entropy of {what} through a seeded readout", *notes), final_only, function)
+
+
+def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
+    """L = sum over sequences and steps of the mean over features of (y - target)^2.
+
+    Without a target file the output of steps 1..T-1 predicts the input of steps 2..T. Where output and target differ
+    in their number of features, a seeded readout stands between them.
+
+    Raises:
+        UsageError: a target that does not fit, or a model without input and no target.
+    """
+    sequences, steps, features = batch.x.shape
+    if spec.target is not None:
+        targets, notes = value_targets(spec.target, sequences, steps)
+    elif features == 0:
+        raise UsageError("--loss mse predicts the next input, this model takes none; add --target FILE")
+    else:
+        targets, notes = batch.x[:, 1:], ("squared error of the next input: output t against input t+1",)
+    values = targets.shape[-1]
+    seeded = f"through a seeded readout where the output does not have {values} features"
+
+    def function(output: Any) -> Tensor:
+        read = _checked(output, "mse", (3,), batch)[:, : targets.shape[1]]
+        if read.shape[-1] != values:
+            read = read @ readout(seed, read.shape[-1], values).to(read)
+        return (read - targets.to(read)).square().mean(dim=-1).sum()
+
+    return Loss("mse", (*notes, seeded), final_only=False, function=function)
+
+
+LOSSES: Mapping[str, Callable[[RunSpec, Batch, int], Loss]] = {
+    "final": final,
+    "every": every,
+    "ce": cross_entropy,
+    "mse": mean_square,
+}
+
+
+def make_loss(spec: RunSpec, batch: Batch, *, seed: int) -> Loss:
+    """The loss that `spec.loss` names: one of the table, or `path/to/file.py:function`.
+
+    Raises:
+        UsageError: unknown name, missing or unfit target, or user code that cannot be loaded.
+    """
+    if spec.loss in LOSSES:
+        return LOSSES[spec.loss](spec, batch, seed)
+    if ".py" in spec.loss:
+        return _user_loss(spec)
+    raise UsageError(unknown("loss", spec.loss, (*LOSSES, "path/to/file.py:function")))
+
+
+def _user_loss(spec: RunSpec) -> Loss:
+    """`fn(output) -> scalar`, taken as it is: a mean over the batch inside it stays one."""
+    shown = safe_text(spec.loss)
+    called = load_function(spec.loss, "--loss")
+
+    def function(output: Any) -> Tensor:
+        with user_code(f"--loss '{shown}'"):
+            value = called(output)
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
+            found = (
+                f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+            )
+            raise UsageError(
+                f"--loss '{shown}' returned {found}, one real number as a tensor is needed; end with .sum()"
+            )
+        if torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad and not value.requires_grad:
+            remedy = "leave out .detach(), .item() and .numpy()"
+            raise UsageError(f"--loss '{shown}' returned a number cut off from the output; {remedy}")
+        return value.reshape(())
+
+    return Loss(shown, _target_unused(spec), final_only=False, function=function)
+
+
+def _target_unused(spec: RunSpec) -> tuple[str, ...]:
+    return () if spec.target is None else (f"--target is not used by --loss {safe_text(spec.loss)}",)
+
+
+def _last(output: Tensor, name: str) -> Tensor:
+    steps = _checked(output, name, (2, 3))
+    return steps if steps.ndim == 2 else steps[:, -1]
+
+
+def _checked(output: object, name: str, dims: tuple[int, ...], batch: Batch | None = None) -> Tensor:
+    own = "write your own: --loss path/to/file.py:function"
+    if not isinstance(output, Tensor):
+        raise UsageError(
+            f"--loss {name} needs a tensor, the model returned a {safe_text(type(output).__name__)}; {own}"
+        )
+    if output.ndim not in dims or not output.is_floating_point():
+        shapes = " or ".join("(batch, features)" if count == 2 else "(batch, steps, features)" for count in dims)
+        found = f"{tuple(output.shape)} of {output.dtype}"
+        raise UsageError(f"--loss {name} needs real output of shape {shapes}, the model returned {found}; {own}")
+    if batch is not None and tuple(output.shape[:2]) != tuple(batch.x.shape[:2]):
+        needed = f"{batch.x.shape[0]} sequences of {batch.x.shape[1]} steps"
+        raise UsageError(f"--loss {name} needs output for {needed}, the model returned {tuple(output.shape)}; {own}")
+    return output
+
+
+def _check_sequences(read: Tensor, needed: int, name: str) -> None:
+    if len(read) != needed:
+        raise UsageError(
+            f"--loss {name} has targets for {needed} sequences, the output has {len(read)}; make them equal"
+        )

@@ -1,0 +1,94 @@
+"""`--target FILE`: what the outputs of a model are compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradscope.errors import UsageError
+from gradscope.sequences.files import finite_floats, read_numbers
+from gradscope.text import safe_text
+
+MOST_CLASSES = 1_000_000
+
+
+def class_targets(name: str, batch: int, length: int) -> tuple[Tensor, int, tuple[str, ...]]:
+    """Classes 0, 1, ... of a file, their number (the largest plus one), and notes.
+
+    A file of shape (T,) or (B, T) gives a class per step, as (B, T); one of shape (B,) a class per sequence, as (B,).
+    Where B = T the file is read as (T,). Longer files are cut to the steps and sequences used.
+
+    Raises:
+        UsageError: see `read_numbers`; another shape, or numbers that are no classes.
+    """
+    shown = safe_text(name)
+    values = read_numbers(name, (), "--target").values
+    if values.ndim == 2 and 1 in values.shape and values.shape != (batch, length):
+        values = values.reshape(-1)  # one column of a table
+    used, notes = _classes_in_use(values, batch, length, shown)
+    wrong = (used != np.floor(used)) | (used < 0) | (used >= MOST_CLASSES)
+    if wrong.any():
+        value = used.reshape(-1)[int(wrong.argmax())]
+        raise UsageError(
+            f"--target '{shown}' has {value:g}, classes are whole numbers from 0; use --loss mse for values"
+        )
+    classes = int(used.max()) + 1
+    if classes < 2:
+        raise UsageError(
+            f"--target '{shown}' holds class 0 alone, which leaves nothing to learn; at least 2 are needed"
+        )
+    return torch.from_numpy(used.astype(np.int64)), classes, notes
+
+
+def value_targets(name: str, batch: int, length: int) -> tuple[Tensor, tuple[str, ...]]:
+    """Values of a file of shape (T,), (T, F') or (B, T, F'), as (B, T, F') in float64, and notes.
+
+    Raises:
+        UsageError: see `read_numbers`; another shape, NaN or Inf, or too few steps.
+    """
+    shown = safe_text(name)
+    values = read_numbers(name, (), "--target").values
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or values.shape[1] < length or not (len(values) == 1 or len(values) >= batch):
+        raise UsageError(_misfit(shown, values, batch, length, "(T, F) or (B, T, F)"))
+    notes = _cut_note("steps", length, values.shape[1]) + _cut_note("sequences", batch, len(values))
+    if len(values) == 1 and batch > 1:
+        notes += _shared(batch)
+    used = finite_floats(values[:batch, :length], f"--target '{shown}'")
+    return torch.from_numpy(used).expand(batch, -1, -1), notes
+
+
+def _classes_in_use(
+    values: NDArray[Any], batch: int, length: int, shown: str
+) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    held = values.shape
+    if len(held) == 1 and (held[0] == length or (batch == 1 and held[0] > length)):
+        row = finite_floats(values[:length, None], f"--target '{shown}'")[:, 0]
+        notes = _cut_note("steps", length, held[0]) + (_shared(batch) if batch > 1 else ())
+        return np.broadcast_to(row, (batch, length)).copy(), notes
+    if held == (batch,):
+        return finite_floats(values[:, None], f"--target '{shown}'")[:, 0], ("one target class per sequence",)
+    if len(held) == 2 and held[0] >= batch and held[1] >= length:
+        notes = _cut_note("steps", length, held[1]) + _cut_note("sequences", batch, held[0])
+        return finite_floats(values[:batch, :length].T, f"--target '{shown}'").T.copy(), notes
+    raise UsageError(_misfit(shown, values, batch, length, "(T,), (B, T) or (B,)"))
+
+
+def _cut_note(unit: str, used: int, held: int) -> tuple[str, ...]:
+    return (f"first {used:,} of {held:,} {unit} of the target",) if used < held else ()
+
+
+def _shared(batch: int) -> tuple[str, ...]:
+    return (f"all {batch} sequences share one target",)
+
+
+def _misfit(shown: str, values: NDArray[Any], batch: int, length: int, shapes: str) -> str:
+    sizes = f"B={batch} sequences of T={length} steps"
+    return f"--target '{shown}' has shape {values.shape}, {sizes} need {shapes}; cut or reshape the target"
