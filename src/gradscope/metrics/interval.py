@@ -19,7 +19,9 @@ def t_quantile(freedom: int) -> float:
     if freedom <= len(_T975):
         return _T975[freedom - 1]
     z = _Z975
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    return z + (z**3 + z) / (4 * freedom) + second + third
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:

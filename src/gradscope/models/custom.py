@@ -83,10 +83,8 @@ class CustomLinearization:
     def _compute(self, at: slice) -> tuple[Tensor, Tensor | None]:
         x, s = self.x[at], self.states[:-1][at]
         try:
-            return step_jacobians(self.cell.step, x, s)
-        except UsageError:
-            raise
-        except RuntimeError:
+            return step_jacobians(self.cell.function, x, s)
+        except Exception:
             # Steps that vmap cannot follow (in-place writes, branches on values) are differentiated one by one.
             return _one_by_one(self.cell.step, x, s)
 

@@ -52,11 +52,16 @@ def product_spectra(factors: Tensor, counts: list[int]) -> list[Spectrum]:
     """
     # The first sweep over the longest product is the first sweep of all shorter ones too.
     first = _qr_sweep(list(factors))
-    rows, exponents = zip(*(_graded_rows(first[:count]) for count in counts), strict=True)
-    logs = log_singular_values(torch.stack(rows), torch.stack(exponents))
+    logs = triangular_spectra([first[:count] for count in counts])
     sigma = torch.linalg.svdvals(factors)
     fragile = sigma <= 1e-12 * sigma[:, :1]
     return [Spectrum(ln, ~fragile[:count].any(0)) for ln, count in zip(logs, counts, strict=True)]
+
+
+def triangular_spectra(products: list[list[Tensor]]) -> Tensor:
+    """ln of the singular values of several products R_n ... R_1 of triangular factors, (products, N), largest first."""
+    rows, exponents = zip(*(_graded_rows(upper) for upper in products), strict=True)
+    return log_singular_values(torch.stack(rows), torch.stack(exponents))
 
 
 def _qr_sweep(factors: list[Tensor]) -> list[Tensor]:

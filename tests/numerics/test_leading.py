@@ -1,0 +1,36 @@
+"""Leading singular values without products, against whole spectra."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cases import Case
+from gradscope.chain import ArrayChain
+from gradscope.numerics import analysis as analysis_module
+from gradscope.numerics.analysis import Analysis, Run, Unavailable
+from gradscope.numerics.leading import leading_spectra
+from gradscope.numerics.spectrum import spectra
+from gradscope.records import RunSpec
+
+
+@pytest.mark.parametrize("family", ["rnn", "gru", "lstm"])
+def test_leading_values_equal_those_of_the_whole_spectrum(family: str) -> None:
+    case = Case(family, {"hidden": "24", "init": "normal", "layers": "2"}, batch=1, length=60)
+    trajectory = case.model().run(case.x())
+    found = leading_spectra(trajectory, [1, 10, 60], 6)
+    whole = spectra(ArrayChain(trajectory.dense(0, 60)), [1, 10, 60])
+    for ln, moved, spectrum in zip(found.ln_sigma, found.residual, whole, strict=True):
+        assert float((ln - spectrum.ln_sigma[:6]).abs().max()) < 1e-3
+        assert float(moved.max()) < 1e-3
+
+
+def test_large_states_fall_back_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis_module, "FULL_WORK", 1.0)
+    case = Case("lstm", length=30)
+    found = Analysis((Run(case.model(), case.x(), lambda y: y[:, -1].sum()),), RunSpec())
+    with pytest.raises(Unavailable, match="only the leading 16 directions are measured"):
+        _ = found.products
+    assert math.isfinite(float(found.leading.ln_sigma[-1, 0]))
