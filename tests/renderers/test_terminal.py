@@ -75,13 +75,15 @@ def test_summary_numbers_carry_intervals():
     text = shown(vanishing())
     assert "rate            -0.597 ± 0.015 nats/step   reach           7 of 199 lags" in text
     assert "gradient share  10^-52 at lag 199" in text
-    assert "‖dL/dW‖         28.8 (looks fine: it hides the loss over time)" in text
+    assert "‖dL/dW‖         28.8 (looks fine: it cannot see this)" in text
     assert "checked         equals torch.nn.RNN: output 1e-15, gradient 2e-15" in text
 
 
 def test_other_findings_advice_fixes_and_skips():
     text = shown(vanishing())
-    assert " ! GS104  reach 7 of 199 lags\n try: lstm:forget_bias=5, or an orthogonal W_hh\n" in text
+    assert (
+        " ! GS104  reach 7 of 199 lags\n try: lstm:forget_bias=5, or an orthogonal W_hh\n try: shorten the lag" in text
+    )
     assert re.search(r"orthogonal +W_hh orthogonal +23 +0\.82 +✗ VANISHING\n", text)
     assert " not measured: precision_horizon, GS202 (-v says why)\n" in text
     verbose = shown(vanishing(), verbose=1)
@@ -141,7 +143,7 @@ def test_gates_on_request():
     text = shown(healthy(), show=("gates",))
     assert re.search(r"\n forget  █{60,}\n input   [▄▅]{60,}\n output  ▁{60,}\n", text)
     assert "no gates to show" in shown(vanishing(), show=("gates",))
-    assert "gates: mean" not in shown(healthy())
+    assert "gate means" not in shown(healthy())
 
 
 def test_pairs_say_how_much_by_which_way_and_that_nothing_was_trained():

@@ -116,7 +116,7 @@ def gates(page: Page, model: ModelResult) -> None:
         if strip is not None:
             page.line(f" {pad(labels[name], wide)}  ", Span(strip.glyphs))
     if any(drawn.values()):
-        page.wrap("gates: mean over units, low = closed (0), tall = open (1); a column: lowest step", style="dim")
+        page.wrap("gate means: low = 0 (closed), tall = 1 (open); a column shows its lowest step", style="dim")
     page.blank()
 
 
@@ -178,8 +178,8 @@ def findings(page: Page, model: ModelResult) -> None:
         style = "bold" if verdict.status == "fail" else ""
         page.wrap(verdict.message, Span(f" {wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ", style))
     tips = wording.advice(model)
-    for number, tip in enumerate(tips if page.view.verbose else tips[:3]):
-        page.wrap(tip, " try: " if number == 0 else "      ")
+    for tip in tips if page.view.verbose else tips[:2]:
+        page.wrap(tip, " try: ")
     if others or tips:
         page.blank()
 

@@ -7,7 +7,8 @@ from gradscope.renderers import numbers, wording
 from gradscope.renderers.columns import Column
 from gradscope.renderers.page import Page, measure, pad
 
-SHORT = 25
+GAP = 3
+"""Spaces between the two columns."""
 
 
 def summary(page: Page, model: ModelResult) -> None:
@@ -19,18 +20,30 @@ def summary(page: Page, model: ModelResult) -> None:
         page.table([Column(label) for label, _ in pairs], [[value for _, value in pairs]])
         return
     folded = [(page.fold(label), page.fold(value)) for label, value in pairs]
-    short = [pair for pair in folded if measure(pair[1]) <= SHORT]
     wide = max(measure(label) for label, _ in folded)
-    left = max((measure(value) for _, value in short[::2]), default=0)
-    right = max((measure(value) for _, value in short[1::2]), default=0)
-    columns = 2 if 1 + 2 * (wide + 2) + left + 3 + right <= page.view.width else 1
-    for start in range(0, len(short), columns):
-        texts = [pad(label, wide) + "  " + value for label, value in short[start : start + columns]]
-        page.line(" " + pad(texts[0], wide + 2 + left) + "   " + "".join(texts[1:]))
+    limit, left = _two_columns(folded, page.view.width - 1 - 2 * (wide + 2) - GAP)
+    short = [pair for pair in folded if measure(pair[1]) <= limit]
+    for start in range(0, len(short), 2):
+        texts = [pad(label, wide) + "  " + value for label, value in short[start : start + 2]]
+        page.line(" " + pad(texts[0], wide + 2 + left), " " * GAP, *texts[1:])
     for label, value in folded:
-        if measure(value) > SHORT:
+        if measure(value) > limit:
             page.wrap(value, f" {pad(label, wide)}  ")
     page.blank()
+
+
+def _two_columns(pairs: list[tuple[str, str]], room: int) -> tuple[int, int]:
+    """The longest value that two columns can hold within `room`, and the width of the left one's values.
+
+    Longer values get a line of their own.
+    """
+    widths = [measure(value) for _, value in pairs]
+    for limit in sorted(set(widths), reverse=True):
+        short = [width for width in widths if width <= limit]
+        left, right = max(short[::2]), max(short[1::2], default=0)
+        if left + right <= room:
+            return limit, left
+    return 0, 0
 
 
 def pairs_of(model: ModelResult) -> list[tuple[str, str]]:
@@ -79,7 +92,7 @@ def _checks(model: ModelResult) -> list[tuple[str, str]]:
     s, check = model.summary, model.loaded.equality_check
     weight = "" if s.log10_grad_weight is None else numbers.readable(s.log10_grad_weight)
     if weight and model.status == "vanishing" and s.log10_grad_weight is not None and s.log10_grad_weight > -2:
-        weight += " (looks fine: it hides the loss over time)"
+        weight += " (looks fine: it cannot see this)"
     equal = ""
     if check is not None:
         verb = "equals" if check.passed else "DIFFERS FROM"
