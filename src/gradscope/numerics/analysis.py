@@ -247,6 +247,12 @@ class Analysis:
             )
 
     @cached_property
+    def jacobian_sigma(self) -> Tensor:
+        """ln of the singular values of every J_t, (T, N)."""
+        self.require_full()
+        return products.jacobian_sigma(self.chain)
+
+    @cached_property
     def products(self) -> products.Products:
         """Largest singular values of P_t at every lag."""
         self.require_full()
@@ -261,9 +267,8 @@ class Analysis:
     @cached_property
     def spectra(self) -> tuple[list[int], list[spectrum.Spectrum]]:
         """Whole singular spectra at log-spaced lags."""
-        self.require_full()
-        lags = spectrum.log_lags(self.length)
-        return lags, spectrum.spectra(self.chain, lags)
+        sigma, lags = self.jacobian_sigma, spectrum.log_lags(self.length)
+        return lags, spectrum.spectra(self.chain, lags, sigma)
 
     @cached_property
     def exponents(self) -> exponents.Exponents:

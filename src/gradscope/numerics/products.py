@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -33,12 +34,12 @@ def chunks(length: int, size: int, numbers: int = CHUNK_NUMBERS) -> Iterator[tup
     return ((start, min(start + step, length)) for start in range(0, length, step))
 
 
-def jacobian_norms(chain: JacobianChain) -> Tensor:
-    """log10 ||J_t|| for t = 1 .. T of sequence 0, (T)."""
+def jacobian_sigma(chain: JacobianChain) -> Tensor:
+    """ln of the singular values of J_1 .. J_T of sequence 0, largest first, (T, N)."""
     pieces = []
     for start, stop in chunks(chain.length, chain.size):
         matrices, exponents = normalise(chain.dense(start, stop)[0].double(), dims=2)
-        pieces.append(torch.linalg.svdvals(matrices)[:, 0].log10() + exponents.double() * LOG10_2)
+        pieces.append(torch.linalg.svdvals(matrices).log().cpu() + exponents.cpu().double()[:, None] * math.log(2))
     return torch.cat(pieces)
 
 

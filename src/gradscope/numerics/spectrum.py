@@ -9,6 +9,7 @@ off it to the accuracy of each value, not of the largest.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from gradscope.numerics.jacobi import log_singular_values
 from gradscope.numerics.scale import normalise
 
 MOST_SWEEPS = 6
+SAFE_CONDITION = 1e4
 GRADED = 40
 """Powers of two by which a lower row may exceed one above it before another sweep is made."""
 
@@ -37,25 +39,61 @@ def log_lags(length: int) -> list[int]:
     return [lag for lag in series if lag < length] + [length]
 
 
-def spectra(chain: JacobianChain, lags: list[int]) -> list[Spectrum]:
-    """Spectra of the products over the last `lag` steps of sequence 0, for every lag asked for."""
+def spectra(chain: JacobianChain, lags: list[int], ln_sigma: Tensor | None = None) -> list[Spectrum]:
+    """Spectra of the products over the last `lag` steps of sequence 0, for every lag asked for.
+
+    Args:
+        chain: the Jacobians.
+        lags: how many of the newest steps to multiply.
+        ln_sigma: ln of the singular values of every J_t, (T, N), where they are known already.
+    """
     longest = max(lags)
     jacobians = chain.dense(chain.length - longest, chain.length)[0].to("cpu", torch.float64)
-    return product_spectra(jacobians.flip(0).mT, lags)
+    known = None if ln_sigma is None else ln_sigma[chain.length - longest :].flip(0)
+    return product_spectra(jacobians.flip(0).mT, lags, known)
 
 
-def product_spectra(factors: Tensor, counts: list[int]) -> list[Spectrum]:
+def product_spectra(factors: Tensor, counts: list[int], ln_sigma: Tensor | None = None) -> list[Spectrum]:
     """Singular values of F_n ... F_1 for several n, given F (n, N, N), float64 and finite.
 
     A value is unresolved when it stems from factors so close to singular (condition above 1e12) that the rounding of
     the input decides it.
     """
+    if ln_sigma is None:
+        ln_sigma = torch.linalg.svdvals(factors).log()
+    condition = ln_sigma[:, 0] - ln_sigma[:, -1]
+    groups = _groups(condition.nan_to_num(posinf=math.inf, nan=math.inf).tolist(), counts)
     # The first sweep over the longest product is the first sweep of all shorter ones too.
-    first = _qr_sweep(list(factors))
-    logs = triangular_spectra([first[:count] for count in counts])
-    sigma = torch.linalg.svdvals(factors)
-    fragile = sigma <= 1e-12 * sigma[:, :1]
+    first = _qr_sweep([_multiply_out(factors[start:stop]) for start, stop in groups])
+    ends = {stop: place + 1 for place, (_, stop) in enumerate(groups)}
+    logs = triangular_spectra([first[: ends[count]] for count in counts])
+    fragile = ~(ln_sigma - ln_sigma[:, :1] > math.log(1e-12))
     return [Spectrum(ln, ~fragile[:count].any(0)) for ln, count in zip(logs, counts, strict=True)]
+
+
+def _groups(ln_condition: list[float], ends: list[int]) -> list[tuple[int, int]]:
+    """(start, stop) of factors that may be multiplied before they are factorised.
+
+    A group grows while the product of the conditions stays below `SAFE_CONDITION`, so that no singular value loses
+    more than rounding times that; it ends where one of `ends` asks for a product.
+    """
+    wanted, groups, start, total = set(ends), [], 0, 0.0
+    for place, condition in enumerate(ln_condition):
+        if place > start and total + condition > math.log(SAFE_CONDITION):
+            groups.append((start, place))
+            start, total = place, 0.0
+        total += condition
+        if place + 1 in wanted:
+            groups.append((start, place + 1))
+            start, total = place + 1, 0.0
+    return groups
+
+
+def _multiply_out(factors: Tensor) -> Tensor:
+    product = factors[0]
+    for factor in factors[1:]:
+        product = factor @ product
+    return product
 
 
 def triangular_spectra(products: list[list[Tensor]]) -> Tensor:
