@@ -61,7 +61,13 @@ def torch_twin(model: Recurrent, family: str, **kwargs: object) -> nn.RNN | nn.G
     kinds = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
     bias = "bias_ih" in model.cells[0].parameters
     twin = kinds[family](
-        model.input_size, model.output_size, len(model.cells), bias=bias, batch_first=True, dtype=torch.float64, **kwargs
+        model.input_size,
+        model.output_size,
+        len(model.cells),
+        bias=bias,
+        batch_first=True,
+        dtype=torch.float64,
+        **kwargs,
     )
     for index, cell in enumerate(model.cells):
         for key, value in cell.parameters.items():

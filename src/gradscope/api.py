@@ -42,7 +42,9 @@ def compare(*models: Any, x: Tensor | None = None, loss: str | Loss = "final", *
     return _report(list(models), x, loss, settings, compare=True)
 
 
-def _report(models: list[Any], x: Tensor | None, loss: str | Loss, settings: dict[str, Any], *, compare: bool) -> Report:
+def _report(
+    models: list[Any], x: Tensor | None, loss: str | Loss, settings: dict[str, Any], *, compare: bool
+) -> Report:
     names = [field.name for field in dataclasses.fields(RunSpec)]
     for name in settings:
         if name not in names:

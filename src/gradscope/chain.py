@@ -14,9 +14,20 @@ from gradscope.errors import UsageError
 class JacobianChain(Protocol):
     """Jacobians J_t = ds_t/ds_{t-1}, t = 1..length, of `batch` trajectories with states of `size` numbers."""
 
-    batch: int
-    length: int
-    size: int
+    @property
+    def batch(self) -> int:
+        """Sequences."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Steps T."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Numbers in a state."""
+        ...
 
     def matmat(self, t: int, q: Tensor) -> Tensor:
         """J_t Q; (batch, size, k) -> (batch, size, k)."""

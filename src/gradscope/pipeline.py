@@ -19,7 +19,8 @@ from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Run, Unavailable
 from gradscope.numerics.memory import require_memory
-from gradscope.records import Attention, Loaded, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
+from gradscope.numerics.threads import threads_for
+from gradscope.records import Attention, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
 from gradscope.rules.judge import judge, status
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
@@ -58,7 +59,8 @@ def diagnose_sources(
     for source in sources:
         start = time.perf_counter()
         analysis, batch, notes = _analysis(source, spec, x, loss, progress or (lambda label, done, total: None))
-        results.append(_result(source, analysis, batch, notes, compare))
+        with threads_for(_size(analysis)):
+            results.append(_result(source, analysis, batch, notes, compare))
         if compare and not isinstance(analysis.model, ArrayChain):
             from gradscope.numerics.timing import training_step_growth
 
@@ -112,17 +114,14 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
     if isinstance(model, ArrayChain):
         sequences, length = model.batch, model.length
     if spec.needs_lag is not None and spec.needs_lag > length - 1:
-        raise UsageError(
-            f"needed lag {spec.needs_lag} is outside 1..{length - 1} for {length} steps; lower --needs-lag or raise --length"
-        )
+        remedy = "lower --needs-lag or raise --length"
+        raise UsageError(f"needed lag {spec.needs_lag} is outside 1..{length - 1} for {length} steps; {remedy}")
     if spec.item >= sequences:
         raise UsageError(f"item {spec.item} does not exist: there are {sequences} sequences, counted from 0")
     require_memory(model, sequences * spec.seeds, length)
 
 
-def _result(
-    source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], compare: bool
-) -> ModelResult:
+def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], compare: bool) -> ModelResult:
     """Measure, then judge."""
     model, spec = analysis.model, analysis.spec
     series, bands, skipped = collect.series(analysis, batch.tokens)
@@ -132,7 +131,7 @@ def _result(
         name=source.name,
         kind="chain" if isinstance(model, ArrayChain) else model.kind,
         status="inconclusive",
-        size=summary.carried_floats if isinstance(model, Direct) and summary.carried_floats else _size(analysis),
+        size=_size(analysis),
         length=analysis.length,
         loaded=source.loaded,
         summary=summary,
@@ -154,7 +153,7 @@ def _size(analysis: Analysis) -> int:
     model = analysis.model
     if isinstance(model, Recurrent):
         return model.state_size
-    return model.size if isinstance(model, ArrayChain) else analysis.outputs[0].shape[-1]
+    return model.size if isinstance(model, ArrayChain) else int(analysis.outputs[0].shape[-1])
 
 
 def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:

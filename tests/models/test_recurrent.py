@@ -28,9 +28,7 @@ def test_equals_torch_nn_in_outputs_and_weight_gradients(case: Case) -> None:
     twin = torch_twin(model, case.family, **kind)
     v = torch.randn(case.batch, case.length, model.output_size, dtype=torch.float64)
     mine = [p.requires_grad_() for p in model.parameters().values()]
-    theirs = [
-        getattr(twin, f"{key}_l{index}") for index, cell in enumerate(model.cells) for key in cell.parameters
-    ]
+    theirs = [getattr(twin, f"{key}_l{index}") for index, cell in enumerate(model.cells) for key in cell.parameters]
     y, gradients = outputs_and_weight_gradients(model, mine, x, v)
     expected, wanted = outputs_and_weight_gradients(twin, theirs, x, v)
     assert relative(y, expected) <= 1e-12

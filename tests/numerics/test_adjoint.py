@@ -62,7 +62,9 @@ def test_per_step_weight_contributions_sum_to_the_weight_gradient(case: Case) ->
     assert backpropagate(trajectory, v).weight_gradient == pytest.approx(float(norm), abs=1e-12)
 
 
-@pytest.mark.parametrize("case", [Case("rnn", batch=1), Case("gru", batch=1), Case("lstm", batch=1), Case("lru", batch=1)])
+@pytest.mark.parametrize(
+    "case", [Case("rnn", batch=1), Case("gru", batch=1), Case("lstm", batch=1), Case("lru", batch=1)]
+)
 def test_one_steps_weight_contribution_equals_autograd_with_other_steps_detached(case: Case) -> None:
     model, x = case.model(), case.x()
     v = torch.zeros(1, case.length, model.output_size, dtype=torch.float64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-import torch
 
 from cases import Case
 from gradscope.chain import ArrayChain

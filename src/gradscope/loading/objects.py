@@ -54,7 +54,8 @@ def _import(place: str) -> Any:
         if not path.is_file():
             raise UsageError(f"no file '{safe_text(place)}'; check the path before the last colon")
         found = importlib.util.spec_from_file_location(path.stem, path)
-        assert found is not None and found.loader is not None
+        assert found is not None
+        assert found.loader is not None
         module = importlib.util.module_from_spec(found)
         found.loader.exec_module(module)
     except UsageError:
@@ -101,9 +102,8 @@ def _call(factory: Any, name: str) -> Any:
     try:
         return factory()
     except Exception as error:
-        raise UsageError(
-            f"cannot build '{safe_text(name)}': {type(error).__name__}: {safe_text(error)}; it is called without arguments"
-        ) from error
+        what = f"{type(error).__name__}: {safe_text(error)}"
+        raise UsageError(f"cannot build '{safe_text(name)}': {what}; it is called without arguments") from error
 
 
 def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str, dtype: torch.dtype, device: str) -> Recurrent:
@@ -112,7 +112,7 @@ def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str, dtype: torch.dtype,
     Raises:
         UsageError: bidirectional or projected modules, which have no joint causal state here.
     """
-    if module.bidirectional or getattr(module, "proj_size", 0):
+    if module.bidirectional or module.proj_size:
         raise UsageError(f"'{safe_text(name)}' is bidirectional or projected, which cannot be analysed as one chain")
     cells: list[Cell] = []
     for index in range(module.num_layers):

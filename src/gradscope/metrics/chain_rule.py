@@ -61,4 +61,5 @@ def through_product(chain: JacobianChain, adjoint: Tensor) -> Tensor:
     p, e = normalise(jacobians[0], dims=2)
     for jacobian in jacobians[1:]:
         p, e = normalise(jacobian @ p, e, dims=2)
-    return (p.mT @ adjoint) * 10.0 ** (float(e) * LOG10_2)
+    found: Tensor = (p.mT @ adjoint) * 10.0 ** (float(e) * LOG10_2)
+    return found

@@ -19,8 +19,8 @@ def measure(analysis: Analysis) -> int | None:
     for start, stop in reversed(list(chunks(chain.length, chain.size))):
         zero = (chain.dense(start, stop)[0] == 0).flatten(1).all(1).nonzero().flatten()
         for index in reversed(zero.tolist()):
-            if _moves(analysis, model, start + index + 1):
-                return start + index + 1
+            if _moves(analysis, model, start + int(index) + 1):
+                return start + int(index) + 1
     return None
 
 

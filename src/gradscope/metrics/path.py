@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from gradscope.numerics.graph import path_growth
+
 from gradscope.chain import ArrayChain
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.graph import path_growth
 from gradscope.records import Growth
 
 

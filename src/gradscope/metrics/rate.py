@@ -55,6 +55,6 @@ def gain(analysis: Analysis) -> float:
 
 
 def half_life(analysis: Analysis) -> float:
-    """ln 2 / |r| in steps: how far back until half is lost (or, growing, until it doubles)."""
+    """Ln 2 / |r| in steps: how far back until half is lost (or, growing, until it doubles)."""
     found = rate(analysis)
     return math.log(2) / abs(found) if found else math.inf

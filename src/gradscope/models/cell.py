@@ -18,12 +18,20 @@ At = int | slice
 class Linearization(Protocol):
     """One layer along one trajectory: its values, and s_t = step(x_t, s_{t-1}) to first order."""
 
-    states: Tensor
-    """s_0 .. s_T, (T + 1, batch, state_size)."""
-    outputs: Tensor
-    """y_1 .. y_T, (T, batch, output_size)."""
-    values: Mapping[str, Tensor]
-    """Inner quantities by name (`gate.forget`, `candidate`), each (T, batch, hidden), in order of computation."""
+    @property
+    def states(self) -> Tensor:
+        """s_0 .. s_T, (T + 1, batch, state_size)."""
+        ...
+
+    @property
+    def outputs(self) -> Tensor:
+        """y_1 .. y_T, (T, batch, output_size)."""
+        ...
+
+    @property
+    def values(self) -> Mapping[str, Tensor]:
+        """Inner quantities by name (`gate.forget`, `candidate`), each (T, batch, hidden), in order of computation."""
+        ...
 
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
         """Tangent of the new state: J_t ds + (ds_t/dx_t) dx."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from gradscope.errors import UsageError
 from gradscope.models.cell import At
 from gradscope.text import safe_text
 
-Step = Callable[[Tensor, Tensor], Tensor]
+Step = Callable[[Tensor, Tensor], Any]
 CHUNK_NUMBERS = 2**22
 
 
@@ -119,9 +120,11 @@ class CustomLinearization:
 
         def contribution(x: Tensor, s: Tensor, a: Tensor) -> dict[str, Tensor]:
             def action(weights: dict[str, Tensor]) -> Tensor:
-                return (torch.func.functional_call(module, weights, (x[None], s[None]))[0] * a).sum()
+                new: Tensor = torch.func.functional_call(module, weights, (x[None], s[None]))[0]
+                return (new * a).sum()
 
-            return torch.func.grad(action)(parameters)
+            gradient: dict[str, Tensor] = torch.func.grad(action)(parameters)
+            return gradient
 
         flat = self.x[at].flatten(0, 1), self.states[:-1][at].flatten(0, 1), delta.flatten(0, 1).to(self.states.dtype)
         found: dict[str, Tensor] = torch.func.vmap(contribution)(*flat)
@@ -133,7 +136,7 @@ class CustomLinearization:
             return None
         parts = self._per_step_gradients(at, delta).values()
         squares = torch.stack([part.double().flatten(1).square().sum(-1) for part in parts]).sum(0)
-        return squares.unflatten(0, delta.shape[:2])
+        return squares.reshape(delta.shape[:2])
 
     def weight_gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
         """Summed contributions."""

@@ -31,7 +31,8 @@ class Direct:
             weights: x (batch, T, input_size) -> attention weights per layer, each (batch, heads, T, T).
             trained: whether the weights were learned.
         """
-        self.name, self.module, self.kind, self.weights, self.trained = name, module, kind, weights, trained
+        self.name, self.module, self.weights, self.trained = name, module, weights, trained
+        self.kind: Literal["attention", "module"] = kind
         self.input_size = input_size
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class GRULinearization(HiddenOutput):
         self.outer = OuterWeights(cell.parameters, x, states[:-1], slice(0, 3 * hidden), through_h)
 
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
-        """dh'."""
+        """Dh'."""
         dr, dz, dm = (ds @ self.cell.parameters["weight_hh"].T).chunk(3, -1)
         new = self.keep[at] * ds
         dn = self.reset[at] * dm

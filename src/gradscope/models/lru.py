@@ -71,7 +71,9 @@ class LRUCell:
         """Run over x (T, batch, I)."""
         re, im, gamma = self.coefficients()
         undriven = x @ self.parameters["b"].T
-        driven = torch.view_as_complex(torch.stack((undriven * torch.cat([gamma, gamma])).chunk(2, -1), -1).contiguous())
+        driven = torch.view_as_complex(
+            torch.stack((undriven * torch.cat([gamma, gamma])).chunk(2, -1), -1).contiguous()
+        )
         h, turn = torch.complex(*s0.chunk(2, -1)), torch.complex(re, im)
         found = [h]
         for drive in driven:

@@ -65,7 +65,7 @@ class LSTMCell:
 
 
 class LSTMLinearization(HiddenOutput):
-    """With dz = W_hh dh + W_ih dx: dc' = f dc + [c f', g i', i g'] dz, dh' = tanh(c') o' dz_o + o (1 - tanh^2 c') dc'."""
+    """dc' = f dc + [g i', c f', i g'] dz and dh' = tanh(c') o' dz_o + o (1 - tanh^2 c') dc', dz = W_hh dh + W_ih dx."""
 
     def __init__(self, cell: LSTMCell, x: Tensor, z: Tensor, states: Tensor) -> None:
         """Keep gate pre-activations z (T, batch, 4H) and states (T + 1, batch, 2H)."""
@@ -86,18 +86,18 @@ class LSTMLinearization(HiddenOutput):
 
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
         """(dh', dc')."""
-        dh, dc = ds.split(self.hidden, -1)
+        dh, dc = ds.chunk(2, -1)
         dz = dh @ self.cell.parameters["weight_hh"].T
         if dx is not None:
             dz = dz + dx @ self.cell.parameters["weight_ih"].T
-        inner, out = dz.split((3 * self.hidden, self.hidden), -1)
-        moved = self.to_cell[at] * inner
-        new_c = self.keep[at] * dc + moved.unflatten(-1, (3, self.hidden)).sum(-2)
+        inner, out = dz[..., : 3 * self.hidden], dz[..., 3 * self.hidden :]
+        di, df, dg = (self.to_cell[at] * inner).chunk(3, -1)
+        new_c = self.keep[at] * dc + di + df + dg
         return torch.cat([self.to_hidden[at] * out + self.cell_to_hidden[at] * new_c, new_c], -1)
 
     def pull(self, at: At, a: Tensor) -> tuple[Tensor, Tensor]:
         """Adjoint of (h, c) before the step; delta is the adjoint of z, (..., batch, 4H)."""
-        ah, ac = a.split(self.hidden, -1)
+        ah, ac = a.chunk(2, -1)
         ac = ac + self.cell_to_hidden[at] * ah
         inner = self.to_cell[at] * torch.cat([ac, ac, ac], -1)
         delta = torch.cat([inner, self.to_hidden[at] * ah], -1)

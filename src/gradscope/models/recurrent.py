@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from gradscope.models.cell import At, Cell, Linearization
 class Recurrent:
     """Layers on top of each other: the output of one is the input of the next."""
 
-    kind = "recurrent"
+    kind: Literal["recurrent"] = "recurrent"
 
     def __init__(self, name: str, cells: Sequence[Cell], trained: bool = False) -> None:
         """Take the layers from the bottom up."""
@@ -137,5 +138,5 @@ def _join(parts: list[Tensor]) -> Tensor:
     # A basis that is the same at every step stays unexpanded until the layers meet here.
     if len(parts) == 1:
         return parts[0]
-    firsts = torch.broadcast_tensors(*(part[..., 0] for part in parts))
-    return torch.cat([part.expand(*firsts[0].shape, part.shape[-1]) for part in parts], -1)
+    shape = [max(sizes) for sizes in zip(*(part.shape[:-1] for part in parts), strict=True)]
+    return torch.cat([part.expand(*shape, part.shape[-1]) for part in parts], -1)

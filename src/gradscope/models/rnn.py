@@ -89,7 +89,7 @@ class RNNLinearization(HiddenOutput):
         return self.slope[at] * dz
 
     def pull(self, at: At, a: Tensor) -> tuple[Tensor, Tensor]:
-        """delta = phi' a; W_hh^T delta."""
+        """Delta = phi' a; W_hh^T delta."""
         delta = self.slope[at] * a
         return delta @ self.cell.parameters["weight_hh"], delta
 

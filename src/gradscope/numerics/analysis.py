@@ -28,7 +28,7 @@ Loss = Callable[[Tensor], Tensor]
 Progress = Callable[[str, int, int], None]
 
 
-class Unavailable(Exception):
+class Unavailable(Exception):  # noqa: N818 - a state of affairs, not a failure
     """A piece that does not exist for this model or run; the message is the reason, in words for the user."""
 
 
@@ -80,7 +80,7 @@ class Analysis:
 
     @cached_property
     def outputs(self) -> tuple[Tensor, ...]:
-        """y of all runs, (batch, T, features)."""
+        """Y of all runs, (batch, T, features)."""
         if self.recurrent:
             return tuple(trajectory.output for trajectory in self.trajectories)
         with torch.no_grad():
@@ -93,7 +93,8 @@ class Analysis:
         for run, output in zip(self.runs, self.outputs, strict=True):
             leaf = output.detach().requires_grad_()
             with torch.enable_grad():
-                (v,) = torch.autograd.grad(run.loss(leaf), leaf, allow_unused=True)
+                loss = run.loss(leaf)
+                v = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
             found.append(torch.zeros_like(output) if v is None else v)
         return tuple(found)
 
@@ -111,13 +112,12 @@ class Analysis:
         """log10 ||dL/dx_t|| over all sequences and seeds, (sequences, T)."""
         if self.recurrent:
             return torch.cat([adjoint.input.T for adjoint in self.adjoints])
-        pairs = zip(self._direct(), self.cotangents, strict=True)
-        return torch.cat([influence.direct_gradient(run.model, run.x, v) for run, v in pairs])
-
-    def _direct(self) -> list[Run]:
-        if isinstance(self.model, ArrayChain):
-            raise Unavailable("a file of Jacobians has no input")
-        return list(self.runs)
+        found = []
+        for run, v in zip(self.runs, self.cotangents, strict=True):
+            if isinstance(run.model, ArrayChain):
+                raise Unavailable("a file of Jacobians has no input")
+            found.append(influence.direct_gradient(run.model, run.x, v))
+        return torch.cat(found)
 
     @cached_property
     def anchors(self) -> tuple[int, ...]:
@@ -173,7 +173,7 @@ class Analysis:
     @cached_property
     def mean_input_influence(self) -> Tensor:
         """log10 of the *arithmetic* mean over sequences, the largest over seeds, lags 0 .. , (lags)."""
-        per_seed = self.influence.unflatten(0, (len(self.runs), -1))
+        per_seed = self.influence.reshape(len(self.runs), -1, self.influence.shape[1])
         mean = torch.logsumexp(per_seed * math.log(10), 1) / math.log(10) - math.log10(per_seed.shape[1])
         return mean.amax(0)
 
@@ -215,12 +215,17 @@ class Analysis:
         if not isinstance(self.model, Recurrent | ArrayChain):
             raise Unavailable(f"{self._without()} has no recurrent state: every output reads every input directly")
         self.require_finite()
-        chain: JacobianChain = self.model if isinstance(self.model, ArrayChain) else self.item_trajectory
-        if chain.length * chain.size**2 <= DENSE_NUMBERS:
-            chain = ArrayChain(chain.dense(0, chain.length)[:1].double().contiguous())
-            if not bool(chain.jacobians.isfinite().all()):
-                raise Unavailable("a Jacobian is not finite although the states are")
-        return chain
+        chain = self._whole_chain()
+        if chain.length * chain.size**2 > DENSE_NUMBERS:
+            return chain
+        item = self.spec.item if isinstance(self.model, ArrayChain) else 0
+        jacobians = chain.dense(0, chain.length)[item].double().contiguous()
+        if not bool(jacobians.isfinite().all()):
+            raise Unavailable("a Jacobian is not finite although the states are")
+        return ArrayChain(jacobians)
+
+    def _whole_chain(self) -> JacobianChain:
+        return self.model if isinstance(self.model, ArrayChain) else self.item_trajectory
 
     @cached_property
     def item_trajectory(self) -> Trajectory:
@@ -248,7 +253,7 @@ class Analysis:
 
     @cached_property
     def jacobian_sigma(self) -> Tensor:
-        """ln of the singular values of every J_t, (T, N)."""
+        """Natural logs of the singular values of every J_t, (T, N)."""
         self.require_full()
         return products.jacobian_sigma(self.chain)
 

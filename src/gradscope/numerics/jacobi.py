@@ -24,7 +24,7 @@ MOST_SWEEPS = 40
 
 
 def log_singular_values(rows: Tensor, exponents: Tensor) -> Tensor:
-    """ln of the singular values of diag(2^exponents) rows, largest first, (batch, N); -inf for zero rows.
+    """Natural logs of the singular values of diag(2^exponents) rows, largest first, (batch, N); -inf for zero rows.
 
     Args:
         rows: (batch, N, N), each row at most of order one.
@@ -37,18 +37,18 @@ def log_singular_values(rows: Tensor, exponents: Tensor) -> Tensor:
         found[narrow] = _ordinary(u[narrow], e[narrow])
     if not bool(narrow.all()):
         found[~narrow] = _graded(u[~narrow], e[~narrow])
-    return found.sort(dim=-1, descending=True).values
+    return torch.sort(found, dim=-1, descending=True).values
 
 
 def _ordinary(u: Tensor, e: Tensor) -> Tensor:
-    """ln of the singular values of matrices that one SVD resolves."""
+    """Natural logs of the singular values of matrices that one SVD resolves."""
     top = e.amax(-1, keepdim=True)
     rows = torch.ldexp(u, (e - top).to(torch.int32)[..., None])
     return torch.linalg.svdvals(rows).log() + top.double() * math.log(2.0)
 
 
 def _graded(u: Tensor, e: Tensor) -> Tensor:
-    """ln of the singular values of rows of very different size, sorted by it."""
+    """Natural logs of the singular values of rows of very different size, sorted by it."""
     for _ in range(MOST_LQ_STEPS):
         u, e = _sorted(*_lq_step(u, e))
         # A rotation round costs about as much as an LQ step; a few distances are cheaper to rotate away.

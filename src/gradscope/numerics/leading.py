@@ -56,9 +56,7 @@ def leading_spectra(
     return Leading(lags, torch.stack(found), torch.stack(moved))
 
 
-def _pass(
-    apply: Callable[[int, Tensor], Tensor], frame: Tensor, steps: range
-) -> tuple[Tensor, list[Tensor]]:
+def _pass(apply: Callable[[int, Tensor], Tensor], frame: Tensor, steps: range) -> tuple[Tensor, list[Tensor]]:
     """Carry a frame through the steps; returns it, orthonormal, and the triangular factors of sequence 0."""
     upper = []
     for t in steps:

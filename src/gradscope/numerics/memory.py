@@ -24,7 +24,7 @@ def available_bytes() -> int | None:
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
         found.append(int(text) - int(used.read_text()))
-    if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+    if not found and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(found, default=None)
 
@@ -33,11 +33,12 @@ def needed_bytes(model: Any, sequences: int, length: int) -> int:
     """Bytes that the forward and backward passes keep, from the sizes alone; spectra are bounded elsewhere."""
     if isinstance(model, ArrayChain):
         return 0
+    size, features = int(getattr(model, "state_size", 0)), int(model.input_size)
     if isinstance(model, Direct):
         # Scores, weights and their gradients: three squares of the length for each of up to four heads.
         return 8 * sequences * (12 * length**2 + 8 * length * 64)
     # States, gates and their slopes are kept for every step: about ten numbers per number of state.
-    return 8 * sequences * length * (10 * model.state_size + 2 * model.input_size)
+    return 8 * sequences * length * (10 * size + 2 * features)
 
 
 def require_memory(model: Any, sequences: int, length: int) -> None:
@@ -52,7 +53,6 @@ def require_memory(model: Any, sequences: int, length: int) -> None:
     fits = length
     while fits > 2 and needed_bytes(model, sequences, fits) > MARGIN * there:
         fits //= 2
-    raise UsageError(
-        f"{sequences} sequences of {length} steps need about {needed / 2**30:.1f} GiB and {there / 2**30:.1f} GiB are free;"
-        f" --length {fits} fits, and so does a smaller --batch"
-    )
+    have = f"about {needed / 2**30:.1f} GiB and {there / 2**30:.1f} GiB are free"
+    remedy = f"--length {fits} fits, and so does a smaller --batch"
+    raise UsageError(f"{sequences} sequences of {length} steps need {have}; {remedy}")

@@ -35,7 +35,7 @@ def chunks(length: int, size: int, numbers: int = CHUNK_NUMBERS) -> Iterator[tup
 
 
 def jacobian_sigma(chain: JacobianChain) -> Tensor:
-    """ln of the singular values of J_1 .. J_T of sequence 0, largest first, (T, N)."""
+    """Natural logs of the singular values of J_1 .. J_T of sequence 0, largest first, (T, N)."""
     pieces = []
     for start, stop in chunks(chain.length, chain.size):
         matrices, exponents = normalise(chain.dense(start, stop)[0].double(), dims=2)

@@ -97,7 +97,7 @@ def _multiply_out(factors: Tensor) -> Tensor:
 
 
 def triangular_spectra(products: list[list[Tensor]]) -> Tensor:
-    """ln of the singular values of several products R_n ... R_1 of triangular factors, (products, N), largest first."""
+    """Natural logs of the singular values of products R_n ... R_1 of triangular factors, (products, N)."""
     rows, exponents = zip(*(_graded_rows(upper) for upper in products), strict=True)
     return log_singular_values(torch.stack(rows), torch.stack(exponents))
 
