@@ -1,0 +1,133 @@
+"""One concrete sentence on what to try, by the direction of the trouble and the family of the model.
+
+These are the field's usual remedies, worded with numbers computed for the lag in question. None has been measured on
+the model at hand; that is what running the command in the sentence is for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from gradscope.records import ModelResult, RunSpec
+from gradscope.rules.family import family, options, variant
+from gradscope.rules.rule import needed_lag
+
+ADVICE: Mapping[tuple[str, str], str] = {
+    ("vanishing", "rnn"): "Start from an orthogonal recurrent matrix (`gradscope analyze {orthogonal}`) or use a gated "
+    "cell: `gradscope compare {same} lstm:forget_bias={bias}`.",
+    (
+        "vanishing",
+        "rnn orthogonal",
+    ): "The matrix preserves norms already, so the nonlinearity shrinks: use a gated cell, "
+    "`gradscope compare {same} lstm:forget_bias={bias}`.",
+    ("vanishing", "lstm"): "Raise the forget bias to {bias}, at which the cell keeps half of what it held for about "
+    "{half_life} steps if the gate sees little else: `gradscope analyze {open_lstm}`.",
+    ("vanishing", "lstm open"): "The forget bias would reach that far, so the loss is elsewhere: look at the gates, "
+    "`gradscope analyze {same} --show gates`.",
+    ("vanishing", "gru"): "Raise the bias of the update gate, which keeps the old state when open, to {bias} "
+    "(half-life about {half_life} steps if the gate sees little else): `gradscope analyze {open_gru}`.",
+    ("vanishing", "gru open"): "The update bias would reach that far, so the loss is elsewhere: look at the gates, "
+    "`gradscope analyze {same} --show gates`.",
+    ("vanishing", "lru"): "Move the eigenvalues towards the unit circle, to at least {radius} for a half-life of {lag} "
+    "steps: `gradscope analyze {wide_lru}`.",
+    ("vanishing", "attention"): "One layer joins any two steps directly, so this is small attention weight and not "
+    "decay through time: look at where its weights go with `gradscope compare {same} lstm`.",
+    ("vanishing", "transformer"): "Residual and attention paths do not decay with the lag, so this is small attention "
+    "weight: look at where it goes with `gradscope compare {same} attention`.",
+    ("vanishing", "*"): "Give the state a path that keeps it: a gate biased to stay open (bias {bias} for {lag} lags), "
+    "a residual step, or an orthogonal recurrent matrix; `gradscope compare lstm:forget_bias={bias} lru` shows two.",
+    ("zero", "rnn"): "A unit that outputs zero passes no gradient: start relu units from the identity "
+    "(`gradscope analyze rnn:nonlinearity=relu,init=identity`), and check the input for constant zeros.",
+    ("zero", "float32"): "Run it again with `--dtype float64`: what is zero there too is no underflow.",
+    ("zero", "*"): "Look for dead units, gates that are closed completely, masked inputs, and a detach between "
+    "the steps; a forward pass in low precision can round to zero as well.",
+    ("exploding", "rnn"): "Clip the gradient norm (`torch.nn.utils.clip_grad_norm_`, 1.0 is common) and lower the gain "
+    "of the recurrent matrix: `gradscope analyze {tame}`.",
+    ("exploding", "lstm"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights: "
+    "`gradscope analyze {half_gain}`.",
+    ("exploding", "gru"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights: "
+    "`gradscope analyze {half_gain}`.",
+    ("exploding", "lru"): "Its own eigenvalues lie inside the unit circle, so look at the input and output matrices, "
+    "and normalise the input of each layer.",
+    ("exploding", "*"): "Clip the gradient norm (1.0 is common), and bring the largest gain of one step to 1: smaller "
+    "recurrent weights, an orthogonal matrix, or a norm inside the recurrence.",
+    ("chaos", "rnn"): "Lower the gain until the exponent is at most 0 (`gradscope analyze {tame}`), clip the gradient "
+    "norm, or train on shorter windows.",
+    ("chaos", "*"): "Lower the recurrent weights, clip the gradient norm, or train with teacher forcing on shorter "
+    "windows: in chaos no step size makes long gradients tame.",
+    ("collapse", "rnn"): "Orthogonal recurrent weights shrink all directions alike (`gradscope analyze {orthogonal}`); "
+    "attention keeps one state per step: `gradscope compare {same} attention`.",
+    ("collapse", "*"): "Spread the time scales of the units (forget biases or eigenvalues of different size), or let "
+    "the model look back with attention: `gradscope compare lru attention`.",
+    ("cut", "*"): "Look for detach(), .data, torch.no_grad() or a fresh state inside the loop over steps; a window of "
+    "truncated BPTT does this on purpose, and then nothing longer than the window is learned.",
+    ("non-finite", "weights"): "Go back to the last finite checkpoint; before training on, clip the gradient norm and "
+    "lower the learning rate.",
+    ("non-finite", "input"): "Clean the input: replace or mask missing values, and scale columns of very large numbers "
+    "with `--scale standard`.",
+    ("non-finite", "*"): "Run the steps before it alone (`--length`), then lower the gain or bound the activation; a "
+    "logarithm, division or exponential in the cell needs a floor.",
+}
+
+
+def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None = None) -> str:
+    """The sentence for a direction (`vanishing`, `exploding`, ...) and a family, or for a named `case` of it."""
+    key = (direction, case if case is not None else _situation(direction, result, spec))
+    template = ADVICE.get(key) or ADVICE.get((direction, family(result))) or ADVICE[direction, "*"]
+    return template.format(**_words(result, needed_lag(result, spec)))
+
+
+def gate_bias(lag: int) -> float:
+    """The bias b, to the next tenth, at which a gate sigmoid(b) keeps one half over `lag` steps.
+
+    sigmoid(b)^K = 1/2 gives b = -ln(2^(1/K) - 1), about ln(K / ln 2).
+    """
+    return max(1.0, math.ceil(-10 * math.log(math.expm1(math.log(2) / lag))) / 10)
+
+
+def half_life(bias: float) -> float:
+    """Steps after which sigmoid(b)^k is one half: ln 2 / -ln sigmoid(b)."""
+    return math.log(2) / math.log1p(math.exp(-bias))
+
+
+def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
+    """The family, with what its options already do about the trouble."""
+    word, given = family(result), options(result.name)
+    if direction != "vanishing":
+        return word
+    if word == "rnn" and given.get("init") in ("orthogonal", "identity"):
+        return "rnn orthogonal"
+    name = {"lstm": "forget_bias", "gru": "update_bias"}.get(word, "")
+    try:
+        is_open = float(given[name]) >= gate_bias(needed_lag(result, spec))
+    except (KeyError, ValueError):
+        is_open = False
+    return f"{word} open" if is_open else word
+
+
+def _gain(result: ModelResult) -> float:
+    """The gain in the model's name, 1 where there is none."""
+    try:
+        return float(options(result.name).get("gain", "1"))
+    except ValueError:
+        return 1.0
+
+
+def _words(result: ModelResult, lag: int) -> dict[str, str]:
+    """Everything a sentence may name."""
+    bias, radius = gate_bias(lag), 0.5 ** (1 / lag)
+    inside = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
+    return {
+        "lag": str(lag),
+        "bias": f"{bias:g}",
+        "half_life": f"{half_life(bias):.0f}",
+        "radius": f"{inside:.6g}",
+        "same": variant(result),
+        "orthogonal": variant(result, init="orthogonal", gain="1"),
+        "tame": variant(result, init="orthogonal", gain="0.95"),
+        "half_gain": variant(result, gain=f"{_gain(result) / 2:g}"),
+        "open_lstm": variant(result, forget_bias=f"{bias:g}"),
+        "open_gru": variant(result, update_bias=f"{bias:g}"),
+        "wide_lru": variant(result, r_min=f"{inside:.6g}", r_max=f"{(1 + 9 * inside) / 10:.7g}"),
+    }

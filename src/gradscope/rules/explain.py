@@ -1,0 +1,62 @@
+"""What a rule teaches, as markdown: what it finds, the maths, how it is measured, limits, remedies, papers."""
+
+from __future__ import annotations
+
+from gradscope.records import Severity
+from gradscope.registry import RULES, load, resolve
+from gradscope.rules.rule import Rule
+
+
+def explain(code: str) -> str:
+    """The lesson of one rule, as markdown.
+
+    Raises:
+        UsageError: no rule has this code; the message names the nearest one.
+    """
+    rule: Rule = resolve(RULES, code.strip().upper(), "rule")
+    parts = [
+        f"# {rule.code} {rule.title} ({_force(rule)})",
+        rule.what,
+        "## The maths",
+        "\n".join(f"    {line}" for line in rule.maths),
+        "## How it is measured",
+        rule.measured,
+        "## Threshold",
+        _thresholds(rule),
+        "## What to try",
+        _bullets(rule.remedies),
+        "These are the usual remedies, not measurements on your model: run the command and see.",
+        "## Read more",
+        _bullets(rule.papers),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def explain_all() -> list[tuple[str, Severity, str]]:
+    """(code, severity, title) of every rule, in order."""
+    rules: list[Rule] = [load(reference) for reference in RULES.values()]
+    return [(rule.code, rule.severity, rule.title) for rule in rules]
+
+
+def _force(rule: Rule) -> str:
+    """How hard a finding counts."""
+    if rule.needs_stated_lag:
+        return "error with --needs-lag, warning without"
+    return rule.severity
+
+
+def _thresholds(rule: Rule) -> str:
+    """Names, defaults and meanings, and how to change them."""
+    if not rule.thresholds:
+        return f"None: any one is a finding. `--ignore {rule.code}` turns the rule off."
+    lines = [f"`{name} = {limit.default:g}` ({limit.unit}): {limit.meaning}" for name, limit in rule.thresholds.items()]
+    name, limit = next(iter(rule.thresholds.items()))
+    return (
+        f"{_bullets(lines)}\n\nTo change it, in `gradscope.toml` (in `pyproject.toml` the table is "
+        f"`[tool.gradscope.thresholds]`):\n\n    [thresholds]\n    {name} = {limit.default:g}\n\n"
+        f"`--ignore {rule.code}` turns the rule off."
+    )
+
+
+def _bullets(lines: tuple[str, ...] | list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,91 @@
+"""GS101: the gradient shrinks too fast to reach back over the needed lag."""
+
+from __future__ import annotations
+
+import math
+
+from gradscope.records import ModelResult, Number, RunSpec
+from gradscope.rules import papers
+from gradscope.rules.advice import advise
+from gradscope.rules.interval import NARROW, ends, note, straddles
+from gradscope.rules.rule import Finding, Outcome, Rule, Threshold, needed_lag
+from gradscope.rules.wording import LN10, factor, over_lags, per_step
+
+REACH_SHARE = 0.01
+"""The share of the newest lag's influence at which the reach is measured."""
+
+
+def _judge(result: ModelResult, spec: RunSpec) -> Finding:
+    """Compare rate * K (nats) with ln vanishing_share."""
+    summary, lag = result.summary, needed_lag(result, spec)
+    rate, share = summary.rate or 0.0, RULE.limit(spec, "vanishing_share")
+    low, high = (end * lag for end in ends(rate, summary.rate_ci))
+    limit, where = math.log(share), over_lags(lag, spec)
+    measured = f"multiplies the gradient by {per_step(rate)}: {where} that is {factor(rate * lag / LN10)}"
+    if low >= limit:
+        return _finding("pass", f"Each step back {measured}{note(summary.rate_ci)}.", rate * lag, limit)
+    if high >= limit:
+        return _finding("inconclusive", straddles(low, high, limit, where), rate * lag, limit, NARROW)
+    if share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:
+        message = f"The fitted step {measured}, yet the reach is {summary.reach} lags: the decay is not exponential."
+        return _finding("inconclusive", message, rate * lag, limit, "Read the profile itself: GS104 judges it.")
+    return Finding(
+        "found",
+        f"Each step back {measured}{note(summary.rate_ci)}.",
+        advise("vanishing", result, spec),
+        first_step=max(result.length - lag, 0),
+        last_step=max(result.length - (summary.reach or 0) - 1, 0),
+        measured=rate * lag,
+        threshold=limit,
+    )
+
+
+def _finding(outcome: Outcome, message: str, measured: Number, limit: float, advice: str = "") -> Finding:
+    """A finding that points at no steps."""
+    return Finding(outcome, message, advice, measured=measured, threshold=limit)
+
+
+RULE = Rule(
+    code="GS101",
+    title="vanishing rate",
+    severity="error",
+    requires=("rate",),
+    judge=_judge,
+    thresholds={
+        "vanishing_share": Threshold(
+            0.01, "share", "what must be left of the gradient after the needed lag", low=0.0, high=1.0
+        )
+    },
+    needs_stated_lag=True,
+    what=(
+        "Training moves weights along the gradient. When every step back in time multiplies that gradient by a factor "
+        "below one, what happened K steps ago has no say in the update, however large the gradient of the weights "
+        "looks: that one is dominated by the newest steps."
+    ),
+    maths=(
+        "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ is the influence of the input k steps before the anchor step a",
+        "r = least-squares slope of ln I(k) over k = 1 … K, in nats per step",
+        "found when (upper end of r's 95 % interval) · K < ln 0.01",
+    ),
+    measured=(
+        "BPTT from one anchor step (the last one that the loss reads), in log scale, so nothing underflows. The slope "
+        "is fitted per sequence and seed; their mean and 95 % t-interval decide. With one sequence and one seed there "
+        "is no interval and the slope itself decides. An interval on both sides of the limit is inconclusive, and so "
+        "is a slope below the limit when the reach covers the needed lag all the same."
+    ),
+    remedies=(
+        "An LSTM with an open forget gate: `gradscope compare lstm lstm:forget_bias=5`",
+        "An orthogonal recurrent matrix: `gradscope analyze rnn:init=orthogonal`",
+        "A linear recurrence with eigenvalues near the unit circle: `gradscope analyze lru:r_min=0.99`",
+        "Attention, which joins any two steps directly: `gradscope compare rnn lstm attention`",
+        "Say what the task needs, and the warning becomes pass or fail: `gradscope analyze lstm --needs-lag 50`",
+    ),
+    papers=(
+        papers.BENGIO_1994,
+        papers.HOCHREITER_1997,
+        papers.GERS_2000,
+        papers.PASCANU_2013,
+        papers.JOZEFOWICZ_2015,
+        papers.VASWANI_2017,
+    ),
+)

@@ -1,0 +1,61 @@
+"""GS104: the reach ends before the needed lag."""
+
+from __future__ import annotations
+
+from gradscope.records import ModelResult, RunSpec
+from gradscope.rules import papers
+from gradscope.rules.advice import advise
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
+
+
+def _judge(result: ModelResult, spec: RunSpec) -> Finding:
+    """Compare the reach with reach_part * K."""
+    lag, reach = needed_lag(result, spec), result.summary.reach or 0
+    wanted = RULE.limit(spec, "reach_part") * lag
+    if reach >= wanted:
+        asks = "the needed lag" if spec.needs_lag is not None else "this sequence"
+        return Finding("pass", f"The reach is {reach} lags; {asks} asks {lag}.", measured=reach, threshold=wanted)
+    return Finding(
+        "found",
+        f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one.",
+        advise("vanishing", result, spec),
+        first_step=max(result.length - lag, 0),
+        last_step=max(result.length - reach - 1, 0),
+        measured=reach,
+        threshold=wanted,
+    )
+
+
+RULE = Rule(
+    code="GS104",
+    title="reach below the needed lag",
+    severity="error",
+    requires=("reach",),
+    judge=_judge,
+    thresholds={
+        "reach_part": Threshold(1.0, "share", "how much of the needed lag the reach must cover", low=0.0),
+    },
+    needs_stated_lag=True,
+    what=(
+        "The reach is how far back learning can be expected to see: the largest lag whose step still has 1 % of the "
+        "influence of the newest lagged step. GS101 judges the average slope; this rule judges the profile itself, and "
+        "sees a cliff or a dip that a straight line misses."
+    ),
+    maths=(
+        "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ is the influence at lag k",
+        "reach = largest k with I(k) ≥ 0.01 · I(1)",
+        "found when reach < K",
+    ),
+    measured=(
+        "From the influence profile, the geometric mean over anchors, sequences and seeds. Lag 1 is the reference and "
+        "not lag 0, whose direct path (attention to the step itself) would spoil the comparison. Without a stated "
+        "needed lag K is T − 1, and a reach below it is a warning that leaves the status alone: a model may be healthy "
+        "and the sequence longer than its task."
+    ),
+    remedies=(
+        "State what the task needs: `gradscope analyze lstm --needs-lag 50`",
+        "Open the forget gate: `gradscope analyze lstm:forget_bias=5 --needs-lag 50`",
+        "Compare with models that keep more: `gradscope compare lstm gru lru attention --needs-lag 50`",
+    ),
+    papers=(papers.HOCHREITER_1997, papers.GERS_2000, papers.JOZEFOWICZ_2015),
+)

@@ -1,0 +1,69 @@
+"""GS201: the gradient grows too fast with the lag."""
+
+from __future__ import annotations
+
+import math
+
+from gradscope.records import ModelResult, RunSpec
+from gradscope.rules import papers
+from gradscope.rules.advice import advise
+from gradscope.rules.interval import NARROW, ends, note, straddles
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
+from gradscope.rules.wording import LN10, factor, over_lags, per_step
+
+
+def _judge(result: ModelResult, spec: RunSpec) -> Finding:
+    """Compare rate * K (nats) with ln exploding_factor."""
+    summary, lag = result.summary, needed_lag(result, spec)
+    rate = summary.rate or 0.0
+    low, high = (end * lag for end in ends(rate, summary.rate_ci))
+    limit, where = math.log(RULE.limit(spec, "exploding_factor")), over_lags(lag, spec)
+    total = f"{where} that is {factor(rate * lag / LN10)}"
+    message = f"Each step back multiplies the gradient by {per_step(rate)}: {total}{note(summary.rate_ci)}."
+    if high <= limit:
+        return Finding("pass", message, measured=rate * lag, threshold=limit)
+    if low <= limit:
+        sentence = straddles(low, high, limit, where)
+        return Finding("inconclusive", sentence, NARROW, measured=rate * lag, threshold=limit)
+    return Finding(
+        "found",
+        message,
+        advise("exploding", result, spec),
+        first_step=max(result.length - lag, 0),
+        last_step=result.length,
+        measured=rate * lag,
+        threshold=limit,
+    )
+
+
+RULE = Rule(
+    code="GS201",
+    title="exploding rate",
+    severity="error",
+    requires=("rate",),
+    judge=_judge,
+    thresholds={
+        "exploding_factor": Threshold(1000.0, "factor", "how much the gradient may grow over the needed lag", low=1.0)
+    },
+    what=(
+        "When every step back multiplies the gradient by a factor above one, the oldest steps dominate the update and "
+        "its size depends exponentially on the length of the sequence: training jumps, or ends in NaN."
+    ),
+    maths=(
+        "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ is the influence of the input k steps before the anchor step a",
+        "r = least-squares slope of ln I(k) over k = 1 … K, in nats per step",
+        "found when (lower end of r's 95 % interval) · K > ln 1000",
+    ),
+    measured=(
+        "The same slope as GS101, the other limit. Large single Jacobians do not count: a trained tanh RNN whose "
+        "‖J_t‖ all exceed 3.4 can have a product that shrinks. A rate slightly above zero is healthy, and clipping "
+        "makes moderate growth trainable, so the limit is on the growth over the whole lag."
+    ),
+    remedies=(
+        "Clip the norm of the gradient before each update (`torch.nn.utils.clip_grad_norm_`)",
+        "Lower the gain of the recurrent matrix: `gradscope compare rnn:gain=2 rnn:gain=1`",
+        "Use an orthogonal recurrent matrix: `gradscope analyze rnn:init=orthogonal,gain=0.95`",
+        "Use gates, whose products of the cell path stay below one: `gradscope compare rnn:gain=2 lstm`",
+    ),
+    papers=(papers.PASCANU_2013, papers.BENGIO_1994, papers.ZUCCHET_2024),
+)

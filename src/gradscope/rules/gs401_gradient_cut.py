@@ -1,0 +1,54 @@
+"""GS401: the gradient is cut at a step by a detach."""
+
+from __future__ import annotations
+
+from gradscope.records import ModelResult, RunSpec
+from gradscope.rules import papers
+from gradscope.rules.advice import advise
+from gradscope.rules.rule import Finding, Rule
+
+
+def _judge(result: ModelResult, spec: RunSpec) -> Finding:
+    """Any cut is a finding."""
+    cut = result.summary.cut
+    if cut is None:
+        return Finding("pass", "The gradient passes every step.")
+    lags = max(result.length - cut, 0)
+    return Finding(
+        "found",
+        f"The gradient is cut at step {cut}, though its state does depend on the one before: "
+        f"nothing further back than lag {lags} receives any.",
+        advise("cut", result, spec),
+        first_step=0,
+        last_step=max(cut - 1, 0),
+        measured=cut,
+    )
+
+
+RULE = Rule(
+    code="GS401",
+    title="gradient cut",
+    severity="error",
+    requires=("cut",),
+    judge=_judge,
+    none_is_clean=True,
+    what=(
+        "The forward pass hands the state on, but its derivative is exactly zero: somewhere the state was detached "
+        "from the graph. Nothing before that step is learned from, at any learning rate."
+    ),
+    maths=(
+        "J_t = ∂s_t/∂s_{t−1} as automatic differentiation sees it",
+        "D = (F(s + ε u, x_t) − F(s, x_t)) / ε as the forward pass does",
+        "found when J_t = 0 at a step where D ≠ 0",
+    ),
+    measured=(
+        "The Jacobian of each step is compared with what the step really does to a slightly moved state; the newest "
+        "step whose Jacobian vanishes while its output moves is reported. Where this cut explains exact zeros (GS102) "
+        "and a short reach (GS104), the status is degenerate and not vanishing."
+    ),
+    remedies=(
+        "Search the code for detach(), .data, .item(), torch.no_grad() and for a state made anew inside the loop",
+        "If truncated BPTT is meant, say how far it has to reach: `gradscope analyze my_cell.py:Cell --needs-lag 20`",
+    ),
+    papers=(papers.PASCANU_2013,),
+)

@@ -1,0 +1,141 @@
+"""Run the rules over what was measured, and sum their verdicts up in one word."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gradscope.errors import UsageError
+from gradscope.records import ModelResult, RunSpec, Severity, Status, Verdict, VerdictStatus
+from gradscope.registry import RULES, load, unknown
+from gradscope.rules.rule import Finding, Rule
+
+
+def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
+    """One verdict for every selected rule, in the order of the table.
+
+    Raises:
+        UsageError: see `selected`.
+    """
+    return tuple(_verdict(rule, result, spec) for rule in selected(spec))
+
+
+def selected(spec: RunSpec) -> tuple[Rule, ...]:
+    """The rules of this run; cheap, so that a wrong word is refused before anything is measured.
+
+    `select` and `ignore` are prefixes of codes (`GS1`); where both match a rule the longer one wins, and `ignore` wins
+    a tie.
+
+    Raises:
+        UsageError: a prefix matches no rule, no rule is left, or a threshold is unknown or out of range.
+    """
+    codes = list(RULES)
+    for prefix in (*spec.select, *spec.ignore):
+        if not prefix or not any(code.startswith(prefix.upper()) for code in codes):
+            raise UsageError(unknown("rule", prefix, codes))
+    _check_thresholds(spec)
+    chosen = [code for code in codes if _chosen(code, spec)]
+    if not chosen:
+        raise UsageError("no rule is left to judge: --ignore takes away all that --select allows; drop one of them")
+    return tuple(load(RULES[code]) for code in chosen)
+
+
+def status(verdicts: Iterable[Verdict]) -> Status:
+    """One word for a model: non-finite > exploding > vanishing > degenerate > inconclusive > healthy.
+
+    Vanishing comes from the rate (GS101) and from zeros (GS102) whether or not a needed lag was stated, and from the
+    reach (GS104) only if it was. Zeros and a short reach that a cut gradient explains are degenerate, not vanishing.
+    A model of which nothing about its gradient could be judged is inconclusive.
+    """
+    by_code = {verdict.code: verdict.status for verdict in verdicts}
+    found = {code for code, said in by_code.items() if said in ("fail", "warn")}
+    cut = "GS401" in found
+    for name, holds in _PRECEDENCE:
+        if holds(found, by_code, cut):
+            return name
+    return "healthy"
+
+
+def worst(verdicts: Iterable[Verdict]) -> Severity | None:
+    """`error` if any rule fails, `warning` if any warns: what `--fail-on` is compared with."""
+    said = {verdict.status for verdict in verdicts}
+    return "error" if "fail" in said else "warning" if "warn" in said else None
+
+
+Codes = dict[str, VerdictStatus]
+_GRADIENT = ("GS101", "GS102", "GS104", "GS201")
+
+
+def _is_vanishing(found: set[str], said: Codes, cut: bool) -> bool:
+    return "GS101" in found or (not cut and ("GS102" in found or said.get("GS104") == "fail"))
+
+
+def _is_inconclusive(found: set[str], said: Codes, cut: bool) -> bool:
+    gradient = [said[code] for code in _GRADIENT if code in said] or list(said.values())
+    return "inconclusive" in gradient or all(verdict == "skip" for verdict in gradient)
+
+
+_PRECEDENCE: tuple[tuple[Status, Callable[[set[str], Codes, bool], bool]], ...] = (
+    ("non-finite", lambda found, said, cut: "GS301" in found),
+    ("exploding", lambda found, said, cut: "GS201" in found),
+    ("vanishing", _is_vanishing),
+    ("degenerate", lambda found, said, cut: cut or "GS103" in found),
+    ("inconclusive", _is_inconclusive),
+)
+
+
+def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
+    """Judge one rule, or say why it cannot be judged."""
+    reason = _absent(rule, result)
+    finding = Finding("skip", reason) if reason else rule.judge(result, spec)
+    softened = rule.needs_stated_lag and spec.needs_lag is None
+    severity: Severity = "warning" if softened else rule.severity
+    said: VerdictStatus = ("fail" if severity == "error" else "warn") if finding.outcome == "found" else finding.outcome
+    return Verdict(
+        code=rule.code,
+        title=rule.title,
+        severity=severity,
+        status=said,
+        message=finding.message,
+        advice=finding.advice,
+        first_step=finding.first_step,
+        last_step=finding.last_step,
+        measured=finding.measured,
+        threshold=finding.threshold,
+    )
+
+
+def _absent(rule: Rule, result: ModelResult) -> str:
+    """Why a rule cannot be judged; empty where it can."""
+    for name in rule.requires:
+        value = getattr(result.summary, name)
+        if value is None and not (rule.none_is_clean and name not in result.skipped):
+            return f"{name.replace('_', ' ')} is not known: {result.skipped.get(name, 'it was not measured')}"
+        if _is_nan(value):
+            return f"{name.replace('_', ' ')} is not a number"
+    return ""
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _chosen(code: str, spec: RunSpec) -> bool:
+    """Whether the longest matching prefix selects the rule."""
+    wanted = [len(prefix) for prefix in spec.select or ("GS",) if code.startswith(prefix.upper())]
+    refused = [len(prefix) for prefix in spec.ignore if code.startswith(prefix.upper())]
+    if not spec.select:
+        return not refused
+    return bool(wanted) and max(wanted) > max(refused, default=0)
+
+
+def _check_thresholds(spec: RunSpec) -> None:
+    """Refuse unknown names and values without meaning."""
+    if not spec.thresholds:
+        return
+    known = {name: limit for code in RULES for name, limit in load(RULES[code]).thresholds.items()}
+    for name, value in spec.thresholds.items():
+        if name not in known:
+            raise UsageError(unknown("threshold", name, known))
+        known[name].check(name, value)

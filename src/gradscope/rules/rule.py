@@ -1,0 +1,83 @@
+"""What a rule is: what it finds, what it needs to know, where its limits lie, and how it is taught."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gradscope.errors import UsageError
+from gradscope.records import ModelResult, Number, RunSpec, Severity
+
+Outcome = Literal["pass", "found", "inconclusive", "skip"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a rule's own judge saw; `judge` turns it into a `Verdict` by adding code, title and severity."""
+
+    outcome: Outcome
+    message: str
+    advice: str = ""
+    first_step: int | None = None
+    last_step: int | None = None
+    measured: Number = None
+    threshold: Number = None
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A limit that the user may move, with its unit and what it means."""
+
+    default: float
+    unit: str
+    meaning: str
+    low: float = -math.inf
+    """Values at or below `low`, or at or above `high`, make no sense and are refused."""
+    high: float = math.inf
+
+    def check(self, name: str, value: float) -> None:
+        """Refuse a value outside the open interval (low, high).
+
+        Raises:
+            UsageError: names the value, the interval and the default.
+        """
+        if not self.low < value < self.high:
+            between = f"between {self.low:g} and {self.high:g}" if self.high < math.inf else f"above {self.low:g}"
+            fits = f"a number {between} (default {self.default:g})"
+            raise UsageError(f"threshold {name}={value:g} cannot be: give {fits}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule, judged and explained from the same object."""
+
+    code: str
+    title: str
+    severity: Severity
+    """`error`: a finding fails; `warning`: a finding warns at most."""
+    requires: tuple[str, ...]
+    """Values of `Summary` without which the rule is skipped."""
+    judge: Callable[[ModelResult, RunSpec], Finding]
+    what: str
+    maths: tuple[str, str, str]
+    measured: str
+    remedies: tuple[str, ...]
+    papers: tuple[str, ...]
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
+    needs_stated_lag: bool = False
+    """A finding warns instead of failing unless the user said how far back the task must reach."""
+    none_is_clean: bool = False
+    """A required value of None means that nothing was found, not that nothing was measured."""
+
+    def limit(self, spec: RunSpec, name: str) -> float:
+        """The threshold `name` that holds in this run."""
+        return float(spec.thresholds.get(name, self.thresholds[name].default))
+
+
+def needed_lag(result: ModelResult, spec: RunSpec) -> int:
+    """K: what was measured, else what was asked for, else T - 1."""
+    if result.summary.needed_lag is not None:
+        return result.summary.needed_lag
+    return spec.needs_lag if spec.needs_lag is not None else max(result.length - 1, 1)

@@ -1,0 +1,41 @@
+"""How a verdict writes its numbers."""
+
+from __future__ import annotations
+
+import math
+
+from gradscope.records import RunSpec
+
+LN10 = math.log(10)
+
+
+def factor(log10: float) -> str:
+    """A factor from its base-10 logarithm: `0.55`, `1000`, `10^-52`; never overflows."""
+    if math.isnan(log10):
+        return "an unknown factor"
+    if math.isinf(log10):
+        return "infinity" if log10 > 0 else "0"
+    if -3 <= log10 < 4:
+        return f"{10**log10:.3g}" if log10 < 3 else f"{10**log10:.0f}"
+    return f"10^{log10:.0f}"
+
+
+def per_step(rate: float) -> str:
+    """The factor e^rate of one step, with enough digits to tell it from 1: `0.55`, `0.9975`."""
+    if not -7 < rate < 9:
+        return factor(rate / LN10)
+    away = abs(math.expm1(rate))
+    digits = 2 if away == 0 or away >= 0.1 else min(12, 1 - math.floor(math.log10(away)))
+    return f"{math.exp(rate):.{digits}f}" if rate > -2 else f"{math.exp(rate):.2g}"
+
+
+def over_lags(lag: int, spec: RunSpec) -> str:
+    """`over the 199 lags of this sequence`, or `over the 150 lags you need` where a needed lag was stated."""
+    noun = "lag" if lag == 1 else "lags"
+    whose = "you need" if spec.needs_lag is not None else "of this sequence"
+    return f"over the {lag} {noun} {whose}"
+
+
+def percent(share: float) -> str:
+    """A share of one as a percentage: `63 %`, `0.4 %`."""
+    return f"{100 * share:.0f} %" if share == 0 or share >= 0.01 else f"{100 * share:.2g} %"
