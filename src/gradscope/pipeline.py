@@ -29,18 +29,20 @@ from gradscope.sequences.losses import make_loss
 Progress = Callable[[str, int, int], None]
 
 
-def diagnose(spec: RunSpec, *, compare: bool = False, progress: Progress | None = None) -> Report:
+def diagnose(spec: RunSpec, *, compare: bool = False, detail: bool = True, progress: Progress | None = None) -> Report:
     """Analyse every model of `spec` on the same sequence and seed.
 
     Args:
         spec: the settings.
         compare: also count operations on the autograd graph and time training steps.
+        detail: singular spectra at all log-spaced lags, for formats that show them; a screen takes the decades.
         progress: called as progress(label, done, total) during long work.
 
     Raises:
         UsageError: something asked for cannot be had.
     """
-    return diagnose_sources([source_of(word, spec) for word in spec.models], spec, compare=compare, progress=progress)
+    sources = [source_of(word, spec) for word in spec.models]
+    return diagnose_sources(sources, spec, compare=compare, detail=detail, progress=progress)
 
 
 def diagnose_sources(
@@ -50,6 +52,7 @@ def diagnose_sources(
     x: torch.Tensor | None = None,
     loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
     compare: bool = False,
+    detail: bool = True,
     progress: Progress | None = None,
 ) -> Report:
     """`diagnose` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
@@ -58,7 +61,8 @@ def diagnose_sources(
     results, times, steps = [], {}, {}
     for source in sources:
         start = time.perf_counter()
-        analysis, batch, notes = _analysis(source, spec, x, loss, progress or (lambda label, done, total: None))
+        runs, batch, notes = _runs(source, spec, x, loss)
+        analysis = Analysis(runs, spec, progress or (lambda label, done, total: None), detail=detail)
         with threads_for(_size(analysis)):
             results.append(_result(source, analysis, batch, notes, compare))
         if compare and not isinstance(analysis.model, ArrayChain):
@@ -78,14 +82,13 @@ def _prepare(spec: RunSpec) -> None:
         raise UsageError("device 'mps' is not available here; use --device cpu")
 
 
-def _analysis(
+def _runs(
     source: Source,
     spec: RunSpec,
     x: torch.Tensor | None,
     loss: Callable[[torch.Tensor], torch.Tensor] | None,
-    progress: Progress,
-) -> tuple[Analysis, Batch, tuple[str, ...]]:
-    """Runs of all seeds; the second value is the first seed's batch."""
+) -> tuple[tuple[Run, ...], Batch, tuple[str, ...]]:
+    """Runs of all seeds, the first seed's batch, and what to tell the user."""
     runs, batches, notes = [], [], []
     for seed in range(spec.seed, spec.seed + spec.seeds):
         batch = make_batch(spec, seed=seed, input_size=source.input_size) if x is None else _given(x, spec)
@@ -98,7 +101,7 @@ def _analysis(
     _check(spec, batch, model)
     if source.loaded.trained and x is None and spec.input is None and spec.text is None and batch.x.shape[-1]:
         notes.insert(0, "random input, not your data")
-    return Analysis(tuple(runs), spec, progress), batch, tuple(dict.fromkeys(notes))
+    return tuple(runs), batch, tuple(dict.fromkeys(notes))
 
 
 def _given(x: torch.Tensor, spec: RunSpec) -> Batch:

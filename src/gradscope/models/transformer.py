@@ -76,7 +76,9 @@ class Block(nn.Module):
 
     def _add(self, x: Tensor, mixed: Tensor) -> Tensor:
         x = x + mixed
-        return x + self.linear2(nn.functional.gelu(self.linear1(self.norm2(x))))
+        widened: Tensor = self.linear1(self.norm2(x))
+        narrowed: Tensor = self.linear2(nn.functional.gelu(widened))
+        return x + narrowed
 
 
 class Transformer(CausalAttention):

@@ -45,9 +45,24 @@ class Run:
 class Analysis:
     """What is known of one model over all its runs; Jacobians are those of sequence `item` of the first run."""
 
-    def __init__(self, runs: tuple[Run, ...], spec: RunSpec, progress: Progress = lambda label, done, total: None):
-        """Remember what to analyse; nothing is computed yet."""
+    def __init__(
+        self,
+        runs: tuple[Run, ...],
+        spec: RunSpec,
+        progress: Progress = lambda label, done, total: None,
+        *,
+        detail: bool = True,
+    ):
+        """Remember what to analyse; nothing is computed yet.
+
+        Args:
+            runs: one for each seed.
+            spec: the settings.
+            progress: called as progress(label, done, total) during long work.
+            detail: whole spectra at lags 1, 2, 5, 10 ... instead of 1, 10, 100 ...
+        """
         self.runs, self.spec, self.progress = runs, spec, progress
+        self.spectral_steps = (1, 2, 5) if detail else (1,)
         self.model = runs[0].model
         self.length = self.model.length if isinstance(self.model, ArrayChain) else runs[0].x.shape[1]
 
@@ -266,13 +281,13 @@ class Analysis:
     @cached_property
     def leading(self) -> Leading:
         """Leading singular values at log-spaced lags, where whole spectra cost too much."""
-        lags = sorted({*spectrum.log_lags(self.length), self.needed_lag})
+        lags = sorted({*spectrum.log_lags(self.length, self.spectral_steps), self.needed_lag})
         return leading_spectra(self.chain, lags, LEADING, lambda done, of: self.progress("directions", done, of))
 
     @cached_property
     def spectra(self) -> tuple[list[int], list[spectrum.Spectrum]]:
         """Whole singular spectra at log-spaced lags."""
-        sigma, lags = self.jacobian_sigma, spectrum.log_lags(self.length)
+        sigma, lags = self.jacobian_sigma, spectrum.log_lags(self.length, self.spectral_steps)
         return lags, spectrum.spectra(self.chain, lags, sigma)
 
     @cached_property

@@ -72,9 +72,7 @@ def _unroll(model: Recurrent, steps: int) -> tuple[Tensor, list[list[Tensor]]]:
 
 def _unroll_attention(model: Direct, steps: int) -> tuple[Tensor, list[list[Tensor]]]:
     if not isinstance(model.module, CausalAttention):
-        raise Unavailable(
-            "this module takes the whole sequence at once, so its operations cannot be told apart by step"
-        )
+        raise Unavailable("the module takes the whole sequence at once, so its operations cannot be told apart by step")
     if not model.input_size:
         raise Unavailable("the model has no input")
     x = _leaves(next(model.module.parameters()), model.input_size, steps)

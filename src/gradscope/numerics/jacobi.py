@@ -37,7 +37,8 @@ def log_singular_values(rows: Tensor, exponents: Tensor) -> Tensor:
         found[narrow] = _ordinary(u[narrow], e[narrow])
     if not bool(narrow.all()):
         found[~narrow] = _graded(u[~narrow], e[~narrow])
-    return torch.sort(found, dim=-1, descending=True).values
+    ordered: Tensor = torch.sort(found, dim=-1, descending=True).values
+    return ordered
 
 
 def _ordinary(u: Tensor, e: Tensor) -> Tensor:

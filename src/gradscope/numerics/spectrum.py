@@ -33,9 +33,9 @@ class Spectrum:
     resolved: Tensor
 
 
-def log_lags(length: int) -> list[int]:
-    """1, 2, 5, 10, 20, 50 ... and `length` itself."""
-    series = [base * 10**power for power in range(8) for base in (1, 2, 5)]
+def log_lags(length: int, steps: tuple[int, ...] = (1, 2, 5)) -> list[int]:
+    """1, 2, 5, 10, 20, 50 ... (or only the decades, steps=(1,)) and `length` itself."""
+    series = [base * 10**power for power in range(8) for base in steps]
     return [lag for lag in series if lag < length] + [length]
 
 
