@@ -1,0 +1,49 @@
+"""Settings: flags > GRADSCOPE_* > gradscope.toml > [tool.gradscope] in pyproject.toml > defaults.
+
+Checks names, types and ranges as far as no file has to be opened; every refusal names the setting's origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gradscope.config.check import check
+from gradscope.config.sources import from_environment, from_files, from_flags
+from gradscope.config.types import coerce
+from gradscope.config.words import ModelWord, parse_model
+from gradscope.records import RunSpec
+
+__all__ = ["ModelWord", "Resolved", "build_spec", "parse_model"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of a run and, for each, where its value came from: `--length`, `gradscope.toml:3`, `default`."""
+
+    spec: RunSpec
+    origin: dict[str, str]
+
+
+def build_spec(flags: Mapping[str, object | None], *, cwd: Path, environ: Mapping[str, str]) -> Resolved:
+    """Layer the sources of settings and check what can be checked without opening a file.
+
+    Args:
+        flags: RunSpec field -> value; None and () stand for a flag that was not given.
+        cwd: where the search for configuration files starts, upwards.
+        environ: the environment; GRADSCOPE_<FIELD> is read.
+
+    Raises:
+        UsageError: an unknown name, a value of the wrong type, or one outside its range.
+    """
+    values: dict[str, Any] = {}
+    origin = {item.name: "default" for item in fields(RunSpec)}
+    for source in (*from_files(cwd), from_environment(environ), from_flags(flags)):
+        for name, value in source.given.items():
+            origin[name] = source.shown[name]
+            values[name] = coerce(name, value, origin[name])
+    spec = RunSpec(**values)
+    check(spec, origin)
+    return Resolved(spec, origin)

@@ -1,0 +1,94 @@
+"""Names and ranges that need no file opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from gradscope.config.words import parse_model
+from gradscope.errors import UsageError
+from gradscope.records import RunSpec
+from gradscope.registry import RULES, unknown
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "sequence": ("random", "zeros", "impulse", "sine"),
+    "tokens": ("word", "char", "byte"),
+    "scale": ("none", "standard"),
+    "dtype": ("float64", "float32"),
+    "fail_on": ("never", "warning", "error"),
+}
+LOSSES = ("final", "every", "ce", "mse")
+DEVICES = ("cpu", "cuda", "mps", "xpu")
+MINIMUM: Mapping[str, int] = {
+    "length": 2,
+    "batch": 1,
+    "input_size": 0,
+    "hidden": 1,
+    "layers": 1,
+    "needs_lag": 1,
+    "anchors": 1,
+    "item": 0,
+    "seed": 0,
+    "seeds": 1,
+    "state_size": 1,
+}
+SYNTHETIC_LENGTH = 200
+SYNTHETIC_BATCH = 8
+
+
+def check(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    """Refuse a value outside its names or range, and settings that contradict each other.
+
+    Raises:
+        UsageError: one line with the value, where it came from, and what is allowed.
+    """
+    for name, names in CHOICES.items():
+        value = getattr(spec, name)
+        if value is not None and value not in names:
+            raise UsageError(f"{unknown(name.replace('_', '-'), value, names)} ({origin[name]})")
+    for name, least in MINIMUM.items():
+        value = getattr(spec, name)
+        if value is not None and value < least:
+            why = " (a gradient through time needs a step to go back)" if name == "length" else ""
+            raise UsageError(f"{name} is {value} ({origin[name]}); it must be at least {least}{why}")
+    for name in ("loss", "device"):
+        _check_shape(name, getattr(spec, name), origin[name])
+    for name in ("select", "ignore"):
+        for code in getattr(spec, name):
+            if not any(rule.startswith(code) for rule in RULES):
+                raise UsageError(f"{unknown('rule', code, RULES)} ({origin[name]})")
+    for word in spec.models:
+        parse_model(word)
+    _check_together(spec, origin)
+
+
+def _check_shape(name: str, value: str, where: str) -> None:
+    if name == "loss":
+        fine = value in LOSSES or re.fullmatch(r".+\.py:[^:]+", value)
+        names = (*LOSSES, "file.py:function")
+    else:
+        fine = re.fullmatch(r"cpu|mps|(cuda|xpu)(:\d+)?", value)
+        names = (*DEVICES, "cuda:0")
+    if not fine:
+        raise UsageError(f"{unknown(name, value, names)} ({where})")
+
+
+def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    if spec.input is not None and spec.text is not None:
+        raise UsageError(f"both input ({origin['input']}) and text ({origin['text']}) are given; choose one sequence")
+    if spec.columns and spec.input is None:
+        raise UsageError(f"columns ({origin['columns']}) need a file to choose from; add --input FILE")
+    synthetic = spec.input is None and spec.text is None
+    own_length = any(parse_model(word).name.endswith((".npy", ".npz")) for word in spec.models)
+    length = spec.length or (SYNTHETIC_LENGTH if synthetic and not own_length else None)
+    if spec.needs_lag is not None and length is not None and spec.needs_lag >= length:
+        raise UsageError(
+            f"needs_lag is {spec.needs_lag} ({origin['needs_lag']}); over {length} steps it must lie in "
+            f"1..{length - 1}; lower it or raise --length"
+        )
+    batch = spec.batch or (SYNTHETIC_BATCH if synthetic and not own_length else None)
+    if batch is not None and spec.item >= batch:
+        raise UsageError(
+            f"item is {spec.item} ({origin['item']}); of {batch} sequences it must lie in 0..{batch - 1}; "
+            f"lower it or raise --batch"
+        )

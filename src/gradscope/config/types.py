@@ -1,0 +1,87 @@
+"""Turn what a flag, a variable or a file says into the type RunSpec declares."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from gradscope.errors import UsageError
+from gradscope.records import RunSpec
+from gradscope.text import safe_text
+
+TYPES: Mapping[str, Any] = get_type_hints(RunSpec)
+"""Setting -> its type: the fields of RunSpec are the settings."""
+
+_BLANK_SEPARATED = ("models", "pair")
+_CODES = ("select", "ignore")
+
+
+def coerce(name: str, value: object, where: str) -> Any:
+    """`value` as the type of the setting `name`.
+
+    Raises:
+        UsageError: it cannot be that type; `where` says who asked for it.
+    """
+    kind = TYPES[name]
+    if isinstance(kind, UnionType):
+        kind = next(part for part in get_args(kind) if part is not type(None))
+    try:
+        if get_origin(kind) is tuple:
+            return _words(name, value)
+        if get_origin(kind) is dict:
+            return _numbers(value)
+        return _whole(value) if kind is int else _text(value)
+    except ValueError as error:
+        raise UsageError(f"{name} is '{safe_text(value)}' ({where}); expected {error}") from None
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 10**18:
+        raise ValueError("a whole number of at most 18 digits")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or value == "":
+        raise ValueError("a text that is not empty")
+    return value
+
+
+def _words(name: str, value: object) -> tuple[str, ...]:
+    """A list; written as one text, models and pairs (which may hold commas) split at blanks, all others at commas."""
+    if isinstance(value, str):
+        value = value.split() if name in _BLANK_SEPARATED else [value]
+    items = list(value) if isinstance(value, list | tuple) else []
+    words = [item for item in items if isinstance(item, str) and item.strip()]
+    if not words or len(words) < len(items):
+        raise ValueError("one or more names")
+    if name in _BLANK_SEPARATED:
+        return tuple(words)
+    parts = tuple(part.strip() for word in words for part in word.split(",") if part.strip())
+    return tuple(part.upper() for part in parts) if name in _CODES else parts
+
+
+def _numbers(value: object) -> dict[str, float]:
+    """A table of numbers, or `name=number` texts."""
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, list | tuple):
+        value = dict(str(part).partition("=")[::2] for part in value)
+    if not isinstance(value, dict):
+        raise ValueError("name=number")
+    return {str(key).strip().replace("-", "_"): _number(number) for key, number in value.items()}
+
+
+def _number(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError("name=number, with a finite number")
+    return number
