@@ -15,9 +15,10 @@ from gradscope.errors import UsageError
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
-SCREEN = ("format", "color", "width", "ascii", "steps", "debug")
+SCREEN = ("format", "color", "width", "ascii", "steps")
 """Settings of the output, which GRADSCOPE_* may name too; the command line reads them itself."""
 
+_FLAGS = {"models": "MODEL", "thresholds": "--threshold"}
 _PATHS = ("models", "input", "target", "vocab", "state", "loss")
 
 
@@ -32,7 +33,7 @@ class Source:
 def from_flags(flags: Mapping[str, object | None]) -> Source:
     """Flags by field name; None and empty lists stand for flags that were not given."""
     given = {name: value for name, value in flags.items() if value is not None and value not in ([], ())}
-    shown = {name: "MODEL" if name == "models" else "--" + name.replace("_", "-") for name in given}
+    shown = {name: _FLAGS.get(name, "--" + name.replace("_", "-")) for name in given}
     for name in given:
         _known(name, shown[name])
     return Source(given, shown)

@@ -1,0 +1,22 @@
+"""`gradscope compare`: several models on the same sequence and seed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Unpack
+
+import typer
+
+from gradscope.cli.measure import measure
+from gradscope.cli.options import RunFlags, spread
+
+
+@spread(RunFlags)
+def compare(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="Two or more of what analyze takes: rnn lstm attention.", metavar="MODEL..."),
+    ] = None,
+    **flags: Unpack[RunFlags],
+) -> int:
+    """Which of these models still hears the first step? Side by side, same sequence, same seed."""
+    return measure(models, flags, compare=True)

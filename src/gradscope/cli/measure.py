@@ -1,0 +1,56 @@
+"""What `analyze` and `compare` share: settings, measuring, writing, and the exit code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from gradscope.cli.options import RunFlags, ScreenFlags
+from gradscope.cli.output import plan
+from gradscope.cli.progress import ProgressBar
+from gradscope.config import build_spec
+from gradscope.errors import UsageError
+from gradscope.records import Report, RunSpec
+
+ONLY_SCREEN = frozenset(ScreenFlags.__annotations__) - {"show"}
+
+
+def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
+    """Check everything that can be wrong, measure, write, and return the exit code.
+
+    The verdict is taken before anything is written: a closed pipe or a full disk cannot turn red into green.
+
+    Raises:
+        UsageError: the request cannot be carried out.
+    """
+    wanted = {name: value for name, value in flags.items() if name not in ONLY_SCREEN}
+    resolved = build_spec({"models": models, **wanted}, cwd=Path.cwd(), environ=os.environ)
+    spec = resolved.spec
+    if compare and resolved.origin["models"] == "default":
+        raise UsageError("compare needs models; write gradscope compare rnn lstm attention")
+    if not compare and len(spec.models) > 1:
+        raise UsageError(f"analyze takes one model, not {len(spec.models)}; write gradscope compare for several")
+    screen = cast(ScreenFlags, {**flags, "show": list(spec.show)})
+    output = plan(screen, os.environ, inputs=_read_by(spec))
+    from gradscope.pipeline import diagnose
+
+    with ProgressBar(quiet=bool(flags.get("quiet"))) as progress:
+        report = diagnose(spec, compare=compare, detail=output.is_detailed, progress=progress)
+    code = exit_code(report, spec.fail_on)
+    output.write(report)
+    return code
+
+
+def exit_code(report: Report, fail_on: str) -> int:
+    """1 when a finding is at least as severe as `fail_on`, else 0."""
+    from gradscope.rules.judge import worst
+
+    ranks: Mapping[str | None, int] = {None: 0, "warning": 1, "error": 2, "never": 3}
+    found = max((ranks[worst(model.verdicts)] for model in report.models), default=0)
+    return int(found >= ranks[fail_on])
+
+
+def _read_by(spec: RunSpec) -> tuple[str | None, ...]:
+    return (spec.input, spec.target, spec.vocab, spec.state, *spec.models)

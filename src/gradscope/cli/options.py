@@ -1,0 +1,111 @@
+"""Options that commands share: declared once as typed dictionaries, spread into a command's signature by `spread`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypedDict, TypeVar, get_type_hints
+
+import typer
+
+Command = TypeVar("Command", bound=Callable[..., int])
+
+_RUN = "Model"
+_SEQUENCE = "Sequence"
+_JUDGE = "Judging"
+_SCREEN = "Output"
+
+
+def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
+
+
+class ScreenFlags(TypedDict, total=False):
+    """How a report is shown; everything here leaves the numbers alone."""
+
+    format: Annotated[
+        str | None,
+        _option(_SCREEN, "Format on the screen: text, json, csv or markdown.", "--format", envvar="GRADSCOPE_FORMAT"),
+    ]
+    output: Annotated[
+        list[str] | None,
+        _option(_SCREEN, "Also write FILE; its suffix decides the format. Repeatable.", "--output", "-o"),
+    ]
+    color: Annotated[str | None, _option(_SCREEN, "auto, always or never.", "--color", envvar="GRADSCOPE_COLOR")]
+    width: Annotated[int | None, _option(_SCREEN, "Columns of the screen.", "--width", envvar="GRADSCOPE_WIDTH")]
+    ascii: Annotated[bool, _option(_SCREEN, "No characters outside ASCII.", "--ascii", envvar="GRADSCOPE_ASCII")]
+    steps: Annotated[
+        str | None, _option(_SCREEN, "Rows of the table: auto, all or a:b.", "--steps", envvar="GRADSCOPE_STEPS")
+    ]
+    show: Annotated[list[str] | None, _option(_SCREEN, "Extra pictures: gates. Repeatable.", "--show")]
+    quiet: Annotated[bool, _option(_SCREEN, "The verdict line only.", "--quiet", "-q")]
+    verbose: Annotated[int, _option(_SCREEN, "More numbers and reasons.", "--verbose", "-v", count=True)]
+
+
+class RunFlags(ScreenFlags, total=False):
+    """What is measured: the settings of RunSpec by name; None means that a weaker source decides."""
+
+    hidden: Annotated[int | None, _option(_RUN, "Hidden size. Default 64.", "--hidden")]
+    layers: Annotated[int | None, _option(_RUN, "Layers. Default 1.", "--layers")]
+    input_size: Annotated[int | None, _option(_RUN, "Features per step. Default 16, or the file's.", "--input-size")]
+    key: Annotated[str | None, _option(_RUN, "Which recurrence of a file of weights: encoder.lstm.", "--key")]
+    state_size: Annotated[int | None, _option(_RUN, "State size of a cell without initial_state.", "--state-size")]
+    state: Annotated[str | None, _option(_RUN, "File with the initial state.", "--state")]
+    dtype: Annotated[str | None, _option(_RUN, "float64 (default) or float32.", "--dtype")]
+    device: Annotated[str | None, _option(_RUN, "cpu (default), cuda, cuda:1, mps.", "--device")]
+    seed: Annotated[int | None, _option(_RUN, "Seed of weights and sequence. Default 0.", "--seed")]
+    seeds: Annotated[int | None, _option(_RUN, "Repeat with this many seeds. Default 1.", "--seeds")]
+
+    sequence: Annotated[str | None, _option(_SEQUENCE, "random (default), zeros, impulse or sine.", "--sequence")]
+    length: Annotated[int | None, _option(_SEQUENCE, "Steps T. Default 200, or all of the file.", "--length")]
+    batch: Annotated[int | None, _option(_SEQUENCE, "Sequences. Default 8, or all of the file.", "--batch")]
+    input: Annotated[str | None, _option(_SEQUENCE, "Data: .csv .npy .npz .pt .txt .wav.", "--input", "-i")]
+    columns: Annotated[list[str] | None, _option(_SEQUENCE, "Columns of the file, by name or number.", "--columns")]
+    scale: Annotated[str | None, _option(_SEQUENCE, "none or standard (default for csv and wav).", "--scale")]
+    text: Annotated[str | None, _option(_SEQUENCE, "A sentence as the sequence.", "--text")]
+    tokens: Annotated[str | None, _option(_SEQUENCE, "Tokens of a text: word (default), char, byte.", "--tokens")]
+    embedding: Annotated[str | None, _option(_SEQUENCE, "Key of a trained embedding.", "--embedding")]
+    vocab: Annotated[str | None, _option(_SEQUENCE, "Vocabulary file of that embedding.", "--vocab")]
+    loss: Annotated[str | None, _option(_SEQUENCE, "final (default), every, ce, mse, or file.py:function.", "--loss")]
+    target: Annotated[str | None, _option(_SEQUENCE, "File with the targets of ce and mse.", "--target")]
+
+    needs_lag: Annotated[
+        int | None, _option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag")
+    ]
+    anchors: Annotated[int | None, _option(_JUDGE, "Steps the influence is measured from. Default 1.", "--anchors")]
+    item: Annotated[int | None, _option(_JUDGE, "Sequence whose Jacobians are shown. Default 0.", "--item")]
+    pair: Annotated[
+        list[str] | None, _option(_JUDGE, "How much one token depends on another: cat:was#2. Repeatable.", "--pair")
+    ]
+    select: Annotated[list[str] | None, _option(_JUDGE, "Only these rules: GS1, GS201.", "--select")]
+    ignore: Annotated[list[str] | None, _option(_JUDGE, "Not these rules.", "--ignore")]
+    thresholds: Annotated[
+        list[str] | None, _option(_JUDGE, "Move a rule's limit: name=number. Repeatable.", "--threshold")
+    ]
+    fail_on: Annotated[str | None, _option(_JUDGE, "Exit 1 from: never (default), warning, error.", "--fail-on")]
+
+
+def spread(flags: Any) -> Callable[[Command], Command]:
+    """Replace `**flags` in a command's signature by the entries of a typed dictionary, which Typer then reads.
+
+    Args:
+        flags: a TypedDict whose entries are `Annotated[type, typer.Option(...)]`.
+    """
+    entries = get_type_hints(flags, include_extras=True)
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        kept = [item for item in own.parameters.values() if item.kind is not inspect.Parameter.VAR_KEYWORD]
+        added = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_default(entry), annotation=entry)
+            for name, entry in entries.items()
+        ]
+        command.__signature__ = own.replace(parameters=[*kept, *added])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def _default(entry: Any) -> object:
+    kind = entry.__origin__
+    return False if kind is bool else 0 if kind is int else None

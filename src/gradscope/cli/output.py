@@ -1,0 +1,216 @@
+"""Where a report goes: the screen and files, checked before the measuring starts, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from gradscope.cli.options import ScreenFlags
+from gradscope.errors import UsageError
+from gradscope.records import Report
+from gradscope.registry import RENDERERS, SUFFIXES, resolve, unknown
+from gradscope.renderers.view import View
+from gradscope.text import safe_text
+
+COLORS = ("auto", "always", "never")
+PICTURES = ("gates",)
+NARROWEST = 20
+"""Columns; a terminal that says less (0 under some runners) is taken to have these."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """A checked plan: the format and view of the screen, and the files with their formats."""
+
+    format: str
+    view: View
+    files: tuple[tuple[Path, str], ...]
+
+    @property
+    def is_detailed(self) -> bool:
+        """Whether anything but a short screen is asked for, so that every number must be measured."""
+        return self.view.verbose > 0 or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
+
+    def write(self, report: Report) -> None:
+        """Files first: a closed pipe on the screen must not cost anybody a file.
+
+        Raises:
+            UsageError: something cannot be written.
+        """
+        plain = View(steps=self.view.steps, verbose=self.view.verbose, show=self.view.show, quiet=self.view.quiet)
+        for path, name in self.files:
+            write_file(path, _bytes(resolve(RENDERERS, name, "format")(report, plain)))
+        content = resolve(RENDERERS, self.format, "format")(report, self.view)
+        emit(content, text=self.format == "text")
+
+
+def plan(flags: ScreenFlags, environ: Mapping[str, str], inputs: tuple[str | None, ...] = ()) -> Output:
+    """Check formats, paths and looks.
+
+    Args:
+        flags: the screen's options.
+        environ: the environment, for NO_COLOR, FORCE_COLOR and TERM.
+        inputs: files the run reads; writing over one of them is refused.
+
+    Raises:
+        UsageError: an unknown name, or a file that cannot be written.
+    """
+    name = flags.get("format") or "text"
+    if name not in RENDERERS:
+        raise UsageError(unknown("format", name, RENDERERS))
+    for picture in flags.get("show") or ():
+        if picture not in PICTURES:
+            raise UsageError(unknown("picture", picture, PICTURES) + " (--show)")
+    files: list[tuple[Path, str]] = []
+    for word in flags.get("output") or ():
+        path = Path(word)
+        if any(path == other for other, _ in files):
+            raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
+        files.append((path, _format_of(path, flags.get("format"))))
+        _check_writable(path, inputs)
+    return Output(name, view(flags, environ), tuple(files))
+
+
+def view(flags: ScreenFlags, environ: Mapping[str, str]) -> View:
+    """How the screen looks: its width, its characters, its colours."""
+    given = flags.get("width")
+    return View(
+        width=given if given is not None else max(NARROWEST, shutil.get_terminal_size((80, 24)).columns),
+        ascii=bool(flags.get("ascii")) or not is_unicode() or environ.get("TERM") == "dumb",
+        colour=is_coloured(flags.get("color") or "auto", environ),
+        steps=flags.get("steps") or "auto",
+        verbose=flags.get("verbose") or 0,
+        show=tuple(flags.get("show") or ()),
+        quiet=bool(flags.get("quiet")),
+    )
+
+
+def is_coloured(choice: str, environ: Mapping[str, str]) -> bool:
+    """--color decides, then NO_COLOR, then FORCE_COLOR (0 and empty count as unset), then the terminal.
+
+    Raises:
+        UsageError: `choice` is none of auto, always, never.
+    """
+    if choice not in COLORS:
+        raise UsageError(unknown("color", choice, COLORS))
+    if choice != "auto":
+        return choice == "always"
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR", "0") not in ("", "0"):
+        return True
+    return environ.get("TERM") != "dumb" and sys.stdout is not None and sys.stdout.isatty()
+
+
+def is_unicode() -> bool:
+    """Whether standard output takes every character."""
+    encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+    return encoding.lower().replace("-", "").replace("_", "").startswith("utf")
+
+
+def emit(content: str | bytes, *, text: bool = True) -> None:
+    """Write to standard output; a reader that has closed the pipe is not an error.
+
+    Args:
+        content: what to write; data formats are always UTF-8, text follows the screen's encoding.
+        text: whether the content is for the eye.
+
+    Raises:
+        UsageError: standard output takes no more (a full disk).
+    """
+    if sys.stdout is None:
+        return
+    encoding = sys.stdout.encoding if text else "utf-8"
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(_bytes(content, encoding or "utf-8"))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        silence()
+    except OSError as error:
+        silence()
+        raise UsageError(f"cannot write to standard output: {safe_text(error.strerror)}; use -o FILE") from error
+
+
+def silence() -> None:
+    """Send the rest of standard output nowhere, so that the interpreter's last flush cannot fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write to a temporary name beside `path`, then move it there; devices and pipes are written directly.
+
+    Raises:
+        UsageError: the file cannot be written; what was there before is still whole.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
+            return
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _default_mode()
+        with _temporary(target) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, mode)
+                os.replace(file.name, target)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _temporary(target: Path) -> IO[bytes]:
+    return tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:40]}.", delete=False)
+
+
+def _check_writable(path: Path, inputs: tuple[str | None, ...]) -> None:
+    """Try what the writing will do, so that a wrong path costs no measuring."""
+    for source in inputs:
+        if source and os.path.exists(source) and path.exists() and os.path.samefile(source, path):
+            raise UsageError(f"-o '{safe_text(path)}' would overwrite the run's own input; choose another name")
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir() and not target.is_file():
+        return
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        with _temporary(target) as file:
+            os.unlink(file.name)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> UsageError:
+    reason = safe_text(error.strerror or error).lower()
+    return UsageError(f"cannot write '{safe_text(path)}': {reason}; choose a file in a folder you can write to")
+
+
+def _format_of(path: Path, chosen: str | None) -> str:
+    if path.suffix.lower() in SUFFIXES:
+        return SUFFIXES[path.suffix.lower()]
+    if chosen is not None:
+        return chosen
+    raise UsageError(
+        f"-o '{safe_text(path)}' has no suffix that names a format (one of: {', '.join(SUFFIXES)}); add one or --format"
+    )
+
+
+def _default_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _bytes(content: str | bytes, encoding: str = "utf-8") -> bytes:
+    return content if isinstance(content, bytes) else content.encode(encoding, "backslashreplace")
