@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,6 +37,9 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
     output = plan(screen, os.environ, inputs=_read_by(spec))
     from gradscope.pipeline import diagnose
 
+    # What the imports made stays to the end; only what the analysis makes is worth collecting.
+    gc.freeze()
+    gc.enable()
     with ProgressBar(quiet=bool(flags.get("quiet"))) as progress:
         report = diagnose(spec, compare=compare, detail=output.is_detailed, progress=progress)
     code = exit_code(report, spec.fail_on)
