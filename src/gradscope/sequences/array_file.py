@@ -39,10 +39,11 @@ def read_npz(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
     Raises:
         UsageError: not an archive, damaged, Python objects inside, or several arrays and none named.
     """
+    if not zipfile.is_zipfile(path):
+        # numpy would take any other content for a pickle, and say so
+        raise UsageError(f"'{safe_text(path)}' is not an npz archive; write it with numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"'{safe_text(path)}' is not an npz archive; write it with numpy.savez")
             name, picks = _choose(dict.fromkeys(archive.files), columns, path)
             values = archive[name]
     except (ValueError, OSError, EOFError, MemoryError, KeyError, zipfile.BadZipFile, zlib.error) as error:

@@ -35,9 +35,8 @@ def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None) -> Ba
     if not 0 <= spec.item < sequences:
         raise UsageError(f"--item {spec.item} is not among the {sequences} sequences; use 0 to {sequences - 1}")
     if spec.needs_lag is not None and not 1 <= spec.needs_lag < steps:
-        raise UsageError(
-            f"--needs-lag {spec.needs_lag} is outside 1..{steps - 1} ({steps} steps); use a longer sequence"
-        )
+        outside = f"--needs-lag {spec.needs_lag} is outside 1..{steps - 1} ({steps} steps)"
+        raise UsageError(f"{outside}; use a lag within it or a longer sequence")
     tokens, ids = None, batch.token_ids
     if ids is not None and batch.vocabulary is not None:
         tokens = tuple(batch.vocabulary[index] for index in ids[spec.item].tolist())

@@ -19,9 +19,7 @@ def existing_file(name: str, flag: str) -> Path:
         if path.is_dir():
             raise UsageError(f"{flag} '{shown}' is a folder, a file is needed; name one file inside it")
         if not path.exists():
-            raise UsageError(
-                f"{flag} '{shown}' does not exist; check the path (relative paths start at the current folder)"
-            )
+            raise UsageError(f"{flag} '{shown}' does not exist; check the path")
         if not path.is_file():
             raise UsageError(f"{flag} '{shown}' is not a regular file; save the data to a file first")
         if path.stat().st_size == 0:

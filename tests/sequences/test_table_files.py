@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gradscope.errors import UsageError
+from gradscope.records import RunSpec
+from gradscope.sequences.build import make_batch
+
+
+def table(folder: Path, content: str | bytes) -> str:
+    path = folder / "t.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def error(name: str, **options: object) -> str:
+    with pytest.raises(UsageError) as caught:
+        make_batch(RunSpec(input=name, **options), seed=0)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "expected", "note"),
+    [
+        ("a,b\n1,2\n3,4\n", (), [[1, 2], [3, 4]], "columns a, b"),
+        ("1,2\n3,4\n", (), [[1, 2], [3, 4]], "columns 1, 2"),
+        ('"a","b"\r\n1,2\r\n\r\n3,4', ("b",), [[2], [4]], "columns b"),
+        ("a,b\n1,2\n3,4\n", ("2", "a"), [[2, 1], [4, 3]], "columns b, a"),
+        ("1,2\n3,4\n", ("2",), [[2], [4]], "columns 2"),
+        ("2020,1951\n1,2\n3,4\n", (), [[2020, 1951], [1, 2], [3, 4]], "columns 1, 2"),
+        (" day , x\nmon,-1e3\ntue, .5\n", ("x",), [[-1000], [0.5]], "columns x"),
+        (b"\xef\xbb\xbfa\n1\n2\n", ("a",), [[1], [2]], "columns a"),
+        ("5\n6\n7\n", (), [[5], [6], [7]], "columns 1"),
+    ],
+)
+def test_rows_are_steps(
+    tmp_path: Path, content: str | bytes, columns: tuple[str, ...], expected: list[list[float]], note: str
+) -> None:
+    batch = make_batch(RunSpec(input=table(tmp_path, content), columns=columns, scale="none"), seed=0)
+    assert batch.x.tolist() == [expected]
+    assert batch.notes == (note,)
+
+
+@pytest.mark.parametrize(("mark", "said"), [(";", ";"), ("\t", "a tab"), ("|", "|")])
+def test_other_separators_are_found_and_said(tmp_path: Path, mark: str, said: str) -> None:
+    name = table(tmp_path, f"a{mark}b\n1{mark}2\n3{mark}4\n")
+    batch = make_batch(RunSpec(input=name, scale="none"), seed=0)
+    assert batch.x.tolist() == [[[1, 2], [3, 4]]]
+    assert batch.notes == ("columns a, b", f"columns are separated by {said}")
+
+
+def test_standard_scale_is_the_default_and_constant_columns_become_zero(tmp_path: Path) -> None:
+    batch = make_batch(RunSpec(input=table(tmp_path, "a,b\n1,7\n3,7\n")), seed=0)
+    assert batch.x.tolist() == [[[-1, 0], [1, 0]]]
+    assert batch.notes == (
+        "columns a, b",
+        "each column scaled to zero mean and unit variance over the steps used",
+        "constant columns set to 0: b",
+    )
+    assert batch.source.endswith("t.csv")
+
+
+@pytest.mark.parametrize("size", ["e300", "e-300", "e0"])
+def test_standard_scale_keeps_its_digits_at_any_size(tmp_path: Path, size: str) -> None:
+    x = make_batch(RunSpec(input=table(tmp_path, f"0{size}\n1{size}\n2{size}\n")), seed=0).x
+    assert x.flatten().tolist() == pytest.approx([-1.224744871391589, 0.0, 1.224744871391589], rel=1e-14)
+
+
+def test_scale_looks_at_the_steps_used(tmp_path: Path) -> None:
+    batch = make_batch(RunSpec(input=table(tmp_path, "a\n0\n2\n1000\n"), length=2), seed=0)
+    assert batch.x.flatten().tolist() == [-1, 1]
+    assert batch.notes[1] == "first 2 of 3 steps"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "a,b\n1,2\n3,x\x1b\n",
+            r"row 2 (line 3), column 'b' is 'x\x1b', not a number; "
+            "correct it, or choose columns of numbers with --columns",
+        ),
+        (
+            "mon,1\ntue,2\n",
+            "row 1 (line 1), column '1' is 'mon', not a number; "
+            "correct it, or choose columns of numbers with --columns",
+        ),
+        (
+            "a,b\n1,2\n\n3,\n",
+            "row 2 (line 4), column 'b' is empty; correct it, or choose columns of numbers with --columns",
+        ),
+        (
+            "a\n1_000\n2\n3\n",
+            "row 1 (line 2), column 'a' is '1_000', not a number; "
+            "correct it, or choose columns of numbers with --columns",
+        ),
+        (
+            "NA,1\n2,3\n",
+            "row 1 (line 1), column '1' is 'NA', not a number; correct it, or choose columns of numbers with --columns",
+        ),
+    ],
+)
+def test_cells_that_are_no_numbers(tmp_path: Path, content: str, message: str) -> None:
+    name = table(tmp_path, content)
+    assert error(name) == f"'{name}': {message}"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n3\n", "is ragged: line 3 has 1 cells, line 1 has 2; make them equal"),
+        ("a,b\n", "has a header and no rows of numbers; add rows or name another file"),
+        ("\n \n", "holds only blank lines; add rows of numbers or name another file"),
+        ("a\n1\n", "has 1 steps; at least 2 per sequence are needed, use a longer source"),
+        (
+            "a\n1\n2\nnan\ninf\n",
+            "has nan at row 3, column 'a' (and 1 more NaN or Inf); fill or remove it, or ",
+        ),
+        ("a,b\n1,2\n3,-inf\n", "has -inf at row 2, column 'b'; fill or remove it, or choose other "),
+        (b"a\n1\n\xff2\n", "is not UTF-8: byte 0xff at offset 4; save it as UTF-8"),
+    ],
+)
+def test_bad_tables(tmp_path: Path, content: str | bytes, message: str) -> None:
+    name = table(tmp_path, content)
+    assert error(name).startswith(f"'{name}' {message}")
+
+
+def test_bad_cells_behind_the_steps_used_do_no_harm(tmp_path: Path) -> None:
+    name = table(tmp_path, "a\n1\n2\nnan\n")
+    assert make_batch(RunSpec(input=name, length=2), seed=0).x.flatten().tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "column", "message"),
+    [
+        ("year,sun\n1,2\n3,4\n", "yaer", "'{}': unknown column 'yaer'; did you mean 'year'? (one of: year, sun)"),
+        ("year,sun\n1,2\n3,4\n", "3", "--columns 3 is not in '{}'; its columns are 1 to 2"),
+        ("1,2\n3,4\n", "0", "--columns 0 is not in '{}'; its columns are 1 to 2"),
+        ("1,2\n3,4\n", "sun", "'{}' has no column 'sun'; its 2 columns go by number, 1 to 2"),
+    ],
+)
+def test_columns_that_are_not_there(tmp_path: Path, content: str, column: str, message: str) -> None:
+    name = table(tmp_path, content)
+    assert error(name, columns=(column,)) == message.format(name)
+
+
+def test_a_model_of_another_size_names_both_and_the_remedy(tmp_path: Path) -> None:
+    name = table(tmp_path, "a,b\n1,2\n3,4\n")
+    with pytest.raises(UsageError) as caught:
+        make_batch(RunSpec(input=name), seed=0, input_size=16)
+    remedy = "build the model with input_size=2, or prepare a file of 16 features"
+    assert str(caught.value) == f"'{name}' has 2 features per step, the model takes 16; {remedy}"
+    assert (
+        error(name, input_size=1)
+        == f"'{name}' has 2 features per step, the model takes 1; choose columns with --columns"
+    )
+
+
+def test_unknown_scale(tmp_path: Path) -> None:
+    message = "unknown scale 'standart'; did you mean 'standard'? (one of: none, standard)"
+    assert error(table(tmp_path, "1\n2\n"), scale="standart") == message
+
+
+def test_too_large_for_the_dtype(tmp_path: Path) -> None:
+    message = "the input reaches 1e+06, too large for float16; use --dtype float64 or --scale standard"
+    assert error(table(tmp_path, "1\n1e6\n"), scale="none", dtype="float16") == message
