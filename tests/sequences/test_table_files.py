@@ -167,3 +167,8 @@ def test_unknown_scale(tmp_path: Path) -> None:
 def test_too_large_for_the_dtype(tmp_path: Path) -> None:
     message = "the input reaches 1e+06, too large for float16; use --dtype float64 or --scale standard"
     assert error(table(tmp_path, "1\n1e6\n"), scale="none", dtype="float16") == message
+
+
+def test_a_constant_column_is_exactly_zero_whatever_its_mean_rounds_to(tmp_path: Path) -> None:
+    x = make_batch(RunSpec(input=table(tmp_path, "0.1\n" * 11)), seed=0).x
+    assert x.flatten().tolist() == [0.0] * 11
