@@ -51,9 +51,12 @@ def _thresholds(rule: Rule) -> str:
         return f"None: any one is a finding. `--ignore {rule.code}` turns the rule off."
     lines = [f"`{name} = {limit.default:g}` ({limit.unit}): {limit.meaning}" for name, limit in rule.thresholds.items()]
     name, limit = next(iter(rule.thresholds.items()))
+    setting = f"{name} = {limit.default:g}"
     return (
-        f"{_bullets(lines)}\n\nTo change it, in `gradscope.toml` (in `pyproject.toml` the table is "
-        f"`[tool.gradscope.thresholds]`):\n\n    [thresholds]\n    {name} = {limit.default:g}\n\n"
+        f"{_bullets(lines)}\n\n"
+        f"To change it for one run: `--threshold {name}={limit.default:g}`. For a project, in `gradscope.toml` "
+        f"(in `pyproject.toml` the table is `[tool.gradscope.thresholds]`):\n\n"
+        f"    [thresholds]\n    {setting}\n\n"
         f"`--ignore {rule.code}` turns the rule off."
     )
 

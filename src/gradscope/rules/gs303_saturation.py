@@ -87,8 +87,8 @@ RULE = Rule(
     },
     what=(
         "A unit at the end of its range passes almost no gradient to what feeds it. A few are a memory; most of a "
-        "layer is a layer that cannot learn. Which end does harm depends on the gate: a closed forget gate erases, an open "
-        "one is the very thing that lets an LSTM remember, and is not reported."
+        "layer is a layer that cannot learn. Which end does harm depends on the gate: a closed forget gate erases, an "
+        "open one is the very thing that lets an LSTM remember, and is not reported."
     ),
     maths=(
         "tanh′(z) = 1 − tanh²(z) < 0.02 where |tanh z| > 0.99",

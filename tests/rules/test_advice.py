@@ -1,0 +1,82 @@
+"""Advice names the family at hand, with numbers worked out for the lag."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gradscope.models.family import family_model
+from gradscope.records import EqualityCheck, Loaded, RunSpec
+from gradscope.registry import FAMILIES
+from gradscope.rules.advice import ADVICE, advise, gate_bias, half_life
+from gradscope.rules.family import family, variant
+
+
+def test_the_bias_of_a_gate_that_keeps_half():
+    # -ln(2^(1/199) - 1) = 5.658, -ln(2^(1/99) - 1) = 4.958, -ln(2^(1/10) - 1) = 2.635; each to the next tenth
+    assert [gate_bias(lag) for lag in (199, 99, 10, 1)] == [5.7, 5.0, 2.7, 1.0]
+
+
+def test_the_half_life_of_a_bias():
+    assert half_life(5.7) == pytest.approx(207.5, abs=0.1)  # ln 2 / ln(1 + e^-5.7)
+
+
+def test_lstm_advice_names_the_bias_for_the_lag(made):
+    sentence = advise("vanishing", made("lstm:hidden=32"), RunSpec())
+    assert "forget bias to 5.7" in sentence
+    assert "`gradscope analyze lstm:hidden=32,forget_bias=5.7`" in sentence
+    assert "forget bias to 4," in advise("vanishing", made("lstm", needed_lag=36), RunSpec(needs_lag=36))
+
+
+def test_advice_does_not_repeat_what_the_model_already_does(made):
+    assert "--show gates" in advise("vanishing", made("lstm:forget_bias=6"), RunSpec())
+    assert "--show gates" in advise("vanishing", made("gru:update_bias=6"), RunSpec())
+    assert "forget bias to 5.7" in advise("vanishing", made("lstm:forget_bias=1"), RunSpec())
+    assert "init=orthogonal,gain=1" in advise("vanishing", made("rnn"), RunSpec())
+    already = advise("vanishing", made("rnn:init=orthogonal"), RunSpec())
+    assert "gradscope compare rnn:init=orthogonal lstm:forget_bias=5.7" in already
+
+
+def test_half_the_gain_is_half_of_the_models_own(made):
+    assert "lstm:gain=1.5`" in advise("exploding", made("lstm:gain=3"), RunSpec())
+    assert "lstm:gain=0.5`" in advise("exploding", made("lstm"), RunSpec())
+
+
+def test_in_low_precision_a_zero_may_be_an_underflow(made):
+    assert "--dtype float64" in advise("zero", made("rnn"), RunSpec(dtype="float32"), "float32")
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_every_command_advised_for_a_family_can_be_run(made, name):
+    for direction in ("vanishing", "zero", "exploding", "chaos", "collapse", "cut", "non-finite"):
+        for lag in (1, 199, 10**7):
+            sentence = advise(direction, made(name, needed_lag=lag), RunSpec(needs_lag=lag))
+            assert sentence.endswith(".")
+            assert "{" not in sentence
+            for line in re.findall(r"`gradscope (?:analyze|compare) ([^`]+)`", sentence):
+                for model in re.sub(r"--show \w+", "", line).split():
+                    word, _, options = model.partition(":")
+                    given = dict(part.split("=") for part in options.split(",")) if options else {}
+                    family_model(word, given, model, {})
+
+
+def test_no_sentence_claims_a_measurement():
+    assert not [key for key, sentence in ADVICE.items() if re.search(r"\bmeasured\b|will (fix|help)", sentence)]
+
+
+def test_loaded_weights_are_known_by_what_they_were_checked_against(made):
+    check = EqualityCheck(output=1e-15, grad=2e-15, against="torch.nn.LSTM", passed=True)
+    result = made("weights.pt", loaded=Loaded(source="weights.pt", equality_check=check))
+    assert family(result) == "lstm"
+    assert variant(result, forget_bias="5") == "lstm:forget_bias=5"
+
+
+def test_what_no_family_fits_gets_general_advice(made):
+    for name, kind in (("my_cell.py:Cell", "module"), ("chain.npy", "chain")):
+        sentence = advise("vanishing", made(name, kind=kind), RunSpec())
+        assert "a gate biased to stay open (bias 5.7 for 199 lags)" in sentence
+
+
+def test_a_hostile_name_never_reaches_a_command(made):
+    assert variant(made("rnn:x=`rm -rf`"), gain="1") == "rnn:gain=1"

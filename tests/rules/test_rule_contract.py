@@ -1,0 +1,173 @@
+"""What every rule in the table must be, so that a new one is tested before its author writes a test."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from gradscope.models.family import family_model
+from gradscope.records import NonFinite, RunSpec, Severity, Summary, VerdictStatus
+from gradscope.registry import FAMILIES, RULES, load
+from gradscope.rules.explain import explain, explain_all
+from gradscope.rules.judge import judge
+from gradscope.rules.rule import Rule
+
+STATED = RunSpec(needs_lag=199)
+STRADDLES_LOW, STRADDLES_HIGH = {"rate": -0.03, "rate_ci": (-0.05, -0.01)}, {"rate": 0.03, "rate_ci": (0.01, 0.05)}
+CHAOTIC = {"lyapunov": (0.1, -0.2), "lyapunov_ci": (0.05, 0.15)}
+
+# Every outcome of every rule (with a stated lag), and what brings it about. A rule without a line here fails below.
+REACHABLE: dict[str, dict[VerdictStatus, dict[str, object]]] = {
+    "GS101": {
+        "pass": {},
+        "fail": {"rate": -0.59, "rate_ci": (-0.61, -0.57), "reach": 9},
+        "inconclusive": STRADDLES_LOW,
+        "skip": {"rate": None},
+    },
+    "GS102": {"pass": {}, "fail": {"zero_lags": (20, 180)}, "skip": {"zero_lags": None}},
+    "GS103": {"pass": {}, "warn": {"directions": 1}, "skip": {"directions": None}},
+    "GS104": {"pass": {}, "fail": {"reach": 9}, "skip": {"reach": None}},
+    "GS201": {
+        "pass": {},
+        "fail": {"rate": 0.1, "rate_ci": (0.09, 0.11)},
+        "inconclusive": STRADDLES_HIGH,
+        "skip": {"rate": None},
+    },
+    "GS202": {
+        "pass": {},
+        "warn": CHAOTIC,
+        "inconclusive": CHAOTIC | {"lyapunov_ci": (-0.05, 0.25)},
+        "skip": {"lyapunov": None},
+    },
+    "GS301": {"pass": {}, "fail": {"non_finite": NonFinite(17, "l0", "gate.forget", "nan")}},
+    "GS303": {"pass": {}, "warn": {"saturation": {"activation": 0.63}}, "skip": {"saturation": None}},
+    "GS401": {"pass": {}, "fail": {"cut": 120}},
+}
+OUTCOMES = [(code, status, changed) for code, told in REACHABLE.items() for status, changed in told.items()]
+
+
+@pytest.fixture(params=list(RULES))
+def rule(request) -> Rule:
+    return load(RULES[request.param])
+
+
+def verdict(code, result, spec=STATED):
+    (found,) = judge(result, replace(spec, select=(code,)))
+    return found
+
+
+def test_codes_match_their_keys_and_are_in_order():
+    assert [load(reference).code for reference in RULES.values()] == list(RULES) == sorted(RULES)
+
+
+def test_a_rule_is_complete(rule):
+    assert re.fullmatch(r"GS[1-5]\d\d", rule.code)
+    assert rule.title
+    assert rule.what.endswith(".")
+    assert rule.measured.endswith(".")
+    assert len(rule.maths) == 3
+    assert all(line and "\n" not in line for line in rule.maths)
+    assert rule.remedies
+    assert rule.papers
+
+
+def test_a_rule_requires_values_that_summaries_have(rule):
+    assert rule.requires
+    assert set(rule.requires) <= set(Summary.__dataclass_fields__)
+
+
+def test_thresholds_have_meanings_valid_defaults_and_names_of_their_own():
+    names = [name for reference in RULES.values() for name in load(reference).thresholds]
+    assert len(names) == len(set(names))
+    for reference in RULES.values():
+        for name, limit in load(reference).thresholds.items():
+            limit.check(name, limit.default)
+            assert limit.unit
+            assert limit.meaning
+
+
+def test_published_defaults():
+    defaults = {name: t.default for reference in RULES.values() for name, t in load(reference).thresholds.items()}
+    assert defaults == {
+        "vanishing_share": 0.01,
+        "zero_lags": 0.0,
+        "collapsed_directions": 1.0,
+        "reach_part": 1.0,
+        "exploding_factor": 1000.0,
+        "chaos_factor": 1000.0,
+        "saturated_share": 0.5,
+        "dead_share": 0.5,
+    }
+
+
+def test_every_rule_has_its_reachable_outcomes():
+    assert set(REACHABLE) == set(RULES)
+
+
+@pytest.mark.parametrize(("code", "status", "changed"), OUTCOMES, ids=[f"{code}-{said}" for code, said, _ in OUTCOMES])
+def test_every_outcome_can_be_reached(made, code, status, changed):
+    found = verdict(code, made(**changed))
+    assert (found.code, found.status) == (code, status)
+    assert found.message[0].isupper() or found.message[0].isdigit() or status == "skip"
+    assert "{" not in found.message + found.advice
+    assert bool(found.advice) == (status in ("fail", "warn", "inconclusive"))
+
+
+def test_a_rule_skips_with_the_reason_given_when_its_value_is_absent(rule, made):
+    absent = dict.fromkeys(rule.requires)
+    found = verdict(rule.code, made(skipped=dict.fromkeys(rule.requires, "not enough memory"), **absent))
+    assert found.status == "skip"
+    assert "not enough memory" in found.message
+
+
+def test_a_finding_never_outranks_the_severity_of_its_rule(rule, made):
+    for status, changed in REACHABLE[rule.code].items():
+        found = verdict(rule.code, made(**changed))
+        assert found.severity == rule.severity
+        assert (status == "fail") <= (rule.severity == "error")
+        assert (status == "warn") <= (rule.severity == "warning")
+
+
+def test_explain_teaches_everything_the_rule_holds(rule):
+    lesson = explain(rule.code)
+    for part in (rule.code, rule.title, rule.what, rule.measured, *rule.maths, *rule.remedies, *rule.papers):
+        assert part in lesson
+    for name, limit in rule.thresholds.items():
+        assert f"`{name} = {limit.default:g}`" in lesson
+        assert limit.meaning in lesson
+    assert f"--ignore {rule.code}" in lesson
+
+
+def test_the_table_of_rules():
+    rows: list[tuple[str, Severity, str]] = explain_all()
+    assert [code for code, _, _ in rows] == list(RULES)
+    assert {code for code, severity, _ in rows if severity == "warning"} == {"GS103", "GS202", "GS303"}
+
+
+def commands(text):
+    return re.findall(r"`gradscope ([^`]+)`", text)
+
+
+def test_commands_in_remedies_name_models_that_exist(rule):
+    for words in map(shlex.split, (line for remedy in rule.remedies for line in commands(remedy))):
+        assert words[0] in ("analyze", "compare")
+        models = [word for word in words[1:] if word.partition(":")[0] in FAMILIES]
+        assert models or ".py:" in words[1]
+        for model in models:
+            name, _, options = model.partition(":")
+            given = dict(part.split("=") for part in options.split(",")) if options else {}
+            family_model(name, given, model, {})
+
+
+def test_rules_import_neither_torch_nor_numpy():
+    program = (
+        "import sys; from gradscope.rules import explain, judge; explain.explain_all(); "
+        "print([name for name in ('torch', 'numpy', 'rich', 'typer') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
