@@ -14,7 +14,7 @@ from gradscope.cli.options import RunFlags, spread
 def compare(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="Two or more of what analyze takes: rnn lstm attention.", metavar="MODEL..."),
+        typer.Argument(help="What analyze takes: rnn lstm attention.", metavar="MODEL..."),
     ] = None,
     **flags: Unpack[RunFlags],
 ) -> int:

@@ -44,7 +44,7 @@ class Output:
         Raises:
             UsageError: something cannot be written.
         """
-        plain = View(steps=self.view.steps, verbose=self.view.verbose, show=self.view.show, quiet=self.view.quiet)
+        plain = View(steps=self.view.steps, verbose=self.view.verbose, show=self.view.show)
         for path, name in self.files:
             write_file(path, _bytes(resolve(RENDERERS, name, "format")(report, plain)))
         content = resolve(RENDERERS, self.format, "format")(report, self.view)

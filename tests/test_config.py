@@ -1,0 +1,238 @@
+"""Settings: which source wins, where each came from, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gradscope.config import ModelWord, build_spec, parse_model
+from gradscope.errors import UsageError
+from gradscope.records import RunSpec
+
+
+def settle(cwd: Path, environ: dict[str, str] | None = None, **flags: object):
+    return build_spec(flags, cwd=cwd, environ=environ or {})
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_nothing_given_is_the_default_spec(tmp_path):
+    found = settle(tmp_path)
+    assert found.spec == RunSpec()
+    assert set(found.origin.values()) == {"default"}
+
+
+def test_flags_beat_variables_beat_gradscope_toml_beats_pyproject_beats_defaults(tmp_path):
+    write(
+        tmp_path / "pyproject.toml",
+        "[project]\nname = 'x'\n[tool.gradscope]\nlength = 11\nbatch = 11\nhidden = 11\nseed = 11\n",
+    )
+    write(tmp_path / "gradscope.toml", "length = 12\nbatch = 12\nhidden = 12\n")
+    found = settle(tmp_path, {"GRADSCOPE_LENGTH": "13", "GRADSCOPE_BATCH": "13"}, length=14)
+    spec = found.spec
+    assert (spec.length, spec.batch, spec.hidden, spec.seed, spec.layers) == (14, 13, 12, 11, 1)
+    names = ("length", "batch", "hidden", "seed", "layers")
+    assert [found.origin[name] for name in names] == [
+        "--length",
+        "GRADSCOPE_BATCH",
+        "gradscope.toml:3",
+        "pyproject.toml:7",
+        "default",
+    ]
+
+
+def test_the_nearest_folder_with_settings_decides_alone(tmp_path):
+    write(tmp_path / "gradscope.toml", "length = 11\nseed = 5\n")
+    write(tmp_path / "a" / "pyproject.toml", "[tool.gradscope]\nlength = 12\n")
+    write(tmp_path / "a" / "b" / "pyproject.toml", "[tool.other]\nlength = 13\n")
+    spec = settle(tmp_path / "a" / "b").spec
+    assert (spec.length, spec.seed) == (12, 0)
+
+
+def test_someone_elses_broken_pyproject_is_no_concern(tmp_path):
+    write(tmp_path / "pyproject.toml", "this is [not toml")
+    assert settle(tmp_path).spec == RunSpec()
+
+
+@pytest.mark.parametrize("key", ["needs-lag", "needs_lag"])
+def test_hyphen_and_underscore_are_the_same(tmp_path, key):
+    write(tmp_path / "gradscope.toml", f"{key} = 9\n")
+    assert settle(tmp_path).spec.needs_lag == 9
+
+
+def test_an_empty_variable_and_the_screens_variables_are_left_alone(tmp_path):
+    environ = {"GRADSCOPE_LENGTH": "", "GRADSCOPE_FORMAT": "json", "GRADSCOPE_WIDTH": "90", "OTHER": "x"}
+    assert settle(tmp_path, environ).spec == RunSpec()
+
+
+def test_lists_in_every_source(tmp_path):
+    write(tmp_path / "gradscope.toml", "models = ['rnn', 'lstm:forget_bias=5,hidden=8']\nselect = ['gs1', 'GS201']\n")
+    spec = settle(tmp_path, {"GRADSCOPE_IGNORE": "GS103,GS104", "GRADSCOPE_PAIR": "cat:was#2 mat:was"}).spec
+    assert spec.models == ("rnn", "lstm:forget_bias=5,hidden=8")
+    assert spec.select == ("GS1", "GS201")
+    assert spec.ignore == ("GS103", "GS104")
+    assert spec.pair == ("cat:was#2", "mat:was")
+    assert settle(tmp_path, {"GRADSCOPE_MODELS": "gru lru:hidden=4,layers=2"}).spec.models == (
+        "gru",
+        "lru:hidden=4,layers=2",
+    )
+    assert settle(tmp_path, select=["GS1,GS2"]).spec.select == ("GS1", "GS2")
+
+
+@pytest.mark.parametrize("flag", [["vanishing-share=0.5", "zero_lags=2"], ["vanishing_share=0.5,zero_lags=2"]])
+def test_thresholds_by_flag(tmp_path, flag):
+    listed = flag if len(flag) > 1 else flag[0]
+    assert settle(tmp_path, thresholds=listed).spec.thresholds == {"vanishing_share": 0.5, "zero_lags": 2.0}
+
+
+def test_thresholds_in_a_table_of_pyproject(tmp_path):
+    write(tmp_path / "pyproject.toml", "[tool.gradscope.thresholds]\nvanishing-share = 1\n")
+    found = settle(tmp_path)
+    assert found.spec.thresholds == {"vanishing_share": 1.0}
+    assert found.origin["thresholds"] == "pyproject.toml:1"
+
+
+def test_paths_in_a_file_count_from_that_file(tmp_path):
+    write(tmp_path / "data" / "x.csv", "a\n")
+    write(tmp_path / "loss.py", "")
+    write(tmp_path / "gradscope.toml", "input = 'data/x.csv'\nloss = 'loss.py:fn'\nmodels = ['rnn']\n")
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    spec = settle(tmp_path / "deep" / "er").spec
+    assert (spec.input, spec.loss, spec.models) == ("../../data/x.csv", "../../loss.py:fn", ("rnn",))
+    assert settle(tmp_path).spec.input == "data/x.csv"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lenght = 3\n", r"unknown setting 'lenght'; did you mean 'length'\? .*\(gradscope.toml:1\)"),
+        ("seed = 1\n\nlength = 'x'\n", r"length is 'x' \(gradscope.toml:3\); expected a whole number"),
+        ("length = 3.5\n", r"length is '3.5' .*; expected a whole number"),
+        ("length = true\n", r"length is 'True' .*; expected a whole number"),
+        ("input = 3\n", r"input is '3' .*; expected a text"),
+        ("models = []\n", r"models is '\[\]' .*; expected one or more names"),
+        ("models = [1]\n", r"models is '\[1\]' .*; expected one or more names"),
+        ("needs-lag = 3\nneeds_lag = 4\n", r"needs_lag is set twice, also as 'needs_lag' \(gradscope.toml:2\)"),
+        ("[thresholds]\na = 'x'\n", r"thresholds is .* \(gradscope.toml:1\); expected name=number"),
+        ("[thresholds]\na = nan\n", r"thresholds is .*; expected name=number, with a finite number"),
+        ("length = \n", r"cannot read .*gradscope.toml: Invalid value .*; correct or remove it"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_line(tmp_path, text, message):
+    write(tmp_path / "gradscope.toml", text)
+    with pytest.raises(UsageError, match=message):
+        settle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"GRADSCOPE_LENGHT": "3"}, r"unknown setting 'lenght'; did you mean 'length'\? .*\(GRADSCOPE_LENGHT\)"),
+        ({"GRADSCOPE_LENGTH": "1e3"}, r"length is '1e3' \(GRADSCOPE_LENGTH\); expected a whole number"),
+        ({"GRADSCOPE_LENGTH": "9" * 5000}, "expected a whole number of at most 18 digits"),
+        ({"GRADSCOPE_DTYPE": "float46"}, r"unknown dtype 'float46'; did you mean 'float64'\?"),
+    ],
+)
+def test_a_wrong_variable_is_refused_by_name(tmp_path, environ, message):
+    with pytest.raises(UsageError, match=message):
+        settle(tmp_path, environ)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("length", 2), ("batch", 1), ("hidden", 1), ("layers", 1), ("seeds", 1), ("anchors", 1), ("item", 0), ("seed", 0)],
+)
+def test_the_least_value_passes_and_the_one_below_does_not(tmp_path, name, least):
+    assert getattr(settle(tmp_path, **{name: least}).spec, name) == least
+    with pytest.raises(UsageError, match=rf"^{name} is {least - 1} \(--{name}\); it must be at least {least}"):
+        settle(tmp_path, **{name: least - 1})
+
+
+def test_the_needed_lag_lies_within_the_known_length(tmp_path):
+    assert settle(tmp_path, needs_lag=199).spec.needs_lag == 199
+    assert settle(tmp_path, needs_lag=9, length=10).spec.needs_lag == 9
+    assert settle(tmp_path, needs_lag=5000, input="unread.csv").spec.needs_lag == 5000
+    assert settle(tmp_path, needs_lag=5000, models=["chain.npy"]).spec.needs_lag == 5000
+    for flags in ({"needs_lag": 0}, {"needs_lag": 200}, {"needs_lag": 10, "length": 10}):
+        with pytest.raises(UsageError, match="needs_lag is"):
+            settle(tmp_path, **flags)
+
+
+@pytest.mark.parametrize("loss", ["final", "every", "ce", "mse", "my.py:fn", "dir/my.py:fn"])
+def test_losses(tmp_path, loss):
+    assert settle(tmp_path, loss=loss).spec.loss == loss
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1", "mps"])
+def test_devices(tmp_path, device):
+    assert settle(tmp_path, device=device).spec.device == device
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"input": "x.csv", "text": "a b"}, "both input .* and text .* are given"),
+        ({"columns": ["a"]}, "columns .* need a file"),
+        ({"text": ""}, "text is '' .*; expected a text that is not empty"),
+        ({"device": "cuda:x"}, "unknown device 'cuda:x'"),
+        ({"loss": "my.py"}, "unknown loss 'my.py'"),
+        ({"scale": "standart"}, "unknown scale 'standart'; did you mean 'standard'"),
+        ({"colour": "x"}, "unknown setting 'colour'"),
+    ],
+)
+def test_contradictions_and_unknown_words(tmp_path, flags, message):
+    with pytest.raises(UsageError, match=message):
+        settle(tmp_path, **flags)
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "options"),
+    [
+        ("rnn", "rnn", {}),
+        ("lstm:forget_bias=5", "lstm", {"forget_bias": "5"}),
+        ("lstm:forget-bias=5, hidden=128", "lstm", {"forget_bias": "5", "hidden": "128"}),
+        ("rnn:init=a=b", "rnn", {"init": "a=b"}),
+    ],
+)
+def test_family_words(word, name, options):
+    assert parse_model(word) == ModelWord(name, options, word)
+    assert parse_model(word).is_family
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "w.pt",
+        "a/b",
+        "./lstm.py:Net",
+        "lstm.py:Net",
+        "package.module:attr",
+        "module:Outer.Inner",
+        "net:Cell",
+        "chain.npy",
+    ],
+)
+def test_the_users_own_models_are_left_whole(word):
+    assert parse_model(word) == ModelWord(word, {}, word)
+    assert not parse_model(word).is_family
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("lstn", "unknown model 'lstn'; did you mean 'lstm'"),
+        ("lstn:forget_bias=5", "did you mean 'lstm'"),
+        ("", "unknown model ''"),
+        ("lstm:Net", r"model option 'Net' of lstm has no value; .* \./lstm\.py:attr"),
+        ("lstm:hidden=", "model option 'hidden=' of lstm has no value"),
+        ("lstm:hidden=3,hidden=4", "model option 'hidden' of lstm is given twice"),
+        ("rnn:,", "model option '' of rnn has no value"),
+    ],
+)
+def test_other_words_are_refused(word, message):
+    with pytest.raises(UsageError, match=message):
+        parse_model(word)
