@@ -48,9 +48,11 @@ class OuterWeights:
     def norms(self, at: slice, delta: Tensor) -> Tensor:
         """Squared norm of each step's contribution: |delta|^2 (|x|^2 + 1) + |delta|^2 (|h|^2 + 1)."""
         bias = float("bias_ih" in self.weights)
+        x, h = _squares(self.x[at]) + bias, _squares(self.h_before[at]) + bias
+        if self.through_x == self.through_h[0] == slice(None):
+            return _squares(delta) * (x + h)
         dx, dh = self._parts(delta)
-        x, h = self.x[at], self.h_before[at]
-        return dx.square().sum(-1) * (x.square().sum(-1) + bias) + dh.square().sum(-1) * (h.square().sum(-1) + bias)
+        return _squares(dx) * x + _squares(dh) * h
 
     def gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
         """Sum of the contributions over steps and batch."""
@@ -59,6 +61,11 @@ class OuterWeights:
         if "bias_ih" in self.weights:
             found |= {"bias_ih": dx.sum(0), "bias_hh": dh.sum(0)}
         return found
+
+
+def _squares(values: Tensor) -> Tensor:
+    """Squared norm of the last dimension, summed in float64."""
+    return torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64).square()
 
 
 def input_part(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

@@ -56,11 +56,11 @@ class LSTMCell:
         states, u = z.new_empty(len(z) + 1, *s0.shape), self.parameters["weight_hh"].T
         states[0] = s0
         for t in range(len(z)):
-            z[t] += states[t, :, :hidden] @ u
-            i, f, g, o = z[t].chunk(4, -1)
-            c = f.sigmoid() * states[t, :, hidden:] + i.sigmoid() * g.tanh()
-            states[t + 1, :, hidden:] = c
-            states[t + 1, :, :hidden] = o.sigmoid() * c.tanh()
+            pre, new = z[t].addmm_(states[t, :, :hidden], u), states[t + 1]
+            gates, c = pre.sigmoid(), new[:, hidden:]
+            torch.mul(gates[:, :hidden], pre[:, 2 * hidden : 3 * hidden].tanh(), out=c)
+            c.addcmul_(gates[:, hidden : 2 * hidden], states[t, :, hidden:])
+            torch.mul(gates[:, 3 * hidden :], c.tanh(), out=new[:, :hidden])
         return LSTMLinearization(self, x, z, states)
 
 
@@ -99,8 +99,8 @@ class LSTMLinearization(HiddenOutput):
         """Adjoint of (h, c) before the step; delta is the adjoint of z, (..., batch, 4H)."""
         ah, ac = a.chunk(2, -1)
         ac = ac + self.cell_to_hidden[at] * ah
-        inner = self.to_cell[at] * torch.cat([ac, ac, ac], -1)
-        delta = torch.cat([inner, self.to_hidden[at] * ah], -1)
+        inner = self.to_cell[at].unflatten(-1, (3, self.hidden)) * ac[..., None, :]
+        delta = torch.cat([inner.flatten(-2), self.to_hidden[at] * ah], -1)
         return torch.cat([delta @ self.cell.parameters["weight_hh"], self.keep[at] * ac], -1), delta
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:

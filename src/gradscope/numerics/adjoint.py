@@ -15,8 +15,10 @@ from torch import Tensor
 
 from gradscope.models.cell import Linearization
 from gradscope.models.recurrent import Trajectory
-from gradscope.numerics.scale import LOG10_2, add, log10_hypot, log10_norm, normalise
+from gradscope.numerics.scale import LOG10_2, add, log10_hypot, log10_norm, normalise, power_of_two
 
+STRIDE = 8
+"""Steps between two moves of the scale into the exponent, where the range of the type allows it."""
 CHUNK_NUMBERS = 2**22
 """Adjoints kept at a time, in numbers; a bound on memory that does not depend on T."""
 
@@ -117,10 +119,7 @@ def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerA
         piece = _sweep_chunk(layer, v, seen, a, e, at)
         a, e = piece.a, piece.e
         state.append(log10_norm(piece.adjoints, piece.scales))
-        own, scale = piece.returned, piece.returned_scales
-        if aside is not None:
-            own, scale = add(own, scale, layer.pull_output(at, aside.m[at])[0], aside.e[at])
-        joint.append(log10_norm(own, scale))
+        joint.append(state[-1] if aside is v else _joint(layer, piece, aside, at))
         delta, scale = normalise(piece.deltas, piece.scales)
         below = layer.pull_input(at, delta)
         direct = layer.pull_output(at, v.m[at])[1]
@@ -128,7 +127,7 @@ def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerA
         x, ex = normalise(x, ex) if x.shape[-1] else (x, ex)
         inputs.append(x)
         exponents.append(ex)
-        squares = layer.weight_norms(at, delta.double())
+        squares = layer.weight_norms(at, delta)
         if squares is not None:
             weights.append(squares.log10() / 2 + scale.double() * LOG10_2)
             total.add(layer, at, delta, scale)
@@ -138,6 +137,14 @@ def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerA
     norm = total.log10() if weights else None
     kept, back = torch.cat([first, *state[::-1]]), torch.cat([first, *joint[::-1]])
     return LayerAdjoint(kept, back, log10_norm(down.m, down.e), weight, norm), down
+
+
+def _joint(layer: Linearization, piece: _Piece, aside: Scaled | None, at: slice) -> Tensor:
+    """log10 of the adjoints as coordinates of the joint state."""
+    own, scale = piece.returned, piece.returned_scales
+    if aside is not None:
+        own, scale = add(own, scale, layer.pull_output(at, aside.m[at])[0], aside.e[at])
+    return log10_norm(own, scale)
 
 
 @dataclass(frozen=True)
@@ -153,19 +160,46 @@ class _Piece:
 
 def _sweep_chunk(layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, at: slice) -> _Piece:
     """Steps at.stop .. at.start + 1; `a`, `e` enter as what comes back from the step after, and leave likewise."""
-    adjoints, returned, before, deltas, scales = [], [], [], [], []
-    for t in range(at.stop - 1, at.start - 1, -1):
+    kept: _Steps = ([], [], [], [], [])
+    for stop in range(at.stop, at.start, -STRIDE):
+        steps = range(stop - 1, max(at.start, stop - STRIDE) - 1, -1)
+        a, e = normalise(a, e)
+        found = _sweep_stride(layer, v, seen, a, e, steps, rescale=False)
+        if not _in_range(found[2][0]):
+            found = _sweep_stride(layer, v, seen, a, e, steps, rescale=True)
+        a, e, parts = found
+        for items, part in zip(kept, parts, strict=True):
+            items += part
+    return _Piece(a, e, *(torch.stack(items[::-1]) for items in kept))
+
+
+_Steps = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
+
+
+def _sweep_stride(
+    layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, steps: range, *, rescale: bool
+) -> tuple[Tensor, Tensor, _Steps]:
+    """A few steps, with the scale moved into the exponent at each of them or at none."""
+    adjoints, returned, before, deltas, scales = kept = ([], [], [], [], [])
+    for t in steps:
         returned.append(a)
         before.append(e)
         if seen[t]:
             a, e = add(a, e, layer.pull_output(t, v.m[t])[0], v.e[t])
-        a, e = normalise(a, e)
+        if rescale:
+            a, e = normalise(a, e)
         adjoints.append(a)
         scales.append(e)
         a, delta = layer.pull(t, a)
         deltas.append(delta)
-    kept = (torch.stack(items[::-1]) for items in (adjoints, returned, before, deltas, scales))
-    return _Piece(a, e, *kept)
+    return a, e, kept
+
+
+def _in_range(adjoints: list[Tensor]) -> bool:
+    """Whether no sequence left the middle of its type's range; one that is exactly zero, or not finite, has not."""
+    top = torch.stack(adjoints).abs().amax(-1)
+    bound = 2.0**400 if top.dtype == torch.float64 else 2.0**40 if top.dtype != torch.float16 else 2.0**4
+    return bool(((top < bound) & (top > 1 / bound) | (adjoints[0] == 0).all(-1) & (top == 0)).all())
 
 
 class _Total:
@@ -183,7 +217,7 @@ class _Total:
         if self.exponent is None:
             self.exponent = top
         floor = -1000 if delta.dtype == torch.float64 else -120
-        shifted = torch.ldexp(delta, (scale - top).clamp_min(floor).to(torch.int32)[..., None])
+        shifted = delta * power_of_two((scale - top).clamp_min(floor), delta.dtype)[..., None]
         # What was added so far and what comes now meet at the larger of the two exponents.
         common = max(top, self.exponent)
         for name, part in layer.weight_gradient(at, shifted).items():

@@ -19,8 +19,13 @@ def normalise(m: Tensor, e: Tensor | None = None, dims: int = 1) -> tuple[Tensor
     """The same value with its largest entry over the last `dims` dimensions in [0.5, 1); zeros and NaN stay."""
     over = tuple(range(-dims, 0))
     shift = torch.frexp(m.detach().abs().amax(over)).exponent.clamp(-_LIMIT[m.dtype], _LIMIT[m.dtype])
-    scaled = torch.ldexp(m, -shift[(..., *(None,) * dims)])
+    scaled = m * power_of_two(-shift, m.dtype)[(..., *(None,) * dims)]
     return scaled, shift.long() if e is None else e + shift
+
+
+def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """2^e, exact; an exponent beyond the type's range gives zero or infinity."""
+    return torch.ldexp(torch.ones_like(exponent, dtype=dtype), exponent.to(torch.int32))
 
 
 def add(a: Tensor, ea: Tensor, b: Tensor, eb: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,7 +49,11 @@ def _shift(m: Tensor, by: Tensor) -> Tensor:
 
 def log10_norm(m: Tensor, e: Tensor | None = None, dims: int = 1) -> Tensor:
     """log10 of the Euclidean norm over the last `dims` dimensions, float64; -inf for zero, NaN and inf kept."""
-    wide = m.double().flatten(-dims)
+    wide = m.flatten(-dims)
+    if m.dtype != torch.float64:
+        # Squares of narrower types neither under- nor overflow in float64.
+        found = torch.linalg.vector_norm(wide, dim=-1, dtype=torch.float64).log10()
+        return found if e is None else found + e.double() * LOG10_2
     top = wide.abs().amax(-1, keepdim=True) if wide.shape[-1] else wide.new_zeros(*wide.shape[:-1], 1)
     safe = torch.where((top > 0) & top.isfinite(), top, torch.ones_like(top))
     found = (wide / safe).square().sum(-1).sqrt().log10() + safe[..., 0].log10()

@@ -1,0 +1,1 @@
+"""One file per reported quantity: what an analysis says about it."""
