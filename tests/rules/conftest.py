@@ -16,6 +16,7 @@ HEALTHY: dict[str, Any] = {
     "directions": 20,
     "lyapunov": (-0.01, -0.2),
     "lyapunov_ci": (-0.02, 0.0),
+    "precision_horizon": {"float32": {"lag": None}},
     "saturation": {"activation": 0.02},
 }
 

@@ -38,6 +38,13 @@ def test_advice_does_not_repeat_what_the_model_already_does(made):
     assert "gradscope compare rnn:init=orthogonal lstm:forget_bias=5.7" in already
 
 
+def test_relu_starts_from_the_identity(made):
+    relu = "rnn:nonlinearity=relu,init=normal,gain=2"
+    for direction in ("vanishing", "exploding"):
+        sentence = advise(direction, made(relu), RunSpec())
+        assert "`gradscope analyze rnn:nonlinearity=relu,init=identity,gain=1`" in sentence
+
+
 def test_half_the_gain_is_half_of_the_models_own(made):
     assert "lstm:gain=1.5`" in advise("exploding", made("lstm:gain=3"), RunSpec())
     assert "lstm:gain=0.5`" in advise("exploding", made("lstm"), RunSpec())

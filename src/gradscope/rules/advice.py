@@ -14,12 +14,11 @@ from gradscope.rules.family import family, options, variant
 from gradscope.rules.rule import needed_lag
 
 ADVICE: Mapping[tuple[str, str], str] = {
-    ("vanishing", "rnn"): "Start from an orthogonal recurrent matrix (`gradscope analyze {orthogonal}`) or use a gated "
-    "cell: `gradscope compare {same} lstm:forget_bias={bias}`.",
-    (
-        "vanishing",
-        "rnn orthogonal",
-    ): "The matrix preserves norms already, so the nonlinearity shrinks: use a gated cell, "
+    ("vanishing", "rnn"): "Use a gated cell: `gradscope compare {same} lstm:forget_bias={bias}`; an orthogonal "
+    "recurrent matrix (`gradscope analyze {orthogonal}`) usually loses less per step.",
+    ("vanishing", "rnn relu"): "Start from the identity matrix, which relu leaves alone while units stay active: "
+    "`gradscope analyze {identity}`.",
+    ("vanishing", "rnn orthogonal"): "The matrix keeps norms already, so the nonlinearity shrinks: use a gated cell, "
     "`gradscope compare {same} lstm:forget_bias={bias}`.",
     ("vanishing", "lstm"): "Raise the forget bias to {bias}, at which the cell keeps half of what it held for about "
     "{half_life} steps if the gate sees little else: `gradscope analyze {open_lstm}`.",
@@ -42,8 +41,8 @@ ADVICE: Mapping[tuple[str, str], str] = {
     ("zero", "float32"): "Run it again with `--dtype float64`: what is zero there too is no underflow.",
     ("zero", "*"): "Look for dead units, gates that are closed completely, masked inputs, and a detach between "
     "the steps; a forward pass in low precision can round to zero as well.",
-    ("exploding", "rnn"): "Clip the gradient norm (`torch.nn.utils.clip_grad_norm_`, 1.0 is common) and lower the gain "
-    "of the recurrent matrix: `gradscope analyze {tame}`.",
+    ("exploding", "rnn"): "Clip the gradient norm (`torch.nn.utils.clip_grad_norm_`, 1.0 is common) and start from a "
+    "recurrent matrix that keeps norms, then see whether it vanishes instead: `gradscope analyze {tame}`.",
     ("exploding", "lstm"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights: "
     "`gradscope analyze {half_gain}`.",
     ("exploding", "gru"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights: "
@@ -52,7 +51,7 @@ ADVICE: Mapping[tuple[str, str], str] = {
     "and normalise the input of each layer.",
     ("exploding", "*"): "Clip the gradient norm (1.0 is common), and bring the largest gain of one step to 1: smaller "
     "recurrent weights, an orthogonal matrix, or a norm inside the recurrence.",
-    ("chaos", "rnn"): "Lower the gain until the exponent is at most 0 (`gradscope analyze {tame}`), clip the gradient "
+    ("chaos", "rnn"): "Start from a recurrent matrix that keeps norms (`gradscope analyze {tame}`), clip the gradient "
     "norm, or train on shorter windows.",
     ("chaos", "*"): "Lower the recurrent weights, clip the gradient norm, or train with teacher forcing on shorter "
     "windows: in chaos no step size makes long gradients tame.",
@@ -96,6 +95,8 @@ def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
     word, given = family(result), options(result.name)
     if direction != "vanishing":
         return word
+    if word == "rnn" and given.get("nonlinearity") == "relu" and given.get("init") != "identity":
+        return "rnn relu"
     if word == "rnn" and given.get("init") in ("orthogonal", "identity"):
         return "rnn orthogonal"
     name = {"lstm": "forget_bias", "gru": "update_bias"}.get(word, "")
@@ -117,6 +118,7 @@ def _gain(result: ModelResult) -> float:
 def _words(result: ModelResult, lag: int) -> dict[str, str]:
     """Everything a sentence may name."""
     bias, radius = gate_bias(lag), 0.5 ** (1 / lag)
+    relu = options(result.name).get("nonlinearity") == "relu"
     inside = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
     return {
         "lag": str(lag),
@@ -125,7 +127,8 @@ def _words(result: ModelResult, lag: int) -> dict[str, str]:
         "radius": f"{inside:.6g}",
         "same": variant(result),
         "orthogonal": variant(result, init="orthogonal", gain="1"),
-        "tame": variant(result, init="orthogonal", gain="0.95"),
+        "identity": variant(result, init="identity", gain="1"),
+        "tame": variant(result, init="identity" if relu else "orthogonal", gain="1"),
         "half_gain": variant(result, gain=f"{_gain(result) / 2:g}"),
         "open_lstm": variant(result, forget_bias=f"{bias:g}"),
         "open_gru": variant(result, update_bias=f"{bias:g}"),

@@ -62,7 +62,7 @@ RULE = Rule(
     remedies=(
         "Clip the norm of the gradient before each update (`torch.nn.utils.clip_grad_norm_`)",
         "Lower the gain of the recurrent matrix: `gradscope compare rnn:gain=2 rnn:gain=1`",
-        "Use an orthogonal recurrent matrix: `gradscope analyze rnn:init=orthogonal,gain=0.95`",
+        "Use an orthogonal recurrent matrix: `gradscope analyze rnn:init=orthogonal`",
         "Use gates, whose products of the cell path stay below one: `gradscope compare rnn:gain=2 lstm`",
     ),
     papers=(papers.PASCANU_2013, papers.BENGIO_1994, papers.ZUCCHET_2024),
