@@ -128,19 +128,23 @@ def sweep_output(layers: Sequence[Linearization], target: int) -> Tensor:
     seed = torch.eye(width, dtype=top.dtype, device=top.device)[:, None]
     adjoints = [top.new_zeros(width, 1, layer.states.shape[-1]) for layer in layers]
     exponents = [torch.zeros(width, 1, dtype=torch.long, device=top.device) for _ in layers]
-    none, found = torch.zeros_like(exponents[0]), []
+    zero, found = torch.zeros_like(exponents[0]), []
     for at in range(target - 1, -1, -1):
-        below, e = seed if at == target - 1 else torch.zeros_like(seed), none
+        # Only the output at the target is read; the layers below hear from those above at every step.
+        above: tuple[Tensor, Tensor] | None = (seed, zero) if at == target - 1 else None
         for index in reversed(range(len(layers))):
-            layer = layers[index]
-            seen, direct = layer.pull_output(at, below)
-            own, own_e = normalise(*add(adjoints[index], exponents[index], seen, e))
+            layer, own, e, direct = layers[index], adjoints[index], exponents[index], None
+            if above is not None:
+                seen, direct = layer.pull_output(at, above[0])
+                own, e = add(own, e, seen, above[1])
+            own, e = normalise(own, e)
             adjoints[index], delta = layer.pull(at, own)
-            exponents[index] = own_e
+            exponents[index] = e
             given = layer.pull_input(at, delta)
-            below, e = normalise(*((given, own_e) if direct is None else add(given, own_e, direct, e)))
-        found.append(log10_hypot(log10_norm(below, e)[:, 0]))
-    return torch.stack(found[::-1])
+            above = (given, e) if direct is None or above is None else add(given, e, direct, above[1])
+        assert above is not None
+        found.append(log10_norm(*above)[:, 0])
+    return log10_hypot(torch.stack(found[::-1], 1))
 
 
 def lstm_paths(layer: LSTMLinearization, source: int, target: int) -> tuple[float, float]:
@@ -203,7 +207,7 @@ def _direct(model: Direct, x: Tensor, source: int, target: int) -> Measured:
 
 
 def _gradient(value: Tensor, leaf: Tensor) -> Tensor | None:
-    """d value/d leaf; None when nothing joins them."""
+    """The gradient of `value`; None when nothing joins the two."""
     if not value.requires_grad:
         return None
     found: Tensor | None = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)[0]

@@ -1,0 +1,77 @@
+"""The growth of training time: its exponent from given seconds, and the shape of what is measured."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gradscope.models.custom import CustomCell
+from gradscope.models.direct import Direct
+from gradscope.models.family import Model, family_model
+from gradscope.models.recurrent import Recurrent
+from gradscope.numerics.timing import growth_exponent, training_step_growth
+
+
+def make(family: str, inputs: int = 2) -> Model:
+    settled = family_model(family, {"hidden": "4"}, family, {})
+    return settled.build(input_size=inputs, seed=0, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ([1.0, 2.0, 4.0], 1.0),
+        ([0.1, 0.4, 1.6], 2.0),
+        ([3.0, 3.0, 3.0], 0.0),
+        # Slopes 1 and 1.2, which agree: 1.1.
+        ([1.0, 2.0, 2.0 * 2**1.2], 1.1),
+    ],
+)
+def test_three_points_on_a_line_give_its_slope(seconds: list[float], expected: float) -> None:
+    assert growth_exponent([100, 200, 400], seconds) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        [1.0, 2.0, 8.0],  # slopes 1 and 2: overhead gives way to quadratic work
+        [1.0, 2.0, 2.0 * 2**0.7],  # slopes 1 and 0.7
+        [0.0, 1.0, 2.0],
+        [1.0, math.nan, 4.0],
+        [1.0, 2.0, math.inf],
+    ],
+)
+def test_points_that_do_not_determine_a_line_give_none(seconds: list[float]) -> None:
+    assert growth_exponent([100, 200, 400], seconds) is None
+
+
+@pytest.mark.parametrize("family", ["rnn", "lstm", "attention", "transformer"])
+def test_what_is_measured(family: str) -> None:
+    model = make(family)
+    before = {key: (value.clone(), value.requires_grad) for key, value in model.parameters().items()}
+    found = training_step_growth(model, 5, 2, seconds=0.2)
+    assert list(found) == ["length", "seconds", "exponent"]
+    assert found["length"] == [5, 10, 20]
+    assert len(found["seconds"]) == 3
+    assert all(0 < value < 5 for value in found["seconds"])
+    assert found["exponent"] == growth_exponent(found["length"], found["seconds"])
+    for key, (value, requires_grad) in before.items():
+        after = model.parameters()[key]
+        assert torch.equal(after, value)
+        assert after.requires_grad == requires_grad
+        assert after.grad is None
+
+
+def test_lengths_shrink_to_the_time_there_is() -> None:
+    assert training_step_growth(make("lstm"), 4000, 2, seconds=0.0)["length"] == [16, 32, 64]
+
+
+def test_models_without_input_or_weights_are_timed_too() -> None:
+    assert training_step_growth(make("rnn", inputs=0), 3, 2, seconds=0.0)["length"] == [3, 6, 12]
+    cell = CustomCell("cell", lambda x, s: s.sin(), torch.zeros(2, dtype=torch.float64), 0)
+    assert training_step_growth(Recurrent("cell", [cell]), 3, 2, seconds=0.0)["length"] == [3, 6, 12]
+    module = Direct("module", nn.Tanh(), 2, kind="module")
+    assert training_step_growth(module, 3, 2, seconds=0.0)["length"] == [3, 6, 12]
