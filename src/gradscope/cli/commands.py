@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "rules": "gradscope.cli.rules:rules",
     "config": "gradscope.cli.config_:config",
     "doctor": "gradscope.cli.doctor:doctor",
+    "selftest": "gradscope.cli.selftest:selftest",
     "schema": "gradscope.cli.schema:schema",
 }
 

@@ -1,0 +1,1 @@
+"""gradscope held against answers that are known exactly: the cases by topic, their table, and the run."""
