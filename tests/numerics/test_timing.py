@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -75,3 +76,25 @@ def test_models_without_input_or_weights_are_timed_too() -> None:
     assert training_step_growth(Recurrent("cell", [cell]), 3, 2, seconds=0.0)["length"] == [3, 6, 12]
     module = Direct("module", nn.Tanh(), 2, kind="module")
     assert training_step_growth(module, 3, 2, seconds=0.0)["length"] == [3, 6, 12]
+
+
+class OneLength(nn.Module):
+    """Made for five steps, as modules with learned positions are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.zeros(5, 2, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + self.positions).tanh()
+
+
+def test_a_module_for_one_length_only_has_no_growth_and_says_why() -> None:
+    found = training_step_growth(Direct("module", OneLength(), 2, kind="module"), 5, 2)
+    assert (found["length"], found["seconds"], found["exponent"]) == ([], [], None)
+    assert found["reason"].startswith("the module does not run at other lengths: RuntimeError: The size of tensor a")
+
+
+def test_timing_leaves_garbage_collection_on() -> None:
+    training_step_growth(make("rnn"), 2, 1, seconds=0.0)
+    assert gc.isenabled()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import statistics
 import time
@@ -11,8 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradscope.models.attention import CausalAttention
+from gradscope.models.direct import Direct
 from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
+from gradscope.text import safe_text
 
 ROUNDS = 3
 SHORTEST = 16
@@ -29,10 +33,20 @@ def training_step_growth(
     T is `length`, or less where `seconds` for everything together would be exceeded.
 
     Returns:
-        `length`: the three lengths used; `seconds`: the median times; `exponent`: see `growth_exponent`.
+        `length`: the three lengths used; `seconds`: the median times; `exponent`: see `growth_exponent`. A user's
+        module that does not run at these lengths has neither lengths nor times, and a `reason`.
     """
-    asked = max(1, length)
-    steps = _affordable(model, asked, batch, seconds, seed)
+    try:
+        return _growth(model, max(1, length), batch, seconds, seed)
+    except Exception as error:
+        if not isinstance(model, Direct) or isinstance(model.module, CausalAttention):
+            raise
+        reason = f"the module does not run at other lengths: {type(error).__name__}: {safe_text(error)}"
+        return {"length": [], "seconds": [], "exponent": None, "reason": reason}
+
+
+def _growth(model: Model, length: int, batch: int, seconds: float, seed: int) -> dict[str, Any]:
+    steps = _affordable(model, length, batch, seconds, seed)
     lengths = [steps, 2 * steps, 4 * steps]
     inputs = [_random(model, batch, n, seed) for n in lengths]
     rounds = [[_step_seconds(model, x) for x in inputs] for _ in range(ROUNDS)]
@@ -86,9 +100,12 @@ def _step_seconds(model: Model, x: Tensor) -> float:
     x = x.detach().requires_grad_()
     weights = [p for p in model.parameters().values() if p.is_floating_point()]
     frozen = [p for p in weights if not p.requires_grad]
+    collecting = gc.isenabled()
     try:
         for p in frozen:
             p.requires_grad_()
+        # A collection in the middle of a pass would be charged to it.
+        gc.disable()
         with torch.enable_grad():
             _wait(x)
             begun = time.perf_counter()
@@ -99,6 +116,8 @@ def _step_seconds(model: Model, x: Tensor) -> float:
     finally:
         for p in frozen:
             p.requires_grad_(False)
+        if collecting:
+            gc.enable()
 
 
 def _forward(model: Model, x: Tensor) -> tuple[list[Tensor], Tensor]:
