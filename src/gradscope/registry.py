@@ -36,6 +36,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "log10_condition": "gradscope.metrics.condition:measure",
     "chain_rule_residual": "gradscope.metrics.chain_rule:measure",
     "log10_grad_weight": "gradscope.metrics.weight_gradient:measure",
+    "precision_horizon": "gradscope.metrics.precision_horizon:measure",
     "saturation": "gradscope.metrics.saturation:measure",
     "cut": "gradscope.metrics.cut:measure",
     "carried_floats": "gradscope.metrics.carried:measure",
@@ -66,6 +67,7 @@ RULES: Mapping[str, str] = {
     "GS201": "gradscope.rules.gs201_exploding_rate:RULE",
     "GS202": "gradscope.rules.gs202_chaos:RULE",
     "GS301": "gradscope.rules.gs301_non_finite:RULE",
+    "GS302": "gradscope.rules.gs302_low_precision:RULE",
     "GS303": "gradscope.rules.gs303_saturation:RULE",
     "GS401": "gradscope.rules.gs401_gradient_cut:RULE",
 }

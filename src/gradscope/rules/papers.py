@@ -15,10 +15,12 @@ HOCHREITER_1997 = "Hochreiter & Schmidhuber (1997), Long short-term memory, Neur
 JOZEFOWICZ_2015 = (
     "Jozefowicz, Zaremba & Sutskever (2015), An empirical exploration of recurrent network architectures, ICML"
 )
+KALAMKAR_2019 = "Kalamkar et al. (2019), A study of BFLOAT16 for deep learning training, arXiv:1905.12322"
 LE_2015 = (
     "Le, Jaitly & Hinton (2015), A simple way to initialize recurrent networks of rectified linear units, "
     "arXiv:1504.00941"
 )
+MICIKEVICIUS_2018 = "Micikevicius et al. (2018), Mixed precision training, ICLR, arXiv:1710.03740"
 MIKHAEIL_2022 = (
     "Mikhaeil, Monfared & Durstewitz (2022), On the difficulty of learning chaotic dynamics with RNNs, NeurIPS"
 )
