@@ -80,6 +80,7 @@ def test_long_sequences_are_counted_at_the_limit_and_say_so() -> None:
     path, steps = path_growth(make("rnn"), 5000, longest=30)
     assert path.length == steps.length == (30, 60)
     assert path_growth(make("attention"), 5000, longest_direct=10)[0].length == (10, 20)
+    assert path_growth(make("transformer", layers="4"), 5000, longest_direct=10)[0].length == (5, 10)
 
 
 def test_a_graph_as_deep_as_the_limit_needs_no_recursion() -> None:

@@ -137,6 +137,9 @@ class SelfAttention(nn.Module):
 class CausalAttention(nn.Module):
     """A module made of attention whose weights can be read and whose steps can be told apart."""
 
+    depth: int
+    """Attention layers on top of each other."""
+
     @abstractmethod
     def weights(self, x: Tensor) -> list[Tensor]:
         """Attention weights of every layer, each (batch, heads, T, T), of x (batch, T, input_size)."""
@@ -156,6 +159,7 @@ class AttentionLayer(CausalAttention):
     def __init__(self, options: Options, input_size: int, draw: Draw) -> None:
         """Draw all parameters."""
         super().__init__()
+        self.depth = 1
         self.embedding = Embedding(input_size, options.hidden, options.positions, draw)
         self.attention = SelfAttention(options.hidden, options.heads, draw)
 

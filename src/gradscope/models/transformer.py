@@ -87,6 +87,7 @@ class Transformer(CausalAttention):
     def __init__(self, options: Options, input_size: int, draw: Draw) -> None:
         """Draw all parameters, from the input up."""
         super().__init__()
+        self.depth = options.layers
         self.embedding = Embedding(input_size, options.hidden, options.positions, draw)
         blocks = [Block(options.hidden, options.heads, draw) for _ in range(options.layers)]
         self.blocks: Sequence[Block] = nn.ModuleList(blocks)  # type: ignore[assignment]
@@ -102,7 +103,7 @@ class Transformer(CausalAttention):
 
     def unroll(self, steps: Sequence[Tensor]) -> Tensor:
         """y_T, step by step; the last block is run for the last step alone."""
-        flow, last = [self.embedding(x, t) for t, x in enumerate(steps)], len(self.blocks) - 1
+        flow, last = [self.embedding(x, t) for t, x in enumerate(steps)], self.depth - 1
         for depth, block in enumerate(self.blocks):
             flow = block.unroll(flow, range(len(flow) - 1 if depth == last else 0, len(flow)))
         found: Tensor = self.norm(flow[-1])

@@ -20,7 +20,8 @@ from gradscope.records import Growth
 LONGEST_UNROLLED = 1000
 """Steps T up to which a recurrence is unrolled; longer sequences are counted at this length."""
 LONGEST_DIRECT = 256
-"""The same for attention, which joins every step with all before it: the graph grows with the square of the length."""
+"""The same for one layer of attention, which joins every step with all before it; less, with the square root of their
+number, for several, so that the graph does not grow."""
 
 
 def path_growth(
@@ -35,7 +36,9 @@ def path_growth(
         Unavailable: y_T does not depend on x_1, or the model is a module that takes a whole sequence at once, in whose
             graph one operation serves all steps, whether or not they depend on each other.
     """
-    steps = max(1, min(length, longest if isinstance(model, Recurrent) else longest_direct))
+    if isinstance(model, Direct) and isinstance(model.module, CausalAttention):
+        longest = int(longest_direct / model.module.depth**0.5)
+    steps = max(1, min(length, longest))
     lengths = (steps, 2 * steps)
     with torch.enable_grad():
         found = [_count(model, steps) for steps in lengths]
