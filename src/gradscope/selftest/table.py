@@ -47,13 +47,15 @@ def as_json(outcomes: Sequence[Outcome], seconds: float) -> str:
             "torch": torch.__version__,
             "platform": platform.machine(),
         },
-        "cases": [
-            {key: _spelled(value) for key, value in (asdict(outcome) | {"passed": outcome.passed}).items()}
-            for outcome in outcomes
-        ],
+        "cases": [_entry(outcome) for outcome in outcomes],
         "timing": {"seconds": seconds},
     }
     return json.dumps(found, indent=2, allow_nan=False) + "\n"
+
+
+def _entry(outcome: Outcome) -> dict[str, object]:
+    entry = asdict(outcome) | {"error": outcome.error, "passed": outcome.passed}
+    return {key: _spelled(value) for key, value in entry.items()}
 
 
 def _lines(outcome: Outcome, sources: bool) -> list[str]:
