@@ -91,6 +91,8 @@ def step_jacobians(
         return step(x[None], s[None])[0]
 
     flat_x, flat_s = inputs.reshape(n * batch, width), states.reshape(n * batch, size)
-    jacobians = torch.func.vmap(torch.func.jacrev(single, argnums=wanted))(flat_x, flat_s)
+    # The Jacobians are numbers: without this, weights that want gradients would tie a graph to every one of them.
+    with torch.no_grad():
+        jacobians = torch.func.vmap(torch.func.jacrev(single, argnums=wanted))(flat_x, flat_s)
     state = jacobians[0].reshape(n, batch, size, size)
     return state, jacobians[1].reshape(n, batch, size, width) if width else None
