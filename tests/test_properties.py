@@ -142,7 +142,8 @@ def test_a_change_of_basis_leaves_singular_values_alone(seed: int, size: int, le
         sweep_products(ArrayChain(factors)).log10_norm, sweep_products(ArrayChain(turned)).log10_norm, rtol=0, atol=1e-9
     )
     first, second = (leading_spectra(ArrayChain(f), lags, size).ln_sigma for f in (factors, turned))
-    torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-8)
+    leading = first > first[:, :1] - math.log(1e6)
+    torch.testing.assert_close(first[leading], second[leading], rtol=0, atol=1e-3)
 
 
 @few
