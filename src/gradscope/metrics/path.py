@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from gradscope.numerics.graph import path_growth
+from functools import lru_cache
 
 from gradscope.chain import ArrayChain
 from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.graph import path_growth
 from gradscope.records import Growth
 
 
+@lru_cache(maxsize=1)
 def growth(analysis: Analysis) -> dict[str, Growth]:
     """Both counts at T and 2T, as `path_length` and `sequential_steps`."""
     if isinstance(analysis.model, ArrayChain):

@@ -65,7 +65,8 @@ class OuterWeights:
 
 def _squares(values: Tensor) -> Tensor:
     """Squared norm of the last dimension, summed in float64."""
-    return torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64).square()
+    norms: Tensor = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64)
+    return norms.square()
 
 
 def input_part(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

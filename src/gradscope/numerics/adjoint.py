@@ -180,7 +180,8 @@ def _sweep_stride(
     layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, steps: range, *, rescale: bool
 ) -> tuple[Tensor, Tensor, _Steps]:
     """A few steps, with the scale moved into the exponent at each of them or at none."""
-    adjoints, returned, before, deltas, scales = kept = ([], [], [], [], [])
+    kept: _Steps = ([], [], [], [], [])
+    adjoints, returned, before, deltas, scales = kept
     for t in steps:
         returned.append(a)
         before.append(e)

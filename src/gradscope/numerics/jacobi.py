@@ -45,7 +45,8 @@ def _ordinary(u: Tensor, e: Tensor) -> Tensor:
     """Natural logs of the singular values of matrices that one SVD resolves."""
     top = e.amax(-1, keepdim=True)
     rows = torch.ldexp(u, (e - top).to(torch.int32)[..., None])
-    return torch.linalg.svdvals(rows).log() + top.double() * math.log(2.0)
+    logs: Tensor = torch.linalg.svdvals(rows).log()
+    return logs + top.double() * math.log(2.0)
 
 
 def _graded(u: Tensor, e: Tensor) -> Tensor:

@@ -1,12 +1,16 @@
 """The leading singular values of long products of large Jacobians, without ever forming a product.
 
-Orthogonal iteration on P^T P: a thin frame V is pushed through the chain with a QR factorisation at every step, then
-pulled back through the transposes. The triangular factors of a push are P V in the new frame: their singular values
-are the best that V allows (Rayleigh-Ritz). Two passes a round.
+Orthogonal iteration on P^T P: a thin frame is pushed through the chain with a QR factorisation at every step, and
+pulled back through the transposes. The triangular factors of a pass are the product seen from the frame it started
+from: their singular values are the best that this frame allows (Rayleigh-Ritz), and each further pass squares what is
+missing. Near products are formed, where one matrix is affordable. The left singular vectors of a product depend on
+its newest steps most, so those of the last near one serve all far lags: one pull over the whole chain passes every far
+lag, and one push back from each refines it and shows by how much it was off.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,17 +18,25 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
+from gradscope.numerics.scale import normalise
 from gradscope.numerics.spectrum import triangular_spectra
 
-MOST_ROUNDS = 12
+NEAR = 20
+MOST_ROUNDS = 8
 SETTLED = 1e-4
-SPARE = 8
+SPARE = 48
 """Directions carried beyond those asked for: the last ones of a frame converge slowly."""
+FORMED = 1024
+"""State size up to which near products are formed as matrices."""
+
+Progress = Callable[[int, int], None]
+Values = tuple[Tensor, Tensor]
+"""ln of the leading singular values, and by how much the last pass moved them."""
 
 
 @dataclass(frozen=True)
 class Leading:
-    """By lag: ln of the leading singular values, largest first (lags, k), and by how much the last round moved them."""
+    """By lag: ln of the leading singular values, largest first (lags, k), and by how much the last pass moved them."""
 
     lag: list[int]
     ln_sigma: Tensor
@@ -32,28 +44,87 @@ class Leading:
 
 
 def leading_spectra(
-    chain: JacobianChain, lags: list[int], count: int, progress: Callable[[int, int], None] = lambda done, of: None
+    chain: JacobianChain, lags: list[int], count: int, progress: Progress = lambda done, of: None
 ) -> Leading:
-    """Leading `count` singular values of the products over the last `lag` steps of sequence 0."""
+    """Leading `count` singular values of the products over the last `lag` steps of sequence 0, lags ascending."""
     count, width = min(count, chain.size), min(count + SPARE, chain.size)
-    probe = chain.dense(0, 1)
+    near = [lag for lag in lags if lag <= NEAR] or lags[:1]
+    if chain.size <= FORMED and near[-1] <= NEAR:
+        left, found = _formed(chain, near, width)
+    else:
+        left, found = _iterated(chain, near, width, count)
+    found = [(ln[:count], moved[:count]) for ln, moved in found]
+    if far := lags[len(near) :]:
+        found += _far(chain, far, left, count, progress)
+    ln, moved = zip(*found, strict=True)
+    return Leading(lags, torch.stack(ln), torch.stack(moved))
+
+
+def _formed(chain: JacobianChain, lags: list[int], width: int) -> tuple[Tensor, list[Values]]:
+    """Exact leading values of near products, and the left frame of the last."""
+    like = chain.dense(0, 1)
+    # Rows of P^T: the identity pulled back, all of it.
+    p = torch.eye(chain.size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
+    e, found, left = torch.zeros((), dtype=torch.int64, device=like.device), [], p[..., :width]
+    for back in range(1, lags[-1] + 1):
+        p, e = normalise(chain.rmatmat(chain.length - back + 1, p), e, dims=3)
+        if back in lags:
+            _, sigma, vh = torch.linalg.svd(p[0].double(), full_matrices=False)
+            ln = (sigma[:width].log() + float(e) * math.log(2)).cpu()
+            # A value far below the largest drowns in the rounding of the product.
+            found.append((ln, torch.finfo(like.dtype).eps * chain.size * (ln[0] - ln).exp()))
+            left = vh[:width].mT.to(like.dtype).expand(chain.batch, -1, -1)
+    return left, found
+
+
+def _iterated(chain: JacobianChain, lags: list[int], width: int, count: int) -> tuple[Tensor, list[Values]]:
+    """Leading values of near products by orthogonal iteration from a random frame, and the left frame of the last."""
+    like = chain.dense(0, 1)
     start = torch.randn(chain.size, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    start = torch.linalg.qr(start).Q.to(probe.device, probe.dtype)[None].expand(chain.batch, -1, -1)
-    found, moved = [], []
-    for place, lag in enumerate(lags):
-        frame, previous = start, None
-        for _ in range(MOST_ROUNDS):
-            frame, upper = _pass(chain.matmat, frame, range(chain.length - lag + 1, chain.length + 1))
-            logs = triangular_spectra([upper])[0]
-            residual = torch.full_like(logs, torch.inf) if previous is None else (logs - previous).abs()
-            if bool((residual[:count] < SETTLED).all()):
-                break
-            previous = logs
-            frame, _ = _pass(chain.rmatmat, frame, range(chain.length, chain.length - lag, -1))
-        found.append(logs[:count])
-        moved.append(residual[:count])
-        progress(place + 1, len(lags))
-    return Leading(lags, torch.stack(found), torch.stack(moved))
+    left = torch.linalg.qr(start).Q.to(like.device, like.dtype)[None].expand(chain.batch, -1, -1)
+    right, found = left, []
+    for lag in lags:
+        left, values = _iterate(chain, lag, right, count)
+        found.append(values)
+    return left, found
+
+
+def _iterate(chain: JacobianChain, lag: int, right: Tensor, count: int) -> tuple[Tensor, Values]:
+    """Rounds of push and pull until the values settle; returns the left frame, the values and their last change."""
+    previous: Tensor | None = None
+    for _ in range(MOST_ROUNDS):
+        left, upper = _push(chain, lag, right)
+        logs = triangular_spectra([upper])[0, :count]
+        change = torch.full_like(logs, torch.inf) if previous is None else _gap(logs, previous)
+        if bool((change < SETTLED).all()):
+            break
+        previous = logs
+        right, _ = _pass(chain.rmatmat, left, range(chain.length, chain.length - lag, -1))
+    return left, (logs, change)
+
+
+def _far(chain: JacobianChain, lags: list[int], left: Tensor, count: int, progress: Progress) -> list[Values]:
+    """Values and their change at far lags, from one pull that passes all of them and one push from each."""
+    found: list[Values] = []
+    upper: list[Tensor] = []
+    frame, reached = left, 0
+    for lag in lags:
+        frame, more = _pass(chain.rmatmat, frame, range(chain.length - reached, chain.length - lag, -1))
+        upper, reached = upper + more, lag
+        seen = triangular_spectra([upper])[0, :count]
+        _, pushed = _push(chain, lag, frame)
+        logs = triangular_spectra([pushed])[0, :count]
+        found.append((logs, _gap(logs, seen)))
+        progress(lag, lags[-1])
+    return found
+
+
+def _gap(a: Tensor, b: Tensor) -> Tensor:
+    return torch.where(a == b, torch.zeros_like(a), (a - b).abs())
+
+
+def _push(chain: JacobianChain, lag: int, right: Tensor) -> tuple[Tensor, list[Tensor]]:
+    return _pass(chain.matmat, right, range(chain.length - lag + 1, chain.length + 1))
 
 
 def _pass(apply: Callable[[int, Tensor], Tensor], frame: Tensor, steps: range) -> tuple[Tensor, list[Tensor]]:

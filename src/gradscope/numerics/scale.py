@@ -52,8 +52,8 @@ def log10_norm(m: Tensor, e: Tensor | None = None, dims: int = 1) -> Tensor:
     wide = m.flatten(-dims)
     if m.dtype != torch.float64:
         # Squares of narrower types neither under- nor overflow in float64.
-        found = torch.linalg.vector_norm(wide, dim=-1, dtype=torch.float64).log10()
-        return found if e is None else found + e.double() * LOG10_2
+        narrow: Tensor = torch.linalg.vector_norm(wide, dim=-1, dtype=torch.float64).log10()
+        return narrow if e is None else narrow + e.double() * LOG10_2
     top = wide.abs().amax(-1, keepdim=True) if wide.shape[-1] else wide.new_zeros(*wide.shape[:-1], 1)
     safe = torch.where((top > 0) & top.isfinite(), top, torch.ones_like(top))
     found = (wide / safe).square().sum(-1).sqrt().log10() + safe[..., 0].log10()
