@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from gradscope.loading.source import Source, source_of
 from gradscope.pipeline import diagnose_sources
 from gradscope.records import Report, RunSpec
 from gradscope.registry import unknown
+from gradscope.text import safe_text
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -59,14 +61,20 @@ def _report(
     return diagnose_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, compare=compare)
 
 
+def _copied(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy to work on: nothing of the caller's is moved, cast or put into another mode."""
+    try:
+        return copy.deepcopy(module)
+    except RuntimeError as error:
+        what = f"{type(module).__name__} cannot be copied ({safe_text(error, 80)})"
+        raise UsageError(f"{what}; detach the tensors it keeps from earlier calls") from error
+
+
 def _source(model: Any, word: str, spec: RunSpec, x: Tensor | None) -> Source:
     if x is not None:
         spec = dataclasses.replace(spec, input_size=x.shape[-1])
     if isinstance(model, str):
         return source_of(model, spec)
     if isinstance(model, torch.nn.Module):
-        # Nothing of the caller's is moved, cast or put into another mode: the analysis works on a copy.
-        import copy
-
-        model = copy.deepcopy(model)
+        model = _copied(model)
     return source_from_object(model, word, spec)

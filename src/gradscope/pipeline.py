@@ -21,7 +21,7 @@ from gradscope.numerics.analysis import Analysis, Run, Unavailable
 from gradscope.numerics.memory import require_memory
 from gradscope.numerics.threads import threads_for
 from gradscope.records import Attention, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
-from gradscope.rules.judge import judge, status
+from gradscope.rules.judge import judge, selected, status
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
 from gradscope.sequences.losses import make_loss
@@ -57,21 +57,32 @@ def diagnose_sources(
 ) -> Report:
     """`diagnose` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
     begun = time.perf_counter()
+    selected(spec)
     _prepare(spec)
+    told = progress or (lambda label, done, total: None)
     results, times, steps = [], {}, {}
     for source in sources:
         start = time.perf_counter()
-        runs, batch, notes = _runs(source, spec, x, loss)
-        analysis = Analysis(runs, spec, progress or (lambda label, done, total: None), detail=detail)
-        with threads_for(_size(analysis)):
-            results.append(_result(source, analysis, batch, notes, compare))
-        if compare and not isinstance(analysis.model, ArrayChain):
-            from gradscope.numerics.timing import training_step_growth
-
-            steps[source.name] = training_step_growth(analysis.model, analysis.length, analysis.runs[0].x.shape[0])
+        # A user's code may draw random numbers: the same ones every time, and none of the caller's.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(spec.seed)
+            runs, batch, notes = _runs(source, spec, x, loss)
+            analysis = Analysis(runs, spec, told, detail=detail)
+            with threads_for(_size(analysis)):
+                results.append(_result(source, analysis, batch, notes, compare))
+                if compare and not isinstance(analysis.model, ArrayChain):
+                    steps[source.name] = _training_step(analysis)
         times[source.name] = time.perf_counter() - start
     timing = Timing(time.perf_counter() - begun, times, steps)
     return Report(spec, _environment(), tuple(results), timing)
+
+
+def _training_step(analysis: Analysis) -> dict[str, Any]:
+    from gradscope.numerics.timing import training_step_growth
+
+    run = analysis.runs[0]
+    assert not isinstance(run.model, ArrayChain)
+    return training_step_growth(run.model, analysis.length, run.x.shape[0])
 
 
 def _prepare(spec: RunSpec) -> None:

@@ -26,7 +26,7 @@ AGREEMENT = 0.25
 
 
 def training_step_growth(
-    model: Model, length: int, batch: int, *, seconds: float = 1.5, seed: int = 0
+    model: Model, length: int, batch: int, *, seconds: float = 10.0, seed: int = 0
 ) -> dict[str, Any]:
     """Wall time of forward and backward pass at T, 2T and 4T: the median of interleaved rounds after a warm-up.
 

@@ -206,6 +206,10 @@ def costs(page: Page, models: list[ModelResult], report: Report) -> None:
     page.line(Span(" What one training step costs", "bold"), Span(at, "dim"))
     page.table([NAME, *(Column(head) for head in heads[1:])], rows)
     page.wrap(COSTS_LEGEND, style="dim")
+    timed = {name: next(iter(entry.get("length") or ()), None) for name, entry in report.timing.training_step.items()}
+    other = [f"{m.name} {timed[m.name]}" for m in models if timed.get(m.name) not in (None, m.length)]
+    if other:
+        page.wrap(f"timed from a shorter T, to take no longer than seconds: {', '.join(other)}", style="dim")
     if any(model.kind == "attention" for model in models):
         page.wrap(QUADRATIC)
     page.blank()
@@ -229,11 +233,15 @@ def _time(entry: dict[str, Any] | None) -> list[str]:
 
 
 def findings(page: Page, models: list[ModelResult]) -> None:
-    """Remaining findings, and what to try, model by model."""
-    for model in models:
-        for verdict in wording.other_findings(model):
+    """Remaining findings (their codes; what they say when verbose), and what to try, model by model."""
+    others = [(model, wording.other_findings(model)) for model in models]
+    for model, found in others if page.view.verbose else ():
+        for verdict in found:
             sign = wording.VERDICT_SIGNS[verdict.status]
             page.wrap(verdict.message, f" {sign} {model.name} {verdict.code}  ")
+    brief = [f"{model.name} {' '.join(verdict.code for verdict in found)}" for model, found in others if found]
+    if brief and not page.view.verbose:
+        page.wrap("; ".join(brief) + " (-v says what)", " also found: ", "dim")
     page.blank()
     for model in models:
         tips = wording.advice(model)

@@ -44,7 +44,8 @@ def read_numbers(name: str, columns: tuple[str, ...], flag: str) -> FileData:
     path = existing_file(name, flag)
     suffix = path.suffix.lower()
     if suffix not in READERS:
-        raise UsageError(f"{flag} '{safe_text(name)}': {unknown('file type', suffix, (*READERS, '.txt'))}")
+        known = (*READERS, ".txt") if flag == "--input" else READERS
+        raise UsageError(f"{flag} '{safe_text(name)}': {unknown('file type', suffix, known)}")
     data = READERS[suffix](path, columns, flag)
     if data.values.dtype.kind not in "biuf":
         remedy = "save real and imaginary parts as two features" if data.values.dtype.kind == "c" else "save numbers"
