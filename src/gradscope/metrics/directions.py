@@ -10,7 +10,7 @@ from gradscope.numerics.analysis import Analysis
 def measure(analysis: Analysis) -> int:
     """How many directions of the state survive the needed lag; 0 where the product is exactly zero."""
     if analysis.full:
-        return int(analysis.products.directions[analysis.length - analysis.needed_lag])
+        return analysis.products.directions
     leading = analysis.leading
     ln = leading.ln_sigma[leading.lag.index(analysis.needed_lag)]
     return int((ln >= ln[0] + math.log(0.01)).sum()) if float(ln[0]) > -math.inf else 0

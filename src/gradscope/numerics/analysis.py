@@ -276,7 +276,9 @@ class Analysis:
     def products(self) -> products.Products:
         """Largest singular values of P_t at every lag."""
         self.require_full()
-        return products.sweep_products(self.chain, lambda done: self.progress("products", done, self.length))
+        return products.sweep_products(
+            self.chain, self.needed_lag, lambda done: self.progress("products", done, self.length)
+        )
 
     @cached_property
     def leading(self) -> Leading:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
+from gradscope.numerics.largest import largest_singular_values
 from gradscope.numerics.scale import LOG10_2, normalise
 
 CHUNK_NUMBERS = 2**22
@@ -22,8 +23,8 @@ class Products:
 
     log10_norm: Tensor
     """log10 of the largest singular value of P_0 .. P_T, (T + 1); -inf where the product is exactly zero."""
-    directions: Tensor
-    """How many singular values of P_t are at least 1 % of the largest, (T + 1), int64."""
+    directions: int
+    """How many singular values of the product over the lag asked for are at least 1 % of the largest."""
     rank_lost_at: int | None
     """Largest t at which J_t is exactly the zero matrix."""
 
@@ -43,15 +44,21 @@ def jacobian_sigma(chain: JacobianChain) -> Tensor:
     return torch.cat(pieces)
 
 
-def sweep_products(chain: JacobianChain, progress: Progress = lambda done: None) -> Products:
+def sweep_products(chain: JacobianChain, lag: int | None = None, progress: Progress = lambda done: None) -> Products:
     """Multiply the Jacobians of sequence 0 from the newest back, with the scale carried in an exponent.
 
     The largest singular values, down to 1 % of the first, are right to rounding however long the product; the smallest
     are lost in it and come from `spectrum` instead.
+
+    Args:
+        chain: the Jacobians.
+        lag: where to count directions; the whole chain when absent.
+        progress: called with the steps done.
     """
     length, size = chain.length, chain.size
+    lag = length if lag is None else lag
     log10_norm = torch.zeros(length + 1, dtype=torch.float64)
-    directions = torch.full((length + 1,), size, dtype=torch.int64)
+    directions = size
     zero_at = None
     p: Tensor | None = None
     e = torch.zeros((), dtype=torch.int64)
@@ -63,10 +70,12 @@ def sweep_products(chain: JacobianChain, progress: Progress = lambda done: None)
             p, e = normalise(p, e, dims=2)
             kept.append(p)
             exponents.append(e)
-        sigma = torch.linalg.svdvals(torch.stack(kept[::-1]))
+        together = torch.stack(kept[::-1])
         scale = torch.stack(exponents[::-1]).to("cpu", torch.float64) * LOG10_2
-        log10_norm[start:stop] = sigma[:, 0].log10().cpu() + scale
-        directions[start:stop] = ((sigma >= 0.01 * sigma[:, :1]) & (sigma > 0)).sum(-1).cpu()
+        log10_norm[start:stop] = largest_singular_values(together).log10().cpu() + scale
+        if start <= length - lag < stop:
+            sigma = torch.linalg.svdvals(together[length - lag - start])
+            directions = int(((sigma >= 0.01 * sigma[0]) & (sigma > 0)).sum())
         empty = (jacobians == 0).flatten(1).all(1).nonzero()
         if zero_at is None and len(empty):
             zero_at = start + int(empty[-1]) + 1
