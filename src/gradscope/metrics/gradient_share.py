@@ -9,9 +9,10 @@ from gradscope.numerics.scale import log10_sum
 
 
 def measure(analysis: Analysis) -> float:
-    """S = log10(g_K / sum_k g_k); g is the mean over sequences, the largest over seeds. -inf when g_K is zero."""
+    """S = log10(g_K / sum_k g_k), g the mean over sequences, the largest over seeds; -inf when g_K is zero."""
     analysis.require_finite()
     g = analysis.mean_input_influence
     if float(g.max()) == -math.inf:
         raise Unavailable("no step has any influence")
-    return float(g[analysis.needed_lag] - log10_sum(g))
+    share = g[:, analysis.needed_lag] - log10_sum(g, 1)
+    return float(share.nan_to_num(nan=-math.inf, neginf=-math.inf).max())

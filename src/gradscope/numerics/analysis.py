@@ -13,9 +13,10 @@ from torch import Tensor
 from gradscope.chain import ArrayChain, JacobianChain
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent, Trajectory
-from gradscope.numerics import exponents, influence, products, spectrum
+from gradscope.numerics import exponents, finite, influence, products, spectrum
 from gradscope.numerics.adjoint import Adjoint, backpropagate
 from gradscope.numerics.leading import Leading, leading_spectra
+from gradscope.numerics.scale import log10_sum
 from gradscope.records import NonFinite, RunSpec
 
 FULL_WORK = 4e9
@@ -187,29 +188,20 @@ class Analysis:
 
     @cached_property
     def mean_input_influence(self) -> Tensor:
-        """log10 of the *arithmetic* mean over sequences, the largest over seeds, lags 0 .. , (lags)."""
+        """log10 of the *arithmetic* mean over sequences of every seed, (seeds, lags)."""
         per_seed = self.influence.reshape(len(self.runs), -1, self.influence.shape[1])
-        mean = torch.logsumexp(per_seed * math.log(10), 1) / math.log(10) - math.log10(per_seed.shape[1])
-        return mean.amax(0)
+        return log10_sum(per_seed, 1) - math.log10(per_seed.shape[1])
 
     @cached_property
     def non_finite(self) -> NonFinite | None:
         """Where NaN or Inf is born in the forward pass; None when all is finite."""
         if isinstance(self.model, ArrayChain):
-            return _first_bad({"Jacobian": self.model.jacobians.transpose(0, 1)}, "chain")
-        bad_weights = [name for name, w in self.model.parameters().items() if not bool(w.isfinite().all())]
-        if bad_weights:
-            weights = self.model.parameters()[bad_weights[0]]
-            return NonFinite(0, bad_weights[0], "weights", "nan" if bool(weights.isnan().any()) else "inf")
-        if not self.recurrent:
-            found = [_first_bad({"output": y.transpose(0, 1)}, "output") for y in self.outputs]
-        else:
-            found = [
-                _first_bad({**layer.values, "state": layer.states[1:]}, name)
-                for trajectory in self.trajectories
-                for name, layer in zip(trajectory.names, trajectory.layers, strict=True)
-            ]
-        return min((bad for bad in found if bad is not None), key=lambda bad: bad.step, default=None)
+            return finite.first_bad({"Jacobian": self.model.jacobians.transpose(0, 1)}, "chain")
+        if (bad := finite.in_weights(self.model.parameters())) is not None:
+            return bad
+        if self.recurrent:
+            return finite.in_trajectories(self.trajectories)
+        return finite.earliest(finite.first_bad({"output": y.transpose(0, 1)}, "output") for y in self.outputs)
 
     def require_finite(self) -> None:
         """Stop when the forward pass is not finite.
@@ -297,15 +289,3 @@ class Analysis:
         """Lyapunov exponents, all or the leading ones."""
         count = None if self.full else min(LEADING, self.chain.size)
         return exponents.lyapunov(self.chain, count, lambda done: self.progress("exponents", done, self.length))
-
-
-def _first_bad(values: dict[str, Tensor], layer: str) -> NonFinite | None:
-    """The first step at which one of the values (T, batch, ...) is not finite; earlier names win within a step."""
-    first: NonFinite | None = None
-    for name, value in values.items():
-        bad = (~value.isfinite()).flatten(1).any(1).nonzero()
-        if len(bad) and (first is None or int(bad[0]) + 1 < first.step):
-            step = int(bad[0])
-            kind = "nan" if bool(value[step].isnan().any()) else "inf"
-            first = NonFinite(step + 1, layer, name, kind)
-    return first
