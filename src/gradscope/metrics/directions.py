@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.analysis import Analysis, Unavailable
 
 
 def measure(analysis: Analysis) -> int:
@@ -13,4 +13,9 @@ def measure(analysis: Analysis) -> int:
         return analysis.products.directions
     leading = analysis.leading
     ln = leading.ln_sigma[leading.lag.index(analysis.needed_lag)]
-    return int((ln >= ln[0] + math.log(0.01)).sum()) if float(ln[0]) > -math.inf else 0
+    if float(ln[0]) == -math.inf:
+        return 0
+    kept = int((ln >= ln[0] + math.log(0.01)).sum())
+    if kept == len(ln) < analysis.chain.size:
+        raise Unavailable(f"at least {kept} directions survive, and only the leading {kept} are measured")
+    return kept

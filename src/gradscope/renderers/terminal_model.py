@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gradscope.records import Layer, ModelResult, Status
 from gradscope.renderers import numbers, terminal_numbers, terminal_tokens, wording
 from gradscope.renderers.columns import Column
@@ -30,6 +32,8 @@ SHORT_REMARKS = {
     "◂ largest ‖J‖": "◂ max ‖J‖",
     "◂ gradient cut": "◂ cut",
 }
+SMALLEST_SHARE = -290.0
+"""log10 of the share below which its plain value underflows."""
 COLUMNS = (
     ("‖J‖", "log10_jacobian_norm"),
     ("‖P‖=σmax", "log10_product_norm"),
@@ -137,10 +141,18 @@ def table(page: Page, model: ModelResult) -> None:
         row = [str(timeline.step[place]), str(timeline.lag(place))]
         row += [page.clip(page.fold(timeline.token(place) or ""), 14)] if model.series.token else []
         row += [_cell(name, timeline, place) for _, name in shown]
-        row += [numbers.percent(timeline.at("weight_share", place))] if with_share else []
+        row += [_share(timeline, place)] if with_share else []
         cells.append(row)
     page.table(columns, cells, remarks=[(remark, SHORT_REMARKS.get(remark, remark)) for remark in rows.values()])
     page.blank()
+
+
+def _share(timeline: Timeline, place: int) -> str:
+    """A step's share of the weight gradient, from its logarithm where a plain number would be too small to hold it."""
+    share, log10 = timeline.at("weight_share", place), timeline.at("log10_weight_share", place)
+    if log10 is not None and math.isfinite(log10) and log10 < SMALLEST_SHARE:
+        return f"{numbers.scientific(log10 + 2)} %"
+    return numbers.percent(share)
 
 
 def _cell(name: str, timeline: Timeline, place: int) -> str:
