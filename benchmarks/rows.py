@@ -1,0 +1,19 @@
+"""Every row of the table, by the name that `--row` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks import gradients, jacobians, leading, million, processes, sweeps
+from benchmarks.figure import Figure
+from benchmarks.measure import Effort
+
+ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
+    "jacobians": jacobians.jacobians,
+    "sweeps": sweeps.rnn,
+    "sweeps-lstm": sweeps.lstm,
+    "gradients": gradients.gradients,
+    "leading": leading.leading,
+    "million": million.million,
+    "processes": processes.processes,
+}
