@@ -46,6 +46,16 @@ def test_summing_losses_over_steps_does_not_change_the_verdict(loss: str) -> Non
     assert only("rnn:init=normal,gain=0.8", length=100, loss=loss).status == "vanishing"
 
 
+def test_a_loss_that_does_not_read_the_last_output_looks_back_from_the_newest_it_reads() -> None:
+    # Next-token cross-entropy reads steps 1..T-1, so the oldest lag there is T-2.
+    found = only("lstm:hidden=8", text="to be or not to be that is the question", loss="ce")
+    assert found.length == 10
+    assert found.summary.needed_lag == 8
+    assert found.summary.gradient_share < 0
+    stated = only("lstm:hidden=8", text="to be or not to be that is the question", loss="ce", needs_lag=9)
+    assert "9 steps before it" in stated.skipped["gradient_share"]
+
+
 def test_needed_lag_turns_the_warning_into_a_failure() -> None:
     codes = {v.code: v for v in only("rnn", length=50).verdicts}
     assert codes["GS101"].status == "warn"

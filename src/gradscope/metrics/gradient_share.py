@@ -14,5 +14,7 @@ def measure(analysis: Analysis) -> float:
     g = analysis.mean_input_influence
     if float(g.max()) == -math.inf:
         raise Unavailable("no step has any influence")
+    if g.shape[1] <= analysis.needed_lag:
+        raise Unavailable(f"the loss reads no output that has {analysis.needed_lag} steps before it")
     share = g[:, analysis.needed_lag] - log10_sum(g, 1)
     return float(share.nan_to_num(nan=-math.inf, neginf=-math.inf).max())

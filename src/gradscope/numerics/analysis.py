@@ -74,8 +74,11 @@ class Analysis:
 
     @property
     def needed_lag(self) -> int:
-        """K: what the user's task needs, else the whole sequence, T - 1."""
-        return self.spec.needs_lag or self.length - 1
+        """K: what the user's task needs, else all that lies before the newest output the loss reads (T - 1 at most)."""
+        if self.spec.needs_lag is not None:
+            return self.spec.needs_lag
+        newest = self.length if isinstance(self.model, ArrayChain) or not self.anchors else self.anchors[-1]
+        return max(1, newest - 1)
 
     @cached_property
     def trajectories(self) -> tuple[Trajectory, ...]:
