@@ -71,7 +71,7 @@ def both(first: Job, second: Job) -> Job:
 
 
 def _memory(work: Work, length: int) -> Figure:
-    """Peak memory of a process that does the work alone, extrapolated to the length of the goal from two shorter ones."""
+    """Peak memory of a process that does the work alone, extrapolated to the goal's length from two shorter ones."""
     lengths = [length, 2 * length] if 10_000 < length < GOAL_STEPS else [length]
     peaks = [float(in_new_process("benchmarks.million", str(n))["peak_bytes"]) for n in lengths]
     peak, at, goal = peaks[0], length, 2.0 if length == GOAL_STEPS else None

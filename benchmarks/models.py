@@ -33,13 +33,15 @@ def module_of(model: Recurrent) -> nn.RNN | nn.LSTM | nn.GRU:
 def sequence(batch: int, length: int, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers (batch, T, features) from seed 1."""
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, length, INPUTS, dtype=torch.float64, generator=generator).to(dtype)
+    x: Tensor = torch.randn(batch, length, INPUTS, dtype=torch.float64, generator=generator)
+    return x.to(dtype)
 
 
 def readout(output: Tensor) -> Tensor:
     """The direction that the loss reads from the last output: a random unit vector from seed 2."""
     v = torch.randn(output.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    return (v / v.norm()).to(output.dtype)
+    unit: Tensor = v / v.norm()
+    return unit.to(output.dtype)
 
 
 def final_loss(output: Tensor) -> Tensor:

@@ -67,7 +67,10 @@ def fused_step(module: nn.RNNBase, x: Tensor) -> None:
 
 
 def retain_grad_loop(cell: nn.LSTMCell, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms of dL/d(h, c)_t, (T, B), and of dL/dx_t, (T, B), from an unrolled cell whose every state keeps its grad."""
+    """Norms of dL/dh_t with those of dL/dc_t, (T, B), and of dL/dx_t, (T, B), from a cell whose states keep their grad.
+
+    As people write it: what autograd keeps for c_t also counts its way through h_t of the same step.
+    """
     inputs = [step.detach().requires_grad_() for step in x.unbind(1)]
     h = c = x.new_zeros(x.shape[0], cell.hidden_size)
     states = []

@@ -35,7 +35,7 @@ class RunSpec:
     sequence: str = "random"
     """`random`, `zeros`, `impulse` or `sine`; ignored when `input` or `text` is given."""
     length: int | None = None
-    """Steps T. None: 200 for synthetic sequences, all of the file or text otherwise."""
+    """Steps T. None: 200 for synthetic sequences, all of a text, the first 2,000 steps of a file of numbers."""
     batch: int | None = None
     """Sequences B. None: 8 for synthetic sequences, what the file holds otherwise."""
     input: str | None = None
@@ -44,8 +44,6 @@ class RunSpec:
     """`none` or `standard`. None: standard for csv and wav, none otherwise."""
     text: str | None = None
     tokens: str = "word"
-    embedding: str | None = None
-    vocab: str | None = None
     loss: str = "final"
     """`final`, `every`, `ce`, `mse` or `path/to/file.py:function`."""
     target: str | None = None
@@ -61,8 +59,6 @@ class RunSpec:
     dtype: str = "float64"
     device: str = "cpu"
     state_size: int | None = None
-    state: str | None = None
-    key: str | None = None
     pair: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     select: tuple[str, ...] = ()

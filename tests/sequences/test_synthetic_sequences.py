@@ -122,10 +122,6 @@ def test_what_the_model_takes_decides_over_the_general_size() -> None:
             RunSpec(text="a b", input="a.csv"),
             "--text and --input are both given, one sequence is needed; leave one out",
         ),
-        (
-            RunSpec(vocab="words.txt"),
-            "trained embeddings (--embedding, --vocab) cannot be read; leave them out for a seeded embedding",
-        ),
     ],
 )
 def test_a_wrong_request_is_one_line_with_its_remedy(spec: RunSpec, message: str) -> None:

@@ -48,9 +48,7 @@ class RunFlags(ScreenFlags, total=False):
     hidden: Annotated[int | None, _option(_RUN, "Hidden size. Default 64.", "--hidden")]
     layers: Annotated[int | None, _option(_RUN, "Layers. Default 1.", "--layers")]
     input_size: Annotated[int | None, _option(_RUN, "Features per step. Default 16, or the file's.", "--input-size")]
-    key: Annotated[str | None, _option(_RUN, "Which recurrence of a file of weights: encoder.lstm.", "--key")]
     state_size: Annotated[int | None, _option(_RUN, "State size of a cell without initial_state.", "--state-size")]
-    state: Annotated[str | None, _option(_RUN, "File with the initial state.", "--state")]
     dtype: Annotated[str | None, _option(_RUN, "float64 (default) or float32.", "--dtype")]
     device: Annotated[str | None, _option(_RUN, "cpu (default), cuda, cuda:1, mps.", "--device")]
     seed: Annotated[int | None, _option(_RUN, "Seed of weights and sequence. Default 0.", "--seed")]
@@ -64,8 +62,6 @@ class RunFlags(ScreenFlags, total=False):
     scale: Annotated[str | None, _option(_SEQUENCE, "none or standard (default for csv and wav).", "--scale")]
     text: Annotated[str | None, _option(_SEQUENCE, "A sentence as the sequence.", "--text")]
     tokens: Annotated[str | None, _option(_SEQUENCE, "Tokens of a text: word (default), char, byte.", "--tokens")]
-    embedding: Annotated[str | None, _option(_SEQUENCE, "Key of a trained embedding.", "--embedding")]
-    vocab: Annotated[str | None, _option(_SEQUENCE, "Vocabulary file of that embedding.", "--vocab")]
     loss: Annotated[str | None, _option(_SEQUENCE, "final (default), every, ce, mse, or file.py:function.", "--loss")]
     target: Annotated[str | None, _option(_SEQUENCE, "File with the targets of ce and mse.", "--target")]
 

@@ -19,7 +19,7 @@ SCREEN = ("format", "color", "width", "ascii", "steps")
 """Settings of the output, which GRADSCOPE_* may name too; the command line reads them itself."""
 
 _FLAGS = {"models": "MODEL", "thresholds": "--threshold"}
-_PATHS = ("models", "input", "target", "vocab", "state", "loss")
+_PATHS = ("models", "input", "target", "loss")
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,6 @@ def _check_request(spec: RunSpec) -> None:
         raise UsageError(f"--input-size {spec.input_size} is negative; use 0 for a model without input, else 1 or more")
     if spec.text is not None and spec.input is not None:
         raise UsageError("--text and --input are both given, one sequence is needed; leave one out")
-    if spec.embedding is not None or spec.vocab is not None:
-        raise UsageError(
-            "trained embeddings (--embedding, --vocab) cannot be read; leave them out for a seeded embedding"
-        )
 
 
 def _read(spec: RunSpec, features: int | None, seed: int) -> Batch:
