@@ -34,7 +34,7 @@ class Effort:
     @property
     def seconds(self) -> float:
         """Time for one measurement: warm-up and rounds of all its sides together."""
-        return 2.0 if self.quick else 3600.0 if self.whole else 80.0
+        return 2.0 if self.quick else 3600.0 if self.whole else 60.0
 
     def pick(self, full: Any, quick: Any) -> Any:
         """`full`, or `quick` in a quick run."""
@@ -96,13 +96,11 @@ def _timed(job: Job) -> float:
 def fitting_length(lengths: Sequence[int], job_of: Callable[[int], Job], effort: Effort) -> tuple[int, tuple[str, ...]]:
     """The longest of `lengths` (descending) that leaves time for two rounds, and a note where it is not the first.
 
-    The shortest is tried; the cost is taken to grow linearly. The job of a length is what one round takes.
+    The shortest is tried once; the cost is taken to grow linearly. The job of a length is what one round takes.
     """
     if effort.whole or len(lengths) == 1:
         return lengths[0], ()
-    job = job_of(lengths[-1])
-    job()
-    per_step = _timed(job) / lengths[-1]
+    per_step = _timed(job_of(lengths[-1])) / lengths[-1]
     # One warm-up and two rounds.
     length = next((n for n in lengths if 3 * n * per_step <= effort.seconds), lengths[-1])
     if length == lengths[0]:
