@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gradscope.config.check import check
 from gradscope.errors import UsageError
 from gradscope.loading.objects import source_from_object
 from gradscope.loading.source import Source, source_of
@@ -19,6 +21,7 @@ from gradscope.registry import unknown
 from gradscope.text import safe_text
 
 Loss = Callable[[Tensor], Tensor]
+LISTS = ("columns", "pair", "show", "select", "ignore")
 
 
 def analyze(model: Any, x: Tensor | None = None, loss: str | Loss = "final", **settings: Any) -> Report:
@@ -56,7 +59,11 @@ def _report(
     words = tuple(model if isinstance(model, str) else type(model).__name__ for model in models)
     if x is not None:
         settings.setdefault("dtype", str(x.dtype)[6:] if x.dtype.is_floating_point else "float64")
+    settings = {
+        name: (value,) if name in LISTS and isinstance(value, str) else value for name, value in settings.items()
+    }
     spec = RunSpec(models=words, **settings)
+    check(replace(spec, models=()), dict.fromkeys(names, "given"))
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
     return diagnose_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, compare=compare)
 

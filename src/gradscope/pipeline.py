@@ -59,6 +59,7 @@ def diagnose_sources(
     begun = time.perf_counter()
     selected(spec)
     _prepare(spec)
+    sources = _told_apart(sources)
     told = progress or (lambda label, done, total: None)
     results, times, steps = [], {}, {}
     for source in sources:
@@ -75,6 +76,14 @@ def diagnose_sources(
         times[source.name] = time.perf_counter() - start
     timing = Timing(time.perf_counter() - begun, times, steps)
     return Report(spec, _environment(), tuple(results), timing)
+
+
+def _told_apart(sources: list[Source]) -> list[Source]:
+    """Equal names get numbers: `lstm`, `lstm#2`."""
+    names = [source.name for source in sources]
+    counts = [names[: place + 1].count(name) for place, name in enumerate(names)]
+    pairs = zip(sources, counts, strict=True)
+    return [source if n == 1 else replace(source, name=f"{source.name}#{n}") for source, n in pairs]
 
 
 def _training_step(analysis: Analysis) -> dict[str, Any]:
@@ -102,7 +111,8 @@ def _runs(
     """Runs of all seeds, the first seed's batch, and what to tell the user."""
     runs, batches, notes = [], [], []
     for seed in range(spec.seed, spec.seed + spec.seeds):
-        batch = make_batch(spec, seed=seed, input_size=source.input_size) if x is None else _given(x, spec)
+        asked = replace(spec, needs_lag=None, item=0) if source.is_chain else spec
+        batch = make_batch(asked, seed=seed, input_size=source.input_size) if x is None else _given(x, spec)
         model = source.make(batch.x.shape[-1], seed)
         chosen = make_loss(spec, batch, seed=seed) if loss is None else loss
         runs.append(Run(model, batch.x, chosen, seed))
@@ -110,6 +120,8 @@ def _runs(
         notes += [*batch.notes, *getattr(chosen, "notes", ())]
     batch, model = batches[0], runs[0].model
     _check(spec, batch, model)
+    if batch.x.shape[-1] == 0:
+        notes.append("no input: influence is measured on the state")
     if source.loaded.trained and x is None and spec.input is None and spec.text is None and batch.x.shape[-1]:
         notes.insert(0, "random input, not your data")
     return tuple(runs), batch, tuple(dict.fromkeys(notes))

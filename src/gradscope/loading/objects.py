@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +81,15 @@ def source_from_object(thing: Any, name: str, spec: RunSpec) -> Source:
     if isinstance(thing, Recurrent | Direct):
         return _fixed(name, thing, thing.input_size)
     if isinstance(thing, Tensor):
-        return _fixed(name, ArrayChain(thing.to(spec.device, dtype)), 0)
+        return replace(_fixed(name, ArrayChain(thing.to(spec.device, dtype)), 0), is_chain=True)
     if isinstance(thing, nn.RNN | nn.GRU | nn.LSTM):
         return _fixed(name, from_torch(thing, name, dtype, spec.device), thing.input_size)
-    if isinstance(thing, nn.Module) and not hasattr(thing, "initial_state"):
+    if isinstance(thing, nn.Module) and not _is_cell(thing, spec):
         moved = thing.to(spec.device, dtype).eval()
         size = spec.input_size if spec.input_size is not None else _first_features(moved)
         return _fixed(name, Direct(name, _Tensors(moved), size, kind="module", trained=True), size)
+    if callable(thing) and not hasattr(thing, "initial_state") and _takes_nothing(thing):
+        return source_from_object(_call(thing, name), name, spec)
     if callable(thing) or hasattr(thing, "step"):
         cell = _cell(thing, name, spec)
         return _fixed(name, Recurrent(name, [cell], trained=True), cell.input_size)
@@ -94,8 +98,22 @@ def source_from_object(thing: Any, name: str, spec: RunSpec) -> Source:
     )
 
 
+def _is_cell(module: nn.Module, spec: RunSpec) -> bool:
+    """Whether a module is one step of a recurrence: it brings its first state, or the user gave its size."""
+    return hasattr(module, "initial_state") or spec.state_size is not None
+
+
 def _fixed(name: str, model: Model | ArrayChain, input_size: int) -> Source:
     return Source(name, lambda _size, _seed: model, input_size, Loaded(name, trained=True))
+
+
+def _takes_nothing(function: Any) -> bool:
+    """Whether something can be called without arguments: a factory, not a step."""
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _call(factory: Any, name: str) -> Any:

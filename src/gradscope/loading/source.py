@@ -27,6 +27,8 @@ class Source:
     input_size: int | None
     """Features per step it demands; None when it is built to fit the sequence."""
     loaded: Loaded
+    is_chain: bool = False
+    """Whether it is bare Jacobians, which bring their own length and sequences."""
 
     @property
     def fresh(self) -> bool:

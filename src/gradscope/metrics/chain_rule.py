@@ -24,6 +24,8 @@ def measure(analysis: Analysis) -> float:
     x = analysis.runs[0].x[analysis.spec.item : analysis.spec.item + 1]
     first, last = autograd_ends(model, x)
     scale = first.double().norm()
+    if not bool(scale > 0):
+        raise Unavailable("dL/ds_0 is exactly zero")
     tiny = torch.finfo(first.dtype).tiny / torch.finfo(first.dtype).eps
     if not tiny < float(scale) < torch.finfo(first.dtype).max:
         raise Unavailable(f"dL/ds_0 is outside the range of {str(first.dtype)[6:]}, in which autograd works")
@@ -50,7 +52,7 @@ def autograd_ends(model: Recurrent, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _joint_gradient(loss: Tensor, states: list[Tensor]) -> Tensor:
-    found = torch.autograd.grad(loss, states, allow_unused=True)
+    found = torch.autograd.grad(loss, states, allow_unused=True) if loss.requires_grad else [None] * len(states)
     filled = [torch.zeros_like(s) if g is None else g for g, s in zip(found, states, strict=True)]
     return torch.cat(filled, -1)[0]
 

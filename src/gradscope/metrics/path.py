@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from gradscope.chain import ArrayChain
 from gradscope.numerics.analysis import Analysis, Unavailable
 from gradscope.numerics.graph import path_growth
 from gradscope.records import Growth
 
 
-@lru_cache(maxsize=1)
 def growth(analysis: Analysis) -> dict[str, Growth]:
     """Both counts at T and 2T, as `path_length` and `sequential_steps`."""
     if isinstance(analysis.model, ArrayChain):
         raise Unavailable("a file of Jacobians has no operations to count")
-    path, steps = path_growth(analysis.model, analysis.length)
+    if analysis.counted is None:
+        analysis.counted = path_growth(analysis.model, analysis.length)
+    path, steps = analysis.counted
     return {"path_length": path, "sequential_steps": steps}
 
 

@@ -43,9 +43,10 @@ def rate(analysis: Analysis) -> float:
 
 def interval(analysis: Analysis) -> tuple[float, float]:
     """95 % t-interval of the mean slope."""
-    found = mean_interval(_per_sequence(analysis))
+    distinct = torch.unique(analysis.influence, dim=0)
+    found = mean_interval(_per_sequence(analysis)) if len(distinct) > 1 else None
     if found is None:
-        raise Unavailable("one sequence and one seed give no interval")
+        raise Unavailable("one sequence and one seed give no interval; equal sequences count once")
     return found
 
 

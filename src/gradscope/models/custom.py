@@ -127,7 +127,12 @@ class CustomLinearization:
             return gradient
 
         flat = self.x[at].flatten(0, 1), self.states[:-1][at].flatten(0, 1), delta.flatten(0, 1).to(self.states.dtype)
-        found: dict[str, Tensor] = torch.func.vmap(contribution)(*flat)
+        try:
+            found: dict[str, Tensor] = torch.func.vmap(contribution)(*flat)
+        except Exception:
+            # As for the Jacobians: a step that vmap cannot follow is differentiated once for each row.
+            rows = [contribution(*row) for row in zip(*flat, strict=True)]
+            found = {name: torch.stack([row[name] for row in rows]) for name in parameters}
         return found
 
     def weight_norms(self, at: slice, delta: Tensor) -> Tensor | None:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from gradscope.errors import UsageError
+from gradscope.text import safe_text
+
 
 class Direct:
     """A map from a whole sequence to a whole sequence; only its gradients with respect to the input exist."""
@@ -36,8 +39,18 @@ class Direct:
         self.input_size = input_size
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Outputs of x, differentiable."""
-        found: Tensor = self.module(x)
+        """Outputs of x, differentiable.
+
+        Raises:
+            UsageError: the module fails; the message is its own.
+        """
+        try:
+            found: Tensor = self.module(x)
+        except UsageError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {safe_text(error)}"
+            raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}") from error
         return found
 
     def parameters(self) -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ class GRULinearization(HiddenOutput):
         self.hidden = self.width = hidden = cell.state_size
         (xr, xz, xn), (hr, hz, m) = zx.chunk(3, -1), zh.chunk(3, -1)
         r, z, n = (xr + hr).sigmoid(), (xz + hz).sigmoid(), (xn + (xr + hr).sigmoid() * m).tanh()
-        slope = (xn + r * m).clamp(-350, 350).cosh().reciprocal().square()
+        slope = (xn + r * m).cosh().reciprocal().square()
         self.keep, self.reset = z, r
         # sigmoid(-z) is 1 - sigmoid(z) without the cancellation near one.
         self.from_n = (-(xz + hz)).sigmoid() * slope

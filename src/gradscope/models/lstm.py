@@ -117,7 +117,7 @@ class LSTMLinearization(HiddenOutput):
 
 
 def _sech2(z: Tensor) -> Tensor:
-    return z.clamp(-350, 350).cosh().reciprocal().square()
+    return z.cosh().reciprocal().square()
 
 
 def make_cell(options: Options, name: str, input_size: int, draw: Draw) -> LSTMCell:

@@ -17,7 +17,7 @@ from gradscope.models.initialize import Draw, Init, input_matrix, recurrent_matr
 PHI: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda z: z}
 SLOPE: dict[str, Callable[[Tensor], Tensor]] = {
     # 1/cosh^2 of the pre-activation: 1 - tanh^2 is exactly zero beyond |z| of about 19.
-    "tanh": lambda z: torch.cosh(z.clamp(-350, 350)).reciprocal().square(),
+    "tanh": lambda z: torch.cosh(z).reciprocal().square(),
     "relu": lambda z: (z > 0).to(z.dtype),
     "linear": torch.ones_like,
 }

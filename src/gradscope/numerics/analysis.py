@@ -17,7 +17,7 @@ from gradscope.numerics import exponents, finite, influence, products, spectrum
 from gradscope.numerics.adjoint import Adjoint, backpropagate
 from gradscope.numerics.leading import Leading, leading_spectra
 from gradscope.numerics.scale import log10_sum
-from gradscope.records import NonFinite, RunSpec
+from gradscope.records import Growth, NonFinite, RunSpec
 
 FULL_WORK = 4e9
 """T N^3 up to which whole spectra are computed by default; beyond it, the leading `LEADING` directions."""
@@ -64,6 +64,7 @@ class Analysis:
         """
         self.runs, self.spec, self.progress = runs, spec, progress
         self.spectral_steps = (1, 2, 5) if detail else (1,)
+        self.counted: tuple[Growth, Growth] | None = None
         self.model = runs[0].model
         self.length = self.model.length if isinstance(self.model, ArrayChain) else runs[0].x.shape[1]
 
@@ -182,7 +183,7 @@ class Analysis:
 
     def _chain_influence(self, chain: ArrayChain) -> Tensor:
         v = torch.randn(chain.size, dtype=torch.float64, generator=torch.Generator().manual_seed(self.spec.seed))
-        return exponents.adjoint_profile(chain, v / v.norm())
+        return exponents.adjoint_profile(chain, v / v.norm())[:, : chain.length]
 
     @cached_property
     def profile(self) -> Tensor:

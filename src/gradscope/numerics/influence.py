@@ -53,7 +53,7 @@ def backward_from(trajectory: Trajectory, cotangent: Tensor, step: int) -> Adjoi
 def profile_of(adjoint: Adjoint, step: int, of_state: bool) -> Tensor:
     """log10 I(k), k = 0, 1, ..., (batch, lags), from the adjoint of one anchor step."""
     if of_state:
-        return adjoint.state[: step + 1].flip(0).T
+        return adjoint.state[1 : step + 1].flip(0).T
     return adjoint.input[:step].flip(0).T
 
 

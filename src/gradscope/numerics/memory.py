@@ -34,11 +34,15 @@ def needed_bytes(model: Any, sequences: int, length: int) -> int:
     if isinstance(model, ArrayChain):
         return 0
     size, features = int(getattr(model, "state_size", 0)), int(model.input_size)
+    weights = sum(int(parameter.numel()) for parameter in model.parameters().values())
     if isinstance(model, Direct):
-        # Scores, weights and their gradients: three squares of the length for each of up to four heads.
-        return 8 * sequences * (12 * length**2 + 8 * length * 64)
+        depth = int(getattr(model.module, "depth", 1))
+        heads = max((int(getattr(part, "heads", 1)) for part in model.module.modules()), default=1)
+        # Kept for the backward pass: scores and weights of every head and layer, and some forty rows of each step.
+        kept = 2 * depth * heads * length**2 + 40 * depth * length * max(features, 64)
+        return 8 * (sequences * kept + 3 * weights)
     # States, gates and their slopes are kept for every step: about ten numbers per number of state.
-    return 8 * sequences * length * (10 * size + 2 * features)
+    return 8 * (sequences * length * (10 * size + 2 * features) + 3 * weights)
 
 
 def require_memory(model: Any, sequences: int, length: int) -> None:

@@ -77,15 +77,20 @@ def synthetic(name: str, length: int | None, batch: int | None, features: int | 
     return Batch(x=x, tokens=None, token_ids=None, vocabulary=None, notes=(), source=name)
 
 
+PART = 48
+"""Part of the memory that the input may take: states, gates and gradients take some forty times as much."""
+
+
 def _check_memory(name: str, shape: tuple[int, int, int]) -> None:
     batch, length, features = shape
     needed, memory = 8 * batch * length * features, _memory()
-    if memory is None or needed <= memory // 2:
+    if memory is None or needed <= memory // PART:
         return
-    fits = memory // 2 // (8 * batch * features)
+    fits = memory // PART // (8 * batch * features)
     remedy = f"use --length {fits} or less" if fits >= 2 else "use a smaller --batch or --input-size"
     size = f"{needed / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f} GiB"
-    raise UsageError(f"{batch} {name} sequences of {length} steps and {features} features need {size}; {remedy}")
+    asked = f"{batch} {name} sequences of {length} steps and {features} features"
+    raise UsageError(f"{asked} and what is computed from them need too much: the input alone takes {size}; {remedy}")
 
 
 def _memory() -> int | None:
