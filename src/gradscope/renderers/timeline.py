@@ -25,6 +25,8 @@ class Timeline:
         longest = max((len(values) for values in series.values.values()), default=0)
         self.step = series.step or tuple(range(longest))
         self.size = len(self.step)
+        # Lag 0 is the newest step the loss reads, so a profile of a lags starts at step a.
+        self.anchor = min(len(series.values.get(INFLUENCE, ())) or self.size - 1, self.size - 1)
 
     def has(self, name: str) -> bool:
         """Whether any step has a value of that name."""
@@ -33,14 +35,15 @@ class Timeline:
     def at(self, name: str, position: int) -> Number:
         """Value at a position; None where the quantity does not exist."""
         values = self.series.values.get(name, ())
-        place = self.size - 1 - position if name == INFLUENCE else position - (self.size - len(values))
+        place = self.anchor - position if name == INFLUENCE else position - (self.size - len(values))
         return values[place] if 0 <= place < len(values) else None
 
     def over(self, name: str) -> tuple[int, Values]:
         """First position that has this series, and its values in time order."""
         values = self.series.values.get(name, ())[: self.size] if name == INFLUENCE else self._tail(name)
-        ordered = tuple(reversed(values)) if name == INFLUENCE else values
-        return self.size - len(ordered), ordered
+        if name == INFLUENCE:
+            return self.anchor - len(values) + 1, tuple(reversed(values))
+        return self.size - len(values), values
 
     def _tail(self, name: str) -> Values:
         values = self.series.values.get(name, ())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_step
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -19,8 +19,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         "found",
         f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one.",
         advise("vanishing", result, spec),
-        first_step=max(result.length - lag, 0),
-        last_step=max(result.length - reach - 1, 0),
+        first_step=max(newest_step(result) - lag, 0),
+        last_step=max(newest_step(result) - reach - 1, 0),
         measured=reach,
         threshold=wanted,
     )

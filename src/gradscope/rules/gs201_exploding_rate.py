@@ -8,7 +8,7 @@ from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.interval import NARROW, ends, note, straddles
-from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_step
 from gradscope.rules.wording import LN10, factor, over_lags, per_step
 
 
@@ -29,7 +29,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         "found",
         message,
         advise("exploding", result, spec),
-        first_step=max(result.length - lag, 0),
+        first_step=max(newest_step(result) - lag, 0),
         last_step=result.length,
         measured=rate * lag,
         threshold=limit,
