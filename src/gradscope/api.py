@@ -63,7 +63,9 @@ def _report(
         name: (value,) if name in LISTS and isinstance(value, str) else value for name, value in settings.items()
     }
     spec = RunSpec(models=words, **settings)
-    check(replace(spec, models=()), dict.fromkeys(names, "given"))
+    # How long the sequence is, and so which lags there are, is known where the objects at hand are.
+    lag = spec.needs_lag if spec.needs_lag is not None and spec.needs_lag < 1 else None
+    check(replace(spec, models=(), needs_lag=lag), dict.fromkeys(names, "given"))
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
     return diagnose_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, compare=compare)
 

@@ -203,6 +203,9 @@ class Analysis:
             return finite.first_bad({"Jacobian": self.model.jacobians.transpose(0, 1)}, "chain")
         if (bad := finite.in_weights(self.model.parameters())) is not None:
             return bad
+        given = finite.earliest(finite.first_bad({"input": run.x.transpose(0, 1)}, "input") for run in self.runs)
+        if given is not None:
+            return given
         if self.recurrent:
             return finite.in_trajectories(self.trajectories)
         return finite.earliest(finite.first_bad({"output": y.transpose(0, 1)}, "output") for y in self.outputs)

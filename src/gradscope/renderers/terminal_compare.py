@@ -36,6 +36,7 @@ def screen(page: Page, report: Report) -> None:
     for model in models:
         terminal_tokens.pairs(page, model)
         terminal_tokens.heat_map(page, model)
+    notes(page, models)
     findings(page, models)
     page.wrap(closing(models))
 
@@ -230,6 +231,12 @@ def _time(entry: dict[str, Any] | None) -> list[str]:
         " ".join(numbers.milliseconds(value) for value in seconds) or numbers.MISSING,
         "inconclusive" if exponent is None else f"T^{exponent:.1f}",
     ]
+
+
+def notes(page: Page, models: list[ModelResult]) -> None:
+    """What was assumed or done to the data, once for all models."""
+    for note in dict.fromkeys(note for model in models for note in model.notes):
+        page.wrap(note, " note: ", "dim")
 
 
 def findings(page: Page, models: list[ModelResult]) -> None:
