@@ -29,6 +29,11 @@ class JacobianChain(Protocol):
         """Numbers in a state."""
         ...
 
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor of the type and on the device that the chain computes with."""
+        ...
+
     def matmat(self, t: int, q: Tensor) -> Tensor:
         """J_t Q; (batch, size, k) -> (batch, size, k)."""
         ...
@@ -56,6 +61,7 @@ class ArrayChain:
             raise UsageError(f"Jacobians have shape {tuple(jacobians.shape)}; expected (T, N, N) or (batch, T, N, N)")
         self.jacobians = stacked
         self.batch, self.length, self.size = stacked.shape[:3]
+        self.like = stacked.new_empty(0)
 
     def matmat(self, t: int, q: Tensor) -> Tensor:
         """J_t Q."""

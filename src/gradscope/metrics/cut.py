@@ -13,6 +13,7 @@ NUDGE = 1e-3
 
 def measure(analysis: Analysis) -> int | None:
     """The newest step t at which autograd says ds_t/ds_{t-1} = 0 but a small change of s_{t-1} moves s_t."""
+    analysis.require_full()
     chain, model = analysis.chain, analysis.model
     if not isinstance(model, Recurrent):
         raise Unavailable("a file of Jacobians has no model to test")

@@ -91,9 +91,9 @@ class Trajectory:
         return sum(layer.states.shape[-1] for layer in self.layers)
 
     @property
-    def dtype(self) -> torch.dtype:
-        """The type everything is computed in."""
-        return self.layers[0].states.dtype
+    def like(self) -> Tensor:
+        """An empty tensor of the type and on the device of the states."""
+        return self.layers[0].states.new_empty(0)
 
     def _slices(self) -> list[slice]:
         ends = (0, *accumulate(layer.states.shape[-1] for layer in self.layers))

@@ -32,7 +32,7 @@ def lyapunov(chain: JacobianChain, count: int | None = None, progress: Progress 
     that a Jacobian kills has growth -inf from there on.
     """
     size = chain.size
-    like = chain.dense(0, 1)
+    like = chain.like
     q = torch.eye(size, count or size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
     growth = []
     for t in range(1, chain.length + 1):
@@ -45,7 +45,7 @@ def lyapunov(chain: JacobianChain, count: int | None = None, progress: Progress 
 
 def adjoint_profile(chain: JacobianChain, v: Tensor) -> Tensor:
     """log10 ||dL/ds_{T-k}|| for k = 0 .. T of a bare chain whose loss is <v, s_T>, (batch, T + 1)."""
-    a, e = normalise(v.to(chain.dense(0, 1)).expand(chain.batch, -1))
+    a, e = normalise(v.to(chain.like).expand(chain.batch, -1))
     found = [log10_norm(a, e)]
     for t in range(chain.length, 0, -1):
         a, e = normalise(chain.rmatmat(t, a[..., None])[..., 0], e)

@@ -22,7 +22,7 @@ from gradscope.numerics.scale import normalise
 from gradscope.numerics.spectrum import triangular_spectra
 
 NEAR = 20
-MOST_ROUNDS = 8
+MOST_ROUNDS = 4
 SETTLED = 1e-4
 SPARE = 48
 """Directions carried beyond those asked for: the last ones of a frame converge slowly."""
@@ -62,7 +62,7 @@ def leading_spectra(
 
 def _formed(chain: JacobianChain, lags: list[int], width: int) -> tuple[Tensor, list[Values]]:
     """Exact leading values of near products, and the left frame of the last."""
-    like = chain.dense(0, 1)
+    like = chain.like
     # Rows of P^T: the identity pulled back, all of it.
     p = torch.eye(chain.size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
     e, found, left = torch.zeros((), dtype=torch.int64, device=like.device), [], p[..., :width]
@@ -79,7 +79,7 @@ def _formed(chain: JacobianChain, lags: list[int], width: int) -> tuple[Tensor, 
 
 def _iterated(chain: JacobianChain, lags: list[int], width: int, count: int) -> tuple[Tensor, list[Values]]:
     """Leading values of near products by orthogonal iteration from a random frame, and the left frame of the last."""
-    like = chain.dense(0, 1)
+    like = chain.like
     start = torch.randn(chain.size, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     left = torch.linalg.qr(start).Q.to(like.device, like.dtype)[None].expand(chain.batch, -1, -1)
     right, found = left, []
