@@ -22,7 +22,7 @@ from gradscope.models import custom
 from gradscope.models.custom import CustomCell
 from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics import adjoint, products
+from gradscope.numerics import adjoint, finite, products
 from gradscope.numerics.adjoint import Adjoint, Scaled, backpropagate, sweep
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.exponents import adjoint_profile, lyapunov
@@ -244,7 +244,13 @@ def test_chunk_sizes_change_nothing(case: Case | None, seed: int, chunk: int) ->
         found, swept = backpropagate(trajectory, v), sweep_products(trajectory)
         weight = torch.tensor([layer.weight_gradient or 0.0 for layer in found.layers], dtype=torch.float64)
         logs = [log for log in logs_of(found) if log is not None]
-        return [*logs, weight, swept.log10_norm, swept.directions.double(), jacobian_sigma(trajectory)[:, 0]]
+        return [
+            *logs,
+            weight,
+            swept.log10_norm,
+            torch.tensor([float(swept.directions)]),
+            jacobian_sigma(trajectory)[:, 0],
+        ]
 
     whole = measured()
     with pytest.MonkeyPatch.context() as patch:
@@ -316,7 +322,10 @@ def test_nan_at_any_step_is_found_at_that_step(case: Case) -> None:
         run = Run(case.model(), x, lambda y: y[:, -1].sum())
         found = Analysis((run,), RunSpec()).non_finite
         assert found is not None
-        assert (found.step, found.value, found.layer) == (k, "nan", "l0")
+        assert (found.step, found.value, found.where) == (k, "nan", "input")
+        born = finite.in_trajectories([case.model().run(x)])
+        assert born is not None
+        assert (born.step, born.value, born.layer) == (k, "nan", "l0")
 
 
 def fresh(kind: str) -> nn.Module:

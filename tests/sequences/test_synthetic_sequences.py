@@ -139,6 +139,6 @@ def test_a_device_that_is_not_there(device: str) -> None:
 
 def test_more_than_memory_holds_is_refused_with_a_length_that_fits() -> None:
     with pytest.raises(
-        UsageError, match=r"^8 random sequences of 10{15} steps and 16 features need 9.*; use --length \d+ or"
+        UsageError, match=r"^8 random sequences of 10{15} steps and 16 features and .* takes 9.*; use --length \d+ or"
     ):
         make_batch(RunSpec(length=10**15), seed=0)
