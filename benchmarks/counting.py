@@ -13,7 +13,7 @@ class CountingChain:
     def __init__(self, chain: JacobianChain) -> None:
         """Start at zero."""
         self.chain = chain
-        self.batch, self.length, self.size = chain.batch, chain.length, chain.size
+        self.batch, self.length, self.size, self.like = chain.batch, chain.length, chain.size, chain.like
         self.columns = 0
         self.most_formed = 0
         """The most Jacobians that were formed at once."""
