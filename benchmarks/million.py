@@ -55,7 +55,7 @@ def measured(length: int) -> Job:
         for adjoint in analysis.adjoints:
             _ = adjoint.state, adjoint.input, adjoint.weight
         reach.measure(analysis)
-        lyapunov(analysis.trajectories[0], EXPONENTS)
+        lyapunov(analysis.trace.trajectory, EXPONENTS)
 
     return work
 

@@ -16,7 +16,6 @@ from gradscope.errors import UsageError
 from gradscope.loading.source import Source, source_of
 from gradscope.metrics import collect, layers
 from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Run, Unavailable
 from gradscope.numerics.memory import require_memory
 from gradscope.numerics.threads import threads_for
@@ -69,7 +68,7 @@ def diagnose_sources(
             torch.manual_seed(spec.seed)
             runs, batch, notes = _runs(source, spec, x, loss)
             analysis = Analysis(runs, spec, told, detail=detail)
-            with threads_for(_size(analysis)):
+            with threads_for(analysis.trace.size):
                 results.append(_result(source, analysis, batch, notes, compare))
                 if compare and not isinstance(analysis.model, ArrayChain):
                     steps[source.name] = _training_step(analysis)
@@ -149,22 +148,22 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
 
 def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], compare: bool) -> ModelResult:
     """Measure, then judge."""
-    model, spec = analysis.model, analysis.spec
+    spec = analysis.spec
     series, bands, skipped = collect.series(analysis, batch.tokens)
     summary, more = collect.summary(analysis, compare)
     singular, why = _singular_values(analysis)
     unjudged = ModelResult(
         name=source.name,
-        kind="chain" if isinstance(model, ArrayChain) else model.kind,
+        kind=analysis.trace.kind,
         status="inconclusive",
-        size=_size(analysis),
+        size=analysis.trace.size,
         length=analysis.length,
         loaded=source.loaded,
         summary=summary,
         series=series,
         bands=bands,
         singular_values=singular,
-        layers=layers.measure(analysis) if isinstance(model, Recurrent) else (),
+        layers=layers.measure(analysis),
         attention=_attention(analysis, batch),
         pairs=_pairs(analysis, batch),
         skipped={**skipped, **more, **why},
@@ -173,13 +172,6 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
     )
     verdicts = judge(unjudged, spec)
     return replace(unjudged, verdicts=verdicts, status=status(verdicts))
-
-
-def _size(analysis: Analysis) -> int:
-    model = analysis.model
-    if isinstance(model, Recurrent):
-        return model.state_size
-    return model.size if isinstance(model, ArrayChain) else int(analysis.outputs[0].shape[-1])
 
 
 def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:
@@ -222,16 +214,11 @@ def _pairs(analysis: Analysis, batch: Batch) -> tuple[Pair, ...]:
 
 def heading(analysis: Analysis) -> str:
     """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`."""
-    model, spec = analysis.model, analysis.spec
-    if isinstance(model, Recurrent):
-        widths = [cell.output_size for cell in model.cells]
-        shape = f"{len(widths)}x{widths[0]}" if len(set(widths)) == 1 else "+".join(map(str, widths))
-    else:
-        shape = f"{_size(analysis)} wide"
-    count = analysis.runs[0].x.shape[0] if not isinstance(model, ArrayChain) else model.batch
+    trace, spec = analysis.trace, analysis.spec
+    count = trace.sequences
     seeds = f"seed {spec.seed}" if spec.seeds == 1 else f"seeds {spec.seed}-{spec.seed + spec.seeds - 1}"
     sequences = f"{count} sequence{'s' if count != 1 else ''}"
-    return f"{shape} · T={analysis.length} · {sequences} · {seeds} · {spec.dtype} · {spec.device}"
+    return f"{trace.shape} · T={analysis.length} · {sequences} · {seeds} · {spec.dtype} · {spec.device}"
 
 
 def _environment() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from gradscope.chain import ArrayChain
 from gradscope.models.direct import Direct
 from gradscope.numerics.analysis import Analysis, Unavailable
 
@@ -15,6 +14,5 @@ def measure(analysis: Analysis) -> int:
         if analysis.model.weights is None:
             raise Unavailable("what this module keeps between steps is not known")
         layers = analysis.model.weights(analysis.runs[0].x[:1, :2])
-        width = analysis.outputs[0].shape[-1]
-        return math.prod((2, len(layers), width, analysis.length))
-    return analysis.model.size if isinstance(analysis.model, ArrayChain) else analysis.model.state_size
+        return math.prod((2, len(layers), analysis.trace.size, analysis.length))
+    return analysis.trace.size

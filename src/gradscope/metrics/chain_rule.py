@@ -16,12 +16,11 @@ LARGEST = 512
 
 def measure(analysis: Analysis) -> float:
     """||dL/ds_0 - P_0^T dL/ds_T|| / ||dL/ds_0|| for L = <v, y_T>, v a seeded unit vector."""
-    chain, model = analysis.chain, analysis.model
-    if not isinstance(model, Recurrent):
-        raise Unavailable("a file of Jacobians has no model to differentiate")
+    chain, (model, x) = analysis.chain, analysis.trace.recurrence(analysis.spec.item)
     if analysis.length > LONGEST or chain.size > LARGEST:
         raise Unavailable(f"checked up to {LONGEST} steps and {LARGEST} numbers of state")
-    x = analysis.runs[0].x[analysis.spec.item : analysis.spec.item + 1]
+    if model.cuts:
+        raise Unavailable("dL/ds_0 is exactly zero: the gradient is cut on the way")
     first, last = autograd_ends(model, x)
     scale = first.double().norm()
     if not bool(scale > 0):

@@ -11,15 +11,15 @@ from gradscope.numerics.analysis import Analysis
 
 def measure(analysis: Analysis) -> Tracks:
     """`gate.<name>.mean`, steps 1 .. T, of the first run; nothing for a model without gates."""
-    return means(list(analysis.trajectories[0].layers)) if analysis.recurrent else {}
+    return means([layer for _, layer in analysis.trace.layers])
 
 
 def means(layers: list[Linearization]) -> Tracks:
-    """Mean of every gate that the layers have."""
-    names = [name for name in layers[0].values if name.startswith("gate.")]
+    """Mean of every gate that the layers have, over those that have it."""
+    names = dict.fromkeys(name for layer in layers for name in layer.values if name.startswith("gate."))
     return {
         f"{name}.mean": Track(
-            numbers(torch.stack([layer.values[name].double().mean((1, 2)) for layer in layers]).mean(0))
+            numbers(torch.stack([v.values[name].double().mean((1, 2)) for v in layers if name in v.values]).mean(0))
         )
         for name in names
     }

@@ -15,6 +15,6 @@ def of_state(analysis: Analysis) -> Tracks:
 
 def of_input(analysis: Analysis) -> Tracks:
     """log10 ||dL/dx_t||, t = 1 .. T."""
-    if analysis.of_state:
+    if analysis.trace.of_state:
         raise Unavailable("the model has no input")
     return {"log10_grad_input": over_sequences(analysis.input_gradient)}

@@ -13,16 +13,17 @@ from gradscope.records import Layer, Number, Series
 
 def measure(analysis: Analysis) -> tuple[Layer, ...]:
     """One record a layer, bottom first; none for a single layer, which the model's own series describe."""
-    trajectory = analysis.trajectories[0]
-    if len(trajectory.layers) < 2:
+    layers = analysis.trace.layers
+    if len(layers) < 2:
         return ()
+    swept = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.cotangents, strict=True)]
     found = []
-    for index, name in enumerate(trajectory.names):
-        adjoints = [adjoint.layers[index] for adjoint in analysis.adjoints]
+    for index, (name, layer) in enumerate(layers):
+        adjoints = [of_run[index] for of_run in swept]
         tracks: Tracks = {
             "log10_grad_state": over_sequences(torch.cat([a.state.T for a in adjoints])),
             "log10_grad_input": over_sequences(torch.cat([a.input.T for a in adjoints])),
-            **means([trajectory.layers[index]]),
+            **means([layer]),
         }
         weights = [shares(a.weight).T for a in adjoints if a.weight is not None]
         if weights:

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from gradscope.metrics.weight_share import shares
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.adjoint import Adjoint
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.influence import backward_from, geometric_mean, only_step
+from gradscope.numerics.influence import geometric_mean
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOSS_SCALE = 1.0
@@ -48,23 +46,16 @@ def measure(analysis: Analysis) -> dict[str, Horizon]:
 
 def _profiles(analysis: Analysis) -> tuple[Tensor, Tensor | None]:
     """log10 of the gradient's norm, lags 0 .., and of every lag's weight share; (sequences, lags)."""
-    if not isinstance(analysis.model, Recurrent):
-        return analysis.influence, None
-    if not analysis.anchors:
-        raise Unavailable("the loss does not depend on any output")
+    anchored = analysis.anchored
     newest = analysis.anchors[-1]
-    adjoints = [_from_anchor(analysis, index, newest) for index in range(len(analysis.runs))]
+    # In the adjoint of a loss at every step, newer terms would cover up what is lost: the newest anchor stands alone.
+    try:
+        adjoints = [trace.adjoint(v) for trace, v in zip(analysis.traces, anchored, strict=True)]
+    except Unavailable:
+        return analysis.influence, None
     state = torch.cat([adjoint.state[: newest + 1].flip(0).T for adjoint in adjoints])
     parts = [adjoint.weight[:newest] for adjoint in adjoints if adjoint.weight is not None]
     return state, torch.cat([shares(part).flip(0).T for part in parts]) if parts else None
-
-
-def _from_anchor(analysis: Analysis, index: int, step: int) -> Adjoint:
-    """The adjoint of one step's loss: in that of a loss at every step, newer terms would cover up what is lost."""
-    v = analysis.cotangents[index]
-    if torch.equal(only_step(v, step), v):
-        return analysis.adjoints[index]
-    return backward_from(analysis.trajectories[index], v, step)
 
 
 def _horizon(info: torch.finfo, typical: Tensor, worst: Tensor, share: Tensor | None) -> Horizon:

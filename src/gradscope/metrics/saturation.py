@@ -18,7 +18,7 @@ def measure(analysis: Analysis) -> dict[str, float]:
     """  # noqa: D205
     analysis.require_finite()
     found: dict[str, list[Tensor]] = {}
-    for layer in analysis.trajectories[0].layers:
+    for _, layer in analysis.trace.layers:
         for name, value in layer.values.items():
             for kind, flags in _flags(name, value):
                 found.setdefault(kind, []).append(flags.double().flatten())

@@ -19,6 +19,11 @@ class Linearization(Protocol):
     """One layer along one trajectory: its values, and s_t = step(x_t, s_{t-1}) to first order."""
 
     @property
+    def cell(self) -> Cell:
+        """The layer that was run."""
+        ...
+
+    @property
     def states(self) -> Tensor:
         """s_0 .. s_T, (T + 1, batch, state_size)."""
         ...

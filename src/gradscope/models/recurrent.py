@@ -8,9 +8,10 @@ from itertools import accumulate, pairwise
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradscope.models.cell import At, Cell, Linearization
+from gradscope.models.views import Cut
 
 
 class Recurrent:
@@ -18,9 +19,28 @@ class Recurrent:
 
     kind: Literal["recurrent"] = "recurrent"
 
-    def __init__(self, name: str, cells: Sequence[Cell], trained: bool = False) -> None:
-        """Take the layers from the bottom up."""
+    def __init__(
+        self,
+        name: str,
+        cells: Sequence[Cell],
+        trained: bool = False,
+        *,
+        reference: nn.Module | None = None,
+        start: Sequence[Tensor] | None = None,
+        cuts: Sequence[int] = (),
+    ) -> None:
+        """Take the layers from the bottom up.
+
+        Args:
+            name: what the user called it.
+            cells: the layers.
+            trained: whether the weights were learned.
+            reference: the torch.nn module with the same weights, batch first, that it must agree with.
+            start: s_0 of every layer, each (batch, size); the cells' own when absent.
+            cuts: steps (from 1) whose state does not hear from the one before, as far as gradients go.
+        """
         self.name, self.cells, self.trained = name, tuple(cells), trained
+        self.reference, self.start, self.cuts = reference, start, tuple(cuts)
         self.input_size, self.output_size = cells[0].input_size, cells[-1].output_size
         self.state_size = sum(cell.state_size for cell in cells)
 
@@ -32,14 +52,16 @@ class Recurrent:
         """Run over x (batch, T, input_size) without autograd and keep the linear maps of every layer."""
         flow, layers = x.transpose(0, 1), []
         with torch.no_grad():
-            for cell in self.cells:
-                layer = cell.linearize(flow, cell.initial_state(x.shape[0]))
-                layers.append(layer)
+            for cell, state in zip(self.cells, self.initial_states(x.shape[0]), strict=True):
+                layer = cell.linearize(flow, state)
+                layers.append(Cut(layer, self.cuts) if self.cuts else layer)
                 flow = layer.outputs
         return Trajectory(tuple(layers), tuple(cell.name for cell in self.cells))
 
     def initial_states(self, batch: int) -> list[Tensor]:
         """s_0 of every layer."""
+        if self.start is not None:
+            return [state.expand(batch, -1).clone() for state in self.start]
         return [cell.initial_state(batch) for cell in self.cells]
 
     def unroll(self, steps: Sequence[Tensor], states: list[Tensor]) -> list[Tensor]:
@@ -50,8 +72,10 @@ class Recurrent:
             states: s_0 of every layer.
         """
         outputs, states = [], list(states)
-        for x in steps:
+        for t, x in enumerate(steps, 1):
             flow = x
+            if t in self.cuts:
+                states = [state.detach() for state in states]
             for index, cell in enumerate(self.cells):
                 states[index] = cell.step(flow, states[index])
                 flow = cell.output(flow, states[index])

@@ -12,11 +12,16 @@ from torch import Tensor
 
 from gradscope.chain import ArrayChain, JacobianChain
 from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent, Trajectory
+from gradscope.models.recurrent import Recurrent
 from gradscope.numerics import exponents, finite, influence, products, spectrum
-from gradscope.numerics.adjoint import Adjoint, backpropagate
+from gradscope.numerics.adjoint import Adjoint
 from gradscope.numerics.leading import Leading, leading_spectra
 from gradscope.numerics.scale import log10_sum
+from gradscope.numerics.traces.bare import BareTrace
+from gradscope.numerics.traces.direct import DirectTrace
+from gradscope.numerics.traces.recurrent import RecurrentTrace
+from gradscope.numerics.traces.trace import Loss, Trace
+from gradscope.numerics.traces.trace import Unavailable as Unavailable
 from gradscope.records import Growth, NonFinite, RunSpec
 
 FULL_WORK = 4e9
@@ -25,12 +30,7 @@ DENSE_NUMBERS = 2**26
 """Entries of all Jacobians together up to which they are kept at once (512 MiB)."""
 LEADING = 16
 
-Loss = Callable[[Tensor], Tensor]
 Progress = Callable[[str, int, int], None]
-
-
-class Unavailable(Exception):  # noqa: N818 - a state of affairs, not a failure
-    """A piece that does not exist for this model or run; the message is the reason, in words for the user."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,14 @@ class Run:
     x: Tensor
     loss: Loss
     seed: int = 0
+
+    def trace(self) -> Trace:
+        """The model along its sequences."""
+        if isinstance(self.model, ArrayChain):
+            return BareTrace(self.model, self.seed)
+        if isinstance(self.model, Recurrent):
+            return RecurrentTrace(self.model, self.x)
+        return DirectTrace(self.model, self.x)
 
 
 class Analysis:
@@ -65,58 +73,21 @@ class Analysis:
         self.runs, self.spec, self.progress = runs, spec, progress
         self.spectral_steps = (1, 2, 5) if detail else (1,)
         self.counted: tuple[Growth, Growth] | None = None
-        self.model = runs[0].model
-        self.length = self.model.length if isinstance(self.model, ArrayChain) else runs[0].x.shape[1]
-
-    @property
-    def recurrent(self) -> bool:
-        """Whether the model is a stack of recurrent layers."""
-        return isinstance(self.model, Recurrent)
+        self.traces = tuple(run.trace() for run in runs)
+        self.model, self.trace = runs[0].model, self.traces[0]
+        self.length = self.trace.length
 
     @property
     def needed_lag(self) -> int:
         """K: what the user's task needs, else all that lies before the newest output the loss reads (T - 1 at most)."""
         if self.spec.needs_lag is not None:
             return self.spec.needs_lag
-        newest = self.length if isinstance(self.model, ArrayChain) or not self.anchors else self.anchors[-1]
-        return max(1, newest - 1)
-
-    @cached_property
-    def trajectories(self) -> tuple[Trajectory, ...]:
-        """Forward passes of all runs.
-
-        Raises:
-            Unavailable: the model has no recurrent state.
-        """
-        found = []
-        for run in self.runs:
-            if not isinstance(run.model, Recurrent):
-                raise Unavailable(f"{self._without()} has no recurrent state")
-            found.append(run.model.run(run.x))
-        return tuple(found)
-
-    def _without(self) -> str:
-        return "a file of Jacobians" if isinstance(self.model, ArrayChain) else self.model.name.split(":")[0]
-
-    @cached_property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """Y of all runs, (batch, T, features)."""
-        if self.recurrent:
-            return tuple(trajectory.output for trajectory in self.trajectories)
-        with torch.no_grad():
-            return tuple(run.model(run.x) for run in self.runs if isinstance(run.model, Direct))
+        return max(1, (self.anchors[-1] if self.anchors else self.length) - 1)
 
     @cached_property
     def cotangents(self) -> tuple[Tensor, ...]:
-        """v_t = dL/dy_t of all runs, (batch, T, features)."""
-        found = []
-        for run, output in zip(self.runs, self.outputs, strict=True):
-            leaf = output.detach().requires_grad_()
-            with torch.enable_grad():
-                loss = run.loss(leaf)
-                v = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
-            found.append(torch.zeros_like(output) if v is None else v)
-        return tuple(found)
+        """The cotangent v = dL/dy of all runs."""
+        return tuple(trace.cotangent(run.loss) for run, trace in zip(self.runs, self.traces, strict=True))
 
     @cached_property
     def adjoints(self) -> tuple[Adjoint, ...]:
@@ -125,29 +96,31 @@ class Analysis:
         Raises:
             Unavailable: the model has no recurrent state.
         """
-        return tuple(backpropagate(t, v) for t, v in zip(self.trajectories, self.cotangents, strict=True))
+        return tuple(trace.adjoint(v) for trace, v in self._pairs())
+
+    def _pairs(self) -> list[tuple[Trace, Tensor]]:
+        return list(zip(self.traces, self.cotangents, strict=True))
 
     @cached_property
     def input_gradient(self) -> Tensor:
         """log10 ||dL/dx_t|| over all sequences and seeds, (sequences, T)."""
-        if self.recurrent:
-            return torch.cat([adjoint.input.T for adjoint in self.adjoints])
-        found = []
-        for run, v in zip(self.runs, self.cotangents, strict=True):
-            if isinstance(run.model, ArrayChain):
-                raise Unavailable("a file of Jacobians has no input")
-            found.append(influence.direct_gradient(run.model, run.x, v))
-        return torch.cat(found)
+        return torch.cat([trace.input_gradient(v) for trace, v in self._pairs()])
 
     @cached_property
     def anchors(self) -> tuple[int, ...]:
         """The steps whose outputs the influence profile is measured from."""
-        return tuple(influence.anchor_steps(self.cotangents[0], self.spec.anchors))
+        return self.trace.anchors(self.cotangents[0], self.spec.anchors)
 
     @cached_property
-    def of_state(self) -> bool:
-        """Whether influence is measured on the state, for want of an input."""
-        return isinstance(self.model, ArrayChain) or self.runs[0].x.shape[-1] == 0
+    def anchored(self) -> tuple[Tensor, ...]:
+        """Cotangents of the newest anchor alone, one per run.
+
+        Raises:
+            Unavailable: the loss reads no output.
+        """
+        if not self.anchors:
+            raise Unavailable("the loss does not depend on any output")
+        return tuple(trace.alone(v, self.anchors[-1]) for trace, v in self._pairs())
 
     @cached_property
     def influence(self) -> Tensor:
@@ -156,34 +129,12 @@ class Analysis:
         Raises:
             Unavailable: the loss reads no output.
         """
-        if isinstance(self.model, ArrayChain):
-            return self._chain_influence(self.model)
-        if not self.anchors:
-            raise Unavailable("the loss does not depend on any output")
-        return torch.cat([self._run_influence(index) for index in range(len(self.runs))])
-
-    def _run_influence(self, index: int) -> Tensor:
-        run, v = self.runs[index], self.cotangents[index]
-        if isinstance(run.model, Direct):
-            found = [
-                influence.direct_gradient(run.model, run.x, influence.only_step(v, step))[:, :step].flip(1)
-                for step in self.anchors
-            ]
-        else:
-            found = [
-                influence.profile_of(self._anchor_adjoint(index, step), step, self.of_state) for step in self.anchors
-            ]
-        return influence.mean_over_anchors(found)
-
-    def _anchor_adjoint(self, index: int, step: int) -> Adjoint:
-        v = self.cotangents[index]
-        alone = influence.only_step(v, step)
-        # A loss at one step is its own anchor: the sweep of the whole loss serves twice.
-        return self.adjoints[index] if torch.equal(alone, v) else backpropagate(self.trajectories[index], alone)
-
-    def _chain_influence(self, chain: ArrayChain) -> Tensor:
-        v = torch.randn(chain.size, dtype=torch.float64, generator=torch.Generator().manual_seed(self.spec.seed))
-        return exponents.adjoint_profile(chain, v / v.norm())[:, : chain.length]
+        newest, found = self.anchored, []
+        for (trace, v), last in zip(self._pairs(), newest, strict=True):
+            alone = [*(trace.alone(v, step) for step in self.anchors[:-1]), last]
+            profiles = [trace.profile(one, step) for one, step in zip(alone, self.anchors, strict=True)]
+            found.append(influence.mean_over_anchors(profiles))
+        return torch.cat(found)
 
     @cached_property
     def profile(self) -> Tensor:
@@ -199,16 +150,7 @@ class Analysis:
     @cached_property
     def non_finite(self) -> NonFinite | None:
         """Where NaN or Inf is born in the forward pass; None when all is finite."""
-        if isinstance(self.model, ArrayChain):
-            return finite.first_bad({"Jacobian": self.model.jacobians.transpose(0, 1)}, "chain")
-        if (bad := finite.in_weights(self.model.parameters())) is not None:
-            return bad
-        given = finite.earliest(finite.first_bad({"input": run.x.transpose(0, 1)}, "input") for run in self.runs)
-        if given is not None:
-            return given
-        if self.recurrent:
-            return finite.in_trajectories(self.trajectories)
-        return finite.earliest(finite.first_bad({"output": y.transpose(0, 1)}, "output") for y in self.outputs)
+        return finite.earliest(trace.non_finite() for trace in self.traces)
 
     def require_finite(self) -> None:
         """Stop when the forward pass is not finite.
@@ -226,28 +168,14 @@ class Analysis:
         Raises:
             Unavailable: no recurrent state, or the forward pass is not finite.
         """
-        if not isinstance(self.model, Recurrent | ArrayChain):
-            raise Unavailable(f"{self._without()} has no recurrent state: every output reads every input directly")
         self.require_finite()
-        chain = self._whole_chain()
+        chain = self.trace.chain(self.spec.item)
         if chain.length * chain.size**2 > DENSE_NUMBERS:
             return chain
-        item = self.spec.item if isinstance(self.model, ArrayChain) else 0
-        jacobians = chain.dense(0, chain.length)[item].double().contiguous()
+        jacobians = chain.dense(0, chain.length)[0].double().contiguous()
         if not bool(jacobians.isfinite().all()):
             raise Unavailable("a Jacobian is not finite although the states are")
         return ArrayChain(jacobians)
-
-    def _whole_chain(self) -> JacobianChain:
-        return self.model if isinstance(self.model, ArrayChain) else self.item_trajectory
-
-    @cached_property
-    def item_trajectory(self) -> Trajectory:
-        """The first run's forward pass for sequence `item` alone."""
-        model, item = self.model, self.spec.item
-        if not isinstance(model, Recurrent):
-            raise Unavailable(f"{self._without()} has no recurrent state")
-        return model.run(self.runs[0].x[item : item + 1])
 
     @property
     def full(self) -> bool:

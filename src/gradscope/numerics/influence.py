@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent, Trajectory
-from gradscope.numerics.adjoint import Adjoint, backpropagate
+from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.scale import log10_norm
 
 
-@dataclass(frozen=True)
-class Profile:
-    """log10 I(k) of each sequence, lags 0 .. K (batch, K + 1), and how many steps a lag can look back at most."""
-
-    log10: Tensor
-    of_state: bool
-    """Whether it is ||dL/ds_{T-k}||, for models without input."""
+def cotangent(loss: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
+    """The cotangent v = dL/dy; zero where the loss does not read the output."""
+    leaf = output.detach().requires_grad_()
+    with torch.enable_grad():
+        value = loss(leaf)
+        v = torch.autograd.grad(value, leaf, allow_unused=True)[0] if value.requires_grad else None
+    return torch.zeros_like(output) if v is None else v
 
 
 def anchor_steps(cotangent: Tensor, count: int) -> list[int]:
@@ -39,22 +38,10 @@ def anchor_steps(cotangent: Tensor, count: int) -> list[int]:
 
 
 def only_step(cotangent: Tensor, step: int) -> Tensor:
-    """The cotangent with all steps but one set to zero."""
+    """The cotangent with all steps but one set to zero; the very same where they are zero already."""
     kept = torch.zeros_like(cotangent)
     kept[:, step - 1] = cotangent[:, step - 1]
-    return kept
-
-
-def backward_from(trajectory: Trajectory, cotangent: Tensor, step: int) -> Adjoint:
-    """Adjoint of <v_step, y_step> alone."""
-    return backpropagate(trajectory, only_step(cotangent, step))
-
-
-def profile_of(adjoint: Adjoint, step: int, of_state: bool) -> Tensor:
-    """log10 I(k), k = 0, 1, ..., (batch, lags), from the adjoint of one anchor step."""
-    if of_state:
-        return adjoint.state[1 : step + 1].flip(0).T
-    return adjoint.input[:step].flip(0).T
+    return cotangent if torch.equal(kept, cotangent) else kept
 
 
 def direct_gradient(model: Direct | Recurrent, x: Tensor, cotangent: Tensor) -> Tensor:

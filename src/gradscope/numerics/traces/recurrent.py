@@ -1,0 +1,103 @@
+"""A stack of recurrent layers that gradscope runs itself."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradscope.chain import JacobianChain
+from gradscope.models.cell import Linearization
+from gradscope.models.recurrent import Recurrent, Trajectory
+from gradscope.numerics import finite, influence
+from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, backpropagate
+from gradscope.numerics.traces.trace import Loss
+from gradscope.records import Kind, NonFinite
+
+
+class RecurrentTrace:
+    """Forward and backward passes along closed-form linear maps, in log scale."""
+
+    kind: Kind = "recurrent"
+
+    def __init__(self, model: Recurrent, x: Tensor) -> None:
+        """Remember the model and x (batch, T, features)."""
+        self.model, self.x = model, x
+        self.sequences, self.length = x.shape[:2]
+        self.size, self.of_state = model.state_size, not x.shape[-1]
+        self._swept: list[tuple[Tensor, Adjoint]] = []
+
+    @property
+    def shape(self) -> str:
+        """`2x64`, or `64+32` for layers of different width."""
+        widths = [cell.output_size for cell in self.model.cells]
+        return f"{len(widths)}x{widths[0]}" if len(set(widths)) == 1 else "+".join(map(str, widths))
+
+    @cached_property
+    def trajectory(self) -> Trajectory:
+        """The forward pass."""
+        return self.model.run(self.x)
+
+    @property
+    def layers(self) -> tuple[tuple[str, Linearization], ...]:
+        """All of the stack."""
+        return tuple(zip(self.trajectory.names, self.trajectory.layers, strict=True))
+
+    @property
+    def output(self) -> Tensor:
+        """Y of the top layer, (batch, T, features)."""
+        return self.trajectory.output
+
+    def non_finite(self) -> NonFinite | None:
+        """The first of weights, input, and what the layers compute."""
+        return (
+            finite.in_weights(self.model.parameters())
+            or finite.first_bad({"input": self.x.transpose(0, 1)}, "input")
+            or finite.in_trajectories([self.trajectory])
+        )
+
+    def cotangent(self, loss: Loss) -> Tensor:
+        """v_t = dL/dy_t."""
+        return influence.cotangent(loss, self.output)
+
+    def anchors(self, v: Tensor, count: int) -> tuple[int, ...]:
+        """Steps the loss reads."""
+        return tuple(influence.anchor_steps(v, count))
+
+    def alone(self, v: Tensor, step: int) -> Tensor:
+        """The cotangent of one step."""
+        return influence.only_step(v, step)
+
+    def adjoint(self, v: Tensor) -> Adjoint:
+        """The backward pass; asked again for the same cotangent, the same one."""
+        for known, adjoint in self._swept:
+            if known is v:
+                return adjoint
+        self._swept = [*self._swept[-1:], (v, backpropagate(self.trajectory, v))]
+        return self._swept[-1][1]
+
+    def layer_adjoints(self, v: Tensor) -> tuple[LayerAdjoint, ...]:
+        """What every layer receives."""
+        return self.adjoint(v).layers
+
+    def input_gradient(self, v: Tensor) -> Tensor:
+        """log10 ||dL/dx_t||, (batch, T)."""
+        return self.adjoint(v).input.T
+
+    def profile(self, v: Tensor, step: int) -> Tensor:
+        """log10 I(k) from the adjoint of the anchor's input, or of its state."""
+        adjoint = self.adjoint(v)
+        if self.of_state:
+            return adjoint.state[1 : step + 1].flip(0).T
+        return adjoint.input[:step].flip(0).T
+
+    def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
+        """The model itself."""
+        return self.model, self.x[item : item + 1]
+
+    def chain(self, item: int) -> JacobianChain:
+        """The trajectory of one sequence."""
+        model, x = self.recurrence(item)
+        with torch.no_grad():
+            return model.run(x)

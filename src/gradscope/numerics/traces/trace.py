@@ -1,0 +1,104 @@
+"""What an analysis asks of a forward pass, whatever the model is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from gradscope.chain import JacobianChain
+from gradscope.models.cell import Linearization
+from gradscope.models.recurrent import Recurrent
+from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
+from gradscope.records import Kind, NonFinite
+
+Loss = Callable[[Any], Tensor]
+
+
+class Unavailable(Exception):  # noqa: N818 - a state of affairs, not a failure
+    """A piece that does not exist for this model or run; the message is the reason, in words for the user."""
+
+
+class Trace(Protocol):
+    """One model along one batch of sequences. Every method raises `Unavailable` where the model has no such thing."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the report calls it."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Steps T."""
+        ...
+
+    @property
+    def sequences(self) -> int:
+        """How many are run side by side."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Numbers in the recurrent state; of a model without one, in an output."""
+        ...
+
+    @property
+    def shape(self) -> str:
+        """Layers and widths in a word: `2x64`."""
+        ...
+
+    @property
+    def of_state(self) -> bool:
+        """Whether influence is measured on the state, for want of an input."""
+        ...
+
+    @property
+    def layers(self) -> tuple[tuple[str, Linearization], ...]:
+        """Every recurrent layer by name, bottom first."""
+        ...
+
+    @property
+    def output(self) -> Tensor:
+        """What the loss reads, (batch, T, features)."""
+        ...
+
+    def non_finite(self) -> NonFinite | None:
+        """Where NaN or Inf is born; None when all is finite."""
+        ...
+
+    def cotangent(self, loss: Loss) -> Tensor:
+        """The cotangent v = dL/dy, of the shape of the output."""
+        ...
+
+    def anchors(self, v: Tensor, count: int) -> tuple[int, ...]:
+        """Steps whose outputs the loss reads, `count` of them spread over the newest half; () for none."""
+        ...
+
+    def alone(self, v: Tensor, step: int) -> Tensor:
+        """The cotangent of that one step's output; `v` itself where it has no other."""
+        ...
+
+    def adjoint(self, v: Tensor) -> Adjoint:
+        """The backward pass of <v, y> through the recurrence."""
+        ...
+
+    def layer_adjoints(self, v: Tensor) -> tuple[LayerAdjoint, ...]:
+        """What every one of `layers` receives, in the same order."""
+        ...
+
+    def input_gradient(self, v: Tensor) -> Tensor:
+        """log10 ||d<v, y>/dx_t||, (batch, T)."""
+        ...
+
+    def profile(self, v: Tensor, step: int) -> Tensor:
+        """log10 I(k), k = 0, 1, ..., (batch, lags), for the cotangent of one step alone."""
+        ...
+
+    def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
+        """The recurrence by itself and what it reads in sequence `item`, (1, T, features)."""
+        ...
+
+    def chain(self, item: int) -> JacobianChain:
+        """Jacobians of the joint state in sequence `item`."""
+        ...
