@@ -135,9 +135,7 @@ def _given(x: torch.Tensor, spec: RunSpec) -> Batch:
 
 def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
     """What can only be known once sequence and model exist."""
-    sequences, length = batch.x.shape[:2]
-    if isinstance(model, ArrayChain):
-        sequences, length = model.batch, model.length
+    sequences, length = (model.batch, model.length) if isinstance(model, ArrayChain) else batch.x.shape[:2]
     if spec.needs_lag is not None and spec.needs_lag > length - 1:
         remedy = "lower --needs-lag or raise --length"
         raise UsageError(f"needed lag {spec.needs_lag} is outside 1..{length - 1} for {length} steps; {remedy}")

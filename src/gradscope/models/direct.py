@@ -1,18 +1,22 @@
-"""Models without a recurrent state: attention, transformers, and any causal module of a user."""
+"""Models that are run as they are: attention, transformers, and any module of a user."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.text import safe_text
 
 
 class Direct:
-    """A map from a whole sequence to a whole sequence; only its gradients with respect to the input exist."""
+    """A map from a whole sequence to a whole sequence, of which nothing but its own forward pass is known."""
 
     def __init__(
         self,
@@ -23,6 +27,9 @@ class Direct:
         kind: Literal["attention", "module"] = "attention",
         weights: Callable[[Tensor], list[Tensor]] | None = None,
         trained: bool = False,
+        time_first: bool | None = False,
+        vocabulary: int | None = None,
+        key: str | None = None,
     ) -> None:
         """Wrap `module`: (batch, T, input_size) -> (batch, T, features).
 
@@ -30,29 +37,72 @@ class Direct:
             name: what the user called it.
             module: the map.
             input_size: features per step it takes.
-            kind: `attention` when its weights can be read.
+            kind: `attention` when its weights can be read; `module` is looked into for recurrences.
             weights: x (batch, T, input_size) -> attention weights per layer, each (batch, heads, T, T).
             trained: whether the weights were learned.
+            time_first: whether the module takes and returns (T, batch, features); None to find out.
+            vocabulary: how many token ids there are, for a module that takes ids (batch, T) instead of features.
+            key: the recurrence inside whose state is meant, where there are several.
         """
         self.name, self.module, self.weights, self.trained = name, module, weights, trained
         self.kind: Literal["attention", "module"] = kind
-        self.input_size = input_size
+        self.input_size, self.vocabulary, self.key = input_size, vocabulary, key
+        self.time_first = time_first
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Outputs of x, differentiable.
+        """Outputs of x, (batch, T, features), differentiable.
 
         Raises:
-            UsageError: the module fails; the message is its own.
+            UsageError: the module fails, with its own words, or returns no tensor.
+        """
+        return self.output(self.run(self.laid_out(x)))
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Batch-first values as the module has them, and back."""
+        return x.transpose(0, 1) if self.time_first and x.ndim > 1 else x
+
+    def output(self, raw: Any) -> Tensor:
+        """The first tensor of what the module returns, batch first.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if isinstance(raw, tuple | list) and raw and isinstance(raw[0], PackedSequence):
+            raw = raw[0]
+        if isinstance(raw, PackedSequence):
+            return pad_packed_sequence(raw, batch_first=True)[0]
+        found = next((value for value in pytree.tree_leaves(raw) if isinstance(value, Tensor)), None)
+        if found is None:
+            raise UsageError(f"{safe_text(self.name)} returns {type(raw).__name__} without a tensor; return one first")
+        return self.laid_out(found) if found.ndim == 3 else found
+
+    def parameters(self) -> dict[str, Tensor]:
+        """All weights by name."""
+        return dict(self.module.named_parameters())
+
+    def run(self, x: Tensor) -> Any:
+        """The module's own call on x as it takes it, and whatever it returns.
+
+        Raises:
+            UsageError: it fails, with its own words.
         """
         try:
-            found: Tensor = self.module(x)
+            with _default_dtype(next((p.dtype for p in self.module.parameters()), x.dtype)):
+                return self.module(x)
         except UsageError:
             raise
         except Exception as error:
             what = f"{type(error).__name__}: {safe_text(error)}"
             raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}") from error
-        return found
 
-    def parameters(self) -> dict[str, Tensor]:
-        """All weights by name."""
-        return dict(self.module.named_parameters())
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """States that a module makes with torch.zeros fit its weights, whatever type the run has."""
+    before = torch.get_default_dtype()
+    if dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

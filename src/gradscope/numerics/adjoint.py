@@ -45,6 +45,8 @@ class LayerAdjoint:
     """Norm of each step's contribution to dL/dW, (T, batch); None without parameters."""
     weight_gradient: float | None
     """log10 of the norm of dL/dW itself, summed over steps and batch."""
+    start: Scaled
+    """dL/ds_0 itself, m (batch, size)."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Adjoint:
     """One backward pass through a stack, layers from the bottom up."""
 
     layers: tuple[LayerAdjoint, ...]
+    below: Scaled
+    """dL/dx_t itself, m (T, batch, features), x being the stack's input."""
 
     @property
     def state(self) -> Tensor:
@@ -97,7 +101,7 @@ def backpropagate(trajectory: Trajectory, cotangent: Tensor) -> Adjoint:
             aside = None if direct is None or aside is None else Scaled(direct, aside.e)
             v = below
             found.append(adjoint)
-    return Adjoint(tuple(found[::-1]))
+    return Adjoint(tuple(found[::-1]), v)
 
 
 def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerAdjoint, Scaled]:
@@ -136,7 +140,7 @@ def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerA
     weight = torch.cat(weights[::-1]) if weights else None
     norm = total.log10() if weights else None
     kept, back = torch.cat([first, *state[::-1]]), torch.cat([first, *joint[::-1]])
-    return LayerAdjoint(kept, back, log10_norm(down.m, down.e), weight, norm), down
+    return LayerAdjoint(kept, back, log10_norm(down.m, down.e), weight, norm, Scaled(a, e)), down
 
 
 def _joint(layer: Linearization, piece: _Piece, aside: Scaled | None, at: slice) -> Tensor:

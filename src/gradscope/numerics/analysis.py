@@ -18,9 +18,9 @@ from gradscope.numerics.adjoint import Adjoint
 from gradscope.numerics.leading import Leading, leading_spectra
 from gradscope.numerics.scale import log10_sum
 from gradscope.numerics.traces.bare import BareTrace
-from gradscope.numerics.traces.direct import DirectTrace
+from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.recurrent import RecurrentTrace
-from gradscope.numerics.traces.trace import Loss, Trace
+from gradscope.numerics.traces.trace import Cotangent, Loss, Trace
 from gradscope.numerics.traces.trace import Unavailable as Unavailable
 from gradscope.records import Growth, NonFinite, RunSpec
 
@@ -48,7 +48,7 @@ class Run:
             return BareTrace(self.model, self.seed)
         if isinstance(self.model, Recurrent):
             return RecurrentTrace(self.model, self.x)
-        return DirectTrace(self.model, self.x)
+        return ModuleTrace(self.model, self.x)
 
 
 class Analysis:
@@ -85,7 +85,7 @@ class Analysis:
         return max(1, (self.anchors[-1] if self.anchors else self.length) - 1)
 
     @cached_property
-    def cotangents(self) -> tuple[Tensor, ...]:
+    def cotangents(self) -> tuple[Cotangent, ...]:
         """The cotangent v = dL/dy of all runs."""
         return tuple(trace.cotangent(run.loss) for run, trace in zip(self.runs, self.traces, strict=True))
 
@@ -98,7 +98,7 @@ class Analysis:
         """
         return tuple(trace.adjoint(v) for trace, v in self._pairs())
 
-    def _pairs(self) -> list[tuple[Trace, Tensor]]:
+    def _pairs(self) -> list[tuple[Trace, Cotangent]]:
         return list(zip(self.traces, self.cotangents, strict=True))
 
     @cached_property
@@ -112,7 +112,7 @@ class Analysis:
         return self.trace.anchors(self.cotangents[0], self.spec.anchors)
 
     @cached_property
-    def anchored(self) -> tuple[Tensor, ...]:
+    def anchored(self) -> tuple[Cotangent, ...]:
         """Cotangents of the newest anchor alone, one per run.
 
         Raises:

@@ -14,6 +14,8 @@ from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
 from gradscope.records import Kind, NonFinite
 
 Loss = Callable[[Any], Tensor]
+Cotangent = Any
+"""v = dL/dy in a form of the trace's own; nothing else looks inside."""
 
 
 class Unavailable(Exception):  # noqa: N818 - a state of affairs, not a failure
@@ -67,31 +69,31 @@ class Trace(Protocol):
         """Where NaN or Inf is born; None when all is finite."""
         ...
 
-    def cotangent(self, loss: Loss) -> Tensor:
+    def cotangent(self, loss: Loss) -> Cotangent:
         """The cotangent v = dL/dy, of the shape of the output."""
         ...
 
-    def anchors(self, v: Tensor, count: int) -> tuple[int, ...]:
+    def anchors(self, v: Cotangent, count: int) -> tuple[int, ...]:
         """Steps whose outputs the loss reads, `count` of them spread over the newest half; () for none."""
         ...
 
-    def alone(self, v: Tensor, step: int) -> Tensor:
+    def alone(self, v: Cotangent, step: int) -> Cotangent:
         """The cotangent of that one step's output; `v` itself where it has no other."""
         ...
 
-    def adjoint(self, v: Tensor) -> Adjoint:
+    def adjoint(self, v: Cotangent) -> Adjoint:
         """The backward pass of <v, y> through the recurrence."""
         ...
 
-    def layer_adjoints(self, v: Tensor) -> tuple[LayerAdjoint, ...]:
+    def layer_adjoints(self, v: Cotangent) -> tuple[LayerAdjoint, ...]:
         """What every one of `layers` receives, in the same order."""
         ...
 
-    def input_gradient(self, v: Tensor) -> Tensor:
+    def input_gradient(self, v: Cotangent) -> Tensor:
         """log10 ||d<v, y>/dx_t||, (batch, T)."""
         ...
 
-    def profile(self, v: Tensor, step: int) -> Tensor:
+    def profile(self, v: Cotangent, step: int) -> Tensor:
         """log10 I(k), k = 0, 1, ..., (batch, lags), for the cotangent of one step alone."""
         ...
 

@@ -1,0 +1,218 @@
+"""A module that is run as it is: attention, or a user's own, with the recurrences that were seen inside."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from gradscope.chain import JacobianChain
+from gradscope.models.capture.recurrence import Recurrence
+from gradscope.models.capture.watch import Seen, see
+from gradscope.models.cell import Linearization
+from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
+from gradscope.numerics import finite, influence
+from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
+from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
+from gradscope.numerics.scale import log10_norm
+from gradscope.numerics.traces.trace import Loss, Unavailable
+from gradscope.records import Kind, NonFinite
+
+Cotangents = tuple[Tensor | None, ...]
+"""dL/d(every tensor that the module returned), None where the loss does not read it."""
+
+
+class ModuleTrace:
+    """Autograd between the recurrences, log-scaled sweeps inside them."""
+
+    of_state = False
+
+    def __init__(self, model: Direct, x: Tensor) -> None:
+        """Remember the model and x (batch, T, features), or token ids (batch, T)."""
+        self.model, self.x = model, x
+        self.sequences, self.length = x.shape[:2]
+        self._flows: list[tuple[Cotangents, Flow]] = []
+
+    @cached_property
+    def _seen(self) -> tuple[Seen, list[int], str]:
+        """The forward pass, its recurrences in the order of a backward pass, and why they could not be followed."""
+        seen = see(self.model, self.x)
+        why = _unfollowed(seen)
+        order = None if why else last_first(feeds(seen))
+        if not why and order is None:
+            why = "what a recurrence returns comes back to it as input, so its own Jacobians are not the whole"
+        if why or order is None:
+            return see(self.model, self.x, search=False), [], why
+        return seen, order, ""
+
+    @property
+    def seen(self) -> Seen:
+        """The forward pass, opened at the recurrences that could be followed."""
+        return self._seen[0]
+
+    @cached_property
+    def joint(self) -> Recurrence:
+        """The recurrence whose state is the model's.
+
+        Raises:
+            Unavailable: there is none, or more than one, or it has no joint causal state.
+        """
+        found, why = self.seen.recurrences, self._seen[2]
+        if why:
+            raise Unavailable(why)
+        if not found:
+            name = self.model.name.split(":")[0]
+            raise Unavailable(f"{name} has no recurrent state: every output reads every input directly")
+        if self.model.key is not None:
+            found = tuple(one for one in found if one.name == self.model.key)
+        if len(found) != 1:
+            names = ", ".join(one.name for one in self.seen.recurrences)
+            raise Unavailable(f"the module holds several recurrences ({names}); choose one with --key")
+        return _with_joint_state(found[0], self.length)
+
+    @property
+    def kind(self) -> Kind:
+        """Recurrent where a recurrence was followed."""
+        return "recurrent" if self.seen.recurrences else self.model.kind
+
+    @cached_property
+    def size(self) -> int:
+        """Numbers in all recurrent states; features of an output where there are none."""
+        states = [layer.states.shape[-1] for _, layer in self.layers]
+        return sum(states) if states else int(self.output.shape[-1])
+
+    @property
+    def shape(self) -> str:
+        """`2x64` for one stack of equal layers, else the widths of all units."""
+        widths = [layer.outputs.shape[-1] for _, layer in self.layers]
+        if not widths:
+            return f"{self.size} wide"
+        return f"{len(widths)}x{widths[0]}" if len(set(widths)) == 1 else "+".join(map(str, widths))
+
+    @cached_property
+    def layers(self) -> tuple[tuple[str, Linearization], ...]:
+        """Every unit of every recurrence, by name."""
+        several = len(self.seen.recurrences) > 1
+        return tuple(
+            (f"{one.name}.{unit.name}" if several else unit.name, unit.layer)
+            for one in self.seen.recurrences
+            for level in one.levels
+            for unit in level
+        )
+
+    @property
+    def output(self) -> Tensor:
+        """The first tensor that the module returned, batch first."""
+        return self.model.output(self.seen.raw).detach()
+
+    def non_finite(self) -> NonFinite | None:
+        """The first of weights, input, recurrences and output."""
+        given = {"input": self.x.transpose(0, 1)}
+        if (bad := finite.in_weights(self.model.parameters()) or finite.first_bad(given, "input")) is not None:
+            return bad
+        units = [finite.first_bad({**layer.values, "state": layer.states[1:]}, name) for name, layer in self.layers]
+        output = self.output
+        last = finite.first_bad({"output": output.transpose(0, 1) if output.ndim == 3 else output[None]}, "output")
+        return finite.earliest([*units, last])
+
+    def cotangent(self, loss: Loss) -> Cotangents:
+        """dL/d(every tensor that the module returned)."""
+        values, form = pytree.tree_flatten(self.seen.raw)
+        leaves = [v.detach().clone().requires_grad_() if _is_real(v) else v for v in values]
+        raw = pytree.tree_unflatten(leaves, form)
+        with torch.enable_grad():
+            value = loss(raw) if getattr(loss, "reads_raw", True) and self.model.kind == "module" else None
+            value = loss(self.model.output(raw)) if value is None else value
+            asked = [leaf for leaf in leaves if _is_real(leaf)]
+            empty: tuple[Any, ...] = (None,) * len(asked)
+            return torch.autograd.grad(value, asked, allow_unused=True) if value.requires_grad else empty
+
+    def anchors(self, v: Cotangents, count: int) -> tuple[int, ...]:
+        """Steps the loss reads; the last, where what it reads has no steps."""
+        steps = self._by_step(v)
+        if steps is not None:
+            return tuple(influence.anchor_steps(steps, count))
+        return (self.length,) if any(g is not None and bool((g != 0).any()) for g in v) else ()
+
+    def alone(self, v: Cotangents, step: int) -> Cotangents:
+        """The cotangent of one step."""
+        steps = self._by_step(v)
+        kept = None if steps is None else influence.only_step(steps, step)
+        return v if kept is None or kept is steps else (self.model.laid_out(kept), *(None for _ in v[1:]))
+
+    def _by_step(self, v: Cotangents) -> Tensor | None:
+        """(batch, T, features) of a loss that reads the first output alone, step by step; None for any other."""
+        first = v[0] if v else None
+        if first is None or first.ndim != 3 or any(g is not None and bool((g != 0).any()) for g in v[1:]):
+            return None
+        steps = self.model.laid_out(first)
+        return steps if steps.shape[1] == self.length else None
+
+    def flow(self, v: Cotangents) -> Flow:
+        """The backward pass; asked again for the same cotangents, the same one."""
+        for known, flow in self._flows:
+            if known is v:
+                return flow
+        seen, order, _ = self._seen
+        if seen.given is None:
+            raise Unavailable("no embedding of the module reads its token ids: there is no input to differentiate by")
+        outputs = [value for value in pytree.tree_leaves(seen.raw) if _is_real(value)]
+        pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None]
+        found = flow_back(seen, order, [y for y, _ in pairs], [g for _, g in pairs])
+        self._flows = [*self._flows[-1:], (v, found)]
+        return found
+
+    def adjoint(self, v: Cotangents) -> Adjoint:
+        """The backward pass through the joint recurrence."""
+        place = self.seen.recurrences.index(self.joint)
+        flow = self.flow(v)
+        return Adjoint(flow.layers[place], flow.below[place])
+
+    def layer_adjoints(self, v: Cotangents) -> tuple[LayerAdjoint, ...]:
+        """What every unit receives."""
+        return tuple(layer for layers in self.flow(v).layers for layer in layers)
+
+    def input_gradient(self, v: Cotangents) -> Tensor:
+        """log10 ||dL/dx_t||, (batch, T); with respect to the embeddings of tokens."""
+        given = self.flow(v).given
+        return self.model.laid_out(log10_norm(given.m, given.e))
+
+    def profile(self, v: Cotangents, step: int) -> Tensor:
+        """log10 I(k)."""
+        return self.input_gradient(v)[:, :step].flip(1)
+
+    def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
+        """The joint recurrence by itself, from the state it was given."""
+        return self.joint.of_item(item)
+
+    def chain(self, item: int) -> JacobianChain:
+        """Its trajectory in one sequence."""
+        model, x = self.recurrence(item)
+        return model.run(x)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _unfollowed(seen: Seen) -> str:
+    """Why the recurrences cannot be followed; empty where they can."""
+    for one in seen.recurrences:
+        if "#" in one.name and one.output is None:
+            name = one.name.partition("#")[0]
+            return f"the state of {name} is changed between its calls, so it cannot be followed as one recurrence"
+    return ""
+
+
+def _with_joint_state(one: Recurrence, length: int) -> Recurrence:
+    if not one.one_way:
+        raise Unavailable(f"{one.name} is bidirectional: its layers read the future, so no joint state exists")
+    if one.lengths is not None:
+        raise Unavailable("the sequences are packed with different lengths, so there is no common last step")
+    if len(one.x) != length:
+        raise Unavailable(f"{one.name} walks {len(one.x)} steps of its own where the input has {length}")
+    return one
