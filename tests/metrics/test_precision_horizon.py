@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.chain import ArrayChain
-from gradscope.loading.objects import from_torch
+from gradscope.loading.modules import from_torch
 from gradscope.metrics import precision_horizon
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
@@ -27,7 +28,7 @@ def analysis_of(model, x: Tensor, loss, **spec) -> Analysis:
 
 
 def horizon(module: nn.RNNBase, x: Tensor, readout: Tensor) -> dict:
-    model = from_torch(module, "m", torch.float64, "cpu")
+    model = from_torch(copy.deepcopy(module).double(), "m")
     return precision_horizon.measure(analysis_of(model, x, lambda y: (y[:, -1] @ readout).sum()))
 
 
@@ -140,7 +141,7 @@ def test_a_gated_path_never_reaches_zero_but_says_nothing_beyond_the_horizon() -
 
 def test_the_verdict_does_not_depend_on_a_loss_at_every_step() -> None:
     module, x, readout = model_and_data("rnn", 8, 150, 1)
-    model = from_torch(module, "m", torch.float64, "cpu")
+    model = from_torch(copy.deepcopy(module).double(), "m")
     final = precision_horizon.measure(analysis_of(model, x, lambda y: (y[:, -1] @ readout).sum()))
     every = precision_horizon.measure(analysis_of(model, x, lambda y: (y @ readout).sum()))
     assert every == final
@@ -175,7 +176,7 @@ def test_models_without_a_state_have_a_range_and_no_share() -> None:
 
 def test_what_cannot_be_measured_says_why() -> None:
     module, x, _ = model_and_data("rnn", 4, 10, 0)
-    model = from_torch(module, "m", torch.float64, "cpu")
+    model = from_torch(copy.deepcopy(module).double(), "m")
     with pytest.raises(Unavailable, match="does not depend on any output"):
         precision_horizon.measure(analysis_of(model, x, lambda y: y.new_zeros(())))
     x[0, 3, 0] = math.nan

@@ -15,15 +15,12 @@ from torch import Tensor, nn
 
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
+from gradscope.loading.modules import from_module, from_torch
 from gradscope.loading.source import Source
-from gradscope.models.cell import Cell
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
-from gradscope.models.gru import GRUCell
-from gradscope.models.lstm import LSTMCell
 from gradscope.models.recurrent import Recurrent
-from gradscope.models.rnn import RNNCell
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
 
@@ -83,11 +80,9 @@ def source_from_object(thing: Any, name: str, spec: RunSpec) -> Source:
     if isinstance(thing, Tensor):
         return replace(_fixed(name, ArrayChain(thing.to(spec.device, dtype)), 0), is_chain=True)
     if isinstance(thing, nn.RNN | nn.GRU | nn.LSTM):
-        return _fixed(name, from_torch(thing, name, dtype, spec.device), thing.input_size)
+        return _fixed(name, from_torch(thing.to(spec.device, dtype), name), thing.input_size)
     if isinstance(thing, nn.Module) and not _is_cell(thing, spec):
-        moved = thing.to(spec.device, dtype).eval()
-        size = spec.input_size if spec.input_size is not None else _first_features(moved)
-        return _fixed(name, Direct(name, _Tensors(moved), size, kind="module", trained=True), size)
+        return from_module(thing.to(spec.device, dtype).eval(), name, spec)
     if callable(thing) and not hasattr(thing, "initial_state") and _takes_nothing(thing):
         return source_from_object(_call(thing, name), name, spec)
     if callable(thing) or hasattr(thing, "step"):
@@ -124,27 +119,6 @@ def _call(factory: Any, name: str) -> Any:
         raise UsageError(f"cannot build '{safe_text(name)}': {what}; it is called without arguments") from error
 
 
-def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str, dtype: torch.dtype, device: str) -> Recurrent:
-    """The same recurrence in plain operations, with the module's own weights.
-
-    Raises:
-        UsageError: bidirectional or projected modules, which have no joint causal state here.
-    """
-    if module.bidirectional or module.proj_size:
-        raise UsageError(f"'{safe_text(name)}' is bidirectional or projected, which cannot be analysed as one chain")
-    cells: list[Cell] = []
-    for index in range(module.num_layers):
-        kinds = ("weight_ih", "weight_hh") + (("bias_ih", "bias_hh") if module.bias else ())
-        weights = {kind: getattr(module, f"{kind}_l{index}").detach().to(device, dtype).clone() for kind in kinds}
-        if isinstance(module, nn.LSTM):
-            cells.append(LSTMCell(f"l{index}", weights))
-        elif isinstance(module, nn.GRU):
-            cells.append(GRUCell(f"l{index}", weights))
-        else:
-            cells.append(RNNCell(f"l{index}", weights, module.nonlinearity))
-    return Recurrent(name, cells, trained=True)
-
-
 def _cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
     """A user's cell; s_0 is its `initial_state` (a tensor or a function of the batch size) or zeros of --state-size."""
     step = thing.step if hasattr(thing, "step") and not isinstance(thing, nn.Module) else thing
@@ -162,29 +136,3 @@ def _cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
         step = thing.to(spec.device, getattr(torch, spec.dtype)).eval()
     size = spec.input_size if spec.input_size is not None else int(getattr(thing, "input_size", 16))
     return CustomCell("cell", step, initial.to(spec.device, getattr(torch, spec.dtype)), size)
-
-
-def _first_features(module: nn.Module) -> int:
-    """Features the first layer with a declared width takes; 16 when none says."""
-    for part in module.modules():
-        for attribute in ("input_size", "in_features", "embed_dim", "d_model"):
-            if isinstance(found := getattr(part, attribute, None), int):
-                return found
-    return 16
-
-
-class _Tensors(nn.Module):
-    """A module whose output is the first tensor of what the wrapped one returns."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, T, features)."""
-        found = self.inner(x)
-        while isinstance(found, tuple | list):
-            found = found[0]
-        if not isinstance(found, Tensor) or found.ndim != 3:
-            raise UsageError("the module does not return a (batch, T, features) tensor")
-        return found

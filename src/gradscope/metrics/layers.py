@@ -14,7 +14,7 @@ from gradscope.records import Layer, Number, Series
 def measure(analysis: Analysis) -> tuple[Layer, ...]:
     """One record a layer, bottom first; none for a single layer, which the model's own series describe."""
     layers = analysis.trace.layers
-    if len(layers) < 2:
+    if len(layers) < 2 or analysis.non_finite is not None:
         return ()
     swept = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.cotangents, strict=True)]
     found = []

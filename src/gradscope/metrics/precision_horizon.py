@@ -46,6 +46,7 @@ def measure(analysis: Analysis) -> dict[str, Horizon]:
 
 def _profiles(analysis: Analysis) -> tuple[Tensor, Tensor | None]:
     """log10 of the gradient's norm, lags 0 .., and of every lag's weight share; (sequences, lags)."""
+    analysis.require_equal()
     anchored = analysis.anchored
     newest = analysis.anchors[-1]
     # In the adjoint of a loss at every step, newer terms would cover up what is lost: the newest anchor stands alone.

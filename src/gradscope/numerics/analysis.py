@@ -22,7 +22,7 @@ from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.recurrent import RecurrentTrace
 from gradscope.numerics.traces.trace import Cotangent, Loss, Trace
 from gradscope.numerics.traces.trace import Unavailable as Unavailable
-from gradscope.records import Growth, NonFinite, RunSpec
+from gradscope.records import EqualityCheck, Growth, NonFinite, RunSpec
 
 FULL_WORK = 4e9
 """T N^3 up to which whole spectra are computed by default; beyond it, the leading `LEADING` directions."""
@@ -96,6 +96,7 @@ class Analysis:
         Raises:
             Unavailable: the model has no recurrent state.
         """
+        self.require_equal()
         return tuple(trace.adjoint(v) for trace, v in self._pairs())
 
     def _pairs(self) -> list[tuple[Trace, Cotangent]]:
@@ -104,6 +105,7 @@ class Analysis:
     @cached_property
     def input_gradient(self) -> Tensor:
         """log10 ||dL/dx_t|| over all sequences and seeds, (sequences, T)."""
+        self.require_equal()
         return torch.cat([trace.input_gradient(v) for trace, v in self._pairs()])
 
     @cached_property
@@ -129,6 +131,7 @@ class Analysis:
         Raises:
             Unavailable: the loss reads no output.
         """
+        self.require_equal()
         newest, found = self.anchored, []
         for (trace, v), last in zip(self._pairs(), newest, strict=True):
             alone = [*(trace.alone(v, step) for step in self.anchors[:-1]), last]
@@ -152,6 +155,24 @@ class Analysis:
         """Where NaN or Inf is born in the forward pass; None when all is finite."""
         return finite.earliest(trace.non_finite() for trace in self.traces)
 
+    @cached_property
+    def equality(self) -> EqualityCheck | None:
+        """The first run's chain held against the user's own model; None where there is no other, or nothing to hold."""
+        if self.non_finite is not None:
+            return None
+        return self.trace.equality(self.cotangents[0])
+
+    def require_equal(self) -> None:
+        """Stop when what would be analysed is not the user's model.
+
+        Raises:
+            Unavailable: it is not, with the differences.
+        """
+        check = self.equality
+        if check is not None and not check.passed:
+            worst = max(check.output, check.grad)
+            raise Unavailable(f"the chain does not reproduce {check.against}: it is off by {worst:.0e}")
+
     def require_finite(self) -> None:
         """Stop when the forward pass is not finite.
 
@@ -169,6 +190,7 @@ class Analysis:
             Unavailable: no recurrent state, or the forward pass is not finite.
         """
         self.require_finite()
+        self.require_equal()
         chain = self.trace.chain(self.spec.item)
         if chain.length * chain.size**2 > DENSE_NUMBERS:
             return chain

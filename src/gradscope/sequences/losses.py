@@ -36,6 +36,8 @@ class Loss:
     final_only: bool
     """True where the loss reads the last step alone."""
     function: Callable[[Any], Tensor]
+    reads_raw: bool = False
+    """True for a user's own function, which takes whatever a module returns; False: the first tensor of it."""
 
     def __call__(self, output: Any) -> Tensor:
         """The loss of `output`, (B, T, F), in the dtype and on the device of `output`.
@@ -180,7 +182,7 @@ def _user_loss(spec: RunSpec) -> Loss:
             raise UsageError(f"--loss '{shown}' returned a number cut off from the output; {remedy}")
         return value.reshape(())
 
-    return Loss(shown, _target_unused(spec), final_only=False, function=function)
+    return Loss(shown, _target_unused(spec), final_only=False, function=function, reads_raw=True)
 
 
 def _target_unused(spec: RunSpec) -> tuple[str, ...]:

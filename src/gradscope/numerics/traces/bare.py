@@ -11,7 +11,7 @@ from gradscope.models.recurrent import Recurrent
 from gradscope.numerics import exponents, finite
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.traces.trace import Loss, Unavailable
-from gradscope.records import Kind, NonFinite
+from gradscope.records import EqualityCheck, Kind, NonFinite
 
 
 class BareTrace:
@@ -65,6 +65,10 @@ class BareTrace:
     def profile(self, v: Tensor, step: int) -> Tensor:
         """log10 ||dL/ds_{T-k}||, k = 0 .. T-1."""
         return exponents.adjoint_profile(self.bare, v[0])[:, : self.length]
+
+    def equality(self, v: Tensor) -> EqualityCheck | None:
+        """The file is all there is."""
+        return None
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """There is none."""

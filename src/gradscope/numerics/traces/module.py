@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
@@ -17,10 +17,11 @@ from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics import finite, influence
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
+from gradscope.numerics.equality import against_module, number
 from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.trace import Loss, Unavailable
-from gradscope.records import Kind, NonFinite
+from gradscope.records import EqualityCheck, Kind, NonFinite
 
 Cotangents = tuple[Tensor | None, ...]
 """dL/d(every tensor that the module returned), None where the loss does not read it."""
@@ -184,6 +185,25 @@ class ModuleTrace:
     def profile(self, v: Cotangents, step: int) -> Tensor:
         """log10 I(k)."""
         return self.input_gradient(v)[:, :step].flip(1)
+
+    def equality(self, v: Cotangents) -> EqualityCheck | None:
+        """Against the module itself, its graph whole; None where no recurrence was followed."""
+        seen = self.seen
+        if not seen.recurrences:
+            return None
+        flow, whole = self.flow(v), see(self.model, self.x, search=False)
+        weights = [(one.module, p) for one in seen.recurrences for p in one.module.parameters() if p.requires_grad]
+        outputs = [value for value in pytree.tree_leaves(whole.raw) if _is_real(value)]
+        pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None and y.requires_grad]
+        assert whole.given is not None
+        asked = (whole.given, *(p for _, p in weights))
+        found = torch.autograd.grad([y for y, _ in pairs], asked, [g for _, g in pairs], allow_unused=True)
+        own = torch.zeros_like(whole.given) if found[0] is None else found[0]
+        by_module: dict[nn.Module, list[Tensor]] = {}
+        for (module, _), gradient in zip(weights, found[1:], strict=True):
+            by_module.setdefault(module, []).extend([] if gradient is None else [gradient])
+        name = type(self.model.module).__name__
+        return against_module(seen.recurrences, flow.layers, number(flow.given), (own, by_module), name)
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """The joint recurrence by itself, from the state it was given."""

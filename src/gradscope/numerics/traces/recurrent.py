@@ -12,8 +12,9 @@ from gradscope.models.cell import Linearization
 from gradscope.models.recurrent import Recurrent, Trajectory
 from gradscope.numerics import finite, influence
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, backpropagate
+from gradscope.numerics.equality import against_reference
 from gradscope.numerics.traces.trace import Loss
-from gradscope.records import Kind, NonFinite
+from gradscope.records import EqualityCheck, Kind, NonFinite
 
 
 class RecurrentTrace:
@@ -91,6 +92,12 @@ class RecurrentTrace:
         if self.of_state:
             return adjoint.state[1 : step + 1].flip(0).T
         return adjoint.input[:step].flip(0).T
+
+    def equality(self, v: Tensor) -> EqualityCheck | None:
+        """Against the torch.nn module with the same weights; None for a family built here."""
+        if self.model.reference is None:
+            return None
+        return against_reference(self.model, self.x, v, self.output, self.adjoint(v))
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """The model itself."""

@@ -11,7 +11,7 @@ from gradscope.chain import JacobianChain
 from gradscope.models.cell import Linearization
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
-from gradscope.records import Kind, NonFinite
+from gradscope.records import EqualityCheck, Kind, NonFinite
 
 Loss = Callable[[Any], Tensor]
 Cotangent = Any
@@ -95,6 +95,10 @@ class Trace(Protocol):
 
     def profile(self, v: Cotangent, step: int) -> Tensor:
         """log10 I(k), k = 0, 1, ..., (batch, lags), for the cotangent of one step alone."""
+        ...
+
+    def equality(self, v: Cotangent) -> EqualityCheck | None:
+        """The chain held against the user's model for the gradient of <v, y>; None where it has no other model."""
         ...
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:

@@ -1,0 +1,77 @@
+"""Modules of torch as models: bare recurrences, and any nn.Module with whatever lies inside."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.loading.source import Source
+from gradscope.models.capture.known import cells_of
+from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
+from gradscope.records import Loaded, RunSpec
+
+FEATURES = 16
+"""Features per step where no layer declares how many it takes."""
+
+
+def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Direct:
+    """A bare recurrence of torch.nn, in evaluation mode.
+
+    One with a single direction is a stack of cells with the module's own weights, held against the module itself;
+    a bidirectional one has no joint state and is run as it is.
+    """
+    module = module.eval()
+    if module.bidirectional:
+        plain = BatchFirst(module)
+        return Direct(name, plain, module.input_size, kind="module", trained=True)
+    reference = copy.deepcopy(module)
+    reference.batch_first = True
+    return Recurrent(name, [level[0] for level in cells_of(module)], trained=True, reference=reference)
+
+
+class BatchFirst(nn.Module):
+    """A recurrence of torch.nn that takes (batch, T, features) and returns its output alone."""
+
+    def __init__(self, rnn: nn.RNNBase) -> None:
+        """Take the module as it is."""
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, T, directions x features)."""
+        found: Tensor = self.rnn(x if self.rnn.batch_first else x.transpose(0, 1))[0]
+        return found if self.rnn.batch_first else found.transpose(0, 1)
+
+
+def from_module(module: nn.Module, name: str, spec: RunSpec) -> Source:
+    """Any nn.Module, in the type and on the device of the run."""
+    vocabulary = _vocabulary(module) if spec.input_size is None else None
+    size = spec.input_size if spec.input_size is not None else _features(module)
+    model = Direct(name, module, size, kind="module", trained=True, time_first=None, vocabulary=vocabulary)
+    return Source(name, lambda _size, _seed: model, size, Loaded(name, trained=True))
+
+
+def _vocabulary(module: nn.Module) -> int | None:
+    """How many token ids the module knows, if it takes ids: it holds an embedding, and runs on two of them."""
+    sizes = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
+    if not sizes:
+        return None
+    device = next(module.parameters()).device
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, 2, dtype=torch.int64, device=device))
+    except Exception:  # a user's module may refuse ids in any way; then it is given features
+        return None
+    return sizes[0]
+
+
+def _features(module: nn.Module) -> int:
+    """Features the first layer with a declared width takes."""
+    for part in module.modules():
+        for attribute in ("input_size", "in_features", "embed_dim", "d_model", "in_channels"):
+            if isinstance(found := getattr(part, attribute, None), int):
+                return found
+    return FEATURES

@@ -1,0 +1,138 @@
+"""Is the analysed chain the user's model? Outputs and gradients of both, on the very sequence that is analysed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.models.capture.known import KNOWN
+from gradscope.models.capture.recurrence import Recurrence, reordered
+from gradscope.models.recurrent import Recurrent
+from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, Scaled
+from gradscope.numerics.scale import log10_hypot, log10_norm
+from gradscope.records import EqualityCheck
+
+LIMIT = {torch.float64: 1e-10, torch.float32: 1e-4}
+
+
+def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, adjoint: Adjoint) -> EqualityCheck:
+    """Hold a stack against the torch.nn module with the same weights, run and differentiated by torch.
+
+    Args:
+        model: the stack, with its reference.
+        x: (batch, T, features).
+        v: dL/dy of the stack.
+        output: y of the stack.
+        adjoint: its backward pass for v.
+    """
+    module = model.reference
+    assert module is not None
+    weights = list(module.parameters())
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad(), _wanted(weights):
+        y = module(leaf)[0]
+        own, *of_weights = torch.autograd.grad(y, (leaf, *weights), v, allow_unused=True)
+    gradients = [_difference(number(adjoint.below).transpose(0, 1), own)] if x.shape[-1] else []
+    by_name = dict(zip((name for name, _ in module.named_parameters()), of_weights, strict=True))
+    for index, layer in enumerate(adjoint.layers):
+        parts = [g for name, g in by_name.items() if name.endswith(f"_l{index}") and g is not None]
+        gradients.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
+    return _check(_difference(output, y), gradients, f"torch.nn.{type(module).__name__}", x.dtype)
+
+
+def against_module(
+    seen: Sequence[Recurrence],
+    swept: Sequence[Sequence[LayerAdjoint]],
+    gradient: Tensor,
+    expected: tuple[Tensor, dict[nn.Module, list[Tensor]]],
+    name: str,
+) -> EqualityCheck:
+    """Hold the recurrences seen inside a module against that module, run and differentiated by torch as it stands.
+
+    Args:
+        seen: the recurrences.
+        swept: what their units receive.
+        gradient: dL/d(input) through the chains, and
+        expected: the same by torch, with dL/dW of every recurrence's parameters by module.
+        name: what the module is called.
+    """
+    outputs = [error for one in seen for error in _outputs(one)]
+    of_input, of_weights = expected
+    gradients = [_difference(gradient, of_input)]
+    for one, layers in zip(seen, swept, strict=True):
+        alone = sum(other.module is one.module for other in seen) == 1
+        if alone and isinstance(one.module, KNOWN) and one.module in of_weights:
+            own = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
+            gradients.append(_of_weights(own, of_weights[one.module]))
+    return _check(max(outputs, default=0.0), gradients, name, gradient.dtype)
+
+
+def number(scaled: Scaled) -> Tensor:
+    """M * 2^e as plain numbers, where they can be held."""
+    return torch.ldexp(scaled.m, scaled.e.clamp(-2000, 2000).to(torch.int32)[..., None])
+
+
+def _check(output: float, gradients: Iterable[float], against: str, dtype: torch.dtype) -> EqualityCheck:
+    worst = [output, *gradients]
+    passed = all(error <= LIMIT.get(dtype, 1e-4) for error in worst)
+    return EqualityCheck(
+        output, max(worst[1:], key=lambda e: math.inf if math.isnan(e) else e, default=0.0), against, passed
+    )
+
+
+def _outputs(one: Recurrence) -> list[float]:
+    """By how much the chain's outputs and last states differ from what the module saw."""
+    found = []
+    if one.output is not None:
+        mine = torch.cat([reordered(unit.layer.outputs, unit.order) for unit in one.levels[-1]], -1)
+        if one.lengths is not None:
+            inside = torch.arange(len(mine))[:, None] < one.lengths.cpu()[None]
+            mine = torch.where(inside.to(mine.device)[..., None], mine, torch.zeros_like(mine))
+        found.append(_difference(mine, one.output))
+    units = [unit for level in one.levels for unit in level]
+    step = 0
+    for reading in one.readings:
+        step += len(reading.x)
+        for unit, end in zip(units, reading.ends, strict=True):
+            states = unit.layer.states
+            last = states[step] if one.lengths is None else states[one.lengths, torch.arange(states.shape[1])]
+            found.append(_difference(last, end))
+    return found
+
+
+def _of_weights(log10: Sequence[float], gradients: Sequence[Tensor]) -> float:
+    """By how much the norm of dL/dW, given as log10 by layer, differs from that of torch's gradients."""
+    own = log10_hypot(torch.tensor([-math.inf, *log10], dtype=torch.float64))
+    theirs = (
+        log10_hypot(torch.stack([log10_norm(g.flatten()) for g in gradients]))
+        if gradients
+        else own.new_tensor(-math.inf)
+    )
+    return 0.0 if bool(own == theirs) else abs(math.expm1(min(float(own - theirs) * math.log(10), 700.0)))
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    """||a - b|| / ||b||."""
+    a, b = a.detach().double(), b.detach().double()
+    top = float(b.abs().max()) if b.numel() else 0.0
+    if top == 0:
+        return float(a.abs().max()) if a.numel() else 0.0
+    return float(((a - b) / top).norm() / (b / top).norm())
+
+
+class _wanted:  # noqa: N801 - used like a function
+    """Weights that want gradients, for a while."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self.frozen = [w for w in weights if not w.requires_grad]
+
+    def __enter__(self) -> None:
+        for weight in self.frozen:
+            weight.requires_grad_()
+
+    def __exit__(self, *_: object) -> None:
+        for weight in self.frozen:
+            weight.requires_grad_(False)
