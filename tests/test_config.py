@@ -236,3 +236,36 @@ def test_the_users_own_models_are_left_whole(word):
 def test_other_words_are_refused(word, message):
     with pytest.raises(UsageError, match=message):
         parse_model(word)
+
+
+def test_arguments_of_the_users_code_stay_as_written(tmp_path):
+    write(tmp_path / "gradscope.toml", "[args]\nhidden = 64\nname = 'a,b'\n")
+    assert settle(tmp_path).spec.args == {"hidden": "64", "name": "a,b"}
+    assert settle(tmp_path, args=["hidden=8", "sizes=[1, 2]"]).spec.args == {"hidden": "8", "sizes": "[1, 2]"}
+    for wrong in (["hidden"], ["=3"], ["a b=3"]):
+        with pytest.raises(UsageError, match=r"args is .* \(--arg\); expected name=value"):
+            settle(tmp_path, args=wrong)
+
+
+def test_trust_is_true_or_false_and_folders_are_kept_whole(tmp_path):
+    assert settle(tmp_path).spec.trust is False
+    assert settle(tmp_path, {"GRADSCOPE_TRUST": "yes"}).spec.trust is True
+    assert settle(tmp_path, trust=True, import_path=["a,b", "c d"]).spec.import_path == ("a,b", "c d")
+    with pytest.raises(UsageError, match=r"trust is 'maybe' \(GRADSCOPE_TRUST\); expected true or false"):
+        settle(tmp_path, {"GRADSCOPE_TRUST": "maybe"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"cell": "linear"}, "unknown cell 'linear'; did you mean 'linear-concat'"),
+        ({"nonlinearity": "sigmoid"}, "unknown nonlinearity 'sigmoid'"),
+        ({"layout": "batch"}, "unknown layout 'batch'"),
+        ({"state": "s.npy", "state_size": 3}, "both state .* and state_size .* are given"),
+        ({"vocab": "v.json"}, "vocab .* add --embedding KEY"),
+        ({"embedding": "emb.weight", "input": "x.npy"}, "embedding .* add --text or --input FILE.txt"),
+    ],
+)
+def test_settings_of_files_that_cannot_be(tmp_path, flags, message):
+    with pytest.raises(UsageError, match=message):
+        settle(tmp_path, **flags)

@@ -59,6 +59,28 @@ class RunSpec:
     dtype: str = "float64"
     device: str = "cpu"
     state_size: int | None = None
+    key: str | None = None
+    """Which recurrence of a file of weights: the beginning of its keys, `encoder.lstm`. None: the only one."""
+    cell: str | None = None
+    """What one matrix over input and state is, `torch.cat((x, h))`: `linear-concat` or `tanh-concat`."""
+    nonlinearity: str | None = None
+    """`tanh` or `relu` of an Elman RNN in a file, which weights do not tell. None: tanh, said so."""
+    layout: str | None = None
+    """What a module takes: `batch-first`, (batch, T, features), or `time-first`. None: what its layers say."""
+    embedding: str | None = None
+    """Key of an embedding (tokens, features) in the file of weights, used for a text instead of a seeded one."""
+    vocab: str | None = None
+    """File with the token of each row of the embedding: a JSON object or list, or one token per line."""
+    weights: str | None = None
+    """File that fills the parameters of a module of the user's."""
+    args: dict[str, str] = field(default_factory=dict)
+    """Arguments of the user's class or factory, as written: `{"hidden": "64"}`."""
+    trust: bool = False
+    """Whether model files may run code while they load: whole pickles, TorchScript, .pt2."""
+    import_path: tuple[str, ...] = ()
+    """Folders in which a module, or the classes of a trusted pickle, are looked for."""
+    state: str | None = None
+    """File with the state s_0, (size,) or (batch, size), .npy, .npz or .pt. None: zeros, or the cell's own."""
     pair: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     select: tuple[str, ...] = ()

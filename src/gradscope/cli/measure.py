@@ -57,4 +57,4 @@ def exit_code(report: Report, fail_on: str) -> int:
 
 
 def _read_by(spec: RunSpec) -> tuple[str | None, ...]:
-    return (spec.input, spec.target, *spec.models)
+    return (spec.input, spec.target, spec.weights, spec.vocab, spec.state, *spec.models)

@@ -11,6 +11,7 @@ import typer
 Command = TypeVar("Command", bound=Callable[..., int])
 
 _RUN = "Model"
+_OWN = "Your own model"
 _SEQUENCE = "Sequence"
 _JUDGE = "Judging"
 _SCREEN = "Output"
@@ -53,6 +54,24 @@ class RunFlags(ScreenFlags, total=False):
     device: Annotated[str | None, _option(_RUN, "cpu (default), cuda, cuda:1, mps.", "--device")]
     seed: Annotated[int | None, _option(_RUN, "Seed of weights and sequence. Default 0.", "--seed")]
     seeds: Annotated[int | None, _option(_RUN, "Repeat with this many seeds. Default 1.", "--seeds")]
+
+    key: Annotated[str | None, _option(_OWN, "Which recurrence of a file: encoder.lstm.", "--key")]
+    cell: Annotated[
+        str | None, _option(_OWN, "linear-concat or tanh-concat: --key is one matrix over (x, h).", "--cell")
+    ]
+    nonlinearity: Annotated[str | None, _option(_OWN, "tanh (assumed) or relu, of an RNN in a file.", "--nonlinearity")]
+    layout: Annotated[str | None, _option(_OWN, "What a module takes: batch-first or time-first.", "--layout")]
+    embedding: Annotated[str | None, _option(_OWN, "Key of the embedding in the file, for text.", "--embedding")]
+    vocab: Annotated[str | None, _option(_OWN, "Tokens of the embedding: json, or one per line.", "--vocab")]
+    weights: Annotated[str | None, _option(_OWN, "Fill the module with this file.", "--weights")]
+    args: Annotated[
+        list[str] | None, _option(_OWN, "Argument of your class or factory: hidden=64. Repeatable.", "--arg")
+    ]
+    state: Annotated[str | None, _option(_OWN, "First state: .npy .npz .pt.", "--state")]
+    trust: Annotated[bool | None, _option(_OWN, "Files may run code: whole pickles, TorchScript, .pt2.", "--trust")]
+    import_path: Annotated[
+        list[str] | None, _option(_OWN, "Folder to import your classes from. Repeatable.", "--import-path")
+    ]
 
     sequence: Annotated[str | None, _option(_SEQUENCE, "random (default), zeros, impulse or sine.", "--sequence")]
     length: Annotated[int | None, _option(_SEQUENCE, "Steps T. Default 200, or all of the file.", "--length")]

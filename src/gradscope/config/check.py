@@ -15,6 +15,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "tokens": ("word", "char", "byte"),
     "scale": ("none", "standard"),
     "dtype": ("float64", "float32"),
+    "cell": ("linear-concat", "tanh-concat"),
+    "nonlinearity": ("tanh", "relu"),
+    "layout": ("batch-first", "time-first"),
     "fail_on": ("never", "warning", "error"),
 }
 LOSSES = ("final", "every", "ce", "mse")
@@ -78,6 +81,15 @@ def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
         raise UsageError(f"both input ({origin['input']}) and text ({origin['text']}) are given; choose one sequence")
     if spec.columns and spec.input is None:
         raise UsageError(f"columns ({origin['columns']}) need a file to choose from; add --input FILE")
+    if spec.state is not None and spec.state_size is not None:
+        raise UsageError(
+            f"both state ({origin['state']}) and state_size ({origin['state_size']}) are given; the file has a size"
+        )
+    if spec.vocab is not None and spec.embedding is None:
+        raise UsageError(f"vocab ({origin['vocab']}) names the rows of an embedding; add --embedding KEY")
+    is_text = spec.text is not None or (spec.input or "").lower().endswith(".txt")
+    if spec.embedding is not None and not is_text:
+        raise UsageError(f"embedding ({origin['embedding']}) turns tokens into vectors; add --text or --input FILE.txt")
     synthetic = spec.input is None and spec.text is None
     own_length = any(parse_model(word).name.endswith((".npy", ".npz")) for word in spec.models)
     length = spec.length or (SYNTHETIC_LENGTH if synthetic and not own_length else None)

@@ -18,8 +18,8 @@ from gradscope.text import safe_text
 SCREEN = ("format", "color", "width", "ascii", "steps")
 """Settings of the output, which GRADSCOPE_* may name too; the command line reads them itself."""
 
-_FLAGS = {"models": "MODEL", "thresholds": "--threshold"}
-_PATHS = ("models", "input", "target", "loss")
+_FLAGS = {"models": "MODEL", "thresholds": "--threshold", "args": "--arg"}
+_PATHS = ("models", "input", "target", "loss", "vocab", "weights", "import_path", "state")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from types import UnionType
@@ -17,6 +18,7 @@ TYPES: Mapping[str, Any] = get_type_hints(RunSpec)
 
 _BLANK_SEPARATED = ("models", "pair")
 _CODES = ("select", "ignore")
+_PATHS = ("import_path",)
 
 
 def coerce(name: str, value: object, where: str) -> Any:
@@ -32,7 +34,9 @@ def coerce(name: str, value: object, where: str) -> Any:
         if get_origin(kind) is tuple:
             return _words(name, value)
         if get_origin(kind) is dict:
-            return _numbers(value)
+            return _numbers(value) if get_args(kind)[1] is float else _texts(value)
+        if kind is bool:
+            return _truth(value)
         return _whole(value) if kind is int else _text(value)
     except ValueError as error:
         raise UsageError(f"{name} is '{safe_text(value)}' ({where}); expected {error}") from None
@@ -52,15 +56,24 @@ def _text(value: object) -> str:
     return value
 
 
+def _truth(value: object) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
 def _words(name: str, value: object) -> tuple[str, ...]:
-    """A list; written as one text, models and pairs (which may hold commas) split at blanks, all others at commas."""
+    """A list; one text of models or pairs splits at blanks, of folders as in PATH, of others at commas."""
     if isinstance(value, str):
-        value = value.split() if name in _BLANK_SEPARATED else [value]
+        value = value.split() if name in _BLANK_SEPARATED else value.split(os.pathsep) if name in _PATHS else [value]
     items = list(value) if isinstance(value, list | tuple) else []
     words = [item for item in items if isinstance(item, str) and item.strip()]
     if not words or len(words) < len(items):
         raise ValueError("one or more names")
-    if name in _BLANK_SEPARATED:
+    if name in _BLANK_SEPARATED or name in _PATHS:
         return tuple(words)
     parts = tuple(part.strip() for word in words for part in word.split(",") if part.strip())
     return tuple(part.upper() for part in parts) if name in _CODES else parts
@@ -75,6 +88,20 @@ def _numbers(value: object) -> dict[str, float]:
     if not isinstance(value, dict):
         raise ValueError("name=number")
     return {str(key).strip().replace("-", "_"): _number(number) for key, number in value.items()}
+
+
+def _texts(value: object) -> dict[str, str]:
+    """A table, or `name=value` texts; values stay as they are written."""
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        parts = [str(part).partition("=") for part in value]
+        if not all(equals for _, equals, _ in parts):
+            raise ValueError("name=value")
+        value = {name: text for name, _, text in parts}
+    if not isinstance(value, dict) or not all(str(name).strip().isidentifier() for name in value):
+        raise ValueError("name=value, with the name of an argument")
+    return {str(name).strip(): str(text).strip() for name, text in value.items()}
 
 
 def _number(value: object) -> float:
