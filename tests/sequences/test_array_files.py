@@ -146,7 +146,7 @@ def test_an_npz_with_a_wrong_checksum(tmp_path: Path) -> None:
         start = archive.getinfo("x.npy").header_offset
     raw[start + 300] ^= 0xFF
     path.write_bytes(raw)
-    assert error(path).startswith(f"'{path}' is damaged or not what its name says (Bad CRC-32")
+    assert error(path).startswith(f"'{path}' is damaged (Bad CRC-32")
 
 
 def test_npz_takes_the_only_array_or_the_named_one(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ class Mine:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Mine(), "is not a file of plain tensors ("),
+        (Mine(), "holds Python objects ("),
         ([torch.ones(2)], "holds a list, a tensor is needed; save the tensor alone"),
         ({"a": 1}, "holds no arrays; name another file"),
         (torch.ones(1).expand(10**12), "holds an expanded tensor, larger than what is stored; save x.contiguous()"),

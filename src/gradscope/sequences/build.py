@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradscope.errors import UsageError
+from gradscope.files.paths import existing_file, read_bytes
 from gradscope.records import RunSpec
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.files import file_batch
-from gradscope.sequences.paths import existing_file, read_bytes
 from gradscope.sequences.placement import place, to_device
 from gradscope.sequences.synthetic import synthetic
 from gradscope.sequences.text import given_text, text_batch

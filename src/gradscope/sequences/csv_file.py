@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from gradscope.errors import UsageError
+from gradscope.files.paths import decode_utf8, read_bytes
 from gradscope.registry import unknown
 from gradscope.sequences.file_data import FileData, column_numbers
-from gradscope.sequences.paths import decode_utf8, read_bytes
 from gradscope.text import safe_text
 
 _MISSING = {"", "-", "?", "na", "n/a", "nan", "none", "null"}

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from gradscope.errors import UsageError
+from gradscope.files.paths import existing_file
 from gradscope.records import RunSpec
 from gradscope.registry import unknown
-from gradscope.sequences.array_file import read_npy, read_npz, read_pt
+from gradscope.sequences.array_file import read_npy, read_npz_array, read_pt
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.csv_file import read_csv
 from gradscope.sequences.file_data import FileData, column_numbers
-from gradscope.sequences.paths import existing_file
 from gradscope.sequences.scaling import SCALES
 from gradscope.sequences.stretches import Cut, stretches
 from gradscope.sequences.wav_file import read_wav
@@ -29,7 +29,7 @@ STEPS = 2000
 READERS: Mapping[str, Callable[[Path, tuple[str, ...], str], FileData]] = {
     ".csv": read_csv,
     ".npy": read_npy,
-    ".npz": read_npz,
+    ".npz": read_npz_array,
     ".pt": read_pt,
     ".wav": read_wav,
 }

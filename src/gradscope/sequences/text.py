@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from gradscope.errors import UsageError
+from gradscope.files.paths import decode_utf8, existing_file, read_bytes
 from gradscope.records import RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
-from gradscope.sequences.paths import decode_utf8, existing_file, read_bytes
 from gradscope.sequences.streams import normal
 from gradscope.sequences.stretches import stretches
 from gradscope.text import safe_text

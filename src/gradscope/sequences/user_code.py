@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gradscope.errors import UsageError
+from gradscope.files.paths import existing_file
 from gradscope.registry import unknown
-from gradscope.sequences.paths import existing_file
 from gradscope.text import safe_text
 
 

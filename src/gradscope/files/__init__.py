@@ -1,0 +1,1 @@
+"""Reading files that somebody else wrote: looked at before they are opened, and never run."""
