@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from gradscope.models.family import family_model
+from gradscope.models.initialize import Draw
+from gradscope.models.lstm_projected import ProjectedLSTMCell
 from gradscope.models.recurrent import Recurrent
 
 
@@ -26,8 +28,10 @@ class Case:
         return ",".join([self.family, *(f"{k}={v}" for k, v in self.options.items()), f"B{self.batch}"])
 
     def model(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> Recurrent:
-        """A fresh model."""
+        """A fresh model; the option `proj`, which no family has, projects an LSTM's output."""
         options = {"hidden": "5", **self.options}
+        if "proj" in options:
+            return projected(options, self.input_size, seed, dtype)
         built = family_model(self.family, options, str(self), {}).build(
             input_size=self.input_size, seed=seed, dtype=dtype
         )
@@ -38,6 +42,20 @@ class Case:
         """A random sequence, (batch, length, input_size)."""
         generator = torch.Generator().manual_seed(seed)
         return torch.randn(self.batch, self.length, self.input_size, dtype=torch.float64, generator=generator)
+
+
+def projected(options: dict[str, str], input_size: int, seed: int, dtype: torch.dtype) -> Recurrent:
+    """A stack of projected LSTM layers, uniform weights as in torch.nn."""
+    draw, hidden, size = Draw(seed, dtype, "cpu"), int(options["hidden"]), int(options["proj"])
+    cells = []
+    for index in range(int(options.get("layers", "1"))):
+        shapes = {"weight_ih": (4 * hidden, size if index else input_size), "weight_hh": (4 * hidden, size)}
+        shapes |= {"weight_hr": (size, hidden)}
+        if options.get("bias") != "false":
+            shapes |= {"bias_ih": (4 * hidden,), "bias_hh": (4 * hidden,)}
+        weights = {name: draw.uniform(*shape, bound=hidden**-0.5) for name, shape in shapes.items()}
+        cells.append(ProjectedLSTMCell(f"l{index}", weights))
+    return Recurrent("projected", cells)
 
 
 RECURRENT = [
@@ -53,4 +71,6 @@ RECURRENT = [
     Case("lstm", {"bias": "false", "init": "orthogonal"}),
     Case("lru"),
     Case("lru", {"layers": "2", "r_min": "0.5"}, batch=3),
+    Case("lstm", {"proj": "2"}),
+    Case("lstm", {"proj": "3", "layers": "2", "bias": "false"}, batch=1),
 ]

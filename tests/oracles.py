@@ -59,10 +59,12 @@ def state_gradients(model: Recurrent, x: Tensor, v: Tensor) -> list[Tensor]:
 def torch_twin(model: Recurrent, family: str, **kwargs: object) -> nn.RNN | nn.GRU | nn.LSTM:
     """torch.nn's module of the same family, filled with the model's weights."""
     kinds = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
-    bias = "bias_ih" in model.cells[0].parameters
+    bias, first = "bias_ih" in model.cells[0].parameters, model.cells[0]
+    if "weight_hr" in first.parameters:
+        kwargs = {**kwargs, "proj_size": first.output_size}
     twin = kinds[family](
         model.input_size,
-        model.output_size,
+        first.parameters["weight_hr"].shape[1] if "weight_hr" in first.parameters else model.output_size,
         len(model.cells),
         bias=bias,
         batch_first=True,

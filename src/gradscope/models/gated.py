@@ -47,8 +47,8 @@ class OuterWeights:
 
     def norms(self, at: slice, delta: Tensor) -> Tensor:
         """Squared norm of each step's contribution: |delta|^2 (|x|^2 + 1) + |delta|^2 (|h|^2 + 1)."""
-        bias = float("bias_ih" in self.weights)
-        x, h = _squares(self.x[at]) + bias, _squares(self.h_before[at]) + bias
+        x = _squares(self.x[at]) + float("bias_ih" in self.weights)
+        h = _squares(self.h_before[at]) + float("bias_hh" in self.weights)
         if self.through_x == self.through_h[0] == slice(None):
             return _squares(delta) * (x + h)
         dx, dh = self._parts(delta)
@@ -58,9 +58,8 @@ class OuterWeights:
         """Sum of the contributions over steps and batch."""
         dx, dh = (part.flatten(0, 1) for part in self._parts(delta))
         found = {"weight_ih": dx.T @ self.x[at].flatten(0, 1), "weight_hh": dh.T @ self.h_before[at].flatten(0, 1)}
-        if "bias_ih" in self.weights:
-            found |= {"bias_ih": dx.sum(0), "bias_hh": dh.sum(0)}
-        return found
+        sums = {"bias_ih": dx.sum(0), "bias_hh": dh.sum(0)}
+        return found | {name: total for name, total in sums.items() if name in self.weights}
 
 
 def _squares(values: Tensor) -> Tensor:
