@@ -13,10 +13,10 @@ from typing import Any
 from gradscope.config.check import check
 from gradscope.config.sources import from_environment, from_files, from_flags
 from gradscope.config.types import coerce
-from gradscope.config.words import ModelWord, parse_model
+from gradscope.config.words import ModelWord, model_file, parse_model
 from gradscope.records import RunSpec
 
-__all__ = ["ModelWord", "Resolved", "build_spec", "parse_model"]
+__all__ = ["ModelWord", "Resolved", "build_spec", "model_file", "parse_model"]
 
 
 @dataclass(frozen=True)

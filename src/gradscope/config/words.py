@@ -9,7 +9,8 @@ from gradscope.errors import UsageError
 from gradscope.registry import FAMILIES, unknown
 from gradscope.text import safe_text
 
-MODEL_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy", ".py")
+FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy", ".pt2", ".h5", ".keras", ".onnx")
+MODEL_SUFFIXES = (*FILE_SUFFIXES, ".py")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,19 @@ def parse_model(word: str) -> ModelWord:
     raise UsageError(unknown("model", name, FAMILIES) + "; or a file of weights, or module:attr")
 
 
+def model_file(word: str) -> tuple[str, str | None] | None:
+    """The file that a word names and the key behind it, as in `weights.pt:encoder.lstm`; None for anything else.
+
+    A file of Python is none: what stands behind its colon is an attribute.
+    """
+    places = [place for place, char in enumerate(word) if char == ":"]
+    for file, key in [(word, ""), *((word[:place], word[place + 1 :]) for place in places)]:
+        named = file.lower().endswith(FILE_SUFFIXES) or (os.path.isfile(file) and not file.endswith(".py"))
+        if named:
+            return file, key or None
+    return None
+
+
 def _options(family: str, text: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for part in text.split(",") if text else ():
@@ -58,7 +72,7 @@ def _options(family: str, text: str) -> dict[str, str]:
 
 
 def _is_users(word: str) -> bool:
-    if "/" in word or os.sep in word or word.endswith(MODEL_SUFFIXES):
+    if "/" in word or os.sep in word or word.endswith(MODEL_SUFFIXES) or model_file(word) is not None:
         return True
     file, colon, attribute = word.rpartition(":")
     dotted = all(part.isidentifier() for part in (*file.split("."), *attribute.split(".")))

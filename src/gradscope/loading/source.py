@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from gradscope.chain import ArrayChain
-from gradscope.config import parse_model
+from gradscope.config import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.models.family import Model, family_model
 from gradscope.records import Loaded, RunSpec
@@ -43,6 +43,10 @@ def source_of(word: str, spec: RunSpec) -> Source:
         UsageError: no such family or option, or a file or object that cannot be used.
     """
     parsed = parse_model(word)
+    if (file := model_file(word)) is not None and parsed.name not in FAMILIES:
+        from gradscope.loading.weights import source_from_file
+
+        return source_from_file(*file, spec)
     if parsed.name not in FAMILIES:
         from gradscope.loading.objects import source_from_reference
 

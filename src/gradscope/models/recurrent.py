@@ -18,6 +18,8 @@ class Recurrent:
     """Layers on top of each other: the output of one is the input of the next."""
 
     kind: Literal["recurrent"] = "recurrent"
+    reference: nn.Module | None = None
+    """The same recurrence run by its own framework, x (batch, T, features) -> outputs (or a tuple that begins so)."""
 
     def __init__(
         self,

@@ -1,0 +1,68 @@
+"""Tensors by name out of any file that holds weights as data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradscope.errors import UsageError
+from gradscope.files.numpy_file import npz_names, read_npz
+from gradscope.files.safetensors_file import load_safetensors
+from gradscope.files.sniff import Kind, kind_of
+from gradscope.files.tensors import named_tensors
+from gradscope.files.torch_file import load_torch
+from gradscope.text import safe_text
+
+REFUSED: dict[Kind, str] = {
+    "LFS pointer": "is a Git LFS pointer, not the file itself; fetch it with git lfs pull",
+    "HTML": "is a web page, most likely an error page of the download; get the file again",
+    "Keras": "is a Keras file; copy its arrays into torch.nn and torch.save their state_dict "
+    "(Keras orders LSTM gates i, f, c, o and transposes kernels; its GRU z, r, h against torch r, z, n)",
+    "HDF5": "is an HDF5 file, as Keras writes; copy its arrays into torch.nn and torch.save their state_dict "
+    "(Keras orders LSTM gates i, f, c, o and transposes kernels; its GRU z, r, h against torch r, z, n)",
+    "ONNX": "is an ONNX file; copy its initializers into torch.nn and torch.save their state_dict "
+    "(ONNX orders LSTM gates i, o, f, c against torch i, f, g, o; its GRU z, r, h against r, z, n)",
+    "zip": "is a zip archive of something else; unpack it and name the file of weights",
+    "text": "is text, not weights; name a file of torch.save, safetensors or numpy.savez",
+    "unknown": "is no file of weights that can be read; write it with torch.save, safetensors or numpy.savez",
+    "npy": "is a single array, not named weights; save them with numpy.savez",
+    "TorchScript": "is TorchScript, which runs code when it loads; add --trust if you trust its source, "
+    "or give your own class with --weights and a state_dict",
+    "pt2": "is an exported program, which can run code when it loads; add --trust if you trust its source, "
+    "or give your own class with --weights and a state_dict",
+}
+
+
+def read_weights(path: Path, flag: str, kind: Kind | None = None) -> dict[str, Tensor]:
+    """Every tensor by its dotted name; nested dicts are opened, the state of optimizers is left out.
+
+    Raises:
+        WantsCodeError: it holds whole Python objects.
+        UsageError: not a file of weights, or damaged; the message says what it is and how to go on.
+    """
+    kind = kind_of(path, flag) if kind is None else kind
+    if kind in REFUSED:
+        raise UsageError(f"{flag} '{safe_text(path)}' {REFUSED[kind]}")
+    if kind == "safetensors":
+        return load_safetensors(path)
+    if kind == "npz":
+        arrays = {name: read_npz(path, name) for name in npz_names(path)}
+        return {name: _tensor(values, path) for name, values in arrays.items() if values.dtype.kind in "fiub"}
+    return named_tensors(load_torch(path, flag, kind))
+
+
+def _tensor(values: NDArray[Any], path: Path) -> Tensor:
+    """The array in the byte order of this machine; torch has no long doubles, so they become doubles."""
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64 if values.dtype.itemsize > 4 else values.dtype.newbyteorder("="))
+    elif values.dtype.kind in "iu":
+        values = values.astype(np.int64)
+    try:
+        return torch.from_numpy(np.ascontiguousarray(values))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"'{safe_text(path)}' holds {values.dtype} numbers; save x.astype('float32')") from error

@@ -1,0 +1,102 @@
+"""Files that run code while they load: never by default, only when --trust says so."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradscope.errors import UsageError
+from gradscope.files.preflight import check_zip
+from gradscope.files.sniff import Kind
+from gradscope.files.torch_file import reason
+from gradscope.text import safe_text
+
+
+def load_trusted(path: Path, kind: Kind, import_path: tuple[str, ...]) -> Any:
+    """What the file makes of itself: a module, or data. Its code runs.
+
+    Args:
+        path: a whole pickle, TorchScript or exported program.
+        kind: which of them.
+        import_path: folders in which the classes of a pickle are looked for.
+
+    Raises:
+        UsageError: damaged, classes that cannot be imported, or the file's own code fails.
+    """
+    if kind in ("torch zip", "TorchScript", "pt2"):
+        check_zip(path, compressed=kind != "torch zip")
+    load = LOADERS.get(kind, _pickle)
+    try:
+        with _folders(import_path), contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return load(path)
+    except (ImportError, AttributeError) as error:
+        remedy = "name the folder of its code with --import-path DIR"
+        raise UsageError(f"'{safe_text(path)}' needs code that is not found ({reason(error)}); {remedy}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(
+            f"'{safe_text(path)}' cannot be loaded ({type(error).__name__}: {reason(error)}); "
+            f"give its class as file.py:attr with --weights and a state_dict"
+        ) from error
+
+
+def only_module(loaded: Any, shown: str) -> nn.Module | None:
+    """The module itself, or the only one in a dict; None when there is none.
+
+    Raises:
+        UsageError: several modules.
+    """
+    if isinstance(loaded, nn.Module):
+        return loaded
+    entries = list(dict.items(loaded)) if isinstance(loaded, dict) else []
+    modules = {str(key): value for key, value in entries if isinstance(value, nn.Module)}
+    if len(modules) > 1:
+        names = ", ".join(safe_text(name, 40) for name in list(modules)[:8])
+        raise UsageError(f"'{shown}' holds {len(modules)} modules ({names}); save the one to analyse alone")
+    return next(iter(modules.values()), None)
+
+
+def fingerprint(path: Path) -> str:
+    """What was run, for the record: the resolved path and the beginning of the SHA-256 of its bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return f"code in {safe_text(path.resolve())} was run (--trust), sha256 {digest.hexdigest()[:16]}"
+
+
+def _pickle(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=False, mmap=False)
+
+
+def _script(path: Path) -> Any:
+    return torch.jit.load(path, map_location="cpu")
+
+
+def _exported(path: Path) -> Any:
+    return torch.export.load(path).module()
+
+
+LOADERS: Mapping[Kind, Callable[[Path], Any]] = {"TorchScript": _script, "pt2": _exported}
+
+
+@contextlib.contextmanager
+def _folders(import_path: tuple[str, ...]) -> Iterator[None]:
+    """Look for modules in these folders too, after all others: nothing there can replace a library."""
+    before = list(sys.path)
+    for folder in import_path:
+        if not Path(folder).is_dir():
+            raise UsageError(f"--import-path '{safe_text(folder)}' is no folder; name the one that holds your code")
+    sys.path.extend(str(Path(folder).resolve()) for folder in import_path)
+    try:
+        yield
+    finally:
+        sys.path[:] = before

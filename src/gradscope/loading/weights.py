@@ -1,0 +1,123 @@
+"""A file the user names becomes a model: bare weights, a chain of Jacobians, or (trusted) a whole module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.errors import UsageError
+from gradscope.files.paths import existing_file
+from gradscope.files.sniff import Kind, kind_of
+from gradscope.files.tensors import named_tensors
+from gradscope.files.torch_file import WantsCodeError, listed
+from gradscope.files.weights_file import read_weights
+from gradscope.loading.build import as_torch, cells_of
+from gradscope.loading.chain_file import chain_array, source_from_array
+from gradscope.loading.concat import find_concat
+from gradscope.loading.objects import source_from_object
+from gradscope.loading.recurrences import Group, choose, groups, understand
+from gradscope.loading.source import Source
+from gradscope.loading.state import FromState, started
+from gradscope.loading.trust import fingerprint, load_trusted, only_module
+from gradscope.models.cell import Cell
+from gradscope.models.recurrent import Recurrent
+from gradscope.records import Loaded, RunSpec
+from gradscope.text import safe_text
+
+FLAG = "model"
+CODE: tuple[Kind, ...] = ("TorchScript", "pt2")
+
+
+def source_from_file(file: str, key: str | None, spec: RunSpec) -> Source:
+    """The model in `file`; `key`, or else `spec.key`, chooses among several recurrences.
+
+    Raises:
+        UsageError: it cannot be read, holds no recurrence or several, or wants to run code without --trust.
+    """
+    path = existing_file(file, FLAG)
+    word, key = path.name + (f":{key}" if key else ""), key or spec.key
+    kind, shown = kind_of(path, FLAG), safe_text(file)
+    if (array := chain_array(path, kind)) is not None:
+        return source_from_array(word, array, spec, shown)
+    if kind in CODE and spec.trust:
+        return _trusted(word, path, kind, key, spec)
+    try:
+        tensors = read_weights(path, FLAG, kind)
+    except WantsCodeError as error:
+        if spec.trust:
+            return _trusted(word, path, kind, key, spec)
+        raise UsageError(
+            f"'{shown}' is a whole Python object and wants {listed(error.wanted)}; if you trust it add --trust "
+            f"--import-path DIR, else torch.save its state_dict and give file.py:attr --weights FILE"
+        ) from error
+    return source_from_tensors(word, tensors, key, spec, shown, kind)
+
+
+def source_from_tensors(
+    word: str, tensors: Mapping[str, Tensor], key: str | None, spec: RunSpec, shown: str, kind: Kind
+) -> Source:
+    """The recurrence that `key` names among named tensors, in closed form and as torch runs it.
+
+    Raises:
+        UsageError: none or several, or shapes that fit no recurrence.
+    """
+    dtype = getattr(torch, spec.dtype)
+    if spec.cell is not None:
+        layer = find_concat(tensors, key, spec.cell, shown)
+        cells: list[Cell] = [layer.cell(dtype, spec.device)]
+        reference: nn.Module = layer.as_torch(dtype, spec.device)
+        name, what = layer.name, str(layer)
+    else:
+        found = understand(choose(_some(groups(tensors), tensors, shown), key, shown), shown)
+        phi = spec.nonlinearity or "tanh"
+        cells = cells_of(found, phi, dtype, spec.device)
+        reference, name, what = as_torch(found, phi, dtype, spec.device), found.name, str(found)
+    assumed = [f"{safe_text(name, 60) or 'the file'}: {what}"]
+    if spec.cell is None and what.startswith("RNN") and spec.nonlinearity is None:
+        assumed.append("tanh is assumed, weights do not tell; --nonlinearity relu for the other")
+    if kind == "npz":
+        assumed.append("gate order of torch.nn is assumed (LSTM i, f, g, o; GRU r, z, n)")
+    if spec.state is not None:
+        cells = started(cells, spec.state, spec.item)
+        reference = FromState(reference, cells)
+    model = Recurrent(word, cells, trained=True)
+    model.reference = reference
+    loaded = Loaded(f"{shown}: {safe_text(name, 60) or '.'}", tuple(assumed), trained=True)
+    return Source(word, lambda _size, _seed: model, model.input_size, loaded)
+
+
+def _some(found: list[Group], tensors: Mapping[str, Tensor], shown: str) -> list[Group]:
+    """`found`, unless it is empty.
+
+    Raises:
+        UsageError: no recurrence; the message says what could be one.
+    """
+    if found:
+        return found
+    wide = [name.removesuffix(".weight") for name, t in tensors.items() if t.ndim == 2 and 0 < t.shape[0] < t.shape[1]]
+    hint = f"; for a layer over torch.cat((x, h)) add --cell linear-concat --key NAME ({_first(wide)})" if wide else ""
+    raise UsageError(
+        f"'{shown}' holds no recurrence (no weight_hh among {len(tensors)} tensors: {_first(tensors)}){hint}; "
+        f"a whole module is given as file.py:attr --weights FILE"
+    )
+
+
+def _first(names: Iterable[str], most: int = 4) -> str:
+    shown = [safe_text(name, 40) for name in names]
+    return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "") or "none"
+
+
+def _trusted(word: str, path: Path, kind: Kind, key: str | None, spec: RunSpec) -> Source:
+    """What a trusted file makes of itself: its module, or the tensors in it."""
+    shown, ran = safe_text(path), fingerprint(path)
+    loaded = load_trusted(path, kind, spec.import_path)
+    module = only_module(loaded, shown)
+    if module is None:
+        source = source_from_tensors(word, named_tensors(loaded), key, spec, shown, kind)
+    else:
+        source = source_from_object(module, word, spec)
+    return replace(source, loaded=replace(source.loaded, assumed=(ran, *source.loaded.assumed)))
