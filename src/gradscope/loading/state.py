@@ -17,32 +17,21 @@ from gradscope.files.paths import existing_file
 from gradscope.files.sniff import kind_of
 from gradscope.files.tensors import floats, named_tensors
 from gradscope.files.torch_file import load_torch
-from gradscope.models.cell import Cell
-from gradscope.models.started import StartedCell, rows_for
 from gradscope.text import safe_text
 
 FLAG = "--state"
 
 
-def started(cells: Sequence[Cell], name: str, item: int) -> list[Cell]:
-    """The same layers, started from the states in file `name`.
-
-    All of s_0 side by side, layer by layer and h before c, as (size,) or (batch, size); or as torch keeps it: h
-    (layers, batch, H), and for an LSTM beside it c.
-
-    Raises:
-        UsageError: the file cannot be read, or its numbers are no states of these layers.
-    """
-    states = first_states(name, [(cell.output_size, cell.state_size - cell.output_size) for cell in cells])
-    like = next(iter(cells[0].parameters.values()))
-    return [StartedCell(cell, state.to(like), item) for cell, state in zip(cells, states, strict=True)]
-
-
 def first_states(name: str, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-    """s_0 of every layer, each (rows, h + c), from a file; `sizes` are the widths of h and c (0: none) of each layer.
+    """s_0 of every layer, each (1, h + c): one state, from which every sequence starts.
+
+    Args:
+        name: the file. All of s_0 side by side, layer by layer and h before c, as (size,) or (1, size); or as torch
+            keeps it: h (layers, 1, H), and for an LSTM beside it c.
+        sizes: the widths of h and c (0: none) of each layer.
 
     Raises:
-        UsageError: see `started`.
+        UsageError: the file cannot be read, or its numbers are no state of these layers.
     """
     path, shown = existing_file(name, FLAG), safe_text(name)
     parts = _ordered(_tensors(path), shown)
@@ -50,15 +39,12 @@ def first_states(name: str, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
         if not bool(part.isfinite().all()):
             raise UsageError(f"{FLAG} '{shown}' holds NaN or Inf; save a state of finite numbers")
     total = sum(h + c for h, c in sizes)
-    if len(parts) == 1 and parts[0].ndim in (1, 2) and parts[0].shape[-1] == total:
-        joint = parts[0] if parts[0].ndim == 2 else parts[0][None]
-        return list(joint.split([h + c for h, c in sizes], -1))
+    if len(parts) == 1 and parts[0].numel() == total == parts[0].shape[-1:].numel():
+        return list(parts[0].reshape(1, -1).split([h + c for h, c in sizes], -1))
     widths = [[h for h, _ in sizes]] + [[c for _, c in sizes]] * any(c for _, c in sizes)
     layered = [_layered(part, len(sizes)) for part in parts]
-    rows = {part.shape[1] for part in layered if part is not None}
-    fitting = len(parts) == len(widths) and len(rows) == 1 and None not in layered
-    if not fitting or any(
-        part is None or part.shape[0] != len(sizes) or {part.shape[2]} != set(wide)
+    if len(layered) != len(widths) or any(
+        part is None or {(1, width) for width in wide} != {tuple(part.shape[1:])}
         for part, wide in zip(layered, widths, strict=True)
     ):
         found = " and ".join(str(tuple(part.shape)) for part in parts)
@@ -69,17 +55,16 @@ def first_states(name: str, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
 
 def _wanted(sizes: Sequence[tuple[int, int]], total: int) -> str:
     h, c = sizes[0]
-    whole = f"the state is ({total},) or (batch, {total})"
-    return f"{whole}, or h ({len(sizes)}, batch, {h})" + (f" and c ({len(sizes)}, batch, {c})" if c else "")
+    whole = f"one state for all sequences is needed: ({total},)"
+    return f"{whole}, or h ({len(sizes)}, 1, {h})" + (f" and c ({len(sizes)}, 1, {c})" if c else "")
 
 
 def _layered(part: Tensor, layers: int) -> Tensor | None:
-    """(layers, rows, width) of what torch keeps with or without its batch and layers; None for other shapes."""
-    if part.ndim == 3:
-        return part
-    if part.ndim == 2:
-        return part[None] if layers == 1 else part[:, None]
-    return part[None, None] if part.ndim == 1 and layers == 1 else None
+    """(layers, 1, width) of what torch keeps with or without its batch; None for other shapes."""
+    if part.ndim == 1 and layers == 1:
+        return part[None, None]
+    found = part[:, None] if part.ndim == 2 else part
+    return found if found.ndim == 3 and len(found) == layers else None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -111,24 +96,18 @@ def _ordered(found: Mapping[str, Tensor], shown: str) -> list[Tensor]:
 
 
 class FromState(nn.Module):
-    """A module of torch.nn that starts from given states, as the analysed cells do."""
+    """A module of torch.nn (or a layer over (x, h)) that starts from the state given, as the analysed cells do."""
 
-    def __init__(self, module: nn.Module, cells: Sequence[Cell]) -> None:
-        """Take the module and the cells made by `started`."""
+    def __init__(self, module: nn.Module, start: Sequence[Tensor]) -> None:
+        """Take the module and s_0 of every layer, each (1, h + c)."""
         super().__init__()
-        self.module, self.cells = module, [cell for cell in cells if isinstance(cell, StartedCell)]
+        self.module, self.start = module, tuple(start)
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, object]:
+    def forward(self, x: Tensor) -> Any:
         """What the module returns for x (batch, T, features)."""
-        states = [rows_for(cell.first, len(x), cell.item) for cell in self.cells]
-        wide = [cell.output_size for cell in self.cells]
-        h = torch.stack([state[:, :n] for state, n in zip(states, wide, strict=True)])
+        joint = torch.stack([state.expand(len(x), -1) for state in self.start])
         if not isinstance(self.module, nn.RNNBase):
-            found: Tensor = self.module(x, h[0])
-            return found
-        if isinstance(self.module, nn.LSTM):
-            c = torch.stack([state[:, n:] for state, n in zip(states, wide, strict=True)])
-            output: tuple[Tensor, object] = self.module(x, (h, c))
-            return output
-        plain: tuple[Tensor, object] = self.module(x, h)
-        return plain
+            return self.module(x, joint[0])
+        width = self.module.proj_size or self.module.hidden_size
+        h, c = joint[..., :width].contiguous(), joint[..., width:].contiguous()
+        return self.module(x, (h, c) if isinstance(self.module, nn.LSTM) else h)

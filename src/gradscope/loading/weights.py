@@ -21,7 +21,7 @@ from gradscope.loading.concat import find_concat
 from gradscope.loading.objects import source_from_object
 from gradscope.loading.recurrences import Group, choose, groups, understand
 from gradscope.loading.source import Source
-from gradscope.loading.state import FromState, started
+from gradscope.loading.state import FromState, first_states
 from gradscope.loading.trust import fingerprint, load_trusted, only_module
 from gradscope.models.cell import Cell
 from gradscope.models.recurrent import Recurrent
@@ -81,11 +81,13 @@ def source_from_tensors(
         assumed.append("tanh is assumed, weights do not tell; --nonlinearity relu for the other")
     if kind == "npz":
         assumed.append("gate order of torch.nn is assumed (LSTM i, f, g, o; GRU r, z, n)")
+    start = None
     if spec.state is not None:
-        cells = started(cells, spec.state, spec.item)
-        reference = FromState(reference, cells)
-    model = Recurrent(word, cells, trained=True)
-    model.reference = reference
+        sizes = [(cell.output_size, cell.state_size - cell.output_size) for cell in cells]
+        start = [state.to(spec.device, dtype) for state in first_states(spec.state, sizes)]
+        reference = FromState(reference, start)
+        assumed.append(f"starts from the state in {safe_text(spec.state)}")
+    model = Recurrent(word, cells, trained=True, reference=reference, start=start)
     loaded = Loaded(f"{shown}: {safe_text(name, 60) or '.'}", tuple(assumed), trained=True)
     return Source(word, lambda _size, _seed: model, model.input_size, loaded)
 

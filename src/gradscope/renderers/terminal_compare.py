@@ -237,6 +237,9 @@ def notes(page: Page, models: list[ModelResult]) -> None:
     """What was assumed or done to the data, once for all models."""
     for note in dict.fromkeys(note for model in models for note in model.notes):
         page.wrap(note, " note: ", "dim")
+    for model in models:
+        for note in model.loaded.assumed:
+            page.wrap(f"{model.name}: {note}", " note: ", "dim")
 
 
 def findings(page: Page, models: list[ModelResult]) -> None:

@@ -16,6 +16,7 @@ from gradscope.files.paths import decode_utf8, existing_file, read_bytes
 from gradscope.records import RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
+from gradscope.sequences.embedding import trained_vectors
 from gradscope.sequences.streams import normal
 from gradscope.sequences.stretches import stretches
 from gradscope.text import safe_text
@@ -50,7 +51,7 @@ TOKENIZERS: Mapping[str, Callable[[bytes, str], list[str]]] = {
 
 
 def text_batch(spec: RunSpec, raw: bytes, source: str, features: int | None, seed: int) -> Batch:
-    """Tokens of `raw`, each standing for a vector drawn from N(0, 1) that depends on seed and token alone.
+    """Tokens of `raw`, each standing for a vector: drawn from N(0, 1) by seed and token alone, or a trained one.
 
     One sequence of `spec.length` tokens (default: all), or `spec.batch` consecutive stretches.
 
@@ -70,8 +71,14 @@ def text_batch(spec: RunSpec, raw: bytes, source: str, features: int | None, see
     used = tokens[: cut.batch * cut.length]
     index = {token: position for position, token in enumerate(dict.fromkeys(used))}
     ids = torch.tensor([index[token] for token in used]).reshape(cut.batch, cut.length)
-    table = torch.stack([normal(seed, "embedding", token, size=(size,)) for token in index])
-    note = f"{len(used):,} {spec.tokens} tokens, {len(index):,} distinct; seeded embedding of {size} features"
+    if spec.embedding is None:
+        table = torch.stack([normal(seed, "embedding", token, size=(size,)) for token in index])
+        origin = f"seeded embedding of {size} features"
+    else:
+        table, origin = trained_vectors(spec, tuple(index))
+    if table.shape[1] != size and features is not None:
+        raise UsageError(f"the embedding has {table.shape[1]} features, the model takes {size}; choose the one it read")
+    note = f"{len(used):,} {spec.tokens} tokens, {len(index):,} distinct; {origin}"
     vocabulary = tuple(safe_text(token) for token in index)
     return Batch(
         x=table[ids], tokens=None, token_ids=ids, vocabulary=vocabulary, notes=(note, *cut.notes), source=source
