@@ -17,10 +17,11 @@ FLAG = "--weights"
 _COMPILED = "_orig_mod."
 
 
-def fill(module: nn.Module, name: str) -> tuple[str, ...]:
+def fill(module: nn.Module, name: str, key: str | None = None) -> tuple[str, ...]:
     """Copy the weights in file `name` into `module`, in place, strictly.
 
-    The state dict may lie inside other dicts (`model_state`, `state_dict`) and behind prefixes (`module.`).
+    The state dict may lie inside other dicts (`model_state`, `state_dict`) and behind prefixes (`module.`); `key`
+    chooses where there are several.
 
     Returns:
         What was assumed, one sentence each.
@@ -33,7 +34,7 @@ def fill(module: nn.Module, name: str) -> tuple[str, ...]:
     if not wanted:
         raise UsageError(f"{FLAG} '{shown}' cannot fill a {type(module).__name__} that has no parameters; leave it out")
     held = {_plain(key): (key, tensor) for key, tensor in read_weights(path, FLAG).items()}
-    prefix = _prefix(held, wanted)
+    prefix = _prefix(held, wanted, key, shown)
     inside = {key.removeprefix(prefix): found for key, found in held.items() if key.startswith(prefix)}
     _same_keys(inside, wanted, prefix, f"{FLAG} '{shown}'", type(module).__name__)
     for key, (original, tensor) in inside.items():
@@ -52,16 +53,22 @@ def _plain(key: str) -> str:
     return key.replace(_COMPILED, "")
 
 
-def _prefix(held: Iterable[str], wanted: Mapping[str, Tensor]) -> str:
-    """What stands before the module's own keys in the file: where most of them are found, the shortest of equals."""
+def _prefix(held: Iterable[str], wanted: Mapping[str, Tensor], key: str | None, shown: str) -> str:
+    """What stands before the module's own keys in the file: where most of them are found, or what `key` says."""
     counts: dict[str, int] = {"": 0}
-    for key in held:
-        parts = key.split(".")
+    for name in held:
+        parts = name.split(".")
         for place in range(len(parts)):
             if ".".join(parts[place:]) in wanted:
                 prefix = "".join(part + "." for part in parts[:place])
                 counts[prefix] = counts.get(prefix, 0) + 1
-    return max(counts, key=lambda prefix: (counts[prefix], -len(prefix)))
+    if key is not None and f"{key.rstrip('.')}." in counts:
+        return f"{key.rstrip('.')}."
+    best = [prefix for prefix, count in counts.items() if count == max(counts.values())]
+    if len(best) > 1 and counts[best[0]]:
+        names = _listed([prefix.rstrip(".") or "." for prefix in best], 8)
+        raise UsageError(f"{FLAG} '{shown}' holds {len(best)} sets of these weights; choose one with --key ({names})")
+    return best[0]
 
 
 def _same_keys(inside: Mapping[str, object], wanted: Mapping[str, Tensor], prefix: str, what: str, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Vectors of tokens out of a trained embedding: `--embedding KEY` of the file of weights, `--vocab FILE` for its rows."""
+"""Vectors of tokens out of a trained embedding: `--embedding KEY` of a file of weights, `--vocab FILE` for its rows."""
 
 from __future__ import annotations
 
