@@ -66,11 +66,13 @@ def load_torch(path: Path, flag: str, kind: Kind | None = None) -> Any:
 
 
 def wanted_globals(path: Path, kind: Kind) -> tuple[str, ...]:
-    """The classes and functions a pickle names beyond those of plain tensors; () when it cannot be read."""
+    """What a pickle names beyond plain tensors, the user's own classes first; () when it cannot be read."""
     with contextlib.suppress(Exception), torch.serialization.safe_globals(HARMLESS):
         if kind == "torch zip":
-            return tuple(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
-        return tuple(sorted(_globals_of_legacy(path) - set(_allowed())))
+            found = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        else:
+            found = _globals_of_legacy(path) - _allowed()
+        return tuple(sorted(found, key=lambda name: (name.startswith(("torch.", "builtins.", "collections.")), name)))
     return ()
 
 
@@ -87,7 +89,7 @@ def _globals_of_legacy(path: Path) -> set[str]:
         for _ in range(4):
             for operation, argument, _ in pickletools.genops(file):
                 if operation.name == "GLOBAL" and isinstance(argument, str):
-                    found.add(argument.replace(" ", ".", 1))
+                    found.add(argument.replace(" ", ".", 1).replace("__builtin__.", "builtins."))
     return found
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.files.tensors import floats
+from gradscope.loading.recurrences import RECURRENT_KEY
 from gradscope.models.rnn import RNNCell
 from gradscope.registry import unknown
 from gradscope.text import safe_text
@@ -85,7 +86,7 @@ def find_concat(tensors: Mapping[str, Tensor], key: str | None, cell: str, shown
     Raises:
         UsageError: no key, no such layer, or a shape that cannot be one.
     """
-    layers = {name.removesuffix(".weight"): name for name, tensor in tensors.items() if _fits(tensor)}
+    layers = concat_layers(tensors)
     names = [safe_text(name, 60) for name in layers]
     if key is None:
         raise UsageError(f"--cell {cell} needs --key: which layer of '{shown}' ({', '.join(names[:8]) or 'none fits'})")
@@ -104,5 +105,7 @@ def find_concat(tensors: Mapping[str, Tensor], key: str | None, cell: str, shown
     return Concat(chosen[0], weight, bias, CELLS[cell])
 
 
-def _fits(tensor: Tensor) -> bool:
-    return tensor.ndim == 2 and 0 < tensor.shape[0] < tensor.shape[1]
+def concat_layers(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Layers that may take (x, h), with more columns than rows: name -> name of the weight."""
+    wide = [name for name, tensor in tensors.items() if tensor.ndim == 2 and 0 < tensor.shape[0] < tensor.shape[1]]
+    return {name.removesuffix(".weight"): name for name in wide if RECURRENT_KEY.fullmatch(name) is None}

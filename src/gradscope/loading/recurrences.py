@@ -18,7 +18,7 @@ Kind = Literal["RNN", "GRU", "LSTM"]
 KINDS: Mapping[int, Kind] = {1: "RNN", 3: "GRU", 4: "LSTM"}
 """Rows of weight_hh per hidden unit -> what it is."""
 
-_KEY = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr))(?:_l(\d{1,3}))?(_reverse)?", re.DOTALL)
+RECURRENT_KEY = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr))(?:_l(\d{1,3}))?(_reverse)?", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def groups(tensors: Mapping[str, Tensor]) -> list[Group]:
     """Every set of keys that looks like a recurrence, in the order of the file."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        if match := _KEY.fullmatch(key):
+        if match := RECURRENT_KEY.fullmatch(key):
             prefix, part, layer, reverse = match.groups()
             name = f"{part}_l{int(layer or 0)}{reverse or ''}"
             found.setdefault(prefix or "", {})[name] = tensor

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.files.preflight import check_zip
@@ -78,11 +78,39 @@ def _pickle(path: Path) -> Any:
 
 
 def _script(path: Path) -> Any:
-    return torch.jit.load(path, map_location="cpu")
+    return Program(torch.jit.load(path, map_location="cpu").eval())
 
 
 def _exported(path: Path) -> Any:
-    return torch.export.load(path).module()
+    return Program(torch.export.load(path).module())
+
+
+class Program(nn.Module):
+    """A saved program, which has its number type written into it and stays in the mode it was saved in."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        """Take what torch.jit or torch.export loaded."""
+        super().__init__()
+        self.inner = inner
+        self.dtype = next((p.dtype for p in inner.parameters() if p.dtype.is_floating_point), torch.float32)
+
+    def forward(self, x: Tensor) -> Any:
+        """What the program returns, computed in its own type."""
+        return _cast(self.inner(x.to(self.dtype)), x.dtype)
+
+    def train(self, mode: bool = True) -> Program:
+        """Nothing: exported programs refuse to change their mode."""
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Program:
+        # Constants inside the program cannot follow its parameters to another type.
+        return self
+
+
+def _cast(found: Any, dtype: torch.dtype) -> Any:
+    if isinstance(found, Tensor):
+        return found.to(dtype) if found.dtype.is_floating_point else found
+    return type(found)(_cast(part, dtype) for part in found) if type(found) in (tuple, list) else found
 
 
 LOADERS: Mapping[Kind, Callable[[Path], Any]] = {"TorchScript": _script, "pt2": _exported}

@@ -17,12 +17,12 @@ from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_weights
 from gradscope.loading.build import as_torch, cells_of
 from gradscope.loading.chain_file import chain_array, source_from_array
-from gradscope.loading.concat import find_concat
+from gradscope.loading.concat import concat_layers, find_concat
 from gradscope.loading.objects import source_from_object
 from gradscope.loading.recurrences import Group, choose, groups, understand
 from gradscope.loading.source import Source
 from gradscope.loading.state import FromState, first_states
-from gradscope.loading.trust import fingerprint, load_trusted, only_module
+from gradscope.loading.trust import Program, fingerprint, load_trusted, only_module
 from gradscope.models.cell import Cell
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
@@ -50,11 +50,18 @@ def source_from_file(file: str, key: str | None, spec: RunSpec) -> Source:
     except WantsCodeError as error:
         if spec.trust:
             return _trusted(word, path, kind, key, spec)
-        raise UsageError(
-            f"'{shown}' is a whole Python object and wants {listed(error.wanted)}; if you trust it add --trust "
-            f"--import-path DIR, else torch.save its state_dict and give file.py:attr --weights FILE"
-        ) from error
+        raise UsageError(_whole(shown, error.wanted)) from error
     return source_from_tensors(word, tensors, key, spec, shown, kind)
+
+
+def _whole(shown: str, wanted: tuple[str, ...]) -> str:
+    """Why a pickle of a whole object is not loaded, and the ways on."""
+    ways = "torch.save its state_dict and give file.py:attr --weights FILE"
+    if any(name.startswith("__main__.") for name in wanted):
+        ways += " (its class is known only to the script that saved it)"
+    else:
+        ways += ", or, if you trust it, add --trust --import-path DIR"
+    return f"'{shown}' is a whole Python object, it wants {listed(wanted)}; {ways}"
 
 
 def source_from_tensors(
@@ -100,7 +107,7 @@ def _some(found: list[Group], tensors: Mapping[str, Tensor], shown: str) -> list
     """
     if found:
         return found
-    wide = [name.removesuffix(".weight") for name, t in tensors.items() if t.ndim == 2 and 0 < t.shape[0] < t.shape[1]]
+    wide = concat_layers(tensors)
     hint = f"; for a layer over torch.cat((x, h)) add --cell linear-concat --key NAME ({_first(wide)})" if wide else ""
     raise UsageError(
         f"'{shown}' holds no recurrence (no weight_hh among {len(tensors)} tensors: {_first(tensors)}){hint}; "
@@ -122,4 +129,12 @@ def _trusted(word: str, path: Path, kind: Kind, key: str | None, spec: RunSpec) 
         source = source_from_tensors(word, named_tensors(loaded), key, spec, shown, kind)
     else:
         source = source_from_object(module, word, spec)
-    return replace(source, loaded=replace(source.loaded, assumed=(ran, *source.loaded.assumed)))
+    notes = (
+        ran,
+        *(
+            (f"computed in {str(module.dtype).removeprefix('torch.')}, as it was saved",)
+            if isinstance(module, Program)
+            else ()
+        ),
+    )
+    return replace(source, loaded=replace(source.loaded, assumed=(*notes, *source.loaded.assumed)))
