@@ -244,6 +244,8 @@ class Verdict:
     last_step: int | None = None
     measured: Number = None
     threshold: Number = None
+    accepted: bool = False
+    """A finding that the baseline of `gradscope check` holds too: shown, but nothing fails because of it."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,14 @@ class EqualityCheck:
 
 
 @dataclass(frozen=True)
+class Location:
+    """A place in a file, for whoever has to change it; the path counts from the repository or the working folder."""
+
+    file: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
 class Loaded:
     """Where a model came from, and what had to be assumed about it."""
 
@@ -275,6 +285,8 @@ class Loaded:
     assumed: tuple[str, ...] = ()
     trained: bool = False
     equality_check: EqualityCheck | None = None
+    location: Location | None = None
+    """Where the user's code defines the model, or where the target of `gradscope check` is written."""
 
 
 @dataclass(frozen=True)
@@ -316,6 +328,43 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What `gradscope check` holds one target to, beside the rules."""
+
+    min_reach: int | None = None
+    rate: tuple[float, float] | None = None
+    """Smallest and largest rate, nats per step back."""
+    precision_horizon: dict[str, int] = field(default_factory=dict)
+    """Number type -> the lag up to which a gradient must survive in it: `{"float32": 50}`."""
+    max_drop: float = 0.1
+    """How much worse than the baseline a number may be, as a part of it."""
+    timeout: float = 600.0
+    """Seconds after which a target counts as hanging."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One named thing that `gradscope check` measures and judges."""
+
+    name: str
+    spec: RunSpec
+    limits: Limits = Limits()
+    location: Location | None = None
+    """Where it is written down; None for a model named on the command line."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What `gradscope check` was asked; the answers are the models of the report, in the order of the targets."""
+
+    source: str
+    """`[tool.gradscope] in pyproject.toml`, or `command line`."""
+    targets: tuple[Target, ...]
+    baseline: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """The saved result between measuring and showing."""
 
@@ -324,6 +373,7 @@ class Report:
     models: tuple[ModelResult, ...]
     timing: Timing = Timing()
     schema: str = SCHEMA
+    check: Check | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of this report (plain dicts, lists, numbers; non-finite floats still floats)."""

@@ -7,7 +7,8 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import NonFinite, RunSpec, Verdict
 from gradscope.registry import RULES
-from gradscope.rules.judge import judge, selected, status, worst
+from gradscope.rules.judge import judge, selected, status
+from gradscope.verdicts import worst
 
 STATED = RunSpec(needs_lag=199)
 VANISHING = {"rate": -0.59, "rate_ci": (-0.61, -0.57), "reach": 9}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +13,7 @@ from gradscope.cli.progress import ProgressBar
 from gradscope.config import build_spec
 from gradscope.errors import UsageError
 from gradscope.records import Report, RunSpec
+from gradscope.verdicts import fails
 
 ONLY_SCREEN = frozenset(ScreenFlags.__annotations__) - {"show"}
 
@@ -49,11 +49,7 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
 
 def exit_code(report: Report, fail_on: str) -> int:
     """1 when a finding is at least as severe as `fail_on`, else 0."""
-    from gradscope.rules.judge import worst
-
-    ranks: Mapping[str | None, int] = {None: 0, "warning": 1, "error": 2, "never": 3}
-    found = max((ranks[worst(model.verdicts)] for model in report.models), default=0)
-    return int(found >= ranks[fail_on])
+    return int(any(fails(model.verdicts, fail_on) for model in report.models))
 
 
 def _read_by(spec: RunSpec) -> tuple[str | None, ...]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from gradscope.atomic import temporary, unwritable, write_file
 from gradscope.cli.options import ScreenFlags
 from gradscope.errors import UsageError
 from gradscope.records import Report
@@ -144,36 +142,6 @@ def silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside `path`, then move it there; devices and pipes are written directly.
-
-    Raises:
-        UsageError: the file cannot be written; what was there before is still whole.
-    """
-    target = Path(os.path.realpath(path))
-    try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(content)
-            return
-        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _default_mode()
-        with _temporary(target) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, mode)
-                os.replace(file.name, target)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _temporary(target: Path) -> IO[bytes]:
-    return tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:40]}.", delete=False)
-
-
 def _check_writable(path: Path, inputs: tuple[str | None, ...]) -> None:
     """Try what the writing will do, so that a wrong path costs no measuring."""
     for source in inputs:
@@ -185,15 +153,10 @@ def _check_writable(path: Path, inputs: tuple[str | None, ...]) -> None:
     try:
         if target.is_dir():
             raise IsADirectoryError(0, "it is a folder")
-        with _temporary(target) as file:
+        with temporary(target) as file:
             os.unlink(file.name)
     except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> UsageError:
-    reason = safe_text(error.strerror or error).lower()
-    return UsageError(f"cannot write '{safe_text(path)}': {reason}; choose a file in a folder you can write to")
+        raise unwritable(path, error) from error
 
 
 def _format_of(path: Path, chosen: str | None) -> str:
@@ -204,12 +167,6 @@ def _format_of(path: Path, chosen: str | None) -> str:
     raise UsageError(
         f"-o '{safe_text(path)}' has no suffix that names a format (one of: {', '.join(SUFFIXES)}); add one or --format"
     )
-
-
-def _default_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def _bytes(content: str | bytes, encoding: str = "utf-8") -> bytes:

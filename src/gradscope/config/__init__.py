@@ -5,18 +5,18 @@ Checks names, types and ranges as far as no file has to be opened; every refusal
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from gradscope.config.check import check
-from gradscope.config.sources import from_environment, from_files, from_flags
+from gradscope.config.sources import Source, from_environment, from_files, from_flags
 from gradscope.config.types import coerce
 from gradscope.config.words import ModelWord, model_file, parse_model
 from gradscope.records import RunSpec
 
-__all__ = ["ModelWord", "Resolved", "build_spec", "model_file", "parse_model"]
+__all__ = ["ModelWord", "Resolved", "build_spec", "model_file", "parse_model", "settle"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,18 @@ def build_spec(flags: Mapping[str, object | None], *, cwd: Path, environ: Mappin
     Raises:
         UsageError: an unknown name, a value of the wrong type, or one outside its range.
     """
+    return settle([*from_files(cwd), from_environment(environ), from_flags(flags)])
+
+
+def settle(sources: Iterable[Source]) -> Resolved:
+    """The settings that the sources give, weakest first, checked.
+
+    Raises:
+        UsageError: see `build_spec`.
+    """
     values: dict[str, Any] = {}
     origin = {item.name: "default" for item in fields(RunSpec)}
-    for source in (*from_files(cwd), from_environment(environ), from_flags(flags)):
+    for source in sources:
         for name, value in source.given.items():
             origin[name] = source.shown[name]
             values[name] = coerce(name, value, origin[name])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gradscope.config.lines import line_of
 from gradscope.config.types import TYPES
 from gradscope.errors import UsageError
 from gradscope.registry import unknown
@@ -17,6 +17,10 @@ from gradscope.text import safe_text
 
 SCREEN = ("format", "color", "width", "ascii", "steps")
 """Settings of the output, which GRADSCOPE_* may name too; the command line reads them itself."""
+LIMITS = ("min_reach", "rate", "precision_horizon", "max_drop", "timeout")
+"""What a target of `gradscope check` is held to; on top, for all of them."""
+GATE = ("targets", "baseline", "jobs", *LIMITS)
+"""Entries of a file that only `gradscope check` reads."""
 
 _FLAGS = {"models": "MODEL", "thresholds": "--threshold", "args": "--arg"}
 _PATHS = ("models", "input", "target", "loss", "vocab", "weights", "import_path", "state")
@@ -45,7 +49,7 @@ def from_environment(environ: Mapping[str, str]) -> Source:
     shown: dict[str, str] = {}
     for variable, text in environ.items():
         name = variable.removeprefix("GRADSCOPE_").lower()
-        if not variable.startswith("GRADSCOPE_") or name in SCREEN or text == "":
+        if not variable.startswith("GRADSCOPE_") or name in (*SCREEN, *GATE) or text == "":
             continue
         _known(name, variable)
         given[name], shown[name] = text, variable
@@ -54,66 +58,82 @@ def from_environment(environ: Mapping[str, str]) -> Source:
 
 def from_files(cwd: Path) -> list[Source]:
     """The settings of the nearest folder upwards that has any, weakest first."""
+    return [table.source(cwd, skip=GATE) for table in tables(cwd)]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of settings in a configuration file."""
+
+    path: Path
+    key: tuple[str, ...]
+    """Where it is in the file: `("tool", "gradscope")`, or `()` for the file as a whole."""
+    content: dict[str, Any]
+    text: str
+    """The whole file."""
+
+    def where(self, *key: str) -> str:
+        """`pyproject.toml:12`: the line of an entry."""
+        return f"{safe_text(self.path.name)}:{self.line(*key)}"
+
+    def line(self, *key: str) -> int:
+        """The line of an entry, or of the table itself."""
+        return line_of(self.text, (*self.key, *key))
+
+    def source(self, cwd: Path, skip: Iterable[str] = ()) -> Source:
+        """The settings in it but `skip`, by name.
+
+        Raises:
+            UsageError: a name that is no setting, or one that is there twice.
+        """
+        given: dict[str, Any] = {}
+        shown: dict[str, str] = {}
+        for key, value in self.content.items():
+            name = key.replace("-", "_")
+            if name in skip:
+                continue
+            where = self.where(key)
+            _known(name, where)
+            if name in given:
+                raise UsageError(f"{name} is set twice, also as '{safe_text(key)}' ({where}); keep one")
+            given[name] = beside(value, self.path.parent, cwd) if name in _PATHS else value
+            shown[name] = where
+        return Source(given, shown)
+
+
+def tables(cwd: Path) -> list[Table]:
+    """The tables of the nearest folder upwards that has any, weakest first."""
     for folder in (cwd, *cwd.parents):
         found = []
-        for file, table in (("pyproject.toml", ("tool", "gradscope")), ("gradscope.toml", ())):
+        for file, key in (("pyproject.toml", ("tool", "gradscope")), ("gradscope.toml", ())):
             path = folder / file
-            content = _table(path, table) if path.is_file() else None
-            if content is not None:
-                found.append(_named(content, path, table, cwd))
+            table = _table(path, key) if path.is_file() else None
+            if table is not None:
+                found.append(table)
         if found:
             return found
     return []
 
 
-def _table(path: Path, table: tuple[str, ...]) -> dict[str, Any] | None:
+def _table(path: Path, key: tuple[str, ...]) -> Table | None:
     try:
         text = path.read_text(encoding="utf-8")
-        if table and table[-1] not in text:
+        if key and key[-1] not in text:
             return None  # somebody else's file: no reason to judge it
         content: Any = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read {safe_text(path)}: {safe_text(error)}; correct or remove it") from error
-    for key in table:
-        content = content.get(key) if isinstance(content, dict) else None
+    for part in key:
+        content = content.get(part) if isinstance(content, dict) else None
     if content is not None and not isinstance(content, dict):
-        raise UsageError(f"[{'.'.join(table)}] in {safe_text(path)} is not a table; write its settings as name = value")
-    return content
+        raise UsageError(f"[{'.'.join(key)}] in {safe_text(path)} is not a table; write its settings as name = value")
+    return None if content is None else Table(path, key, content, text)
 
 
-def _named(content: Mapping[str, Any], path: Path, table: tuple[str, ...], cwd: Path) -> Source:
-    given: dict[str, Any] = {}
-    shown: dict[str, str] = {}
-    for key, value in content.items():
-        name = key.replace("-", "_")
-        where = f"{safe_text(path.name)}:{_line(path, table, key)}"
-        _known(name, where)
-        if name in given:
-            raise UsageError(f"{name} is set twice, also as '{safe_text(key)}' ({where}); keep one")
-        given[name] = _beside(value, path.parent, cwd) if name in _PATHS else value
-        shown[name] = where
-    return Source(given, shown)
-
-
-def _line(path: Path, table: tuple[str, ...], key: str) -> int:
-    """The line that sets `key`; tomllib does not say."""
-    here: tuple[str, ...] = ()
-    name = re.escape(key)
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        header = re.match(r"\s*\[([^\[\]]+)\]", line)
-        if header:
-            here = tuple(part.strip(" \"'") for part in header[1].split("."))
-        if here[: len(table) + 1] == (*table, key) or (
-            here == table and re.match(rf"\s*[\"']?{name}[\"']?\s*[=.]", line)
-        ):
-            return number
-    return 1
-
-
-def _beside(value: Any, folder: Path, cwd: Path) -> Any:
+def beside(value: Any, folder: Path, cwd: Path) -> Any:
     """A path in a configuration file counts from that file, not from where the command was started."""
     if isinstance(value, list):
-        return [_beside(item, folder, cwd) for item in value]
+        return [beside(item, folder, cwd) for item in value]
     if not isinstance(value, str) or folder == cwd:
         return value
     path, colon, attribute = value.partition(":")
@@ -124,4 +144,5 @@ def _beside(value: Any, folder: Path, cwd: Path) -> Any:
 
 def _known(name: str, where: str) -> None:
     if name not in TYPES:
-        raise UsageError(f"{unknown('setting', name, TYPES)} ({where})")
+        known = (*TYPES, *GATE) if ".toml:" in where else tuple(TYPES)
+        raise UsageError(f"{unknown('setting', name, known)} ({where})")

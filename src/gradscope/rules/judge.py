@@ -57,12 +57,6 @@ def status(verdicts: Iterable[Verdict]) -> Status:
     return "healthy"
 
 
-def worst(verdicts: Iterable[Verdict]) -> Severity | None:
-    """`error` if any rule fails, `warning` if any warns: what `--fail-on` is compared with."""
-    said = {verdict.status for verdict in verdicts}
-    return "error" if "fail" in said else "warning" if "warn" in said else None
-
-
 Codes = dict[str, VerdictStatus]
 _GRADIENT = ("GS101", "GS102", "GS104", "GS201")
 

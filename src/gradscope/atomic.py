@@ -1,0 +1,55 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from gradscope.errors import UsageError
+from gradscope.text import safe_text
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write to a temporary name beside `path`, then move it there; devices and pipes are written directly.
+
+    Raises:
+        UsageError: the file cannot be written; what was there before is still whole.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(content)
+            return
+        mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else _default_mode()
+        with temporary(target) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, mode)
+                os.replace(file.name, target)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def temporary(target: Path) -> IO[bytes]:
+    """A new file in the folder of `target`; on the same disk, so that moving it is one step."""
+    return tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:40]}.", delete=False)
+
+
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """One line for a file that cannot be written."""
+    reason = safe_text(error.strerror or error).lower()
+    return UsageError(f"cannot write '{safe_text(path)}': {reason}; choose a file in a folder you can write to")
+
+
+def _default_mode() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
