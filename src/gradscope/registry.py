@@ -72,14 +72,30 @@ RULES: Mapping[str, str] = {
     "GS401": "gradscope.rules.gs401_gradient_cut:RULE",
 }
 
+GATE_RULES: Mapping[str, str] = {
+    "GS901": "gradscope.rules.gate:UNFINISHED",
+    "GS902": "gradscope.rules.gate:LIMIT",
+    "GS903": "gradscope.rules.gate:WORSE",
+}
+
 RENDERERS: Mapping[str, str] = {
     "text": "gradscope.renderers.terminal:render",
     "json": "gradscope.renderers.json:render",
     "csv": "gradscope.renderers.csv:render",
     "markdown": "gradscope.renderers.markdown:render",
+    "github": "gradscope.renderers.github:render",
+    "junit": "gradscope.renderers.junit:render",
+    "sarif": "gradscope.renderers.sarif:render",
 }
 
-SUFFIXES: Mapping[str, str] = {".txt": "text", ".json": "json", ".csv": "csv", ".md": "markdown"}
+SUFFIXES: Mapping[str, str] = {
+    ".txt": "text",
+    ".json": "json",
+    ".csv": "csv",
+    ".md": "markdown",
+    ".xml": "junit",
+    ".sarif": "sarif",
+}
 
 
 def resolve(table: Mapping[str, str], name: str, what: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gradscope.cli.output import emit, view
-from gradscope.registry import RULES
+from gradscope.registry import GATE_RULES, RULES
 
 
 def explain(
@@ -18,7 +18,7 @@ def explain(
     """What a rule finds, the maths, how it is measured, the threshold, remedies and papers."""
     from gradscope.rules.explain import explain as lesson
 
-    emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else RULES))))
+    emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else (*RULES, *GATE_RULES)))))
     return 0
 
 

@@ -17,7 +17,8 @@ _JUDGE = "Judging"
 _SCREEN = "Output"
 
 
-def _option(panel: str, text: str, *names: str, **more: Any) -> Any:
+def option(panel: str, text: str, *names: str, **more: Any) -> Any:
+    """An option in a panel of the help; its default is what a weaker source of settings says."""
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
 
 
@@ -26,78 +27,78 @@ class ScreenFlags(TypedDict, total=False):
 
     format: Annotated[
         str | None,
-        _option(_SCREEN, "Format on the screen: text, json, csv or markdown.", "--format", envvar="GRADSCOPE_FORMAT"),
+        option(_SCREEN, "text, json, csv, markdown, github, junit or sarif.", "--format", envvar="GRADSCOPE_FORMAT"),
     ]
     output: Annotated[
         list[str] | None,
-        _option(_SCREEN, "Also write FILE; its suffix decides the format. Repeatable.", "--output", "-o"),
+        option(_SCREEN, "Also write FILE; its suffix decides the format. Repeatable.", "--output", "-o"),
     ]
-    color: Annotated[str | None, _option(_SCREEN, "auto, always or never.", "--color", envvar="GRADSCOPE_COLOR")]
-    width: Annotated[int | None, _option(_SCREEN, "Columns of the screen.", "--width", envvar="GRADSCOPE_WIDTH")]
-    ascii: Annotated[bool, _option(_SCREEN, "No characters outside ASCII.", "--ascii", envvar="GRADSCOPE_ASCII")]
+    color: Annotated[str | None, option(_SCREEN, "auto, always or never.", "--color", envvar="GRADSCOPE_COLOR")]
+    width: Annotated[int | None, option(_SCREEN, "Columns of the screen.", "--width", envvar="GRADSCOPE_WIDTH")]
+    ascii: Annotated[bool, option(_SCREEN, "No characters outside ASCII.", "--ascii", envvar="GRADSCOPE_ASCII")]
     steps: Annotated[
-        str | None, _option(_SCREEN, "Rows of the table: auto, all or a:b.", "--steps", envvar="GRADSCOPE_STEPS")
+        str | None, option(_SCREEN, "Rows of the table: auto, all or a:b.", "--steps", envvar="GRADSCOPE_STEPS")
     ]
-    show: Annotated[list[str] | None, _option(_SCREEN, "Extra pictures: gates. Repeatable.", "--show")]
-    quiet: Annotated[bool, _option(_SCREEN, "The verdict line only.", "--quiet", "-q")]
-    verbose: Annotated[int, _option(_SCREEN, "More numbers and reasons.", "--verbose", "-v", count=True)]
+    show: Annotated[list[str] | None, option(_SCREEN, "Extra pictures: gates. Repeatable.", "--show")]
+    quiet: Annotated[bool, option(_SCREEN, "The verdict line only.", "--quiet", "-q")]
+    verbose: Annotated[int, option(_SCREEN, "More numbers and reasons.", "--verbose", "-v", count=True)]
 
 
 class RunFlags(ScreenFlags, total=False):
     """What is measured: the settings of RunSpec by name; None means that a weaker source decides."""
 
-    hidden: Annotated[int | None, _option(_RUN, "Hidden size. Default 64.", "--hidden")]
-    layers: Annotated[int | None, _option(_RUN, "Layers. Default 1.", "--layers")]
-    input_size: Annotated[int | None, _option(_RUN, "Features per step. Default 16, or the file's.", "--input-size")]
-    state_size: Annotated[int | None, _option(_RUN, "State size of a cell without initial_state.", "--state-size")]
-    dtype: Annotated[str | None, _option(_RUN, "float64 (default) or float32.", "--dtype")]
-    device: Annotated[str | None, _option(_RUN, "cpu (default), cuda, cuda:1, mps.", "--device")]
-    seed: Annotated[int | None, _option(_RUN, "Seed of weights and sequence. Default 0.", "--seed")]
-    seeds: Annotated[int | None, _option(_RUN, "Repeat with this many seeds. Default 1.", "--seeds")]
+    hidden: Annotated[int | None, option(_RUN, "Hidden size. Default 64.", "--hidden")]
+    layers: Annotated[int | None, option(_RUN, "Layers. Default 1.", "--layers")]
+    input_size: Annotated[int | None, option(_RUN, "Features per step. Default 16, or the file's.", "--input-size")]
+    state_size: Annotated[int | None, option(_RUN, "State size of a cell without initial_state.", "--state-size")]
+    dtype: Annotated[str | None, option(_RUN, "float64 (default) or float32.", "--dtype")]
+    device: Annotated[str | None, option(_RUN, "cpu (default), cuda, cuda:1, mps.", "--device")]
+    seed: Annotated[int | None, option(_RUN, "Seed of weights and sequence. Default 0.", "--seed")]
+    seeds: Annotated[int | None, option(_RUN, "Repeat with this many seeds. Default 1.", "--seeds")]
 
-    key: Annotated[str | None, _option(_OWN, "Which recurrence of a file: encoder.lstm.", "--key")]
+    key: Annotated[str | None, option(_OWN, "Which recurrence of a file: encoder.lstm.", "--key")]
     cell: Annotated[
-        str | None, _option(_OWN, "linear-concat or tanh-concat: --key is one matrix over (x, h).", "--cell")
+        str | None, option(_OWN, "linear-concat or tanh-concat: --key is one matrix over (x, h).", "--cell")
     ]
-    nonlinearity: Annotated[str | None, _option(_OWN, "tanh (assumed) or relu, of an RNN in a file.", "--nonlinearity")]
-    layout: Annotated[str | None, _option(_OWN, "What a module takes: batch-first or time-first.", "--layout")]
-    embedding: Annotated[str | None, _option(_OWN, "Key of the embedding in the file, for text.", "--embedding")]
-    vocab: Annotated[str | None, _option(_OWN, "Tokens of the embedding: json, or one per line.", "--vocab")]
-    weights: Annotated[str | None, _option(_OWN, "Fill the module with this file.", "--weights")]
+    nonlinearity: Annotated[str | None, option(_OWN, "tanh (assumed) or relu, of an RNN in a file.", "--nonlinearity")]
+    layout: Annotated[str | None, option(_OWN, "What a module takes: batch-first or time-first.", "--layout")]
+    embedding: Annotated[str | None, option(_OWN, "Key of the embedding in the file, for text.", "--embedding")]
+    vocab: Annotated[str | None, option(_OWN, "Tokens of the embedding: json, or one per line.", "--vocab")]
+    weights: Annotated[str | None, option(_OWN, "Fill the module with this file.", "--weights")]
     args: Annotated[
-        list[str] | None, _option(_OWN, "Argument of your class or factory: hidden=64. Repeatable.", "--arg")
+        list[str] | None, option(_OWN, "Argument of your class or factory: hidden=64. Repeatable.", "--arg")
     ]
-    state: Annotated[str | None, _option(_OWN, "First state: .npy .npz .pt.", "--state")]
-    trust: Annotated[bool | None, _option(_OWN, "Files may run code: whole pickles, TorchScript, .pt2.", "--trust")]
+    state: Annotated[str | None, option(_OWN, "First state: .npy .npz .pt.", "--state")]
+    trust: Annotated[bool | None, option(_OWN, "Files may run code: whole pickles, TorchScript, .pt2.", "--trust")]
     import_path: Annotated[
-        list[str] | None, _option(_OWN, "Folder to import your classes from. Repeatable.", "--import-path")
+        list[str] | None, option(_OWN, "Folder to import your classes from. Repeatable.", "--import-path")
     ]
 
-    sequence: Annotated[str | None, _option(_SEQUENCE, "random (default), zeros, impulse or sine.", "--sequence")]
-    length: Annotated[int | None, _option(_SEQUENCE, "Steps T. Default 200, or all of the file.", "--length")]
-    batch: Annotated[int | None, _option(_SEQUENCE, "Sequences. Default 8, or all of the file.", "--batch")]
-    input: Annotated[str | None, _option(_SEQUENCE, "Data: .csv .npy .npz .pt .txt .wav.", "--input", "-i")]
-    columns: Annotated[list[str] | None, _option(_SEQUENCE, "Columns of the file, by name or number.", "--columns")]
-    scale: Annotated[str | None, _option(_SEQUENCE, "none or standard (default for csv and wav).", "--scale")]
-    text: Annotated[str | None, _option(_SEQUENCE, "A sentence as the sequence.", "--text")]
-    tokens: Annotated[str | None, _option(_SEQUENCE, "Tokens of a text: word (default), char, byte.", "--tokens")]
-    loss: Annotated[str | None, _option(_SEQUENCE, "final (default), every, ce, mse, or file.py:function.", "--loss")]
-    target: Annotated[str | None, _option(_SEQUENCE, "File with the targets of ce and mse.", "--target")]
+    sequence: Annotated[str | None, option(_SEQUENCE, "random (default), zeros, impulse or sine.", "--sequence")]
+    length: Annotated[int | None, option(_SEQUENCE, "Steps T. Default 200, or all of the file.", "--length")]
+    batch: Annotated[int | None, option(_SEQUENCE, "Sequences. Default 8, or all of the file.", "--batch")]
+    input: Annotated[str | None, option(_SEQUENCE, "Data: .csv .npy .npz .pt .txt .wav.", "--input", "-i")]
+    columns: Annotated[list[str] | None, option(_SEQUENCE, "Columns of the file, by name or number.", "--columns")]
+    scale: Annotated[str | None, option(_SEQUENCE, "none or standard (default for csv and wav).", "--scale")]
+    text: Annotated[str | None, option(_SEQUENCE, "A sentence as the sequence.", "--text")]
+    tokens: Annotated[str | None, option(_SEQUENCE, "Tokens of a text: word (default), char, byte.", "--tokens")]
+    loss: Annotated[str | None, option(_SEQUENCE, "final (default), every, ce, mse, or file.py:function.", "--loss")]
+    target: Annotated[str | None, option(_SEQUENCE, "File with the targets of ce and mse.", "--target")]
 
     needs_lag: Annotated[
-        int | None, _option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag")
+        int | None, option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag")
     ]
-    anchors: Annotated[int | None, _option(_JUDGE, "Steps the influence is measured from. Default 1.", "--anchors")]
-    item: Annotated[int | None, _option(_JUDGE, "Sequence whose Jacobians are shown. Default 0.", "--item")]
+    anchors: Annotated[int | None, option(_JUDGE, "Steps the influence is measured from. Default 1.", "--anchors")]
+    item: Annotated[int | None, option(_JUDGE, "Sequence whose Jacobians are shown. Default 0.", "--item")]
     pair: Annotated[
-        list[str] | None, _option(_JUDGE, "How much one token depends on another: cat:was#2. Repeatable.", "--pair")
+        list[str] | None, option(_JUDGE, "How much one token depends on another: cat:was#2. Repeatable.", "--pair")
     ]
-    select: Annotated[list[str] | None, _option(_JUDGE, "Only these rules: GS1, GS201.", "--select")]
-    ignore: Annotated[list[str] | None, _option(_JUDGE, "Not these rules.", "--ignore")]
+    select: Annotated[list[str] | None, option(_JUDGE, "Only these rules: GS1, GS201.", "--select")]
+    ignore: Annotated[list[str] | None, option(_JUDGE, "Not these rules.", "--ignore")]
     thresholds: Annotated[
-        list[str] | None, _option(_JUDGE, "Move a rule's limit: name=number. Repeatable.", "--threshold")
+        list[str] | None, option(_JUDGE, "Move a rule's limit: name=number. Repeatable.", "--threshold")
     ]
-    fail_on: Annotated[str | None, _option(_JUDGE, "Exit 1 from: never (default), warning, error.", "--fail-on")]
+    fail_on: Annotated[str | None, option(_JUDGE, "Exit 1 from: never (default), warning, error.", "--fail-on")]
 
 
 def spread(flags: Any) -> Callable[[Command], Command]:

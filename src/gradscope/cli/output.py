@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from gradscope.atomic import temporary, unwritable, write_file
@@ -42,20 +43,36 @@ class Output:
         Raises:
             UsageError: something cannot be written.
         """
+        for write in self.writes(report):
+            write()
+
+    def writes(self, report: Report) -> list[Callable[[], None]]:
+        """What `write` does, one step for each file and the screen's at the end, so that one failing stops no other."""
         plain = View(steps=self.view.steps, verbose=self.view.verbose, show=self.view.show)
-        for path, name in self.files:
-            write_file(path, _bytes(resolve(RENDERERS, name, "format")(report, plain)))
+        steps = [partial(self._file, path, name, report, plain) for path, name in self.files]
+        return [*steps, partial(self._screen, report)]
+
+    def _file(self, path: Path, name: str, report: Report, plain: View) -> None:
+        write_file(path, _bytes(resolve(RENDERERS, name, "format")(report, plain)))
+
+    def _screen(self, report: Report) -> None:
         content = resolve(RENDERERS, self.format, "format")(report, self.view)
         emit(content, text=self.format == "text")
 
 
-def plan(flags: ScreenFlags, environ: Mapping[str, str], inputs: tuple[str | None, ...] = ()) -> Output:
+def plan(
+    flags: ScreenFlags,
+    environ: Mapping[str, str],
+    inputs: tuple[str | None, ...] = (),
+    also: Sequence[tuple[str, str]] = (),
+) -> Output:
     """Check formats, paths and looks.
 
     Args:
         flags: the screen's options.
         environ: the environment, for NO_COLOR, FORCE_COLOR and TERM.
         inputs: files the run reads; writing over one of them is refused.
+        also: more files, with their formats.
 
     Raises:
         UsageError: an unknown name, or a file that cannot be written.
@@ -67,11 +84,12 @@ def plan(flags: ScreenFlags, environ: Mapping[str, str], inputs: tuple[str | Non
         if picture not in PICTURES:
             raise UsageError(unknown("picture", picture, PICTURES) + " (--show)")
     files: list[tuple[Path, str]] = []
-    for word in flags.get("output") or ():
+    named = [(word, None) for word in flags.get("output") or ()]
+    for word, kind in (*named, *also):
         path = Path(word)
         if any(path == other for other, _ in files):
             raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
-        files.append((path, _format_of(path, flags.get("format"))))
+        files.append((path, kind or _format_of(path, flags.get("format"))))
         _check_writable(path, inputs)
     return Output(name, view(flags, environ), tuple(files))
 

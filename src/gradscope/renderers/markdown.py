@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gradscope.records import ModelResult, Report
-from gradscope.renderers import numbers, terminal_compare, terminal_numbers, wording
+from gradscope.renderers import markdown_check, numbers, terminal_compare, terminal_numbers, wording
+from gradscope.renderers.checked import rows
+from gradscope.renderers.markdown_cells import escaped, table
 from gradscope.renderers.page import Page, pad
 from gradscope.renderers.strip import influence_strip
 from gradscope.renderers.terminal_model import legend
 from gradscope.renderers.view import View
-from gradscope.text import safe_text
 
-ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@&#8203;"}
-ESCAPED = frozenset("|`*_[]#~\\$")
 STRIP_WIDTH = 72
 
 
 def render(report: Report, view: View) -> str:
     """A section per model; for several models, tables side by side first."""
+    if report.check is not None:
+        return _joined(_check(report, view))
     if view.quiet:
         return "".join(f"- {_verdict(model, view)}\n" for model in report.models)
     blocks: list[str] = []
@@ -28,20 +29,18 @@ def render(report: Report, view: View) -> str:
         blocks += [f"#### {_verdict(model, view)}", *_body(model, view)]
     if len(report.models) == 1:
         blocks += [f"### {_verdict(report.models[0], view)}", *_body(report.models[0], view)]
+    return _joined(blocks)
+
+
+def _joined(blocks: Iterable[str]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def escaped(text: object, view: View) -> str:
-    """Foreign text that Markdown, HTML and mention filters leave alone."""
-    safe = Page(view).fold(safe_text(text, limit=2000))
-    # A zero-width space breaks `@name` (nobody is called for) and `http://` (no link is made).
-    plain = "".join(f"\\{char}" if char in ESCAPED else ENTITIES.get(char, char) for char in safe)
-    plain = plain.replace("://", ":&#8203;//")
-    return f"\\{plain}" if plain.startswith(("-", "+", "=")) and not _is_number(safe) else plain
-
-
-def _is_number(text: str) -> bool:
-    return text == numbers.MISSING or text[1:2].isdigit()
+def _check(report: Report, view: View) -> Iterable[str]:
+    yield from markdown_check.blocks(report, view)
+    for row in rows(report):
+        if row.outcome == "failed" and row.model.length and not view.quiet:
+            yield from markdown_check.folded(row, _body(row.model, view), view)
 
 
 def _verdict(model: ModelResult, view: View) -> str:
@@ -58,7 +57,7 @@ def _body(model: ModelResult, view: View) -> Iterable[str]:
     yield escaped(" ".join(wording.sentences(model)), view)
     yield _strip(model, view)
     pairs = terminal_numbers.pairs_of(model)
-    yield _table(["quantity", "value"], pairs, view) if pairs else ""
+    yield table(["quantity", "value"], pairs, view) if pairs else ""
     yield "\n".join(escaped(wording.pair_sentence(pair, model.loaded.trained), view) for pair in model.pairs)
     yield "\n".join(
         f"- {Page(view).fold(wording.VERDICT_SIGNS[v.status])} {escaped(v.code, view)}: {escaped(v.message, view)}"
@@ -67,7 +66,7 @@ def _body(model: ModelResult, view: View) -> Iterable[str]:
     yield "\n".join(f"- try: {escaped(tip, view)}" for tip in wording.advice(model))
     if model.fixes:
         rows = [[f.name, f.change, numbers.plain(f.reach), numbers.gain(f.rate), f.status] for f in model.fixes]
-        yield _table(["measured fix", "change", "reach", "gain", "status"], rows, view)
+        yield table(["measured fix", "change", "reach", "gain", "status"], rows, view)
     notes = [note for note in (*model.notes, *model.loaded.assumed) if note != wording.RANDOM_INPUT]
     yield "\n".join(f"- note: {escaped(note, view)}" for note in notes)
     if model.skipped:
@@ -104,18 +103,9 @@ def _compare(report: Report, view: View) -> Iterable[str]:
     yield _strips(models, view)
     heads, rows = terminal_compare.figure_rows(models)
     said = [f"{wording.SIGNS[m.status]} {terminal_compare.status_of(m)}" for m in models]
-    yield _table([*heads, "status"], [[*row, status] for row, status in zip(rows, said, strict=True)], view)
+    yield table([*heads, "status"], [[*row, status] for row, status in zip(rows, said, strict=True)], view)
     heads, rows = terminal_compare.cost_rows(models, report)
     if rows:
-        yield _table(heads, rows, view)
+        yield table(heads, rows, view)
         yield escaped(terminal_compare.COSTS_LEGEND, view)
         yield terminal_compare.QUADRATIC if any(model.kind == "attention" for model in models) else ""
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], view: View) -> str:
-    lines = [_cells(heads, view), "|" + "---|" * len(heads), *(_cells(row, view) for row in rows)]
-    return "\n".join(lines)
-
-
-def _cells(cells: Sequence[str], view: View) -> str:
-    return "| " + " | ".join(escaped(cell, view) for cell in cells) + " |"

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from gradscope.records import Report
-from gradscope.renderers import terminal_compare, terminal_model
+from gradscope.renderers import terminal_check, terminal_compare, terminal_model
 from gradscope.renderers.page import Page
 from gradscope.renderers.view import View
 
 
 def render(report: Report, view: View) -> str:
-    """The `analyze` screen for one model, the `compare` screen for several."""
+    """The `analyze` screen for one model, the `compare` screen for several, a gate's for what it checked."""
     return str(page(report, view))
 
 
 def page(report: Report, view: View) -> Page:
     """The same, before it becomes a string."""
     screen = Page(view)
-    if not report.models:
+    if report.check is not None:
+        terminal_check.screen(screen, report)
+    elif not report.models:
         screen.line(" This report holds no model.")
     elif view.quiet:
         for model in report.models:

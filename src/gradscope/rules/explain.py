@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gradscope.records import Severity
-from gradscope.registry import RULES, load, resolve
+from gradscope.registry import GATE_RULES, RULES, load, resolve
+from gradscope.rules.gate import GateRule
 from gradscope.rules.rule import Rule
 
 
@@ -13,8 +14,26 @@ def explain(code: str) -> str:
     Raises:
         UsageError: no rule has this code; the message names the nearest one.
     """
-    rule: Rule = resolve(RULES, code.strip().upper(), "rule")
-    parts = [
+    rule: Rule | GateRule = resolve({**RULES, **GATE_RULES}, code.strip().upper(), "rule")
+    parts = _gate_lesson(rule) if isinstance(rule, GateRule) else _lesson(rule)
+    return "\n\n".join(parts) + "\n"
+
+
+def _gate_lesson(rule: GateRule) -> list[str]:
+    return [
+        f"# {rule.code} {rule.title} ({rule.severity})",
+        rule.what,
+        "## How it is judged",
+        rule.how,
+        "## What decides",
+        rule.setting,
+        "## What to try",
+        _bullets(rule.remedies),
+    ]
+
+
+def _lesson(rule: Rule) -> list[str]:
+    return [
         f"# {rule.code} {rule.title} ({_force(rule)})",
         rule.what,
         "## The maths",
@@ -29,12 +48,11 @@ def explain(code: str) -> str:
         "## Read more",
         _bullets(rule.papers),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def explain_all() -> list[tuple[str, Severity, str]]:
     """(code, severity, title) of every rule, in order."""
-    rules: list[Rule] = [load(reference) for reference in RULES.values()]
+    rules: list[Rule | GateRule] = [load(reference) for reference in (*RULES.values(), *GATE_RULES.values())]
     return [(rule.code, rule.severity, rule.title) for rule in rules]
 
 

@@ -1,0 +1,137 @@
+"""What `check` does: plan, measure, judge, and only then write; the verdict outlives every failure to write it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, cast
+
+from gradscope.atomic import write_file
+from gradscope.cli.measure import ONLY_SCREEN
+from gradscope.cli.options import RunFlags, ScreenFlags, option
+from gradscope.cli.output import Output, plan
+from gradscope.cli.progress import ProgressBar
+from gradscope.cli.summary import append_summary
+from gradscope.config.targets import Asked, Project, baseline_path, job_count
+from gradscope.errors import UsageError
+from gradscope.records import Report
+from gradscope.text import safe_text
+from gradscope.verdicts import fails
+
+_GATE = "Gate"
+_LIMITS = ("min_reach", "max_drop", "timeout")
+_OWN = frozenset({*_LIMITS, "jobs", "baseline", "update_baseline", "exit_zero", "junit_xml", "summary"})
+BRIEF = ("text", "github", "junit", "sarif")
+"""Formats that show no series and no spectra."""
+
+
+class GateFlags(RunFlags, total=False):
+    """How targets are run and judged."""
+
+    jobs: Annotated[
+        int | None,
+        option(_GATE, "Targets at the same time. Default: the cores.", "--jobs", "-j", envvar="GRADSCOPE_JOBS"),
+    ]
+    timeout: Annotated[
+        float | None, option(_GATE, "Seconds for one target. Default 600.", "--timeout", envvar="GRADSCOPE_TIMEOUT")
+    ]
+    min_reach: Annotated[
+        int | None, option(_GATE, "Lags that every target must reach.", "--min-reach", envvar="GRADSCOPE_MIN_REACH")
+    ]
+    baseline: Annotated[
+        str | None, option(_GATE, "File of what was measured before.", "--baseline", envvar="GRADSCOPE_BASELINE")
+    ]
+    max_drop: Annotated[
+        str | None, option(_GATE, "How much worse than it. Default 10%.", "--max-drop", envvar="GRADSCOPE_MAX_DROP")
+    ]
+    update_baseline: Annotated[
+        bool, option(_GATE, "Write the baseline anew; its findings are accepted.", "--update-baseline")
+    ]
+    exit_zero: Annotated[bool, option(_GATE, "Findings do not fail the run.", "--exit-zero")]
+    junit_xml: Annotated[str | None, option(_GATE, "Also write JUnit XML.", "--junit-xml")]
+    summary: Annotated[
+        bool | None, option(_GATE, "Append to GITHUB_STEP_SUMMARY where that is set.", "--summary/--no-summary")
+    ]
+
+
+def check_targets(words: list[str], flags: GateFlags) -> int:
+    """Check what can be wrong, measure every target apart, judge, write, and return the exit code.
+
+    Raises:
+        UsageError: the request cannot be carried out.
+    """
+    settings = {name: value for name, value in flags.items() if name not in ONLY_SCREEN | _OWN | {"show"}}
+    project = Project(Path.cwd(), os.environ, settings, {name: flags.get(name) for name in _LIMITS})
+    asked = project.asked(words)
+    baseline = baseline_path(project, flags.get("baseline"))
+    update = bool(flags.get("update_baseline"))
+    if update and baseline is None:
+        raise UsageError(
+            '--update-baseline needs a file; add --baseline FILE, or baseline = "FILE" to the configuration'
+        )
+    output = _output(flags, asked, baseline)
+    from gradscope.gate.run import Gate, pass_through
+
+    gate = Gate(
+        targets=tuple(one.target for one in asked),
+        source=project.source() if any(one.target.location for one in asked) else "command line",
+        folder=project.folder,
+        known=tuple(project.written),
+        jobs=job_count(project, flags.get("jobs")),
+        baseline=baseline,
+        update=update,
+        detail=any(name not in BRIEF for name in (output.format, *(name for _, name in output.files))),
+    )
+    gc.freeze()
+    with ProgressBar(quiet=bool(flags.get("quiet"))) as progress:
+        passage = pass_through(gate, progress)
+    code = 0 if flags.get("exit_zero") else gate_code(passage.report)
+    _tell(passage.traces if flags.get("verbose") else {})
+    writes = output.writes(passage.report)
+    if passage.baseline is not None and baseline is not None:
+        content, path = passage.baseline, Path(baseline)
+        writes.insert(0, lambda: write_file(path, content))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary and flags.get("summary") is not False:
+        writes.insert(-1, lambda: append_summary(Path(summary), passage.report))
+    return _written(writes, code)
+
+
+def gate_code(report: Report) -> int:
+    """1 when a finding of a target is at least as severe as that target's `fail_on`, else 0."""
+    targets = report.check.targets if report.check is not None else ()
+    return int(any(fails(m.verdicts, t.spec.fail_on) for t, m in zip(targets, report.models, strict=True)))
+
+
+def _output(flags: GateFlags, asked: list[Asked], baseline: str | None) -> Output:
+    screen = cast(ScreenFlags, {name: flags.get(name) for name in ScreenFlags.__annotations__})
+    on_github = os.environ.get("GITHUB_ACTIONS") == "true"
+    if screen.get("format") is None and on_github:
+        screen = cast(ScreenFlags, {**screen, "format": "github"})
+    specs = [one.target.spec for one in asked]
+    inputs = [name for spec in specs for name in (spec.input, spec.target, *spec.models)]
+    junit = flags.get("junit_xml")
+    return plan(screen, os.environ, inputs=(*inputs, baseline), also=[(junit, "junit")] if junit else [])
+
+
+def _written(writes: list[Callable[[], None]], code: int) -> int:
+    """Write everything that can be written; a failure to write is never green, and never hides that it is red."""
+    failed = False
+    for write in writes:
+        try:
+            write()
+        except UsageError as error:
+            failed = True
+            if sys.stderr is not None:
+                print(f"gradscope: {error}", file=sys.stderr)
+    return code or (UsageError.exit_code if failed else 0)
+
+
+def _tell(traces: dict[str, str]) -> None:
+    for name, trace in traces.items():
+        if sys.stderr is not None:
+            lines = [safe_text(line, 1000) for line in trace.splitlines()]
+            print("\n".join([f"{safe_text(name)}:", *lines]), file=sys.stderr)

@@ -1,0 +1,162 @@
+"""The baseline file: what every target measured when somebody said that this is how it should be.
+
+The file is JSON with sorted keys and rounded numbers, so that one commit gives the same bytes on one machine, and
+numbers that agree within `TOLERANCE` elsewhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gradscope.errors import UsageError
+from gradscope.gate.setup import setup_of
+from gradscope.records import ModelResult, Number, Status, Target, Verdict
+from gradscope.rules.gate import LIMIT, UNFINISHED
+from gradscope.text import safe_text
+
+SCHEMA = "gradscope.baseline/1"
+DIGITS = 6
+TOLERANCE = 1e-5
+"""Numbers that differ by this part of themselves count as equal: other processors round otherwise."""
+VERSIONS = ("gradscope", "python", "torch", "platform")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one target measured, and in which set-up."""
+
+    setup: dict[str, Any]
+    config: str
+    """Hash of the set-up."""
+    versions: dict[str, str]
+    status: Status
+    reach: int | None = None
+    rate: Number = None
+    rate_ci: tuple[float, float] | None = None
+    coverage: Number = None
+    findings: tuple[str, ...] = ()
+    """Codes that were found, and are accepted from then on."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The entries by target."""
+
+    targets: dict[str, Entry] = field(default_factory=dict)
+    tolerance: float = TOLERANCE
+    schema: str = SCHEMA
+
+    def content(self) -> bytes:
+        """The file."""
+        return (json.dumps(_plain(asdict(self)), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def read_baseline(path: str) -> Baseline:
+    """The baseline in a file.
+
+    Raises:
+        UsageError: it cannot be read, or is something else.
+    """
+    name = f"baseline '{safe_text(path)}'"
+    try:
+        data = json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"there is no {name}; write it with --update-baseline") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = safe_text(getattr(error, "strerror", None) or error, 80)
+        raise UsageError(f"cannot read {name}: {reason}; write it again with --update-baseline") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise UsageError(f"{name} is not of the schema '{SCHEMA}'; write it again with --update-baseline")
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(Baseline).validate_python(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        problem = safe_text(f"{place}: {first['msg']}")
+    raise UsageError(f"{name} is malformed: {problem}; write it again with --update-baseline")
+
+
+def entry_of(target: Target, result: ModelResult, environment: Mapping[str, str], folder: Path) -> Entry:
+    """What is to be written down of a target that finished."""
+    setup, summary = setup_of(target.spec, folder), result.summary
+    ends = summary.rate_ci
+    return Entry(
+        setup=setup,
+        config=config_hash(setup),
+        versions={name: environment[name] for name in VERSIONS if name in environment},
+        status=result.status,
+        reach=summary.reach,
+        rate=_rounded(summary.rate),
+        rate_ci=None if ends is None else (_rounded(ends[0]) or 0.0, _rounded(ends[1]) or 0.0),
+        coverage=_rounded(summary.coverage),
+        findings=tuple(sorted(found_by(verdict) for verdict in result.verdicts if is_finding(verdict))),
+    )
+
+
+def config_hash(setup: Mapping[str, Any]) -> str:
+    """`sha256:...` of a set-up."""
+    text = json.dumps(setup, sort_keys=True, allow_nan=False)
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_finding(verdict: Verdict) -> bool:
+    """Whether a baseline may accept this: a target that did not finish has nothing that could be accepted."""
+    return verdict.status in ("fail", "warn") and verdict.code != UNFINISHED.code
+
+
+def found_by(verdict: Verdict) -> str:
+    """How a finding is named in the file: its code; limits, which share one, also by the limit."""
+    return f"{verdict.code} {verdict.title.rpartition(': ')[2]}" if verdict.code == LIMIT.code else verdict.code
+
+
+def refuse_other_setups(baseline: Baseline, name: str, targets: Iterable[Target], folder: Path) -> None:
+    """Numbers of different set-ups are not compared.
+
+    Raises:
+        UsageError: names the first target that differs, and in what.
+    """
+    for target in targets:
+        entry = baseline.targets.get(target.name)
+        setup = setup_of(target.spec, folder)
+        if entry is None or entry.config == config_hash(setup):
+            continue
+        keys = sorted(key for key in {*setup, *entry.setup} if setup.get(key) != entry.setup.get(key))
+        said = [f"{key} {_shown(entry.setup.get(key))} there, {_shown(setup.get(key))} here" for key in keys[:3]]
+        more = f", and {len(keys) - 3} more" if len(keys) > 3 else ""
+        what = "; ".join(said) or "its own hash does not fit its set-up"
+        raise UsageError(
+            f"target '{safe_text(target.name)}' is set up otherwise in baseline '{safe_text(name)}': {what}{more}; "
+            "use the same settings, or write it again with --update-baseline"
+        )
+
+
+def updated(old: Baseline, entries: Mapping[str, Entry | None], kept: Sequence[str]) -> Baseline:
+    """`old` with new entries; a target that did not finish (None) keeps its old one, and so do those in `kept`."""
+    stay = {name: entry for name, entry in old.targets.items() if name in kept or name in entries}
+    new = {name: entry for name, entry in entries.items() if entry is not None}
+    return replace(old, targets=stay | new, tolerance=TOLERANCE)
+
+
+def _shown(value: Any) -> str:
+    return "default" if value is None else safe_text(value, 60)
+
+
+def _rounded(value: Number) -> Number:
+    return value if value is None or not math.isfinite(value) else float(f"{value:.{DIGITS}g}")
+
+
+def _plain(value: Any) -> Any:
+    """Non-finite numbers by name, tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

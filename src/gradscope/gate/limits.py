@@ -1,0 +1,78 @@
+"""A target's own limits: how far it must reach, how fast it may decay, what it must survive."""
+
+from __future__ import annotations
+
+from gradscope.gate.verdict import verdict
+from gradscope.records import Limits, ModelResult, Verdict, VerdictStatus
+from gradscope.rules.gate import LIMIT
+
+
+def judge_limits(result: ModelResult, limits: Limits) -> tuple[Verdict, ...]:
+    """One GS902 verdict for every limit that is set; a number that could not be measured misses it."""
+    found = []
+    if limits.min_reach is not None:
+        found.append(_reach(result, limits.min_reach))
+    if limits.rate is not None:
+        found.append(_rate(result, *limits.rate))
+    found += [_horizon(result, kind, lag) for kind, lag in sorted(limits.precision_horizon.items())]
+    return tuple(found)
+
+
+def _reach(result: ModelResult, least: int) -> Verdict:
+    reach = result.summary.reach
+    if reach is None:
+        return _unknown(result, "reach", "min_reach")
+    status: VerdictStatus = "pass" if reach >= least else "fail"
+    asked = "which keeps" if status == "pass" else "short of"
+    return verdict(
+        LIMIT,
+        status,
+        f"The reach is {reach} lags, {asked} min_reach = {least}.",
+        about="min_reach",
+        measured=reach,
+        threshold=least,
+    )
+
+
+def _rate(result: ModelResult, low: float, high: float) -> Verdict:
+    """The whole interval outside is a miss, a straddling one says nothing; without an interval the point decides."""
+    rate = result.summary.rate
+    if rate is None or rate != rate:
+        return _unknown(result, "rate", "rate")
+    least, most = result.summary.rate_ci or (rate, rate)
+    missed = most < low or least > high
+    status: VerdictStatus = "fail" if missed else "pass" if low <= least and most <= high else "inconclusive"
+    word = {"fail": "outside", "pass": "within", "inconclusive": "with an interval that straddles an end of"}[status]
+    return verdict(
+        LIMIT,
+        status,
+        f"The rate is {rate:.4g} nats/step, {word} rate = [{low:g}, {high:g}].",
+        about="rate",
+        measured=rate,
+        threshold=low if rate < low else high,
+    )
+
+
+def _horizon(result: ModelResult, kind: str, least: int) -> Verdict:
+    about = f"precision_horizon.{kind}"
+    horizons = result.summary.precision_horizon or {}
+    if kind not in horizons:
+        return _unknown(result, "precision_horizon", about)
+    lag = horizons[kind].get("lag")
+    if lag is None:
+        return verdict(LIMIT, "pass", f"In {kind} the gradient holds over the whole sequence.", about=about)
+    status: VerdictStatus = "pass" if lag >= least else "fail"
+    asked = "which keeps" if status == "pass" else "short of"
+    return verdict(
+        LIMIT,
+        status,
+        f"In {kind} the gradient holds to lag {lag}, {asked} precision_horizon = {least}.",
+        about=about,
+        measured=lag,
+        threshold=least,
+    )
+
+
+def _unknown(result: ModelResult, quantity: str, about: str) -> Verdict:
+    reason = result.skipped.get(quantity, "it was not measured")
+    return verdict(LIMIT, "fail", f"The {quantity.replace('_', ' ')} is not known: {reason}.", about=about)

@@ -1,0 +1,58 @@
+"""What happens in the process of one target: measure it, and say where it is defined."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gradscope.config.places import shown_path
+from gradscope.records import Location, ModelResult, Target
+
+
+@dataclass(frozen=True)
+class Task:
+    """A target, where its modules are looked for, and whether every number is wanted."""
+
+    target: Target
+    folder: str
+    detail: bool
+    threads: int
+    """For states that are worth more than one."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result, under the target's name, and what it was measured with."""
+
+    result: ModelResult
+    environment: dict[str, str]
+
+
+def prepare() -> None:
+    """Import what `measure` needs, once for all workers that are forked from this process."""
+    import gradscope.pipeline  # noqa: F401
+
+
+def measure(task: Task) -> Measured:
+    """Analyse the one model of a target.
+
+    Raises:
+        UsageError: the model or its sequence cannot be had.
+    """
+    import torch
+
+    from gradscope.loading.location import definition
+    from gradscope.pipeline import diagnose
+
+    torch.set_num_threads(task.threads)
+    sys.path.append(task.folder)
+    report = diagnose(task.target.spec, detail=task.detail)
+    result = report.models[0]
+    place = definition(task.target.spec.models[0])
+    location = task.target.location
+    if place is not None:
+        location = Location(shown_path(place[0], Path.cwd(), os.environ), place[1])
+    named = replace(result, name=task.target.name, loaded=replace(result.loaded, location=location))
+    return Measured(named, report.environment)

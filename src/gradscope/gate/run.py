@@ -1,0 +1,178 @@
+"""A gate from targets to a report: measured apart, held to their limits and to the baseline."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gradscope import __version__
+from gradscope.gate.baseline import Baseline, Entry, entry_of, read_baseline, refuse_other_setups, updated
+from gradscope.gate.compare import is_better, judge_against
+from gradscope.gate.jobs import Ending, Job, run_apart
+from gradscope.gate.limits import judge_limits
+from gradscope.gate.measure import Measured, Task, measure, prepare
+from gradscope.gate.verdict import verdict
+from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
+from gradscope.rules.gate import UNFINISHED
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What is measured, and how."""
+
+    targets: tuple[Target, ...]
+    source: str
+    """Where they were written down, in words."""
+    folder: Path
+    """What the paths in the baseline count from, and where modules are looked for."""
+    known: tuple[str, ...] = ()
+    """Every target that is written down, measured this time or not."""
+    jobs: int | None = None
+    baseline: str | None = None
+    update: bool = False
+    detail: bool = True
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A report, the baseline to be written (None: leave it), and tracebacks of targets that failed, by name."""
+
+    report: Report
+    baseline: bytes | None
+    traces: dict[str, str]
+
+
+def pass_through(gate: Gate, progress: Progress | None = None) -> Passage:
+    """Measure every target in a process of its own, and judge.
+
+    Raises:
+        UsageError: a target that asks for what cannot be, or a baseline that is missing or of another set-up.
+    """
+    begun = time.perf_counter()
+    old = _baseline(gate)
+    prepare()
+    _refuse_wrong_words(gate.targets)
+    endings = _measured(gate, progress)
+    results = [_judged(target, ending) for target, ending in zip(gate.targets, endings, strict=True)]
+    entries = {
+        target.name: _entry(target, result, ending, gate.folder)
+        for target, result, ending in zip(gate.targets, results, endings, strict=True)
+    }
+    new = updated(old, entries, gate.known) if gate.update and old is not None else old
+    notes = [] if new is None else _notes(gate, results, entries, new)
+    if new is not None:
+        results = [_compared(target, result, new) for target, result in zip(gate.targets, results, strict=True)]
+    environment = next((e.value.environment for e in endings if e.value is not None), None) or _environment()
+    times = {target.name: ending.seconds for target, ending in zip(gate.targets, endings, strict=True)}
+    report = Report(
+        run=RunSpec(models=tuple(target.spec.models[0] for target in gate.targets)),
+        environment=environment,
+        models=tuple(results),
+        timing=Timing(time.perf_counter() - begun, times),
+        check=Check(gate.source, gate.targets, gate.baseline, tuple(notes)),
+    )
+    traces = {target.name: e.trace for target, e in zip(gate.targets, endings, strict=True) if e.trace}
+    return Passage(report, new.content() if gate.update and new is not None else None, traces)
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _baseline(gate: Gate) -> Baseline | None:
+    """The old baseline; an empty one where it is to be written for the first time."""
+    if gate.baseline is None:
+        return None
+    if gate.update and not Path(gate.baseline).exists():
+        return Baseline()
+    found = read_baseline(gate.baseline)
+    if not gate.update:
+        refuse_other_setups(found, gate.baseline, gate.targets, gate.folder)
+    return found
+
+
+def _refuse_wrong_words(targets: Sequence[Target]) -> None:
+    """What a family or a rule does not know is a wrong word of the user's, not a finding about a model."""
+    from gradscope.config.words import parse_model
+    from gradscope.loading.source import source_of
+    from gradscope.rules.judge import selected
+
+    for target in targets:
+        selected(target.spec)
+        if parse_model(target.spec.models[0]).is_family:
+            source_of(target.spec.models[0], target.spec)
+
+
+def _measured(gate: Gate, progress: Progress | None) -> list[Ending]:
+    count = len(gate.targets)
+    at_once = min(gate.jobs or cores(), count)
+    threads = max(1, cores() // at_once)
+    jobs = [Job(Task(target, str(gate.folder), gate.detail, threads), target.limits.timeout) for target in gate.targets]
+    done: list[int] = []
+
+    def ended(place: int) -> None:
+        done.append(place)
+        if progress is not None:
+            progress(f"check {gate.targets[place].name}", len(done), count)
+
+    return run_apart(measure, jobs, at_once, ended)
+
+
+def _judged(target: Target, ending: Ending) -> ModelResult:
+    measured: Measured | None = ending.value
+    if measured is not None:
+        result = measured.result
+        return replace(result, verdicts=(*result.verdicts, *judge_limits(result, target.limits)))
+    return ModelResult(
+        name=target.name,
+        kind="module",
+        status="inconclusive",
+        size=0,
+        length=0,
+        loaded=Loaded(target.spec.models[0], location=target.location),
+        summary=Summary(),
+        series=Series(),
+        verdicts=(verdict(UNFINISHED, "fail", f"Not measured: {ending.reason}."),),
+    )
+
+
+def _entry(target: Target, result: ModelResult, ending: Ending, folder: Path) -> Entry | None:
+    return None if ending.value is None else entry_of(target, result, ending.value.environment, folder)
+
+
+def _compared(target: Target, result: ModelResult, baseline: Baseline) -> ModelResult:
+    entry = baseline.targets.get(target.name)
+    if entry is None or not result.length:
+        return result
+    return judge_against(result, entry, target.limits.max_drop)
+
+
+def _notes(
+    gate: Gate, results: Sequence[ModelResult], entries: dict[str, Entry | None], baseline: Baseline
+) -> list[str]:
+    """What the reader should know of the baseline, one sentence each."""
+    notes = []
+    for target, result in zip(gate.targets, results, strict=True):
+        before, now = baseline.targets.get(target.name), entries[target.name]
+        if now is None:
+            continue
+        if before is None:
+            notes.append(f"{target.name} is not in the baseline yet; --update-baseline adds it")
+            continue
+        if is_better(result, before, target.limits.max_drop):
+            notes.append(f"{target.name} is better than the baseline; --update-baseline keeps it so")
+        other = [f"{name} {v}" for name, v in before.versions.items() if now.versions.get(name) != v]
+        if other:
+            notes.append(f"the baseline of {target.name} was measured with {', '.join(other)}")
+    return notes
+
+
+def _environment() -> dict[str, str]:
+    return {"gradscope": __version__, "python": platform.python_version(), "platform": platform.machine()}

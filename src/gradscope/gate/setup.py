@@ -1,0 +1,48 @@
+"""The set-up of a target: everything that decides its numbers, and nothing that only judges or shows them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from gradscope.records import RunSpec
+
+JUDGING = ("models", "fail_on", "select", "ignore", "thresholds", "show", "pair")
+ALWAYS = ("seed", "dtype", "device")
+FILES = ("input", "target")
+"""Settings that name data, which decides the numbers just as the setting does."""
+
+
+def setup_of(spec: RunSpec, folder: Path) -> dict[str, Any]:
+    """Settings that differ from their defaults, by name; paths as seen from `folder`, data files with their hash."""
+    defaults = RunSpec()
+    found: dict[str, Any] = {"model": _from(folder, spec.models[0])}
+    for item in fields(spec):
+        value = getattr(spec, item.name)
+        if item.name in JUDGING or (item.name not in ALWAYS and value == getattr(defaults, item.name)):
+            continue
+        found[item.name] = list(value) if isinstance(value, tuple) else value
+        if isinstance(value, str):
+            found[item.name] = _from(folder, value)
+        if item.name in FILES and (digest := _digest(value)):
+            found[item.name] += f" {digest}"
+    return found
+
+
+def _from(folder: Path, value: str) -> str:
+    """The path in `file.py:attr` or `data.csv`, from a folder; anything else stays what it is."""
+    path, colon, attribute = value.partition(":")
+    if not path or not os.path.exists(path):
+        return value
+    return Path(os.path.relpath(path, folder)).as_posix() + colon + attribute
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError:
+        return ""

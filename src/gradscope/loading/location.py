@@ -1,0 +1,75 @@
+"""Where in the user's code a model is defined, for whoever has to change it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def definition(word: str) -> tuple[Path, int | None] | None:
+    """File and line of what `module:attr` or `file.py:attr` names, after it was loaded; the file of a path alone.
+
+    None for families and for what has no source. Nothing is imported here, and nothing of the user's runs.
+    """
+    place, colon, attribute = word.rpartition(":")
+    if not colon:
+        return (Path(word), None) if Path(word).is_file() else None
+    if place.endswith(".py"):
+        return (Path(place), _line(Path(place), attribute)) if Path(place).is_file() else None
+    module = sys.modules.get(place)
+    if module is None:
+        return None
+    found = _source(_attribute(module, attribute))
+    if found is not None:
+        return found
+    file = getattr(module, "__file__", None)
+    return (Path(file), _line(Path(file), attribute)) if file and file.endswith(".py") else None
+
+
+def _attribute(module: Any, dotted: str) -> Any:
+    found = module
+    for part in dotted.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _source(thing: Any) -> tuple[Path, int] | None:
+    """Of a class or a function, wherever it was imported from."""
+    if not inspect.isclass(thing) and not inspect.isroutine(thing):
+        return None
+    try:
+        thing = inspect.unwrap(thing) if callable(thing) else thing
+        file = inspect.getsourcefile(thing)
+        return (Path(file), inspect.getsourcelines(thing)[1]) if file else None
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def _line(path: Path, dotted: str) -> int | None:
+    """The line that binds a dotted name in a source file: a class, a function, an assignment or an import."""
+    try:
+        body: list[ast.stmt] = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError):
+        return None
+    line = None
+    for part in dotted.split("."):
+        node = next((node for node in reversed(body) if part in _bound(node)), None)
+        if node is None:
+            return line
+        line = node.lineno
+        body = node.body if isinstance(node, ast.ClassDef) else []
+    return line
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return set()
