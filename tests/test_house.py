@@ -104,9 +104,9 @@ def test_the_import_alone_is_light_and_the_names_come_when_used():
 
 
 def test_an_unknown_public_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="it has analyze, compare, Report"):
+    with pytest.raises(AttributeError, match="it has analyze, compare, check, Report"):
         _ = gradscope.analyse
-    assert {"analyze", "compare", "Report", "__version__"} <= set(dir(gradscope))
+    assert {"analyze", "compare", "check", "Report", "__version__"} <= set(dir(gradscope))
 
 
 def test_no_page_sends_readers_to_the_other_package():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradscope.api import analyze as analyze
     from gradscope.api import compare as compare
+    from gradscope.gate.api import check as check
     from gradscope.records import Report as Report
 
 __version__ = "0.1.0"
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "analyze": "gradscope.api",
     "compare": "gradscope.api",
+    "check": "gradscope.gate.api",
     "Report": "gradscope.records",
 }
 

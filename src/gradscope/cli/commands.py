@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "gradscope.cli.show:show",
     "explain": "gradscope.cli.explain:explain",
     "rules": "gradscope.cli.rules:rules",
+    "init": "gradscope.cli.init:init",
     "config": "gradscope.cli.config_:config",
     "doctor": "gradscope.cli.doctor:doctor",
     "selftest": "gradscope.cli.selftest:selftest",

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gradscope.errors import UsageError
-from gradscope.gate.setup import setup_of
-from gradscope.records import ModelResult, Number, Status, Target, Verdict
+from gradscope.records import ModelResult, Number, Status, Verdict
 from gradscope.rules.gate import LIMIT, UNFINISHED
 from gradscope.text import safe_text
 
@@ -65,14 +64,27 @@ def read_baseline(path: str) -> Baseline:
     """
     name = f"baseline '{safe_text(path)}'"
     try:
-        data = json.loads(Path(path).read_bytes())
+        content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise UsageError(f"there is no {name}; write it with --update-baseline") from None
-    except (OSError, ValueError, RecursionError) as error:
-        reason = safe_text(getattr(error, "strerror", None) or error, 80)
-        raise UsageError(f"cannot read {name}: {reason}; write it again with --update-baseline") from None
+        raise UsageError(f"there is no {name}; write it, updating the baseline") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {safe_text(error.strerror)}; name a file you can read") from None
+    return parse_baseline(content, name)
+
+
+def parse_baseline(content: bytes, name: str) -> Baseline:
+    """The baseline in the content of a file called `name`.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    remedy = "write it again, updating the baseline"
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{name} is not JSON ({safe_text(error, 80)}); {remedy}") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise UsageError(f"{name} is not of the schema '{SCHEMA}'; write it again with --update-baseline")
+        raise UsageError(f"{name} is not of the schema '{SCHEMA}'; {remedy}")
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -81,12 +93,12 @@ def read_baseline(path: str) -> Baseline:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         problem = safe_text(f"{place}: {first['msg']}")
-    raise UsageError(f"{name} is malformed: {problem}; write it again with --update-baseline")
+    raise UsageError(f"{name} is malformed: {problem}; {remedy}")
 
 
-def entry_of(target: Target, result: ModelResult, environment: Mapping[str, str], folder: Path) -> Entry:
+def entry_of(setup: dict[str, Any], result: ModelResult, environment: Mapping[str, str]) -> Entry:
     """What is to be written down of a target that finished."""
-    setup, summary = setup_of(target.spec, folder), result.summary
+    summary = result.summary
     ends = summary.rate_ci
     return Entry(
         setup=setup,
@@ -117,25 +129,23 @@ def found_by(verdict: Verdict) -> str:
     return f"{verdict.code} {verdict.title.rpartition(': ')[2]}" if verdict.code == LIMIT.code else verdict.code
 
 
-def refuse_other_setups(baseline: Baseline, name: str, targets: Iterable[Target], folder: Path) -> None:
+def refuse_other_setup(baseline: Baseline, file: str, name: str, setup: Mapping[str, Any]) -> None:
     """Numbers of different set-ups are not compared.
 
     Raises:
-        UsageError: names the first target that differs, and in what.
+        UsageError: the entry `name` was measured otherwise; the message says in what.
     """
-    for target in targets:
-        entry = baseline.targets.get(target.name)
-        setup = setup_of(target.spec, folder)
-        if entry is None or entry.config == config_hash(setup):
-            continue
-        keys = sorted(key for key in {*setup, *entry.setup} if setup.get(key) != entry.setup.get(key))
-        said = [f"{key} {_shown(entry.setup.get(key))} there, {_shown(setup.get(key))} here" for key in keys[:3]]
-        more = f", and {len(keys) - 3} more" if len(keys) > 3 else ""
-        what = "; ".join(said) or "its own hash does not fit its set-up"
-        raise UsageError(
-            f"target '{safe_text(target.name)}' is set up otherwise in baseline '{safe_text(name)}': {what}{more}; "
-            "use the same settings, or write it again with --update-baseline"
-        )
+    entry = baseline.targets.get(name)
+    if entry is None or entry.config == config_hash(setup):
+        return
+    keys = sorted(key for key in {*setup, *entry.setup} if setup.get(key) != entry.setup.get(key))
+    said = [f"{key} {_shown(entry.setup.get(key))} there, {_shown(setup.get(key))} here" for key in keys[:3]]
+    more = f", and {len(keys) - 3} more" if len(keys) > 3 else ""
+    what = "; ".join(said) or "its own hash does not fit its set-up"
+    raise UsageError(
+        f"target '{safe_text(name)}' is set up otherwise in baseline '{safe_text(file)}': {what}{more}; "
+        "use the same settings, or write it again, updating the baseline"
+    )
 
 
 def updated(old: Baseline, entries: Mapping[str, Entry | None], kept: Sequence[str]) -> Baseline:

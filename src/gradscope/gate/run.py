@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gradscope import __version__
-from gradscope.gate.baseline import Baseline, Entry, entry_of, read_baseline, refuse_other_setups, updated
+from gradscope.gate.baseline import Baseline, Entry, entry_of, read_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import is_better, judge_against
 from gradscope.gate.jobs import Ending, Job, run_apart
 from gradscope.gate.limits import judge_limits
 from gradscope.gate.measure import Measured, Task, measure, prepare
+from gradscope.gate.setup import setup_of
 from gradscope.gate.verdict import verdict
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
 from gradscope.rules.gate import UNFINISHED
@@ -94,7 +95,8 @@ def _baseline(gate: Gate) -> Baseline | None:
         return Baseline()
     found = read_baseline(gate.baseline)
     if not gate.update:
-        refuse_other_setups(found, gate.baseline, gate.targets, gate.folder)
+        for target in gate.targets:
+            refuse_other_setup(found, gate.baseline, target.name, setup_of(target.spec, gate.folder))
     return found
 
 
@@ -144,7 +146,7 @@ def _judged(target: Target, ending: Ending) -> ModelResult:
 
 
 def _entry(target: Target, result: ModelResult, ending: Ending, folder: Path) -> Entry | None:
-    return None if ending.value is None else entry_of(target, result, ending.value.environment, folder)
+    return None if ending.value is None else entry_of(setup_of(target.spec, folder), result, ending.value.environment)
 
 
 def _compared(target: Target, result: ModelResult, baseline: Baseline) -> ModelResult:

@@ -1,0 +1,80 @@
+"""Recurrent modules in the source files of a project, found by reading them: nothing is imported, nothing runs."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+LAYERS = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell", "RNNBase")
+"""Classes of torch.nn that carry a state."""
+ELSEWHERE = ("node_modules", "site-packages", "build", "dist", "venv", "env", "tests", "test")
+"""Folders that hold no models of the project's own; neither do those whose name starts with a dot."""
+LARGEST = 1_000_000
+"""Bytes; a longer source file is data."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A class that holds or is a recurrence."""
+
+    file: str
+    """From the folder that was searched, with forward slashes."""
+    name: str
+    line: int
+    needs: tuple[str, ...]
+    """Arguments without a default: such a class cannot be built as it is."""
+
+
+def recurrent_modules(folder: Path) -> list[Found]:
+    """Classes derived from a Module that mention a recurrent layer of torch.nn, or from such a layer."""
+    return [found for path in _sources(folder) for found in _in_file(path, folder)]
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    for here, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and name not in ELSEWHERE and not (Path(here) / name / "pyvenv.cfg").exists()
+        )
+        yield from (Path(here) / name for name in sorted(files) if name.endswith(".py"))
+
+
+def _in_file(path: Path, folder: Path) -> Iterator[Found]:
+    try:
+        if path.stat().st_size > LARGEST:
+            return
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return  # not for us to judge: other tools tell about broken files
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and _is_recurrent(node):
+            yield Found(path.relative_to(folder).as_posix(), node.name, node.lineno, _needed(node))
+
+
+def _is_recurrent(node: ast.ClassDef) -> bool:
+    bases = {_last(base) for base in node.bases}
+    if bases & set(LAYERS):
+        return True
+    is_module = any(base.endswith("Module") for base in bases)
+    return is_module and any(isinstance(part, ast.Call) and _last(part.func) in LAYERS for part in ast.walk(node))
+
+
+def _last(node: ast.expr) -> str:
+    """`LSTM` of `torch.nn.LSTM`."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _needed(node: ast.ClassDef) -> tuple[str, ...]:
+    """Arguments of its constructor that have no default."""
+    makers = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+    if not makers:
+        return ()
+    given = makers[-1].args
+    plain = [*given.posonlyargs, *given.args][1:]
+    without = plain[: len(plain) - len(given.defaults)] if len(given.defaults) < len(plain) else []
+    named = [arg for arg, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if value is None]
+    return tuple(arg.arg for arg in (*without, *named))

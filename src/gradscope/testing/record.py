@@ -1,0 +1,96 @@
+"""Measurements of tests against a baseline file: what the pytest fixture compares and writes down."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gradscope.atomic import write_file
+from gradscope.config.limits import coerce_limit
+from gradscope.gate.baseline import Baseline, Entry, entry_of, parse_baseline, read_baseline, refuse_other_setup
+from gradscope.gate.compare import judge_against
+from gradscope.gate.setup import setup_of
+from gradscope.records import Limits, ModelResult
+from gradscope.testing.flow import failure, measured
+from gradscope.verdicts import fails
+
+
+class Recorder:
+    """What one run of tests measured, and the baseline it is held to.
+
+    Args:
+        file: the baseline; None for none.
+        update: whether it is to be written: everything found is accepted then.
+        folder: what paths in it count from.
+    """
+
+    def __init__(self, file: str | None, update: bool, folder: Path) -> None:
+        self.file = file
+        self.update = update
+        self.folder = folder
+        self.entries: dict[str, Entry] = {}
+        self._old: Baseline | None = None
+
+    @property
+    def old(self) -> Baseline:
+        """What the file says; nothing where there is none, or where it is to be written for the first time.
+
+        Raises:
+            UsageError: the file is missing, or something else.
+        """
+        if self._old is None:
+            new = self.file is None or (self.update and not Path(self.file).exists())
+            self._old = Baseline() if new or self.file is None else read_baseline(self.file)
+        return self._old
+
+    def judge(self, name: str, model: Any, x: Any, settings: dict[str, Any]) -> ModelResult:
+        """Measure `model` and judge it by the rules, its limits and the entry `name`.
+
+        Raises:
+            UsageError: something asked for cannot be had, or the baseline is of another set-up.
+        """
+        settings = {"loss": "final", **settings}
+        drop = coerce_limit("max_drop", settings.get("max_drop", Limits().max_drop), "given")
+        report = measured(model, x, **settings)
+        result, setup = report.models[0], setup_of(report.run, self.folder)
+        if x is not None:
+            setup["x"] = [*x.shape, str(x.dtype)]
+        self.entries[name] = entry_of(setup, result, report.environment)
+        if self.update:
+            return judge_against(result, self.entries[name], drop)
+        if self.file is not None:
+            refuse_other_setup(self.old, self.file, name, setup)
+        entry = self.old.targets.get(name)
+        return result if entry is None else judge_against(result, entry, drop)
+
+    def handed_over(self) -> str:
+        """What was measured, for another process."""
+        return Baseline(self.entries).content().decode()
+
+    def take(self, handed: str) -> None:
+        """What another process measured."""
+        self.entries |= parse_baseline(handed.encode(), "what a worker measured").targets
+
+    def write(self) -> None:
+        """Write the file: new entries over the old ones.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        if self.file is not None:
+            write_file(Path(self.file), replace(self.old, targets=self.old.targets | self.entries).content())
+
+
+def assert_recorded(recorder: Recorder, name: str, model: Any, x: Any, settings: dict[str, Any]) -> ModelResult:
+    """`assert_gradient_flow`, held to a baseline too.
+
+    Raises:
+        AssertionError: a finding that the baseline does not accept.
+        UsageError: something asked for cannot be had.
+    """
+    __tracebackhide__ = True
+    result = recorder.judge(name, model, x, settings)
+    if fails(result.verdicts, settings.get("fail_on", "error")):
+        raise AssertionError(failure(result))
+    return result
