@@ -23,7 +23,7 @@ from gradscope.verdicts import fails
 
 _GATE = "Gate"
 _LIMITS = ("min_reach", "max_drop", "timeout")
-_OWN = frozenset({*_LIMITS, "jobs", "baseline", "update_baseline", "exit_zero", "junit_xml", "summary"})
+_GATE_ONLY = frozenset({*_LIMITS, "jobs", "baseline", "update_baseline", "exit_zero", "junit_xml", "summary"})
 BRIEF = ("text", "github", "junit", "sarif")
 """Formats that show no series and no spectra."""
 
@@ -63,7 +63,7 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
     Raises:
         UsageError: the request cannot be carried out.
     """
-    settings = {name: value for name, value in flags.items() if name not in ONLY_SCREEN | _OWN | {"show"}}
+    settings = {name: value for name, value in flags.items() if name not in ONLY_SCREEN | _GATE_ONLY | {"show"}}
     project = Project(Path.cwd(), os.environ, settings, {name: flags.get(name) for name in _LIMITS})
     asked = project.asked(words)
     baseline = baseline_path(project, flags.get("baseline"))

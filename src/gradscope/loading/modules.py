@@ -46,12 +46,37 @@ class BatchFirst(nn.Module):
         return found if self.rnn.batch_first else found.transpose(0, 1)
 
 
-def from_module(module: nn.Module, name: str, spec: RunSpec) -> Source:
+def from_cell(module: nn.RNNCellBase, name: str) -> Recurrent:
+    """A cell of torch.nn by itself, held against itself called step by step."""
+    return Recurrent(name, [level[0] for level in cells_of(module)], trained=True, reference=Looped(module.eval()))
+
+
+class Looped(nn.Module):
+    """A cell of torch.nn walked along (batch, T, features) from a zero state; returns its outputs."""
+
+    def __init__(self, cell: nn.RNNCellBase) -> None:
+        """Take the cell as it is."""
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(batch, T, hidden)."""
+        state, outputs = None, []
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+            outputs.append(state[0] if isinstance(state, tuple) else state)
+        return (torch.stack(outputs, 1),)
+
+
+def from_module(module: nn.Module, name: str, spec: RunSpec, assumed: tuple[str, ...] = ()) -> Source:
     """Any nn.Module, in the type and on the device of the run."""
     vocabulary = _vocabulary(module) if spec.input_size is None else None
     size = spec.input_size if spec.input_size is not None else _features(module)
-    model = Direct(name, module, size, kind="module", trained=True, time_first=None, vocabulary=vocabulary)
-    return Source(name, lambda _size, _seed: model, size, Loaded(name, trained=True))
+    time_first = None if spec.layout is None else spec.layout == "time-first"
+    model = Direct(
+        name, module, size, kind="module", trained=True, time_first=time_first, vocabulary=vocabulary, key=spec.key
+    )
+    return Source(name, lambda _size, _seed: model, size, Loaded(name, assumed, trained=True))
 
 
 def _vocabulary(module: nn.Module) -> int | None:

@@ -1,13 +1,11 @@
-"""Python objects as models: torch.nn recurrences, cells, causal modules, and tensors of Jacobians."""
+"""Python objects as models: modules of torch, cells, factories of either, and tensors of Jacobians."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import ast
 import inspect
-import sys
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,95 +13,83 @@ from torch import Tensor, nn
 
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
-from gradscope.loading.modules import from_module, from_torch
+from gradscope.loading.fill import fill
+from gradscope.loading.modules import from_cell, from_module, from_torch
+from gradscope.loading.own_cell import is_cell, own_cell
+from gradscope.loading.reference import refer
 from gradscope.loading.source import Source
-from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
 
+AS_MADE = "weights as its code draws them, untrained; --weights FILE fills it"
+
 
 def source_from_reference(word: str, spec: RunSpec) -> Source:
-    """`package.module:attr` or `path/to/file.py:attr`: the user's own code, imported because they named it.
+    """What `module:attr` or `file.py:attr` names.
 
     Raises:
-        UsageError: it cannot be imported, has no such attribute, or is nothing that can be analysed.
+        UsageError: it cannot be imported, or is nothing that can be analysed.
     """
-    place, _, attribute = word.rpartition(":")
-    if not place:
-        raise UsageError(f"cannot read '{safe_text(word)}' as a model; give a family, or file.py:attr")
-    module = _import(place)
-    if not hasattr(module, attribute):
-        raise UsageError(f"'{safe_text(place)}' has no attribute '{safe_text(attribute)}'")
-    return source_from_object(getattr(module, attribute), word, spec)
-
-
-def _import(place: str) -> Any:
-    """Import a file or a module, looking in the working directory too, last."""
-    try:
-        if not place.endswith(".py"):
-            sys.path.append(str(Path.cwd()))
-            try:
-                return importlib.import_module(place)
-            finally:
-                sys.path.remove(str(Path.cwd()))
-        path = Path(place)
-        if not path.is_file():
-            raise UsageError(f"no file '{safe_text(place)}'; check the path before the last colon")
-        found = importlib.util.spec_from_file_location(path.stem, path)
-        assert found is not None
-        assert found.loader is not None
-        module = importlib.util.module_from_spec(found)
-        found.loader.exec_module(module)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"cannot import '{safe_text(place)}': {type(error).__name__}: {safe_text(error)}; it must import by itself"
-        ) from error
-    return module
+    return source_from_object(refer(word, spec.import_path), word, spec)
 
 
 def source_from_object(thing: Any, name: str, spec: RunSpec) -> Source:
-    """What an object is: a model of gradscope, a recurrence of torch.nn, Jacobians, a cell or a causal module.
+    """What an object is: a model of gradscope, a module of torch, Jacobians, a cell, or a factory of any of these.
 
     Raises:
         UsageError: none of these.
     """
+    if _is_factory(thing, spec):
+        return _made(thing, name, spec)
+    if spec.args:
+        raise UsageError(f"--arg is for a class or a factory; '{safe_text(name)}' is a {type(thing).__name__} already")
+    return _source(thing, name, spec)
+
+
+def _source(thing: Any, name: str, spec: RunSpec) -> Source:
+    """An object that is no factory."""
     dtype = getattr(torch, spec.dtype)
-    if isinstance(thing, type) and (issubclass(thing, nn.Module) or hasattr(thing, "step")):
-        thing = _call(thing, name)
+    assumed: tuple[str, ...] = ()
+    if spec.weights is not None:
+        if not isinstance(thing, nn.Module):
+            raise UsageError(f"--weights fills an nn.Module; '{safe_text(name)}' is a {type(thing).__name__}")
+        assumed = fill(thing, spec.weights, spec.key)
+    loaded = Loaded(name, assumed, trained=True)
     if isinstance(thing, Recurrent | Direct):
-        return _fixed(name, thing, thing.input_size)
+        return _fixed(name, thing, thing.input_size, loaded)
     if isinstance(thing, Tensor):
-        return replace(_fixed(name, ArrayChain(thing.to(spec.device, dtype)), 0), is_chain=True)
+        return replace(_fixed(name, ArrayChain(thing.to(spec.device, dtype)), 0, loaded), is_chain=True)
     if isinstance(thing, nn.RNN | nn.GRU | nn.LSTM):
-        return _fixed(name, from_torch(thing.to(spec.device, dtype), name), thing.input_size)
-    if isinstance(thing, nn.Module) and not _is_cell(thing, spec):
-        return from_module(thing.to(spec.device, dtype).eval(), name, spec)
-    if callable(thing) and not hasattr(thing, "initial_state") and _takes_nothing(thing):
-        return source_from_object(_call(thing, name), name, spec)
+        return _fixed(name, from_torch(thing.to(spec.device, dtype), name), thing.input_size, loaded)
+    if isinstance(thing, nn.RNNCellBase):
+        return _fixed(name, from_cell(thing.to(spec.device, dtype), name), thing.input_size, loaded)
+    if isinstance(thing, nn.Module) and not is_cell(thing, spec):
+        return from_module(thing.to(spec.device, dtype).eval(), name, spec, assumed)
     if callable(thing) or hasattr(thing, "step"):
-        cell = _cell(thing, name, spec)
-        return _fixed(name, Recurrent(name, [cell], trained=True), cell.input_size)
+        cell = own_cell(thing, name, spec)
+        return _fixed(name, Recurrent(name, [cell], trained=True), cell.input_size, loaded)
     raise UsageError(
         f"'{safe_text(name)}' is a {type(thing).__name__}; expected an nn.Module, a cell step(x, state), or Jacobians"
     )
 
 
-def _is_cell(module: nn.Module, spec: RunSpec) -> bool:
-    """Whether a module is one step of a recurrence: it brings its first state, or the user gave its size."""
-    return hasattr(module, "initial_state") or spec.state_size is not None
+def _fixed(name: str, model: Model | ArrayChain, input_size: int, loaded: Loaded) -> Source:
+    return Source(name, lambda _size, _seed: model, input_size, loaded)
 
 
-def _fixed(name: str, model: Model | ArrayChain, input_size: int) -> Source:
-    return Source(name, lambda _size, _seed: model, input_size, Loaded(name, trained=True))
+def _is_factory(thing: Any, spec: RunSpec) -> bool:
+    """Whether something is called to get the model: a class, or a function that needs no step's arguments."""
+    if isinstance(thing, type):
+        return issubclass(thing, nn.Module) or hasattr(thing, "step")
+    if isinstance(thing, nn.Module | Tensor | Recurrent | Direct) or not callable(thing) or is_cell(thing, spec):
+        return False
+    return bool(spec.args) or _takes_nothing(thing)
 
 
 def _takes_nothing(function: Any) -> bool:
-    """Whether something can be called without arguments: a factory, not a step."""
     try:
         inspect.signature(function).bind()
     except (TypeError, ValueError):
@@ -111,28 +97,39 @@ def _takes_nothing(function: Any) -> bool:
     return True
 
 
-def _call(factory: Any, name: str) -> Any:
+def _made(factory: Callable[..., Any], name: str, spec: RunSpec) -> Source:
+    """A model of the factory's for every seed; its random weights are those of the seed."""
+    source = _source(_call(factory, name, spec, spec.seed), name, spec)
+    first = source.make
+
+    def make(size: int, seed: int) -> Model | ArrayChain:
+        if seed == spec.seed or spec.weights is not None:
+            return first(size, seed)
+        return _source(_call(factory, name, spec, seed), name, spec).make(size, seed)
+
+    if spec.weights is None:
+        source = replace(source, loaded=replace(source.loaded, trained=False, assumed=(AS_MADE,)))
+    return replace(source, make=make)
+
+
+def _call(factory: Callable[..., Any], name: str, spec: RunSpec, seed: int) -> Any:
+    arguments = {key: _value(text) for key, text in spec.args.items()}
     try:
-        return factory()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return factory(**arguments)
     except Exception as error:
         what = f"{type(error).__name__}: {safe_text(error)}"
-        raise UsageError(f"cannot build '{safe_text(name)}': {what}; it is called without arguments") from error
+        called = f"it was called with {safe_text(', '.join(arguments) or 'no arguments')}"
+        raise UsageError(f"cannot build '{safe_text(name)}': {what}; {called}; use --arg name=value") from error
 
 
-def _cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
-    """A user's cell; s_0 is its `initial_state` (a tensor or a function of the batch size) or zeros of --state-size."""
-    step = thing.step if hasattr(thing, "step") and not isinstance(thing, nn.Module) else thing
-    given = getattr(thing, "initial_state", None)
-    if given is None and spec.state_size is None:
-        raise UsageError(f"the cell '{safe_text(name)}' has no initial_state; give it one, or --state-size N")
-    if given is None:
-        initial = torch.zeros(spec.state_size or 0)
-    else:
-        initial = given(1) if callable(given) else torch.as_tensor(given)
-        initial = initial[0] if initial.ndim == 2 else initial
-    if initial.ndim != 1 or not len(initial):
-        raise UsageError(f"the initial state of '{safe_text(name)}' has shape {tuple(initial.shape)}; expected (size,)")
-    if isinstance(thing, nn.Module):
-        step = thing.to(spec.device, getattr(torch, spec.dtype)).eval()
-    size = spec.input_size if spec.input_size is not None else int(getattr(thing, "input_size", 16))
-    return CustomCell("cell", step, initial.to(spec.device, getattr(torch, spec.dtype)), size)
+def _value(text: str) -> Any:
+    """A Python literal, true or false, else the text itself."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

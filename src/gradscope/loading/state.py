@@ -22,13 +22,13 @@ from gradscope.text import safe_text
 FLAG = "--state"
 
 
-def first_states(name: str, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+def first_states(name: str, sizes: Sequence[tuple[int, int]] | None) -> list[Tensor]:
     """s_0 of every layer, each (1, h + c): one state, from which every sequence starts.
 
     Args:
         name: the file. All of s_0 side by side, layer by layer and h before c, as (size,) or (1, size); or as torch
             keeps it: h (layers, 1, H), and for an LSTM beside it c.
-        sizes: the widths of h and c (0: none) of each layer.
+        sizes: the widths of h and c (0: none) of each layer; None for one state of any size.
 
     Raises:
         UsageError: the file cannot be read, or its numbers are no state of these layers.
@@ -38,6 +38,8 @@ def first_states(name: str, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
     for part in parts:
         if not bool(part.isfinite().all()):
             raise UsageError(f"{FLAG} '{shown}' holds NaN or Inf; save a state of finite numbers")
+    if sizes is None:
+        sizes = [(parts[0].shape[-1] if len(parts) == 1 and parts[0].ndim else 0, 0)]
     total = sum(h + c for h, c in sizes)
     if len(parts) == 1 and parts[0].numel() == total == parts[0].shape[-1:].numel():
         return list(parts[0].reshape(1, -1).split([h + c for h, c in sizes], -1))

@@ -38,7 +38,8 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
     gradients = [_difference(number(adjoint.below).transpose(0, 1), own)] if x.shape[-1] else []
     by_name = dict(zip((name for name, _ in module.named_parameters()), of_weights, strict=True))
     for index, layer in enumerate(adjoint.layers):
-        parts = [g for name, g in by_name.items() if name.endswith(f"_l{index}") and g is not None]
+        own_names = [name for name in by_name if len(adjoint.layers) == 1 or name.endswith(f"_l{index}")]
+        parts = [g for name in own_names if (g := by_name[name]) is not None]
         gradients.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
     return _check(_difference(output, y), gradients, f"torch.nn.{type(module).__name__}", x.dtype)
 

@@ -22,6 +22,7 @@ from gradscope.models.capture.reading import (
 from gradscope.models.cell import Cell
 from gradscope.models.gru import GRUCell
 from gradscope.models.lstm import LSTMCell
+from gradscope.models.lstm_projected import ProjectedLSTMCell
 from gradscope.models.rnn import RNNCell
 
 KNOWN = (nn.RNNBase, nn.RNNCellBase)
@@ -48,7 +49,7 @@ def _cell(module: nn.RNNBase | nn.RNNCellBase, name: str, suffix: str) -> Cell:
     given = {kind: getattr(module, kind + suffix, None) for kind in kinds}
     weights = {kind: value.detach().clone() for kind, value in given.items() if value is not None}
     if isinstance(module, nn.LSTM | nn.LSTMCell):
-        return LSTMCell(name, weights)
+        return ProjectedLSTMCell(name, weights) if "weight_hr" in weights else LSTMCell(name, weights)
     if isinstance(module, nn.GRU | nn.GRUCell):
         return GRUCell(name, weights)
     return RNNCell(name, weights, str(module.nonlinearity))

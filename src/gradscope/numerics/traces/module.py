@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
+from gradscope.errors import UsageError
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Linearization
@@ -22,6 +23,7 @@ from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.trace import Loss, Unavailable
 from gradscope.records import EqualityCheck, Kind, NonFinite
+from gradscope.registry import unknown
 
 Cotangents = tuple[Tensor | None, ...]
 """dL/d(every tensor that the module returned), None where the loss does not read it."""
@@ -69,10 +71,13 @@ class ModuleTrace:
             name = self.model.name.split(":")[0]
             raise Unavailable(f"{name} has no recurrent state: every output reads every input directly")
         if self.model.key is not None:
+            names = [one.name for one in found]
+            if self.model.key not in names:
+                raise UsageError(unknown("recurrence", self.model.key, names) + " (--key)")
             found = tuple(one for one in found if one.name == self.model.key)
         if len(found) != 1:
-            names = ", ".join(one.name for one in self.seen.recurrences)
-            raise Unavailable(f"the module holds several recurrences ({names}); choose one with --key")
+            held = ", ".join(one.name for one in self.seen.recurrences)
+            raise Unavailable(f"the module holds several recurrences ({held}); choose one with --key")
         return _with_joint_state(found[0], self.length)
 
     @property
