@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradscope.errors import UsageError
 from gradscope.files.paths import existing_file
@@ -15,15 +15,16 @@ from gradscope.files.sniff import Kind, kind_of
 from gradscope.files.tensors import named_tensors
 from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_weights
-from gradscope.loading.build import as_torch, cells_of
+from gradscope.loading.build import as_torch
 from gradscope.loading.chain_file import chain_array, source_from_array
 from gradscope.loading.concat import concat_layers, find_concat
+from gradscope.loading.modules import from_torch
 from gradscope.loading.objects import source_from_object
 from gradscope.loading.recurrences import Group, choose, groups, understand
 from gradscope.loading.source import Source
 from gradscope.loading.state import FromState, first_states
 from gradscope.loading.trust import Program, fingerprint, load_trusted, only_module
-from gradscope.models.cell import Cell
+from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
@@ -75,28 +76,42 @@ def source_from_tensors(
     dtype = getattr(torch, spec.dtype)
     if spec.cell is not None:
         layer = find_concat(tensors, key, spec.cell, shown)
-        cells: list[Cell] = [layer.cell(dtype, spec.device)]
-        reference: nn.Module = layer.as_torch(dtype, spec.device)
-        name, what = layer.name, str(layer)
-    else:
-        found = understand(choose(_some(groups(tensors), tensors, shown), key, shown), shown)
-        phi = spec.nonlinearity or "tanh"
-        cells = cells_of(found, phi, dtype, spec.device)
-        reference, name, what = as_torch(found, phi, dtype, spec.device), found.name, str(found)
-    assumed = [f"{safe_text(name, 60) or 'the file'}: {what}"]
-    if spec.cell is None and what.startswith("RNN") and spec.nonlinearity is None:
+        stack = Recurrent(
+            word, [layer.cell(dtype, spec.device)], trained=True, reference=layer.as_torch(dtype, spec.device)
+        )
+        return _fixed(word, _from_state(stack, spec), layer.name, (str(layer),), spec, shown)
+    found = understand(choose(_some(groups(tensors), tensors, shown), key, shown), shown)
+    phi, assumed = spec.nonlinearity or "tanh", [str(found)]
+    if found.kind == "RNN" and spec.nonlinearity is None:
         assumed.append("tanh is assumed, weights do not tell; --nonlinearity relu for the other")
     if kind == "npz":
         assumed.append("gate order of torch.nn is assumed (LSTM i, f, g, o; GRU r, z, n)")
-    start = None
-    if spec.state is not None:
-        sizes = [(cell.output_size, cell.state_size - cell.output_size) for cell in cells]
-        start = [state.to(spec.device, dtype) for state in first_states(spec.state, sizes)]
-        reference = FromState(reference, start)
-        assumed.append(f"starts from the state in {safe_text(spec.state)}")
-    model = Recurrent(word, cells, trained=True, reference=reference, start=start)
-    loaded = Loaded(f"{shown}: {safe_text(name, 60) or '.'}", tuple(assumed), trained=True)
+    module = as_torch(found, phi, dtype, spec.device)
+    return _fixed(word, _from_state(from_torch(module, word), spec), found.name, tuple(assumed), spec, shown)
+
+
+def _fixed(
+    word: str, model: Recurrent | Direct, name: str, assumed: tuple[str, ...], spec: RunSpec, shown: str
+) -> Source:
+    place, (what, *more) = safe_text(name, 60), assumed
+    more += [f"starts from the state in {safe_text(spec.state)}"] if spec.state is not None else []
+    loaded = Loaded(f"{shown}: {place or '.'}", (f"{place or 'the file'}: {what}", *more), trained=True)
     return Source(word, lambda _size, _seed: model, model.input_size, loaded)
+
+
+def _from_state(model: Recurrent | Direct, spec: RunSpec) -> Recurrent | Direct:
+    """The same, started from --state.
+
+    Raises:
+        UsageError: the file holds no state of this model.
+    """
+    if spec.state is None:
+        return model
+    if not isinstance(model, Recurrent) or model.reference is None:
+        raise UsageError("--state starts a recurrence of one direction, this one has two; leave it out")
+    sizes = [(cell.output_size, cell.state_size - cell.output_size) for cell in model.cells]
+    start = [state.to(spec.device, getattr(torch, spec.dtype)) for state in first_states(spec.state, sizes)]
+    return Recurrent(model.name, model.cells, trained=True, reference=FromState(model.reference, start), start=start)
 
 
 def _some(found: list[Group], tensors: Mapping[str, Tensor], shown: str) -> list[Group]:
