@@ -148,6 +148,7 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
     """Measure, then judge."""
     spec = analysis.spec
     series, bands, skipped = collect.series(analysis, batch.tokens)
+    notes = (*notes, *_leading(analysis))
     summary, more = collect.summary(analysis, compare)
     singular, why = _singular_values(analysis)
     unjudged = ModelResult(
@@ -170,6 +171,15 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
     )
     verdicts = judge(unjudged, spec)
     return replace(unjudged, verdicts=verdicts, status=status(verdicts))
+
+
+def _leading(analysis: Analysis) -> tuple[str, ...]:
+    """Said where only some directions are measured for want of time."""
+    try:
+        analysis.require_full()
+    except Unavailable as reason:
+        return (str(reason),) if analysis.trace.kind == "recurrent" and "leading" in str(reason) else ()
+    return ()
 
 
 def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:

@@ -1,38 +1,92 @@
-"""Each layer of a stack by itself: what reaches it, and its part of the weight gradient."""
+"""Each layer of a stack by itself: what reaches it, how far back it learns, and its part of the weight gradient."""
 
 from __future__ import annotations
 
-import torch
+import math
 
+import torch
+from torch import Tensor
+
+from gradscope.chain import ArrayChain
+from gradscope.metrics import rate, reach
 from gradscope.metrics.gates import means
 from gradscope.metrics.track import Tracks, numbers, over_sequences
 from gradscope.metrics.weight_share import shares
-from gradscope.numerics.analysis import Analysis
-from gradscope.records import Layer, Number, Series
+from gradscope.models.cell import Linearization
+from gradscope.models.recurrent import Trajectory
+from gradscope.numerics import products
+from gradscope.numerics.adjoint import LayerAdjoint
+from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.influence import geometric_mean
+from gradscope.records import Layer, Number, Series, Values
+
+AFFORDABLE = 3e8
+"""T N^3 of one layer up to which its own Jacobians and products are measured."""
+HELD = 2**25
+"""Entries of its Jacobians, all sequences together, up to which the same holds."""
 
 
 def measure(analysis: Analysis) -> tuple[Layer, ...]:
-    """One record a layer, bottom first; none for a single layer, which the model's own series describe."""
+    """One record a layer, bottom first; none for a single layer, which the model's own series describe.
+
+    Steps are those of the layer's input, also where it reads the sequence backwards: its state of step t is the one
+    it has after reading x_t, and step 0 is the state it starts from.
+    """
     layers = analysis.trace.layers
     if len(layers) < 2 or analysis.non_finite is not None:
         return ()
-    swept = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.cotangents, strict=True)]
+    try:
+        analysis.require_equal()
+        swept = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.cotangents, strict=True)]
+        anchored = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.anchored, strict=True)]
+    except Unavailable:
+        return ()
     found = []
-    for index, (name, layer) in enumerate(layers):
-        adjoints = [of_run[index] for of_run in swept]
-        tracks: Tracks = {
-            "log10_grad_state": over_sequences(torch.cat([a.state.T for a in adjoints])),
-            "log10_grad_input": over_sequences(torch.cat([a.input.T for a in adjoints])),
-            **means([layer]),
-        }
-        weights = [shares(a.weight).T for a in adjoints if a.weight is not None]
-        if weights:
-            logs = over_sequences(torch.cat(weights))
-            linear = numbers(torch.pow(10.0, torch.tensor(logs.values, dtype=torch.float64)))
-            values = {"weight_share": linear, "log10_weight_share": logs.values}
-        else:
-            values = {}
-        values |= {key: track.values for key, track in tracks.items()}
-        summary: dict[str, Number] = {"log10_grad_weight": adjoints[0].weight_gradient}
-        found.append(Layer(name, Series(tuple(range(analysis.length + 1)), None, values), summary))
+    for index, ((name, layer), order) in enumerate(zip(layers, analysis.trace.orders, strict=True)):
+        adjoints, alone = [run[index] for run in swept], [run[index] for run in anchored]
+        steps = tuple(range(layer.states.shape[0]))
+        values = {**_gradients(adjoints), **_jacobians(analysis, layer, order)}
+        values |= {key: track.values for key, track in means([layer]).items()}
+        summary: dict[str, Number] = {"log10_grad_weight": adjoints[0].weight_gradient, **_reach(analysis, alone)}
+        found.append(Layer(name, Series(steps, None, values), summary))
     return tuple(found)
+
+
+def _gradients(adjoints: list[LayerAdjoint]) -> dict[str, Values]:
+    tracks: Tracks = {
+        "log10_grad_state": over_sequences(torch.cat([a.state.T for a in adjoints])),
+        "log10_grad_input": over_sequences(torch.cat([a.input.T for a in adjoints])),
+    }
+    values = {key: track.values for key, track in tracks.items()}
+    weights = [shares(a.weight).T for a in adjoints if a.weight is not None]
+    if weights:
+        logs = over_sequences(torch.cat(weights))
+        linear = torch.pow(10.0, torch.tensor(logs.values, dtype=torch.float64))
+        values |= {"weight_share": numbers(linear), "log10_weight_share": logs.values}
+    return values
+
+
+def _reach(analysis: Analysis, adjoints: list[LayerAdjoint]) -> dict[str, Number]:
+    """Rate and reach of the influence of the layer's own input on the anchor's output."""
+    profiles = torch.cat([a.input[: analysis.anchors[-1]].flip(0).T for a in adjoints]).cpu()
+    slopes = rate.slopes(profiles[:, 1 : analysis.needed_lag + 1] * math.log(10))
+    far = reach.of_profile(geometric_mean(profiles))
+    return {"rate": math.fsum(slopes) / len(slopes) if slopes else None, "reach": far}
+
+
+def _jacobians(analysis: Analysis, layer: Linearization, order: Tensor | None) -> dict[str, Values]:
+    """Norms of the layer's own Jacobians and their products, in sequence `item`, where they are affordable."""
+    alone = Trajectory((layer,), ("alone",))
+    held = alone.batch * alone.length * alone.size**2
+    if alone.length * alone.size**3 > AFFORDABLE or held > HELD:
+        return {}
+    jacobians: Tensor = alone.dense(0, alone.length)[analysis.spec.item].double()
+    if not bool(jacobians.isfinite().all()):
+        return {}
+    chain = ArrayChain(jacobians.contiguous())
+    norms = products.jacobian_sigma(chain)[:, 0] / math.log(10)
+    whole, far = products.sweep_products(chain).log10_norm.split([1, chain.length])
+    if order is not None:
+        own = order[:, analysis.spec.item].cpu()
+        norms, far = norms[own], far[own]
+    return {"log10_jacobian_norm": numbers(norms), "log10_product_norm": numbers(torch.cat([whole, far]))}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from gradscope.errors import UsageError
+from gradscope.memory import MARGIN, available_bytes
 
 Init = Literal["uniform", "normal", "orthogonal", "identity"]
 
@@ -16,7 +20,21 @@ class Draw:
     def __init__(self, seed: int, dtype: torch.dtype, device: str) -> None:
         """Start the stream of `seed`; tensors come out in `dtype` on `device`."""
         self.generator = torch.Generator().manual_seed(seed)
+        self.free = available_bytes()
         self.dtype, self.device = dtype, device
+
+    def _room(self, *shape: int) -> None:
+        """Refuse a tensor before memory is asked for it.
+
+        Raises:
+            UsageError: it does not fit, with the sizes.
+        """
+        needed = 2 * 8 * math.prod(shape)
+        if self.free is not None and needed > MARGIN * self.free:
+            size, there = " x ".join(f"{n:,}" for n in shape), self.free / 2**30
+            fits = int((MARGIN * self.free / 16 / 8) ** 0.5)
+            what = f"weights of {size} need {needed / 2**30:,.0f} GiB and {there:.1f} GiB are free"
+            raise UsageError(f"{what}; a smaller model fits, --hidden {min(fits, *shape)} for one")
 
     def place(self, values: Tensor) -> Tensor:
         """`values` in the dtype and on the device of this stream."""
@@ -24,16 +42,24 @@ class Draw:
 
     def uniform(self, *shape: int, bound: float) -> Tensor:
         """Uniform in [-bound, bound]."""
+        self._room(*shape)
         return self.place((2 * torch.rand(*shape, dtype=torch.float64, generator=self.generator) - 1) * bound)
 
     def normal(self, *shape: int, deviation: float = 1.0) -> Tensor:
         """Normal with the given standard deviation."""
+        self._room(*shape)
         return self.place(torch.randn(*shape, dtype=torch.float64, generator=self.generator) * deviation)
 
     def orthogonal(self, size: int) -> Tensor:
         """Haar-distributed orthogonal matrix (Mezzadri 2007: QR of a Gaussian matrix, signs of diag R fixed)."""
+        self._room(size, size)
         q, r = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64, generator=self.generator))
         return self.place(q * r.diagonal().sign())
+
+    def identity(self, size: int) -> Tensor:
+        """The identity."""
+        self._room(size, size)
+        return self.place(torch.eye(size, dtype=torch.float64))
 
 
 def recurrent_matrix(init: Init, gain: float, hidden: int, draw: Draw) -> Tensor:
@@ -44,7 +70,7 @@ def recurrent_matrix(init: Init, gain: float, hidden: int, draw: Draw) -> Tensor
         return gain * draw.normal(hidden, hidden, deviation=hidden**-0.5)
     if init == "orthogonal":
         return gain * draw.orthogonal(hidden)
-    return gain * draw.place(torch.eye(hidden, dtype=torch.float64))
+    return gain * draw.identity(hidden)
 
 
 def input_matrix(init: Init, hidden: int, input_size: int, draw: Draw) -> Tensor:

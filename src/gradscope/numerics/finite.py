@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
+from gradscope.models.cell import Linearization
 from gradscope.models.recurrent import Trajectory
 from gradscope.records import NonFinite
 
@@ -21,10 +22,15 @@ def in_weights(weights: Mapping[str, Tensor]) -> NonFinite | None:
 def in_trajectories(trajectories: Sequence[Trajectory]) -> NonFinite | None:
     """The first step, layer and gate over several forward passes."""
     return earliest(
-        first_bad({**layer.values, "state": layer.states[1:]}, name)
+        in_layer(layer, name)
         for trajectory in trajectories
         for name, layer in zip(trajectory.names, trajectory.layers, strict=True)
     )
+
+
+def in_layer(layer: Linearization, name: str) -> NonFinite | None:
+    """The first step and gate of one layer."""
+    return first_bad({**layer.values, "state": layer.states[1:]}, name)
 
 
 def earliest(found: Iterable[NonFinite | None]) -> NonFinite | None:

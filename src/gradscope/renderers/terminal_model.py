@@ -219,8 +219,8 @@ def remarks(page: Page, model: ModelResult) -> None:
     skipped_rules = {v.code: v.message for v in model.verdicts if v.status == "skip"}
     skipped = {**model.skipped, **skipped_rules}
     if skipped and page.view.verbose:
-        for name, reason in skipped.items():
-            page.wrap(reason, f" not measured: {name}: ", "dim")
+        for reason, names in wording.by_reason(skipped).items():
+            page.wrap(f"{', '.join(names)}: {reason}", " not measured: ", "dim")
     elif skipped:
         named = list(skipped)
         rest = f" and {len(named) - 6} more" if len(named) > 6 else ""

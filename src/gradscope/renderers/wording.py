@@ -74,6 +74,15 @@ def sentences(model: ModelResult) -> list[str]:
     return said or ["Nothing that would say more was measured; -v lists what is missing, and why."]
 
 
+def by_reason(skipped: dict[str, str]) -> dict[str, list[str]]:
+    """What could not be measured, grouped by why; a reason that a rule repeats after its metric's name counts once."""
+    found: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        known = next((why for why in found if reason == why or reason.endswith(f"is not known: {why}")), reason)
+        found.setdefault(known, []).append(name)
+    return found
+
+
 def lags(model: ModelResult) -> int | None:
     """The needed lag K, or the longest lag that was measured."""
     if model.summary.needed_lag is not None:

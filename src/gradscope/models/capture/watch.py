@@ -70,13 +70,13 @@ def watch(module: nn.Module, call: Call, x: Tensor, steps: int, *, search: bool 
             given.append(x)
         for name, part in module.named_modules() if search else ():
             if isinstance(part, KNOWN) and not any(name == o or name.startswith(f"{o}.") for o in own):
-                hooks.enter_context(_hooked(part, partial(_note_known, notes.setdefault(name, []))))
+                hooks.enter_context(hooked(part, partial(_note_known, notes.setdefault(name, []))))
             elif name in own:
                 note = partial(_note_own, notes.setdefault(name, []), made, name, own[name])
-                hooks.enter_context(_hooked(part, note))
+                hooks.enter_context(hooked(part, note))
         for part in module.modules() if not given else ():
             if isinstance(part, nn.Embedding):
-                hooks.enter_context(_hooked(part, partial(_note_embedding, given, x)))
+                hooks.enter_context(hooked(part, partial(_note_embedding, given, x)))
         raw = call(x)
     parts = dict(module.named_modules())
     found = [one for name, calls in notes.items() for one in _joined(name, parts[name], calls, made.get(name))]
@@ -96,14 +96,15 @@ def _own_cells(module: nn.Module, call: Call, x: Tensor, steps: int) -> dict[str
 
     with ExitStack() as hooks, torch.no_grad():
         for part, suspect in suspects.values():
-            hooks.enter_context(_hooked(part, partial(see, suspect)))
+            hooks.enter_context(hooked(part, partial(see, suspect)))
         call(x)
     cells = {name: suspect.links for name, (_, suspect) in suspects.items() if suspect.is_cell(steps)}
     return {name: cells[name] for name in outermost(list(cells))}
 
 
 @contextmanager
-def _hooked(part: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+def hooked(part: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
+    """Call `hook(module, args, kwargs, output)` after every call of `part`, for a while."""
     handle = part.register_forward_hook(hook, with_kwargs=True)
     try:
         yield

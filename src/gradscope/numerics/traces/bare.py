@@ -20,6 +20,7 @@ class BareTrace:
     kind: Kind = "chain"
     of_state = True
     layers: tuple[tuple[str, Linearization], ...] = ()
+    orders: tuple[Tensor | None, ...] = ()
 
     def __init__(self, chain: ArrayChain, seed: int) -> None:
         """Remember the chain."""

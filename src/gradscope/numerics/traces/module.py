@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,13 +12,14 @@ from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
-from gradscope.models.capture.recurrence import Recurrence
+from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Linearization
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics import finite, influence
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
+from gradscope.numerics.births import first_birth
 from gradscope.numerics.equality import against_module, number
 from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
@@ -110,6 +112,11 @@ class ModuleTrace:
             for unit in level
         )
 
+    @cached_property
+    def orders(self) -> tuple[Tensor | None, ...]:
+        """Of every unit."""
+        return tuple(unit.order for one in self.seen.recurrences for level in one.levels for unit in level)
+
     @property
     def output(self) -> Tensor:
         """The first tensor that the module returned, batch first."""
@@ -120,10 +127,11 @@ class ModuleTrace:
         given = {"input": self.x.transpose(0, 1)}
         if (bad := finite.in_weights(self.model.parameters()) or finite.first_bad(given, "input")) is not None:
             return bad
-        units = [finite.first_bad({**layer.values, "state": layer.states[1:]}, name) for name, layer in self.layers]
         output = self.output
         last = finite.first_bad({"output": output.transpose(0, 1) if output.ndim == 3 else output[None]}, "output")
-        return finite.earliest([*units, last])
+        if last is None and all(bool(layer.states.isfinite().all()) for _, layer in self.layers):
+            return None
+        return first_birth(self.model, self.x, self.seen.recurrences) or last
 
     def cotangent(self, loss: Loss) -> Cotangents:
         """dL/d(every tensor that the module returned)."""
@@ -179,8 +187,9 @@ class ModuleTrace:
         return Adjoint(flow.layers[place], flow.below[place])
 
     def layer_adjoints(self, v: Cotangents) -> tuple[LayerAdjoint, ...]:
-        """What every unit receives."""
-        return tuple(layer for layers in self.flow(v).layers for layer in layers)
+        """What every unit receives, by steps of its input."""
+        found = [layer for layers in self.flow(v).layers for layer in layers]
+        return tuple(_by_input(layer, order) for layer, order in zip(found, self.orders, strict=True))
 
     def input_gradient(self, v: Cotangents) -> Tensor:
         """log10 ||dL/dx_t||, (batch, T); with respect to the embeddings of tokens."""
@@ -218,6 +227,15 @@ class ModuleTrace:
         """Its trajectory in one sequence."""
         model, x = self.recurrence(item)
         return model.run(x)
+
+
+def _by_input(found: LayerAdjoint, order: Tensor | None) -> LayerAdjoint:
+    """Steps of a unit that reads backwards in the order of its input."""
+    if order is None:
+        return found
+    state, joint = (torch.cat([part[:1], reordered(part[1:], order)]) for part in (found.state, found.joint))
+    weight = None if found.weight is None else reordered(found.weight, order)
+    return replace(found, state=state, joint=joint, input=reordered(found.input, order), weight=weight)
 
 
 def _is_real(value: Any) -> bool:

@@ -46,6 +46,11 @@ class RecurrentTrace:
         return tuple(zip(self.trajectory.names, self.trajectory.layers, strict=True))
 
     @property
+    def orders(self) -> tuple[Tensor | None, ...]:
+        """All read forwards."""
+        return (None,) * len(self.model.cells)
+
+    @property
     def output(self) -> Tensor:
         """Y of the top layer, (batch, T, features)."""
         return self.trajectory.output

@@ -61,6 +61,11 @@ class Trace(Protocol):
         ...
 
     @property
+    def orders(self) -> tuple[Tensor | None, ...]:
+        """For each of `layers` the own step at which it reads every input, (T, batch), from 0; None for its own."""
+        ...
+
+    @property
     def output(self) -> Tensor:
         """What the loss reads, (batch, T, features)."""
         ...
@@ -86,7 +91,7 @@ class Trace(Protocol):
         ...
 
     def layer_adjoints(self, v: Cotangent) -> tuple[LayerAdjoint, ...]:
-        """What every one of `layers` receives, in the same order."""
+        """What every one of `layers` receives, in the same order, by steps of its input."""
         ...
 
     def input_gradient(self, v: Cotangent) -> Tensor:

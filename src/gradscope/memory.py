@@ -1,0 +1,25 @@
+"""How much memory there still is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MARGIN = 0.9
+"""The share of it that a request may take."""
+
+
+def available_bytes() -> int | None:
+    """Memory that can still be had: the least of what the machine and its control group leave; None if unknown."""
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            found.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+        found.append(int(text) - int(used.read_text()))
+    if not found and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min(found, default=None)
