@@ -56,7 +56,7 @@ def _case(suite: Element, model: ModelResult, verdict: Verdict, fail_on: str, vi
     elif fails([verdict], fail_on):
         tag = "error" if verdict.code == UNFINISHED else "failure"
         advice = f"\ntry: {page.fold(verdict.advice)}" if verdict.advice else ""
-        SubElement(case, tag, type=verdict.code, message=message).text = message + advice
+        SubElement(case, tag, type=page.fold(verdict.code), message=message).text = message + advice
     elif verdict.status in ("skip", "inconclusive"):
         SubElement(case, "skipped", message=message)
     elif verdict.status != "pass":
