@@ -96,7 +96,9 @@ def _vocabulary(module: nn.Module) -> int | None:
 def _features(module: nn.Module) -> int:
     """Features the first layer with a declared width takes."""
     for part in module.modules():
-        for attribute in ("input_size", "in_features", "embed_dim", "d_model", "in_channels"):
-            if isinstance(found := getattr(part, attribute, None), int):
+        for attribute in ("input_size", "in_features", "embed_dim", "d_model", "in_channels", "normalized_shape"):
+            found = getattr(part, attribute, None)
+            found = found[0] if isinstance(found, tuple) and len(found) == 1 else found
+            if isinstance(found, int) and not isinstance(found, bool):
                 return found
     return FEATURES
