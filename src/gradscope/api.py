@@ -57,6 +57,8 @@ def _report(
     if isinstance(loss, str):
         settings["loss"] = loss
     words = tuple(model if isinstance(model, str) else type(model).__name__ for model in models)
+    if x is not None and not isinstance(x, torch.Tensor):
+        raise UsageError(f"x is a {type(x).__name__}; expected a tensor (batch, T, features)")
     if x is not None:
         settings.setdefault("dtype", str(x.dtype)[6:] if x.dtype.is_floating_point else "float64")
     settings = {
@@ -80,7 +82,7 @@ def _copied(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _source(model: Any, word: str, spec: RunSpec, x: Tensor | None) -> Source:
-    if x is not None:
+    if x is not None and x.is_floating_point():
         spec = dataclasses.replace(spec, input_size=x.shape[-1])
     if isinstance(model, str):
         return source_of(model, spec)

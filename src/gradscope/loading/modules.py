@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gradscope.loading.source import Source
+from gradscope.models.capture.attention import attention_weights, holds_attention
 from gradscope.models.capture.known import cells_of
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
@@ -74,9 +76,18 @@ def from_module(module: nn.Module, name: str, spec: RunSpec, assumed: tuple[str,
     size = spec.input_size if spec.input_size is not None else _features(module)
     time_first = None if spec.layout is None else spec.layout == "time-first"
     model = Direct(
-        name, module, size, kind="module", trained=True, time_first=time_first, vocabulary=vocabulary, key=spec.key
+        name,
+        module,
+        size,
+        kind="module",
+        weights=partial(attention_weights, module) if holds_attention(module) else None,
+        trained=True,
+        time_first=time_first,
+        vocabulary=vocabulary,
+        key=spec.key,
     )
-    return Source(name, lambda _size, _seed: model, size, Loaded(name, assumed, trained=True))
+    speaker = None if vocabulary is None else model
+    return Source(name, lambda _size, _seed: model, size, Loaded(name, assumed, trained=True), speaker)
 
 
 def _vocabulary(module: nn.Module) -> int | None:

@@ -14,5 +14,5 @@ def measure(analysis: Analysis) -> int:
         if analysis.model.weights is None:
             raise Unavailable("what this module keeps between steps is not known")
         layers = analysis.model.weights(analysis.runs[0].x[:1, :2])
-        return math.prod((2, len(layers), analysis.trace.size, analysis.length))
+        return math.prod((2, len(layers), analysis.model.width or analysis.trace.size, analysis.length))
     return analysis.trace.size

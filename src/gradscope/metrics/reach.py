@@ -12,6 +12,7 @@ from gradscope.numerics.analysis import Analysis, Unavailable
 def measure(analysis: Analysis) -> int:
     """Reach in steps. Lag 1 is the reference because the direct path of lag 0 exists in attention alone."""
     analysis.require_finite()
+    analysis.require_causal()
     profile = analysis.profile
     if len(profile) < 2 or float(profile[1]) == -math.inf:
         raise Unavailable("the influence at lag 1 is exactly zero")

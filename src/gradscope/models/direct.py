@@ -14,6 +14,8 @@ from torch.utils import _pytree as pytree
 from gradscope.errors import UsageError
 from gradscope.text import safe_text
 
+Tokenize = Callable[[str], tuple[list[int], list[str]]]
+
 
 class Direct:
     """A map from a whole sequence to a whole sequence, of which nothing but its own forward pass is known."""
@@ -30,6 +32,9 @@ class Direct:
         time_first: bool | None = False,
         vocabulary: int | None = None,
         key: str | None = None,
+        tokenize: Tokenize | None = None,
+        longest: int | None = None,
+        width: int | None = None,
     ) -> None:
         """Wrap `module`: (batch, T, input_size) -> (batch, T, features).
 
@@ -43,11 +48,14 @@ class Direct:
             time_first: whether the module takes and returns (T, batch, features); None to find out.
             vocabulary: how many token ids there are, for a module that takes ids (batch, T) instead of features.
             key: the recurrence inside whose state is meant, where there are several.
+            tokenize: text -> ids and the token of each, where the model brings its own.
+            longest: steps it takes at most.
+            width: features of a layer, where the output has others.
         """
         self.name, self.module, self.weights, self.trained = name, module, weights, trained
         self.kind: Literal["attention", "module"] = kind
         self.input_size, self.vocabulary, self.key = input_size, vocabulary, key
-        self.time_first = time_first
+        self.time_first, self.tokenize, self.longest, self.width = time_first, tokenize, longest, width
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs of x, (batch, T, features), differentiable.

@@ -173,6 +173,15 @@ class Analysis:
             worst = max(check.output, check.grad)
             raise Unavailable(f"the chain does not reproduce {check.against}: it is off by {worst:.0e}")
 
+    def require_causal(self) -> None:
+        """Stop where lags have no direction.
+
+        Raises:
+            Unavailable: outputs depend on inputs after them.
+        """
+        if self.trace.reads_future:
+            raise Unavailable("the model reads the future: outputs depend on later inputs, so lags have no direction")
+
     def require_finite(self) -> None:
         """Stop when the forward pass is not finite.
 

@@ -33,7 +33,7 @@ def first_birth(model: Direct, x: Tensor, recurrences: Sequence[Recurrence]) -> 
 
     with ExitStack() as hooks, torch.no_grad():
         for name, part in model.module.named_modules():
-            if name:
+            if name and not isinstance(part, torch.jit.ScriptModule):
                 hooks.enter_context(
                     hooked(part, lambda part, args, kwargs, output, name=name: note(name, part, output))
                 )

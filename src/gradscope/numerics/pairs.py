@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
+from gradscope.models.capture.watch import see
 from gradscope.models.cell import Linearization
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
@@ -47,7 +48,7 @@ def measure_pairs(model: Model, x_item: Tensor, tokens: Sequence[str] | None, pa
     """
     steps = x_item.shape[1]
     places = [read_pair(word, tokens, steps) for word in pairs]
-    if places and x_item.shape[-1] == 0:
+    if places and x_item.is_floating_point() and x_item.shape[-1] == 0:
         raise UsageError("--pair needs an input at every step, and this model has none; leave --pair out")
     if isinstance(model, Recurrent):
         found = _recurrent(model, x_item, places)
@@ -186,13 +187,15 @@ def _only(adjoint: Tensor, hidden: int, cell: bool) -> Tensor:
 
 def _direct(model: Direct, x: Tensor, source: int, target: int) -> Measured:
     """One backward pass per output feature: batching them would multiply the squares that attention keeps."""
-    leaf = x.detach().requires_grad_()
+    seen = see(model, x, search=False)
+    leaf, outputs = seen.given, model.output(seen.raw)
+    if leaf is None or outputs.ndim != 3 or outputs.shape[1] < target:
+        raise UsageError("--pair needs an output at every step and an input to differentiate by; leave --pair out")
     with torch.enable_grad():
-        y = model(leaf)[0, target - 1]
         rows = []
-        for value in y:
+        for value in outputs[0, target - 1]:
             row = _gradient(value, leaf)
-            rows.append(torch.zeros_like(x) if row is None else row)
+            rows.append(model.laid_out(torch.zeros_like(leaf) if row is None else row))
     logs = log10_hypot(log10_norm(torch.cat(rows)[:, :target]))
     paths = [Path("model", "all", float(logs[source - 1]))]
     if model.weights is not None:

@@ -23,3 +23,5 @@ class Batch:
     """What was assumed or done to the data, one sentence each."""
     source: str
     """`random`, `zeros`, `impulse`, `sine`, `text` or the path of the file."""
+    classes: int | None = None
+    """How many tokens the model knows, where x is ids (B, T) instead of features."""

@@ -91,9 +91,12 @@ def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
         UsageError: neither text nor target, a target that does not fit, or a text of one distinct token.
     """
     if spec.target is not None:
-        sequences, steps, _ = batch.x.shape
+        sequences, steps = batch.x.shape[:2]
         targets, classes, notes = class_targets(spec.target, sequences, steps)
         what = f"{classes} classes"
+    elif batch.token_ids is not None and batch.classes is not None:
+        targets, classes, notes = batch.token_ids[:, 1:], batch.classes, ()
+        what = f"the next of {classes:,} tokens"
     elif batch.token_ids is not None and batch.vocabulary is not None:
         targets, classes, notes = batch.token_ids[:, 1:], len(batch.vocabulary), ()
         what = f"the next of {classes} tokens"
@@ -106,11 +109,14 @@ def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     def function(output: Any) -> Tensor:
         read = _last(output, "ce") if final_only else _checked(output, "ce", (3,), batch)[:, : targets.shape[1]]
         _check_sequences(read, len(targets), "ce")
-        logits = read @ readout(seed, read.shape[-1], classes).to(read)
+        # As many outputs as tokens are the model's own logits.
+        own = batch.classes == read.shape[-1] and spec.target is None
+        logits = read if own else read @ readout(seed, read.shape[-1], classes).to(read)
         flat = targets.reshape(-1).to(read.device)
         return functional.cross_entropy(logits.reshape(-1, classes), flat, reduction="sum")
 
-    return Loss("ce", (f"cross-entropy of {what} through a seeded readout", *notes), final_only, function)
+    head = "a seeded readout" if batch.classes is None else "the model's own head if it has one, else a seeded readout"
+    return Loss("ce", (f"cross-entropy of {what} through {head}", *notes), final_only, function)
 
 
 def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
@@ -122,6 +128,8 @@ def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     Raises:
         UsageError: a target that does not fit, or a model without input and no target.
     """
+    if batch.classes is not None:
+        raise UsageError("--loss mse compares numbers, this model takes tokens; use --loss ce or final")
     sequences, steps, features = batch.x.shape
     if spec.target is not None:
         targets, notes = value_targets(spec.target, sequences, steps)

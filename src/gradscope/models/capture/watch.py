@@ -88,7 +88,7 @@ def _own_cells(module: nn.Module, call: Call, x: Tensor, steps: int) -> dict[str
     suspects = {
         name: (part, Suspect())
         for name, part in module.named_modules()
-        if name and not isinstance(part, KNOWN) and not holds_known(part)
+        if name and not isinstance(part, (*KNOWN, torch.jit.ScriptModule)) and not holds_known(part)
     }
 
     def see(suspect: Suspect, part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:

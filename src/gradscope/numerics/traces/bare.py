@@ -19,6 +19,7 @@ class BareTrace:
 
     kind: Kind = "chain"
     of_state = True
+    reads_future = False
     layers: tuple[tuple[str, Linearization], ...] = ()
     orders: tuple[Tensor | None, ...] = ()
 

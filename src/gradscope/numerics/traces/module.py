@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
+from gradscope.models.attention import CausalAttention
 from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Linearization
@@ -71,6 +73,8 @@ class ModuleTrace:
             raise Unavailable(why)
         if not found:
             name = self.model.name.split(":")[0]
+            if self.model.kind == "module":
+                raise Unavailable(f"no recurrence was seen inside {name}: its gradients by input are what is measured")
             raise Unavailable(f"{name} has no recurrent state: every output reads every input directly")
         if self.model.key is not None:
             names = [one.name for one in found]
@@ -166,6 +170,29 @@ class ModuleTrace:
         steps = self.model.laid_out(first)
         return steps if steps.shape[1] == self.length else None
 
+    @cached_property
+    def reads_future(self) -> bool:
+        """Whether an output depends on inputs after it, so far as outputs have steps.
+
+        One backward pass from a middle step tells; a bidirectional recurrence whose outputs are not seen says so too.
+        """
+        if isinstance(self.model.module, CausalAttention):
+            return False
+        middle, output = max(1, self.length // 2), self.output
+        if output.ndim != 3 or output.shape[1] != self.length or not output.is_floating_point():
+            return not all(one.one_way for one in self.seen.recurrences)
+        v = torch.zeros_like(output)
+        v[:, middle - 1] = torch.randn(output.shape[-1], generator=torch.Generator().manual_seed(0)).to(v)
+        found = self.flow((self.model.laid_out(v),)) if self._first_is_real() else None
+        if found is None:
+            return False
+        later = self.model.laid_out(log10_norm(found.given.m, found.given.e))[:, middle:]
+        return bool((later > -math.inf).any())
+
+    def _first_is_real(self) -> bool:
+        values = pytree.tree_leaves(self.seen.raw)
+        return sum(map(_is_real, values)) >= 1 and values[0] is not None and _is_real(values[0])
+
     def flow(self, v: Cotangents) -> Flow:
         """The backward pass; asked again for the same cotangents, the same one."""
         for known, flow in self._flows:
@@ -175,7 +202,7 @@ class ModuleTrace:
         if seen.given is None:
             raise Unavailable("no embedding of the module reads its token ids: there is no input to differentiate by")
         outputs = [value for value in pytree.tree_leaves(seen.raw) if _is_real(value)]
-        pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None]
+        pairs = [(y, g) for y, g in zip(outputs, v, strict=False) if g is not None]
         found = flow_back(seen, order, [y for y, _ in pairs], [g for _, g in pairs])
         self._flows = [*self._flows[-1:], (v, found)]
         return found
