@@ -55,7 +55,7 @@ def test_influence_is_the_gradient_by_the_input_embeddings(name: str, folders: d
     y = output["logits"] if "logits" in output else output["last_hidden_state"]
     from gradscope.sequences.losses import direction
 
-    (gradient,) = torch.autograd.grad((y[:, -1] @ direction(0, y.shape[-1])).sum(), leaf)
+    (gradient,) = torch.autograd.grad((y[:, -1] @ direction(0, y.shape[-1]).to(y)).sum(), leaf)
     expected = gradient.norm(dim=-1).log10().mean(0)
     assert found.series.values["log10_grad_input"] == pytest.approx(expected.tolist(), abs=1e-9)
     assert found.loaded.trained
@@ -78,7 +78,8 @@ def test_attention_maps_by_layer_and_head(name: str, folders: dict[str, Path]) -
 
 
 def test_text_by_bytes_through_the_models_own_head(folders: dict[str, Path]) -> None:
-    found = analysed(folders["gpt2"], text="to be or not to be", tokens="byte", loss="ce", pair=("t:n",), length=None, batch=None)
+    asked = {"text": "to be or not to be", "tokens": "byte", "loss": "ce", "pair": ("t:n",)}
+    found = analysed(folders["gpt2"], length=None, batch=None, **asked)
     assert found.series.token[:5] == ("t", "o", " ", "b", "e")
     assert (found.length, found.summary.needed_lag) == (18, 16)
     assert found.pairs[0].of == 10
