@@ -33,7 +33,8 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
     weights = list(module.parameters())
     leaf = x.detach().requires_grad_()
     with torch.enable_grad(), _wanted(weights):
-        y = module(leaf)[0]
+        returned = module(leaf)
+        y = returned[0] if isinstance(returned, tuple) else returned
         own, *of_weights = torch.autograd.grad(y, (leaf, *weights), v, allow_unused=True)
     gradients = [_difference(number(adjoint.below).transpose(0, 1), own)] if x.shape[-1] else []
     by_name = dict(zip((name for name, _ in module.named_parameters()), of_weights, strict=True))

@@ -1,0 +1,126 @@
+"""Damage files and read them, in a process that may be killed: `python fuzz_worker.py FOLDER FIRST LAST`.
+
+Prints a line before and after every file, so that whoever watches knows which one took the process down.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from gradscope.errors import UsageError
+from gradscope.loading.weights import source_from_file
+from gradscope.records import RunSpec
+from gradscope.sequences.build import make_batch
+
+ROOM = 2 * 2**30
+"""Bytes of address space that reading one damaged file may take."""
+
+
+def bases(folder: Path) -> list[tuple[str, bytes]]:
+    """Whole files of every kind that is read: suffix and content."""
+    torch.manual_seed(0)
+    weights = torch.nn.LSTM(3, 4, 2).state_dict()
+    numbers = np.random.default_rng(0).standard_normal((6, 3, 3))
+    path = folder / "base"
+    found = []
+
+    def keep(suffix: str) -> None:
+        found.append((suffix, path.read_bytes()))
+
+    torch.save({"model_state": weights, "step": 3, "name": "x"}, path)
+    keep(".pt")
+    torch.save(weights, path, _use_new_zipfile_serialization=False)
+    keep(".pth")
+    save_file(weights, path)
+    keep(".safetensors")
+    with path.open("wb") as file:
+        np.savez(file, **{name: value.numpy() for name, value in weights.items()})
+    keep(".npz")
+    with path.open("wb") as file:
+        np.savez_compressed(file, chain=numbers)
+    keep(".npz")
+    with path.open("wb") as file:
+        np.save(file, numbers)
+    keep(".npy")
+    path.write_text("a,b\n" + "".join(f"{row[0]},{row[1]}\n" for row in numbers[0].tolist() * 3))
+    keep(".csv")
+    path.unlink()
+    return found
+
+
+def damaged(content: bytes, draw: random.Random, other: bytes) -> bytes:
+    """One of the ways in which files come to harm."""
+    data, way = bytearray(content), draw.randrange(7)
+    place = draw.randrange(len(data))
+    head = draw.randrange(min(len(data), 400))
+    if way == 0:
+        return bytes(data[:place])
+    if way == 1:
+        for _ in range(draw.randint(1, 8)):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+    elif way == 2:
+        data[head] = draw.randrange(256)
+    elif way == 3:
+        data[place:place] = draw.randbytes(draw.randint(1, 64))
+    elif way == 4:
+        del data[place : place + draw.randint(1, 64)]
+    elif way == 5:
+        start, size = draw.randrange(len(other)), draw.randint(1, 256)
+        data[place : place + size] = other[start : start + size]
+    else:
+        data[head : head + 8] = draw.choice((b"\xff" * 8, b"\0" * 8, b"\x7f" + b"\xff" * 7, b"9" * 8))
+    return bytes(data)
+
+
+def read(path: Path) -> str:
+    """`loads`, or the one line that is said; anything else escapes."""
+    try:
+        if path.suffix == ".csv":
+            make_batch(RunSpec(input=str(path)), seed=0)
+        else:
+            source = source_from_file(str(path), None, RunSpec(length=4, batch=1))
+            source.make(source.input_size or 0, 0)
+        if path.suffix == ".npy":
+            make_batch(RunSpec(input=str(path)), seed=0)
+    except UsageError as error:
+        said = str(error)
+        if "\n" in said or not said:
+            raise RuntimeError(f"not one line: {said!r}") from error
+        return "refused"
+    return "loads"
+
+
+def say(line: str) -> None:
+    """A line for whoever watches."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(folder: Path, first: int, last: int) -> None:
+    """Files `first` to `last`; each number stands for the same damage every time."""
+    kinds = bases(folder)
+    with open("/proc/self/statm") as file:
+        held = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, held + ROOM))
+    for number in range(first, last):
+        draw = random.Random(number)
+        suffix, content = kinds[number % len(kinds)]
+        path = folder / f"damaged{suffix}"
+        path.write_bytes(damaged(content, draw, draw.choice(kinds)[1]))
+        say(f"start {number} {suffix}")
+        outcome = read(path)
+        path.unlink()
+        if left := list(folder.iterdir()):
+            raise RuntimeError(f"files were written: {left}")
+        say(f"done {number} {outcome}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
