@@ -61,7 +61,12 @@ def check(spec: RunSpec, origin: Mapping[str, str]) -> None:
             if not any(rule.startswith(code) for rule in RULES):
                 raise UsageError(f"{unknown('rule', code, RULES)} ({origin[name]})")
     for word in spec.models:
-        parse_model(word)
+        try:
+            parse_model(word)
+        except UsageError as error:
+            # The command line shows itself which word is meant; a file has to be named with its line.
+            where = f" ({origin['models']})" if ":" in origin["models"] else ""
+            raise UsageError(f"{error}{where}") from None
     _check_together(spec, origin)
 
 

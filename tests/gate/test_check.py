@@ -1,0 +1,279 @@
+"""`gradscope check` on a sample project: one target healthy, one vanishing, one broken; every format and exit code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from junitparser import JUnitXml
+from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonSchema as Sarif
+
+SAMPLE = Path(__file__).with_name("sample")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "sample"
+    shutil.copytree(SAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def environment(**extra: str) -> dict[str, str]:
+    cleared = ("GRADSCOPE_", "GITHUB_", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(cleared)}
+    return {**kept, "PYTHONIOENCODING": "utf-8", **extra}
+
+
+def check(project: Path, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gradscope", "check", *words]
+    return subprocess.run(
+        command, cwd=project, env=environment(**extra), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def target(project: Path, name: str, lines: str) -> None:
+    with (project / "pyproject.toml").open("a") as file:
+        file.write(f"\n[tool.gradscope.targets.{name}]\n{lines}\n")
+
+
+def test_every_format_in_one_run_and_the_verdict_as_exit_code(project: Path) -> None:
+    names = ["r.json", "r.md", "r.csv", "r.sarif", "r.txt"]
+    words = [word for name in names for word in ("-o", name)]
+    done = check(project, *words, "--junit-xml", "j.xml")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "2 failed, 1 passed" in done.stdout
+    assert "models.py:7" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+    report = json.loads((project / "r.json").read_text())
+    assert {m["name"]: m["status"] for m in report["models"]} == {
+        "healthy": "healthy", "vanishing": "vanishing", "nan": "non-finite",
+    }  # fmt: skip
+    suites = {suite.name: suite for suite in JUnitXml.fromfile(str(project / "j.xml"))}
+    assert {name: (suite.failures, suite.errors) for name, suite in suites.items()} == {
+        "healthy": (0, 0), "vanishing": (2, 0), "nan": (1, 0),
+    }  # fmt: skip
+    sarif = json.loads((project / "r.sarif").read_text())
+    Sarif.model_validate(sarif)
+    results = sarif["runs"][0]["results"]
+    assert {r["ruleId"] for r in results} == {"GS101", "GS103", "GS104", "GS301", "GS302"}
+    place = results[0]["locations"][0]["physicalLocation"]
+    assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == ("models.py", 7)
+    assert len({r["partialFingerprints"]["gradscope/v1"] for r in results}) == len(results)
+    assert "2 failed, 1 passed" in (project / "r.md").read_text()
+    assert {row["model"] for row in csv.DictReader(io.StringIO((project / "r.csv").read_text()))} == {
+        "healthy", "vanishing", "nan",
+    }  # fmt: skip
+    saved = (project / "r.txt").read_text()
+    assert saved.replace(_seconds(saved), "") == done.stdout.replace(_seconds(done.stdout), "")
+
+
+def _seconds(text: str) -> str:
+    return next(line for line in text.splitlines() if "passed in" in line)
+
+
+def test_targets_by_name_models_without_a_file_and_nothing_to_check(project: Path, tmp_path: Path) -> None:
+    assert check(project, "healthy").returncode == 0
+    assert check(project, "--exit-zero", "-q").stdout.splitlines() == [
+        " ✓ healthy  healthy", " ✗ vanishing  GS101 vanishing", " ✗ nan  GS301 non-finite",
+    ]  # fmt: skip
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = check(empty)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "nothing to check" in done.stderr
+    words = ("rnn:hidden=8", "lstm:hidden=8,forget_bias=6", "--needs-lag", "30", "--length", "40", "--format", "json")
+    done = check(empty, *words)
+    assert done.returncode == 1
+    assert [m["status"] for m in json.loads(done.stdout)["models"]] == ["vanishing", "healthy"]
+    assert check(empty, *words, "--fail-on", "never").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("model = 'rnn'\nneeds_lagg = 3", "did you mean 'needs_lag'"),
+        ("model = 'rnn'\nmin-reach = 'far'", "min_reach"),
+        ("hidden = 8", "model"),
+        ("model = 'rnnn'", "did you mean 'rnn'"),
+        ("model = 'rnn'\nrate = [0.1, -0.1]", "rate"),
+    ],
+)
+def test_a_wrong_target_is_one_line_with_its_place(lines: str, said: str, project: Path) -> None:
+    target(project, "wrong", lines)
+    done = check(project)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert "pyproject.toml:2" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_github_is_spoken_where_github_runs(project: Path, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    done = check(project, GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary))
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("::error title=gradscope (GS101) vanishing rate,file=models.py,line=7::vanishing: ")
+    assert "%0Atry: " in lines[0]
+    assert lines[-1] == "::notice title=gradscope::2 failed, 1 passed"
+    assert summary.read_text().startswith("before\n### ✗ gradient flow: 2 failed, 1 passed")
+    asked = check(
+        project, "healthy", "--format", "text", "--no-summary", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary)
+    )
+    assert asked.stdout.startswith(" gradscope ")
+    assert summary.read_text().count("gradient flow") == 1
+
+
+def test_a_baseline_accepts_what_is_known_and_sees_what_got_worse(project: Path) -> None:
+    base = project / "base.json"
+    assert check(project, "--baseline", "base.json", "--update-baseline").returncode == 0
+    first = base.read_bytes()
+    assert check(project, "--baseline", "base.json", "--update-baseline").returncode == 0
+    assert base.read_bytes() == first
+    done = check(project, "--baseline", "base.json")
+    assert done.returncode == 0
+    assert "2 accepted by baseline, 1 passed" in done.stdout
+
+    stored = json.loads(first)
+    stored["targets"]["healthy"] |= {"reach": 80, "rate": 0.2, "rate_ci": [0.19, 0.21]}
+    base.write_text(json.dumps(stored))
+    worse = check(project, "healthy", "--baseline", "base.json", "--max-drop", "10%")
+    assert worse.returncode == 1
+    assert "GS903" in worse.stdout
+
+    base.write_bytes(first)
+    other = check(project, "--baseline", "base.json", "--seed", "3")
+    assert (other.returncode, other.stdout) == (2, "")
+    assert "seed 0 there, 3 here" in other.stderr
+    assert base.read_bytes() == first
+
+
+BAD = """
+import os, signal, time
+import torch
+
+
+class Crash(torch.nn.Module):
+    def forward(self, x):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class Leave(torch.nn.Module):
+    def forward(self, x):
+        os._exit(7)
+
+
+class Hang(torch.nn.Module):
+    def forward(self, x):
+        time.sleep(600)
+
+
+class Greedy(torch.nn.Module):
+    def forward(self, x):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Raise(torch.nn.Module):
+    def forward(self, x):
+        raise RuntimeError("own mistake")
+"""
+
+
+def test_targets_that_crash_hang_or_run_out_of_memory_are_red_and_the_others_run(project: Path) -> None:
+    (project / "bad.py").write_text(BAD)
+    for name in ("Crash", "Leave", "Greedy", "Raise"):
+        target(project, name.lower(), f"model = 'bad.py:{name}'")
+    target(project, "hang", "model = 'bad.py:Hang'\ntimeout = 3")
+    begun = time.monotonic()
+    done = check(project, "--format", "json", "--jobs", "4", "--junit-xml", "j.xml")
+    assert time.monotonic() - begun < 60
+    assert done.returncode == 1
+    said = {
+        m["name"]: next((v["message"] for v in m["verdicts"] if v["code"] == "GS901"), "")
+        for m in json.loads(done.stdout)["models"]
+    }
+    assert "SIGSEGV" in said["crash"]
+    assert "exit code 7" in said["leave"]
+    assert "memory" in said["greedy"]
+    assert "own mistake" in said["raise"]
+    assert "longer than 3 s" in said["hang"]
+    assert said["healthy"] == ""
+    errors = {suite.name: suite.errors for suite in JUnitXml.fromfile(str(project / "j.xml"))}
+    assert {name for name, count in errors.items() if count} == {"crash", "leave", "greedy", "raise", "hang"}
+
+
+def test_a_kill_leaves_the_old_files_whole(project: Path) -> None:
+    (project / "bad.py").write_text(BAD)
+    target(project, "hang", "model = 'bad.py:Hang'")
+    old = {name: f"old {name}" for name in ("base.json", "r.json", "j.xml")}
+    for name, content in old.items():
+        (project / name).write_text(content)
+    words = ("hang", "healthy", "-o", "r.json", "--junit-xml", "j.xml")
+    command = [sys.executable, "-m", "gradscope", "check", *words]
+    with subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.DEVNULL) as process:
+        time.sleep(6)
+        os.kill(process.pid, signal.SIGKILL)
+    assert {name: (project / name).read_text() for name in old} == old
+    left = {path.name for path in project.iterdir()} - {"__pycache__"}
+    assert left == {"models.py", "pyproject.toml", "bad.py", *old}
+
+
+def test_ctrl_c_ends_with_130_and_leaves_no_worker(project: Path) -> None:
+    (project / "bad.py").write_text(BAD)
+    target(project, "hang", "model = 'bad.py:Hang'")
+    command = [sys.executable, "-m", "gradscope", "check", "hang"]
+    with subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE) as process:
+        time.sleep(6)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, b"")
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(project) not in running
+
+
+@pytest.mark.parametrize(("words", "code"), [(("healthy",), 0), ((), 1)])
+def test_a_reader_that_goes_away_does_not_change_the_verdict(words: tuple[str, ...], code: int, project: Path) -> None:
+    line = f"{sys.executable} -m gradscope check {' '.join(words)} | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], cwd=project, env=environment(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_a_full_disk_is_an_error_and_never_green(project: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gradscope", "check"],
+            cwd=project, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+
+
+def test_init_finds_the_recurrent_modules_of_a_project(project: Path, tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    (fresh / "net.py").write_text("import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.rnn = torch.nn.GRU(3, 4, batch_first=True)\n\n"
+        "    def forward(self, x):\n        return self.rnn(x)[0]\n")  # fmt: skip
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "gradscope", *words]
+        return subprocess.run(command, cwd=fresh, env=environment(), capture_output=True, text=True, check=False)
+
+    assert run("init").returncode == 0
+    assert "net.py:Net" in (fresh / "gradscope.toml").read_text()
+    assert run("check").returncode in (0, 1)
+    assert "targets already" in run("init").stderr
+    shown = run("config").stdout
+    assert "net.py:Net" in shown
+    assert "gradscope.toml:" in shown
