@@ -12,7 +12,7 @@ from gradscope.records import RunSpec
 
 JUDGING = ("models", "fail_on", "select", "ignore", "thresholds", "show", "pair")
 ALWAYS = ("seed", "dtype", "device")
-FILES = ("input", "target")
+FILES = ("input", "target", "state", "vocab")
 """Settings that name data, which decides the numbers just as the setting does."""
 
 
