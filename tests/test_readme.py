@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import math
 import os
 import re
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
+import warnings
 import wave
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
+from safetensors.torch import save_file
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -26,16 +33,85 @@ def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=300)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+MODEL = """
+import torch
+from torch import nn
+
+
+class Tagger(nn.Module):
+    def __init__(self, hidden=8):
+        super().__init__()
+        self.rnn, self.head = nn.LSTM(4, hidden, batch_first=True), nn.Linear(hidden, 3)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+class Speller(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.rnn, self.head = nn.Embedding(27, 6), nn.GRU(6, 8, batch_first=True), nn.Linear(8, 27)
+
+    def forward(self, ids):
+        return self.head(self.rnn(self.embed(ids))[0])
+
+
+class Step(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(12, 8)
+
+    def forward(self, x, state):
+        state = torch.tanh(self.mix(torch.cat((x, state), 1)))
+        return state.sum(1), state
+"""
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the commands name."""
+    folder = tmp_path_factory.mktemp("readme")
     rows = [f"{math.sin(t / 5):.4f},{math.cos(t / 7):.4f},{t}" for t in range(120)]
-    (tmp_path / "prices.csv").write_text("open,close,volume\n" + "\n".join(rows) + "\n")
-    (tmp_path / "book.txt").write_text("It was the best of times, it was the worst of times. " * 20)
-    with wave.open(str(tmp_path / "recording.wav"), "wb") as sound:
+    (folder / "prices.csv").write_text("open,close,volume\n" + "\n".join(rows) + "\n")
+    (folder / "book.txt").write_text("It was the best of times, it was the worst of times. " * 20)
+    with wave.open(str(folder / "recording.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", "not compressed"))
         sound.writeframes(b"".join(struct.pack("<h", int(9000 * math.sin(t / 9))) for t in range(4000)))
-    return tmp_path
+    torch.manual_seed(0)
+    numpy.save(folder / "batch.npy", torch.randn(2, 60, 4).numpy())
+    numpy.save(folder / "chain.npy", torch.linalg.qr(torch.randn(50, 3, 3)).Q.numpy())
+    torch.save(torch.nn.LSTM(4, 6, 2).state_dict(), folder / "weights.pt")
+    torch.save(torch.nn.Linear(3 + 5, 5).state_dict(prefix="i2h."), folder / "i2h.pt")
+    parts = {"encoder.lstm": torch.nn.LSTM(4, 6), "decoder.gru": torch.nn.GRU(6, 6)}
+    tensors = {f"{key}.{name}": tensor for key, part in parts.items() for name, tensor in part.state_dict().items()}
+    save_file(tensors, folder / "encoder.safetensors")
+    (folder / "model.py").write_text(MODEL)
+    names: dict[str, type[torch.nn.Module]] = {}
+    exec(MODEL, names)
+    torch.save({"model": names["Tagger"](12).state_dict()}, folder / "tagger.pt")
+    (folder / "vocab.json").write_text(json.dumps(list("abcdefghijklmnopqrstuvwxyz ")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(scripted(folder)).save(str(folder / "program.pt"))
+    (targets,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (folder / "pyproject.toml").write_text(targets)
+    return folder
+
+
+def scripted(folder: Path) -> torch.nn.Module:
+    """A module that can be scripted: its source must lie in a file."""
+    spec = importlib.util.spec_from_file_location("scripted", folder / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Tagger()
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy of those files for one test."""
+    return Path(shutil.copytree(made, tmp_path / "here"))
 
 
 def test_the_screen_is_what_the_command_prints(tmp_path: Path) -> None:
@@ -52,16 +128,24 @@ def test_every_command_runs(command: str, folder: Path) -> None:
     words = shlex.split(command)[1:]
     if words == ["show", "report.json"]:
         assert run(["analyze", "rnn", "-o", "report.json"], folder).returncode == 0
+    if "--max-drop" in words:
+        assert run(["check", "--baseline", "flow.json", "--update-baseline"], folder).returncode == 0
     found = run(words, folder)
-    assert (found.returncode, found.stderr) == (0, "")
-    assert len(found.stdout) > 200
+    # The encoder of the README forgets: the gate is red, unless the baseline accepts it.
+    red = words[0] == "check" and not {"--exit-zero", "--baseline"} & {*words}
+    assert (found.returncode, found.stderr) == (int(red), "")
+    assert len(found.stdout) > (10 if "-q" in words else 200)
 
 
 def test_the_python_code_runs(tmp_path: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, tests = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout.split()[0] in ("vanishing", "healthy")
+    (tmp_path / "test_flow.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "test_flow.py"]
+    tested = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "2 passed" in tested.stdout, tested.stdout
 
 
 def test_there_are_exactly_two_set_up_commands() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gradscope.config.words import parse_model
+from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.registry import RULES, unknown
@@ -90,7 +90,8 @@ def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
         raise UsageError(
             f"both state ({origin['state']}) and state_size ({origin['state_size']}) are given; the file has a size"
         )
-    if spec.vocab is not None and spec.embedding is None:
+    own = [word for word in spec.models if not parse_model(word).is_family and model_file(word) is None]
+    if spec.vocab is not None and spec.embedding is None and spec.models and not own:
         raise UsageError(f"vocab ({origin['vocab']}) names the rows of an embedding; add --embedding KEY")
     is_text = spec.text is not None or (spec.input or "").lower().endswith(".txt")
     if spec.embedding is not None and not is_text:
