@@ -1,46 +1,116 @@
-"""Lyapunov exponents by QR (Benettin et al. 1980): the mean growth rates of an orthonormal frame carried along."""
+"""Lyapunov exponents (Benettin et al. 1980): the mean growth rates of a frame carried along the chain."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
+from gradscope.numerics.frames import ALLOWED, Carried, carry, orthonormalise
 from gradscope.numerics.products import Progress
 from gradscope.numerics.scale import log10_norm, normalise
+
+STRETCHES = 10
+"""Growth is told for this many equal stretches of the trajectory, or a multiple of it in long ones."""
+LONGEST = 32
+"""Steps of a stretch, and so the most Jacobians that are multiplied between two factorisations."""
+LOST = 1e-12
+"""Growth of a direction beside that of the fastest one in the same step, below which rounding decides it."""
 
 
 @dataclass(frozen=True)
 class Exponents:
-    """Growth of each frame vector at each step."""
+    """Growth of each direction of a frame, stretch by stretch."""
 
-    log_growth: Tensor
-    """ln |R_ii| of every step, (T, k)."""
+    growth: Tensor
+    """ln of the growth over each stretch, (stretches, k); -inf where a Jacobian kills the direction."""
+    steps: Tensor
+    """Steps of each stretch, (stretches)."""
+    resolved: Tensor
+    """False for directions that double precision does not determine, (k)."""
+    rank_lost_at: int | None = None
+    """First step whose Jacobian kills a direction of the frame: with a whole frame, the first singular one."""
+
+    @property
+    def log_growth(self) -> Tensor:
+        """ln of the growth at every step, (T, k): the mean over its stretch."""
+        return (self.growth / self.steps[:, None]).repeat_interleave(self.steps, 0)
+
+    @property
+    def order(self) -> Tensor:
+        """Directions by their mean growth, the fastest first, (k)."""
+        return self.growth.sum(0).argsort(descending=True, stable=True)
 
     @property
     def mean(self) -> Tensor:
         """Exponents in nats per step, largest first, (k)."""
-        return self.log_growth.mean(0).sort(descending=True).values
+        return self.growth.sum(0)[self.order] / self.steps.sum()
 
 
 def lyapunov(chain: JacobianChain, count: int | None = None, progress: Progress = lambda done: None) -> Exponents:
     """The leading `count` exponents (all when absent) of sequence 0.
 
-    The frame is re-orthogonalised at every step, so no condition number builds up between factorisations. A direction
-    that a Jacobian kills has growth -inf from there on.
+    Several Jacobians are multiplied before the frame is factorised, as many as the condition that has built up in the
+    last factors allows; where more builds up than that, the steps are done again in smaller groups. Where single
+    Jacobians exceed it, the sum of all exponents is that of ln |det J_t|, and the last one is what the others leave.
     """
-    size = chain.size
-    like = chain.like
-    q = torch.eye(size, count or size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
-    growth = []
-    for t in range(1, chain.length + 1):
-        q, r = torch.linalg.qr(chain.matmat(t, q))
-        growth.append(r[0].diagonal().double())
-        if t % 1000 == 0:
-            progress(t)
-    return Exponents(torch.stack(growth).abs().log().cpu())
+    size, like = chain.size, chain.like
+    frame = torch.eye(size, count or size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
+    found, stride = [], 1
+    for start, stop in stretches(chain.length):
+        carried = carry(chain, frame, stride, start, stop)
+        frame, stretch = _measured(chain, carried, start, stop)
+        found.append(stretch)
+        stride = carried.stride
+        progress(stop)
+    growth = torch.stack([stretch.growth for stretch in found]).cpu()
+    lost = torch.stack([stretch.lost for stretch in found]).any(0).cpu()
+    first_zero = int(torch.stack([stretch.first_zero for stretch in found]).min())
+    steps = torch.tensor([stretch.steps for stretch in found])
+    return Exponents(growth, steps, ~lost, first_zero if first_zero <= chain.length else None)
+
+
+def stretches(length: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of at most `LONGEST` steps each, so that they fall into `STRETCHES` equal parts of the whole."""
+    parts = torch.arange(length).tensor_split(min(STRETCHES, length))
+    for part in parts:
+        for piece in part.tensor_split(math.ceil(len(part) / LONGEST)):
+            yield int(piece[0]), int(piece[-1]) + 1
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """`growth` and `lost` (k), and the first step that kills a direction, beyond T for none (0-dim)."""
+
+    steps: int
+    growth: Tensor
+    lost: Tensor
+    first_zero: Tensor
+
+
+def _measured(chain: JacobianChain, carried: Carried, start: int, stop: int) -> tuple[Tensor, _Stretch]:
+    """The frame after a stretch, orthonormal, and what the stretch did to it."""
+    frame, pivots = carried.frame, torch.stack([one.diagonal for one in carried.factors]).double().abs()
+    growth = pivots.log().sum(0)
+    if not carried.factors[-1].orthonormal:
+        last = orthonormalise(frame)
+        frame, growth = last.frame, growth + last.diagonal.double().abs().log()
+    if carried.condition > ALLOWED[torch.float64] and len(growth) == chain.size:
+        growth = _to_volume(growth, chain.dense(start, stop)[0])
+    lost = (pivots < LOST * pivots.amax(1, keepdim=True)) & (pivots > 0)
+    dead, ends = (pivots == 0).any(1), torch.tensor(carried.ends, device=pivots.device)
+    return frame, _Stretch(stop - start, growth, lost.any(0), torch.where(dead, ends, chain.length + 1).min())
+
+
+def _to_volume(growth: Tensor, jacobians: Tensor) -> Tensor:
+    """Growth whose last entry makes the sum that of ln |det J_t|, where both are finite."""
+    volume = torch.linalg.slogdet(jacobians.double()).logabsdet.sum()
+    last = volume - growth[:-1].sum()
+    return torch.cat([growth[:-1], torch.where(last.isfinite(), last, growth[-1])[None]])
 
 
 def adjoint_profile(chain: JacobianChain, v: Tensor) -> Tensor:
