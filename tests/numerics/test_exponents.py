@@ -106,5 +106,5 @@ def test_a_zero_jacobian_is_named_with_its_step() -> None:
     jacobians = torch.eye(3, dtype=torch.float64).repeat(6, 1, 1)
     jacobians[2] = 0.0
     found = sweep_products(ArrayChain(jacobians))
-    assert found.rank_lost_at == 3
+    assert found.zero_from == 3
     assert found.log10_norm.tolist() == [-math.inf] * 3 + [0.0] * 4

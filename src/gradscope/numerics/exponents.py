@@ -37,7 +37,7 @@ class Exponents:
 
     @property
     def log_growth(self) -> Tensor:
-        """ln of the growth at every step, (T, k): the mean over its stretch."""
+        """Growth at every step, ln, (T, k): the mean over its stretch."""
         return (self.growth / self.steps[:, None]).repeat_interleave(self.steps, 0)
 
     @property

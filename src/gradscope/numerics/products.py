@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
-from gradscope.numerics.largest import largest_singular_values
+from gradscope.numerics.largest import at_once, largest_singular_values
 from gradscope.numerics.scale import LOG10_2, normalise
 
 CHUNK_NUMBERS = 2**22
@@ -25,8 +25,12 @@ class Products:
     """log10 of the largest singular value of P_0 .. P_T, (T + 1); -inf where the product is exactly zero."""
     directions: int
     """How many singular values of the product over the lag asked for are at least 1 % of the largest."""
-    rank_lost_at: int | None
-    """Largest t at which J_t is exactly the zero matrix."""
+
+    @property
+    def zero_from(self) -> int | None:
+        """Largest t for which J_T ... J_t is exactly the zero matrix."""
+        zero = (self.log10_norm == -math.inf).nonzero()
+        return int(zero[-1]) + 1 if len(zero) else None
 
 
 def chunks(length: int, size: int, numbers: int = CHUNK_NUMBERS) -> Iterator[tuple[int, int]]:
@@ -55,29 +59,26 @@ def sweep_products(chain: JacobianChain, lag: int | None = None, progress: Progr
         lag: where to count directions; the whole chain when absent.
         progress: called with the steps done.
     """
-    length, size = chain.length, chain.size
-    lag = length if lag is None else lag
-    log10_norm = torch.zeros(length + 1, dtype=torch.float64)
-    directions = size
-    zero_at = None
-    p: Tensor | None = None
-    e = torch.zeros((), dtype=torch.int64)
-    for start, stop in reversed(list(chunks(length, size))):
-        jacobians = chain.dense(start, stop)[0].double()
-        kept, exponents = [], []
-        for t in range(stop - 1, start - 1, -1):
-            p = jacobians[t - start] if p is None else p @ jacobians[t - start]
-            p, e = normalise(p, e, dims=2)
-            kept.append(p)
-            exponents.append(e)
-        together = torch.stack(kept[::-1])
-        scale = torch.stack(exponents[::-1]).to("cpu", torch.float64) * LOG10_2
-        log10_norm[start:stop] = largest_singular_values(together).log10().cpu() + scale
-        if start <= length - lag < stop:
-            sigma = torch.linalg.svdvals(together[length - lag - start])
-            directions = int(((sigma >= 0.01 * sigma[0]) & (sigma > 0)).sum())
-        empty = (jacobians == 0).flatten(1).all(1).nonzero()
-        if zero_at is None and len(empty):
-            zero_at = start + int(empty[-1]) + 1
-        progress(length - start)
-    return Products(log10_norm, directions, zero_at)
+    length, size, like = chain.length, chain.size, chain.like
+    counted = length - (length if lag is None else lag)
+    directions, found, exponents = size, [], []
+    # The transposed product, so that each step is one pull.
+    p = torch.eye(size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
+    e, vector = torch.zeros(chain.batch, dtype=torch.int64, device=like.device), None
+    together = at_once(size, like.device, CHUNK_NUMBERS)
+    for stop in range(length, 0, -together):
+        kept = []
+        for t in range(stop, max(0, stop - together), -1):
+            p, e = normalise(chain.rmatmat(t, p), e, dims=2)
+            kept.append(p[0])
+            exponents.append(e[0])
+            if t - 1 == counted:
+                sigma = torch.linalg.svdvals(p[0].double())
+                directions = int(((sigma >= 0.01 * sigma[0]) & (sigma > 0)).sum())
+        matrices = kept[0][None] if len(kept) == 1 else torch.stack(kept)
+        sigmas, vector = largest_singular_values(matrices.double(), vector)
+        found.append(sigmas)
+        progress(length - t + 1)
+    scale = torch.stack(exponents).to("cpu", torch.float64) * LOG10_2
+    logs = torch.cat(found).log10().cpu() + scale
+    return Products(torch.cat([logs.flip(0), logs.new_zeros(1)]), directions)
