@@ -50,7 +50,8 @@ def _decomposed(matrices: Tensor) -> Tensor:
 
 def _random(like: Tensor) -> Tensor:
     drawn = torch.randn(like.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return (drawn / drawn.norm()).to(like)
+    unit: Tensor = drawn / drawn.norm()
+    return unit.to(like)
 
 
 def _bidiagonal(a: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
