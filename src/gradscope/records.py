@@ -170,6 +170,8 @@ class Summary:
     """Lyapunov exponents by QR, nats per step, largest first."""
     lyapunov_ci: tuple[float, float] | None = None
     """Interval of the leading exponent from block averages along the trajectory."""
+    rank_lost_at: int | None = None
+    """First step whose Jacobian is singular: a direction of the state is lost there for good."""
     finite_time_exponents: Values | None = None
     log10_condition: Number = None
     chain_rule_residual: Number = None

@@ -32,6 +32,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "directions": "gradscope.metrics.directions:measure",
     "lyapunov": "gradscope.metrics.lyapunov:measure",
     "lyapunov_ci": "gradscope.metrics.lyapunov:interval",
+    "rank_lost_at": "gradscope.metrics.rank:measure",
     "finite_time_exponents": "gradscope.metrics.finite_time:measure",
     "log10_condition": "gradscope.metrics.condition:measure",
     "chain_rule_residual": "gradscope.metrics.chain_rule:measure",

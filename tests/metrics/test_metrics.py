@@ -20,6 +20,7 @@ from gradscope.metrics import (
     gates,
     gradient_share,
     lyapunov,
+    rank,
     rate,
     reach,
     saturation,
@@ -205,3 +206,11 @@ def test_students_t() -> None:
     assert mean_interval([1.0]) is None
     # mean 2, standard deviation 1, n = 3: 2 -+ 4.302653 / sqrt(3).
     assert mean_interval([1.0, 2.0, 3.0]) == pytest.approx((-0.484138, 4.484138), abs=1e-6)
+
+
+def test_the_first_singular_jacobian_is_named() -> None:
+    chain = torch.eye(3, dtype=torch.float64).repeat(40, 1, 1)
+    chain[17, 2] = 0
+    chain[25] = 0
+    assert rank.measure(analysis_of(ArrayChain(chain), torch.zeros(1, 40, 0))) == 18
+    assert rank.measure(analysis_of(ArrayChain(chain[:17]), torch.zeros(1, 17, 0))) is None

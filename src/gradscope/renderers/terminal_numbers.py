@@ -83,6 +83,7 @@ def _dynamics(s: Summary) -> list[tuple[str, str]]:
     return [
         ("Lyapunov", lyapunov),
         ("finite-time", finite),
+        ("rank", "" if s.rank_lost_at is None else f"first lost at step {s.rank_lost_at}"),
         ("condition", "" if s.log10_condition is None else numbers.power(s.log10_condition)),
         ("saturated", f"{numbers.percent(saturated[worst])} of {worst}" if worst else ""),
     ]
