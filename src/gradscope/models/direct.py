@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
+from gradscope.models.repeatable import as_before, same_draws
 from gradscope.text import safe_text
 
 Tokenize = Callable[[str], tuple[list[int], list[str]]]
@@ -56,6 +57,7 @@ class Direct:
         self.kind: Literal["attention", "module"] = kind
         self.input_size, self.vocabulary, self.key = input_size, vocabulary, key
         self.time_first, self.tokenize, self.longest, self.width = time_first, tokenize, longest, width
+        self._draws: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs of x, (batch, T, features), differentiable.
@@ -89,13 +91,16 @@ class Direct:
         return dict(self.module.named_parameters())
 
     def run(self, x: Tensor) -> Any:
-        """The module's own call on x as it takes it, and whatever it returns.
+        """The module's own call on x as it takes it, and whatever it returns: the same whenever it is run.
 
         Raises:
             UsageError: it fails, with its own words.
         """
+        if self._draws is None:
+            self._draws = torch.get_rng_state()
+        dtype = next((p.dtype for p in self.module.parameters()), x.dtype)
         try:
-            with _default_dtype(next((p.dtype for p in self.module.parameters()), x.dtype)):
+            with _default_dtype(dtype), as_before(self.module), same_draws(self._draws):
                 return self.module(x)
         except UsageError:
             raise

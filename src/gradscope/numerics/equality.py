@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from gradscope.models.capture.known import KNOWN
+from gradscope.models.capture.known import is_known
 from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, Scaled
 from gradscope.numerics.scale import log10_hypot, log10_norm
 from gradscope.records import EqualityCheck
 
+WEIGHTS = {"weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh"}
+NUMBERED = r"_l\d+(_reverse)?$"
 LIMIT = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
@@ -32,7 +36,7 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
     assert module is not None
     weights = list(module.parameters())
     leaf = x.detach().requires_grad_()
-    with torch.enable_grad(), _wanted(weights):
+    with torch.enable_grad(), wanted(weights):
         returned = module(leaf)
         y = returned[0] if isinstance(returned, tuple) else returned
         own, *of_weights = torch.autograd.grad(y, (leaf, *weights), v, allow_unused=True)
@@ -65,11 +69,27 @@ def against_module(
     of_input, of_weights = expected
     gradients = [_difference(gradient, of_input)]
     for one, layers in zip(seen, swept, strict=True):
-        alone = sum(other.module is one.module for other in seen) == 1
-        if alone and isinstance(one.module, KNOWN) and one.module in of_weights:
+        if one.module in of_weights:
             own = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
             gradients.append(_of_weights(own, of_weights[one.module]))
     return _check(max(outputs, default=0.0), gradients, name, gradient.dtype)
+
+
+def comparable_weights(seen: Sequence[Recurrence], whole: nn.Module) -> dict[nn.Module, list[nn.Parameter]]:
+    """Parameters by module, of the recurrences that tell all there is to tell about the gradient of theirs.
+
+    They were walked once, the parameters are the weights themselves (and not what weights are made from, as in weight
+    normalization), and no other part of the module holds the same ones.
+    """
+    held = Counter(id(parameter) for _, parameter in whole.named_parameters(remove_duplicate=False))
+    walks = Counter(one.module for one in seen)
+    found = {}
+    for one in seen:
+        names = {re.sub(NUMBERED, "", name) for name, _ in one.module.named_parameters()}
+        own = list(one.module.parameters())
+        if walks[one.module] == 1 and is_known(one.module) and names <= WEIGHTS and all(held[id(p)] == 1 for p in own):
+            found[one.module] = own
+    return found
 
 
 def number(scaled: Scaled) -> Tensor:
@@ -125,7 +145,7 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float(((a - b) / top).norm() / (b / top).norm())
 
 
-class _wanted:  # noqa: N801 - used like a function
+class wanted:  # noqa: N801 - used like a function
     """Weights that want gradients, for a while."""
 
     def __init__(self, weights: Sequence[Tensor]) -> None:

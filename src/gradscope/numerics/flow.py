@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import Recurrence, Unit, reordered
 from gradscope.models.capture.watch import Seen
 from gradscope.models.views import WholeState
@@ -41,8 +42,8 @@ def feeds(seen: Seen) -> list[set[int]]:
             found.append(set())
             continue
         ones = [torch.ones_like(tensor) for tensor in read]
-        gradients = torch.autograd.grad(read, [leaf for _, leaf in leaves], ones, retain_graph=True, allow_unused=True)
-        found.append({place for (place, _), g in zip(leaves, gradients, strict=True) if g is not None})
+        pulled = gradients(read, [leaf for _, leaf in leaves], ones)
+        found.append({place for (place, _), g in zip(leaves, pulled, strict=True) if g is not None})
     return found
 
 
@@ -77,9 +78,9 @@ def flow_back(seen: Seen, order: Sequence[int], outputs: Sequence[Tensor], cotan
         layers[place], below[place], starts = _sweep(one, pulls)
         down = (below[place], *starts)
         given = (one.x, *(state[None] for state in one.start))
-        for gradients, e in pull_through(given, down, leaves):
-            pulls.append(({id(leaf): g for leaf, g in zip(leaves, gradients, strict=True) if g is not None}, e))
-    total = _sum([(gradients[id(seen.given)], e) for gradients, e in pulls if id(seen.given) in gradients])
+        for pulled, e in pull_through(given, down, leaves):
+            pulls.append(({id(leaf): g for leaf, g in zip(leaves, pulled, strict=True) if g is not None}, e))
+    total = _sum([(pulled[id(seen.given)], e) for pulled, e in pulls if id(seen.given) in pulled])
     places = range(len(seen.recurrences))
     return Flow(total or _nothing(seen.given), tuple(layers[p] for p in places), tuple(below[p] for p in places))
 
@@ -90,13 +91,13 @@ def _direct(outputs: Sequence[Tensor], cotangents: Sequence[Tensor], leaves: Seq
     if not joined:
         return {}
     ys, vs = zip(*joined, strict=True)
-    found = torch.autograd.grad(ys, leaves, vs, retain_graph=True, allow_unused=True)
+    found = gradients(ys, leaves, vs)
     return {id(leaf): g for leaf, g in zip(leaves, found, strict=True) if g is not None}
 
 
 def _sweep(one: Recurrence, pulls: Sequence[Pull]) -> tuple[tuple[LayerAdjoint, ...], Scaled, tuple[Scaled, ...]]:
     """Sweep a recurrence from the top; its layers, dL/dx, and dL/ds_0 of every unit as (1, batch, size)."""
-    spreads = [(*one.spread(gradients), e) for gradients, e in pulls]
+    spreads = [(*one.spread(pulled), e) for pulled, e in pulls]
     v = _sum([(output, e) for output, _, e in spreads if output is not None])
     count = len(one.start)
     ends = [_sum([(own[u], e) for _, own, e in spreads if own[u] is not None]) for u in range(count)]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from gradscope.models.capture.gradients import gradients
 from gradscope.numerics.adjoint import Scaled
 from gradscope.numerics.scale import power_of_two
 
@@ -44,5 +45,4 @@ def pull_through(
             factor = power_of_two((v.e - top).clamp_min(-1000), v.m.dtype)
             scale = torch.where(band, factor, torch.zeros_like(factor))
             pulled.append(v.m * scale[..., None])
-        found = torch.autograd.grad([y for y, _ in joined], inputs, pulled, retain_graph=True, allow_unused=True)
-        yield tuple(found), top
+        yield gradients([y for y, _ in joined], inputs, pulled), top

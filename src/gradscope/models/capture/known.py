@@ -13,10 +13,10 @@ from gradscope.models.capture.reading import (
     Reading,
     Spread,
     argument,
-    leaf,
+    opened,
+    parts_of,
     repacked,
     steps_of,
-    storages,
     zeros_or,
 )
 from gradscope.models.cell import Cell
@@ -25,10 +25,16 @@ from gradscope.models.lstm import LSTMCell
 from gradscope.models.lstm_projected import ProjectedLSTMCell
 from gradscope.models.rnn import RNNCell
 
-KNOWN = (nn.RNNBase, nn.RNNCellBase)
+KNOWN = (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell)
+FORWARDS = frozenset(kind.forward for kind in KNOWN)
 
 Levels = tuple[tuple[Cell, ...], ...]
 """Cells by layer, bottom first, and direction."""
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether it is a recurrence of torch.nn and runs as one: a subclass with a forward of its own is the user's."""
+    return isinstance(module, KNOWN) and type(module).forward in FORWARDS and "forward" not in vars(module)
 
 
 def cells_of(module: nn.RNNBase | nn.RNNCellBase) -> Levels:
@@ -61,8 +67,9 @@ def read_fused(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]
     x, lengths = steps_of(given, module.batch_first)
     y, state = output
     packed = isinstance(y, PackedSequence)
-    own = leaf(y.data if packed else y)
-    ends = tuple(leaf(part) for part in _parts(state))
+    own, stand_in = opened(y.data if packed else y)
+    ends, new_state = zip(*(opened(part) for part in parts_of(state)), strict=True)
+    before = parts_of(hx)
     units = [_units(part) for part in ends]
 
     def spread(gradients: Sequence[Tensor | None]) -> Spread:
@@ -74,19 +81,21 @@ def read_fused(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]
         return Spread(seen, _joined(filled))
 
     reading = Reading(
-        x=x,
-        start=() if hx is None else _joined([_units(part) for part in _parts(hx)]),
+        x=x.clone(),
+        start=_joined([_units(part) for part in before]),
         output=steps_of(repacked(own, y) if packed else own, module.batch_first)[0].detach(),
         ends=tuple(end.detach() for end in _joined(units)),
         lengths=lengths,
         leaves=(own, *ends),
         spread=spread,
-        given=storages(_parts(hx)),
-        left=storages(ends),
-        detached=_detached(hx),
+        given=before,
+        left=ends,
+        detached=_detached(before),
     )
-    new_state = ends[0] if isinstance(state, Tensor) else tuple(ends)
-    return (repacked(own, y) if packed else own, new_state), reading
+    return (
+        repacked(stand_in, y) if packed else stand_in,
+        new_state[0] if isinstance(state, Tensor) else new_state,
+    ), reading
 
 
 def read_cell(
@@ -94,8 +103,8 @@ def read_cell(
 ) -> tuple[Any, Reading]:
     """A call of nn.RNNCell, GRUCell or LSTMCell."""
     given, hx = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "hx")
-    parts = tuple(leaf(part) for part in _parts(output))
-    rows = [_row(part) for part in parts]
+    parts, stand_ins = zip(*(opened(part) for part in parts_of(output)), strict=True)
+    before, rows = parts_of(hx), [_row(part) for part in parts]
 
     def spread(gradients: Sequence[Tensor | None]) -> Spread:
         if all(gradient is None for gradient in gradients):
@@ -104,23 +113,18 @@ def read_cell(
         return Spread(None, (torch.cat(filled, -1),))
 
     reading = Reading(
-        x=_row(given)[None],
-        start=() if hx is None else (torch.cat([_row(part) for part in _parts(hx)], -1),),
+        x=_row(given.clone())[None],
+        start=(torch.cat([_row(part) for part in before], -1),) if before else (),
         output=None,
         ends=(torch.cat(rows, -1).detach(),),
         lengths=None,
         leaves=parts,
         spread=spread,
-        given=storages(_parts(hx)),
-        left=storages(parts),
-        detached=_detached(hx),
+        given=before,
+        left=parts,
+        detached=_detached(before),
     )
-    return parts[0] if isinstance(output, Tensor) else parts, reading
-
-
-def _parts(state: Any) -> tuple[Tensor, ...]:
-    """(h) or (h, c)."""
-    return () if state is None else (state,) if isinstance(state, Tensor) else tuple(state)
+    return stand_ins[0] if isinstance(output, Tensor) else stand_ins, reading
 
 
 def _units(part: Tensor) -> tuple[Tensor, ...]:
@@ -137,5 +141,5 @@ def _row(value: Tensor) -> Tensor:
     return value if value.ndim == 2 else value[None]
 
 
-def _detached(hx: Any) -> bool:
-    return hx is not None and not any(part.requires_grad for part in _parts(hx))
+def _detached(state: Sequence[Tensor]) -> bool:
+    return bool(state) and not any(part.requires_grad for part in state)

@@ -40,17 +40,24 @@ class Reading:
     leaves: tuple[Tensor, ...]
     spread: Callable[[Sequence[Tensor | None]], Spread]
     """Sorts gradients of the leaves by step and unit."""
-    given: frozenset[int]
-    """Storages of the state it was given."""
-    left: frozenset[int]
-    """Storages of the leaves that stand for the state it returned."""
+    given: tuple[Tensor, ...]
+    """The state it was given, as its arguments were (h, c), joined to the graph."""
+    left: tuple[Tensor, ...]
+    """The leaves that stand for the state it returned, in the same form."""
     detached: bool
     """Whether the state it was given wants no gradient."""
 
 
-def leaf(value: Tensor) -> Tensor:
-    """The same numbers, from here on."""
-    return value.detach().clone().requires_grad_()
+def opened(value: Tensor) -> tuple[Tensor, Tensor]:
+    """A leaf of the same numbers, and what goes on in its place: a copy, which the module may write into."""
+    leaf = value.detach().clone().requires_grad_()
+    return leaf, leaf.clone()
+
+
+def parts_of(state: Any) -> tuple[Tensor, ...]:
+    """(h) or (h, c), as they are now, whatever is written into them later."""
+    given = () if state is None else (state,) if isinstance(state, Tensor) else tuple(state)
+    return tuple(part.clone() for part in given)
 
 
 def storages(values: Iterable[Tensor]) -> frozenset[int]:

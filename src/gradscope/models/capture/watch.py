@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gradscope.models.capture.known import KNOWN, cells_of, read_cell, read_fused
-from gradscope.models.capture.own import OwnStep, Suspect, holds_known, outermost, read_own
+from gradscope.models.capture.handover import handed_on
+from gradscope.models.capture.known import KNOWN, Levels, cells_of, is_known, read_cell, read_fused
+from gradscope.models.capture.own import Suspect, outermost, read_own
+from gradscope.models.capture.own_step import OwnStep, own_step
 from gradscope.models.capture.reading import Reading, storages
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.custom import CustomCell
@@ -32,6 +34,18 @@ class Seen:
     it. None where tokens went in and no embedding read them."""
     recurrences: tuple[Recurrence, ...]
     """In the order of their first calls."""
+    unfollowed: tuple[str, ...] = ()
+    """Why what looked like a recurrence could not be followed, a sentence each."""
+    again: Any = None
+    """What the module returned for the same input in a run before."""
+
+
+@dataclass
+class _Note:
+    """What is gathered about one part of a module: the readings of its calls, and its cells."""
+
+    readings: list[Reading] = field(default_factory=list)
+    cells: Levels = ()
 
 
 def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
@@ -60,46 +74,62 @@ def watch(module: nn.Module, call: Call, x: Tensor, steps: int, *, search: bool 
         steps: T, which a cell of the user's own must be called for to be taken for one.
         search: whether to look for recurrences at all.
     """
-    own = _own_cells(module, call, x, steps) if search else {}
-    notes: dict[str, list[Reading]] = {}
-    made: dict[str, OwnStep] = {}
+    own, unfollowed, again = _own_cells(module, call, x, steps) if search else ({}, (), None)
+    notes: dict[str, _Note] = {}
     given: list[Tensor] = []
     with ExitStack() as hooks, torch.enable_grad():
         if x.is_floating_point():
-            x = x.detach().clone().requires_grad_()
-            given.append(x)
+            given.append(x.detach().clone().requires_grad_())
+            x = given[0].clone()
         for name, part in module.named_modules() if search else ():
-            if isinstance(part, KNOWN) and not any(name == o or name.startswith(f"{o}.") for o in own):
-                hooks.enter_context(hooked(part, partial(_note_known, notes.setdefault(name, []))))
+            if is_known(part) and not any(name == o or name.startswith(f"{o}.") for o in own):
+                hooks.enter_context(hooked(part, partial(_note_known, notes.setdefault(name, _Note()))))
             elif name in own:
-                note = partial(_note_own, notes.setdefault(name, []), made, name, own[name])
+                note = partial(_note_own, notes.setdefault(name, _Note()), own[name])
                 hooks.enter_context(hooked(part, note))
         for part in module.modules() if not given else ():
             if isinstance(part, nn.Embedding):
                 hooks.enter_context(hooked(part, partial(_note_embedding, given, x)))
         raw = call(x)
     parts = dict(module.named_modules())
-    found = [one for name, calls in notes.items() for one in _joined(name, parts[name], calls, made.get(name))]
-    return Seen(raw, given[0] if given else None, tuple(found))
+    found = [one for name, note in notes.items() for one in _joined(name, parts[name], note)]
+    return Seen(raw, given[0] if given else None, tuple(found), unfollowed, again)
 
 
-def _own_cells(module: nn.Module, call: Call, x: Tensor, steps: int) -> dict[str, dict[int, int]]:
-    """Names of the user's own cells, each with the places of its states, from a first run."""
+def _own_cells(module: nn.Module, call: Call, x: Tensor, steps: int) -> tuple[dict[str, OwnStep], tuple[str, ...], Any]:
+    """The user's own cells by name, from a first run; what was none in spite of its looks; what the run returned."""
     suspects = {
         name: (part, Suspect())
         for name, part in module.named_modules()
-        if name and not isinstance(part, (*KNOWN, torch.jit.ScriptModule)) and not holds_known(part)
+        if name and not isinstance(part, torch.jit.ScriptModule) and not any(map(is_known, part.modules()))
     }
 
     def see(suspect: Suspect, part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         suspect.see(args, kwargs, output)
 
-    with ExitStack() as hooks, torch.no_grad():
-        for part, suspect in suspects.values():
-            hooks.enter_context(hooked(part, partial(see, suspect)))
-        call(x)
-    cells = {name: suspect.links for name, (_, suspect) in suspects.items() if suspect.is_cell(steps)}
-    return {name: cells[name] for name in outermost(list(cells))}
+    with torch.no_grad():
+        with ExitStack() as hooks:
+            for part, suspect in suspects.values():
+                hooks.enter_context(hooked(part, partial(see, suspect)))
+            raw = call(x)
+        batch = len(x) if x.shape[1] == steps else x.shape[1]
+        cells: dict[str, OwnStep] = {}
+        why = [_own_forward(name, part) for name, (part, _) in suspects.items() if isinstance(part, nn.RNNBase)]
+        for name in outermost([name for name, (_, suspect) in suspects.items() if suspect.is_cell(steps)]):
+            part, suspect = suspects[name]
+            step = own_step(part, suspect.links, *suspect.call, batch) if suspect.steady else None
+            if step is not None:
+                cells[name] = step
+            elif suspect.steady:
+                why.append(f"{name} hands its state on, but not with one row for each sequence")
+            else:
+                why.append(f"{name} hands its state on, but other settings than tensors change from call to call")
+    return cells, tuple(why), raw
+
+
+def _own_forward(name: str, part: nn.Module) -> str:
+    base = next(kind.__name__ for kind in KNOWN if isinstance(part, kind))
+    return f"{name} is a torch.nn.{base} with a forward of its own ({type(part).__name__}), which hides its states"
 
 
 @contextmanager
@@ -112,28 +142,25 @@ def hooked(part: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
         handle.remove()
 
 
-def _note_known(notes: list[Reading], part: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+def _note_known(note: _Note, part: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return output
     read: Any = read_cell if isinstance(part, nn.RNNCellBase) else read_fused
     replaced, reading = read(part, args, kwargs, output)
-    notes.append(reading)
+    if not note.readings:
+        assert isinstance(part, nn.RNNBase | nn.RNNCellBase)
+        note.cells = cells_of(part)
+    note.readings.append(reading)
     return replaced
 
 
-def _note_own(
-    notes: list[Reading],
-    made: dict[str, OwnStep],
-    name: str,
-    links: dict[int, int],
-    part: nn.Module,
-    args: Any,
-    kwargs: Any,
-    output: Any,
-) -> Any:
-    step = made.setdefault(name, OwnStep(part, links, args, kwargs))
-    if not step.fits():
+def _note_own(note: _Note, step: OwnStep, part: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    if not torch.is_grad_enabled():
         return output
     replaced, reading = read_own(step, args, kwargs, output)
-    notes.append(reading)
+    if not note.readings:
+        note.cells = ((CustomCell("l0", step, reading.start[0][0].detach(), reading.x.shape[-1]),),)
+    note.readings.append(reading)
     return replaced
 
 
@@ -142,23 +169,17 @@ def _note_embedding(given: list[Tensor], ids: Tensor, part: nn.Module, args: Any
     if given or not isinstance(read, Tensor) or not storages([read]) & storages([ids]):
         return output
     given.append(output.detach().clone().requires_grad_())
-    return given[0]
+    return given[0].clone()
 
 
-def _joined(name: str, part: nn.Module, calls: list[Reading], step: OwnStep | None) -> list[Recurrence]:
+def _joined(name: str, part: nn.Module, note: _Note) -> list[Recurrence]:
     """One recurrence for every run of calls that hand their state on."""
     groups: list[list[Reading]] = []
-    for reading in calls:
-        one_way = not getattr(part, "bidirectional", False)
-        if groups and one_way and reading.given & groups[-1][-1].left:
+    for reading in note.readings:
+        if groups and not getattr(part, "bidirectional", False) and handed_on(groups[-1][-1], reading):
             groups[-1].append(reading)
         else:
             groups.append([reading])
-    if step is None:
-        assert isinstance(part, KNOWN)
-        cells = cells_of(part)
-    else:
-        start = calls[0].start[0] if calls else torch.zeros(1, 0)
-        cells = ((CustomCell("l0", step, start[0].detach(), calls[0].x.shape[-1]),),) if calls else ()
-    names = [name or "module", *(f"{name or 'module'}#{n}" for n in range(2, len(groups) + 1))]
-    return [Recurrence(n, part, cells, tuple(group)) for n, group in zip(names, groups, strict=False)]
+    shown = name.replace("_orig_mod.", "").removesuffix("._orig_mod") or "module"
+    names = [shown, *(f"{shown}#{n}" for n in range(2, len(groups) + 1))]
+    return [Recurrence(n, part, note.cells, tuple(group)) for n, group in zip(names, groups, strict=False)]

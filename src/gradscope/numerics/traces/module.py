@@ -14,20 +14,23 @@ from torch.utils import _pytree as pytree
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
 from gradscope.models.attention import CausalAttention
+from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Linearization
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
+from gradscope.models.repeatable import alike
 from gradscope.numerics import finite, influence
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.births import first_birth
-from gradscope.numerics.equality import against_module, number
+from gradscope.numerics.equality import against_module, comparable_weights, number, wanted
 from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.trace import Loss, Unavailable
 from gradscope.records import EqualityCheck, Kind, NonFinite
 from gradscope.registry import unknown
+from gradscope.text import safe_text
 
 Cotangents = tuple[Tensor | None, ...]
 """dL/d(every tensor that the module returned), None where the loss does not read it."""
@@ -48,7 +51,7 @@ class ModuleTrace:
     def _seen(self) -> tuple[Seen, list[int], str]:
         """The forward pass, its recurrences in the order of a backward pass, and why they could not be followed."""
         seen = see(self.model, self.x)
-        why = _unfollowed(seen)
+        why = _unfollowed(seen, self.model.name)
         order = None if why else last_first(feeds(seen))
         if not why and order is None:
             why = "what a recurrence returns comes back to it as input, so its own Jacobians are not the whole"
@@ -71,6 +74,8 @@ class ModuleTrace:
         found, why = self.seen.recurrences, self._seen[2]
         if why:
             raise Unavailable(why)
+        if not found and self.seen.unfollowed:
+            raise Unavailable("; ".join(self.seen.unfollowed))
         if not found:
             name = self.model.name.split(":")[0]
             if self.model.kind == "module":
@@ -232,17 +237,21 @@ class ModuleTrace:
         seen = self.seen
         if not seen.recurrences:
             return None
-        flow, whole = self.flow(v), see(self.model, self.x, search=False)
-        weights = [(one.module, p) for one in seen.recurrences for p in one.module.parameters() if p.requires_grad]
+        flow = self.flow(v)
+        weights = comparable_weights(seen.recurrences, self.model.module)
+        asked_for = [p for parameters in weights.values() for p in parameters]
+        with wanted(asked_for):
+            whole = see(self.model, self.x, search=False)
         outputs = [value for value in pytree.tree_leaves(whole.raw) if _is_real(value)]
         pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None and y.requires_grad]
         assert whole.given is not None
-        asked = (whole.given, *(p for _, p in weights))
-        found = torch.autograd.grad([y for y, _ in pairs], asked, [g for _, g in pairs], allow_unused=True)
-        own = torch.zeros_like(whole.given) if found[0] is None else found[0]
-        by_module: dict[nn.Module, list[Tensor]] = {}
-        for (module, _), gradient in zip(weights, found[1:], strict=True):
-            by_module.setdefault(module, []).extend([] if gradient is None else [gradient])
+        ys, gs = [y for y, _ in pairs], [g for _, g in pairs]
+        found = iter(gradients(ys, (whole.given, *asked_for), gs) if pairs else [None] * (1 + len(asked_for)))
+        own = next(found)
+        own = torch.zeros_like(whole.given) if own is None else own
+        by_module = {
+            module: [g for _ in parameters if (g := next(found)) is not None] for module, parameters in weights.items()
+        }
         name = type(self.model.module).__name__
         return against_module(seen.recurrences, flow.layers, number(flow.given), (own, by_module), name)
 
@@ -269,12 +278,21 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _unfollowed(seen: Seen) -> str:
+def _unfollowed(seen: Seen, name: str) -> str:
     """Why the recurrences cannot be followed; empty where they can."""
+    if seen.recurrences and not alike(seen.raw, seen.again):
+        return f"{safe_text(name)} returns something else when it is run again, so it cannot be followed"
+    walks: dict[nn.Module, list[Recurrence]] = {}
     for one in seen.recurrences:
-        if "#" in one.name and one.output is None:
-            name = one.name.partition("#")[0]
-            return f"the state of {name} is changed between its calls, so it cannot be followed as one recurrence"
+        walks.setdefault(one.module, []).append(one)
+    for groups in walks.values():
+        calls = sum(len(one.readings) for one in groups)
+        if calls <= 1 or groups[0].output is not None or len(groups) <= calls / 2:
+            continue
+        if not any(reading.start for one in groups for reading in one.readings):
+            return f"{groups[0].name} is called without a state, so every call starts anew and it is no recurrence"
+        changed = "the state, or the gradient of the state, is changed between its calls"
+        return f"{groups[0].name} cannot be followed as one recurrence: {changed}"
     return ""
 
 

@@ -1,0 +1,81 @@
+"""Running a user's module again and again as if it were for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+OF_TORCH = frozenset(vars(nn.Module()))
+"""What every module keeps for torch's own purposes."""
+
+
+@contextmanager
+def as_before(module: nn.Module) -> Iterator[None]:
+    """Put back, afterwards, the tensors that a module keeps: buffers, and attributes such as a last hidden state."""
+    parts = list(module.modules())
+    buffers = [(part, dict(part._buffers)) for part in parts if part._buffers]
+    copies = [{name: None if b is None else b.detach().clone() for name, b in held.items()} for _, held in buffers]
+    attributes = [(part, _attributes(part)) for part in parts]
+    try:
+        yield
+    finally:
+        for (part, held), copied in zip(buffers, copies, strict=True):
+            part._buffers.update(held)
+            _refill(held, copied)
+        for part, before in attributes:
+            _put_back(part, before)
+
+
+def _refill(held: Mapping[str, Tensor | None], copied: Mapping[str, Tensor | None]) -> None:
+    """Write the old numbers into buffers that were written into."""
+    with torch.no_grad():
+        for name, buffer in held.items():
+            old = copied[name]
+            if buffer is not None and old is not None and not torch.equal(buffer, old):
+                buffer.copy_(old)
+
+
+def _attributes(part: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(part).items() if name not in OF_TORCH}
+
+
+def _put_back(part: nn.Module, before: Mapping[str, Any]) -> None:
+    now = _attributes(part)
+    for name in {*before, *now}:
+        if before.get(name) is now.get(name) or not _has_tensor(before.get(name), now.get(name)):
+            continue
+        if name in before:
+            vars(part)[name] = before[name]
+        else:
+            del vars(part)[name]
+
+
+def _has_tensor(*values: Any) -> bool:
+    return any(isinstance(one, Tensor) for one in pytree.tree_leaves(values))
+
+
+@contextmanager
+def same_draws(state: Tensor) -> Iterator[None]:
+    """Random numbers from a state of the generator on; whoever else draws some is not disturbed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(state)
+        yield
+
+
+def alike(first: Any, second: Any) -> bool:
+    """Whether two runs returned the same, within rounding."""
+    pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=False)
+    return all(_near(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+
+
+def _near(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not b.numel():
+        return a.shape == b.shape
+    near = 1e-9 if a.dtype == torch.float64 else 1e-3
+    size = near * float(b.nan_to_num(0, 0, 0).abs().max())
+    return torch.allclose(a.to(b), b, near, size, equal_nan=True)
