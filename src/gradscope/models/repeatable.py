@@ -19,25 +19,27 @@ def as_before(module: nn.Module) -> Iterator[None]:
     """Put back, afterwards, the tensors that a module keeps: buffers, and attributes such as a last hidden state."""
     parts = list(module.modules())
     buffers = [(part, dict(part._buffers)) for part in parts if part._buffers]
-    copies = [{name: None if b is None else b.detach().clone() for name, b in held.items()} for _, held in buffers]
+    copies = {id(b): b.detach().clone() for _, held in buffers for b in held.values() if b is not None}
     attributes = [(part, _attributes(part)) for part in parts]
     try:
         yield
     finally:
-        for (part, held), copied in zip(buffers, copies, strict=True):
-            part._buffers.update(held)
-            _refill(held, copied)
+        for part, held in buffers:
+            part._buffers.update({name: _unwritten(buffer, copies) for name, buffer in held.items()})
         for part, before in attributes:
             _put_back(part, before)
 
 
-def _refill(held: Mapping[str, Tensor | None], copied: Mapping[str, Tensor | None]) -> None:
-    """Write the old numbers into buffers that were written into."""
-    with torch.no_grad():
-        for name, buffer in held.items():
-            old = copied[name]
-            if buffer is not None and old is not None and not torch.equal(buffer, old):
-                buffer.copy_(old)
+def _unwritten(buffer: Tensor | None, copies: Mapping[int, Tensor]) -> Tensor | None:
+    """The buffer, or the copy of it where it was written into: what a graph has kept of it must stay as it is."""
+    if buffer is None:
+        return None
+    copy = copies[id(buffer)]
+    return buffer if _identical(buffer, copy) else copy
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
 
 
 def _attributes(part: nn.Module) -> dict[str, Any]:

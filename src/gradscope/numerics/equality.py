@@ -9,9 +9,12 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.known import is_known
 from gradscope.models.capture.recurrence import Recurrence, reordered
+from gradscope.models.capture.watch import Seen
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, Scaled
 from gradscope.numerics.scale import log10_hypot, log10_norm
@@ -40,13 +43,13 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
         returned = module(leaf)
         y = returned[0] if isinstance(returned, tuple) else returned
         own, *of_weights = torch.autograd.grad(y, (leaf, *weights), v, allow_unused=True)
-    gradients = [_difference(number(adjoint.below).transpose(0, 1), own)] if x.shape[-1] else []
+    differences = [_difference(number(adjoint.below).transpose(0, 1), own)] if x.shape[-1] else []
     by_name = dict(zip((name for name, _ in module.named_parameters()), of_weights, strict=True))
     for index, layer in enumerate(adjoint.layers):
         own_names = [name for name in by_name if len(adjoint.layers) == 1 or name.endswith(f"_l{index}")]
         parts = [g for name in own_names if (g := by_name[name]) is not None]
-        gradients.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
-    return _check(_difference(output, y), gradients, f"torch.nn.{type(module).__name__}", x.dtype)
+        differences.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
+    return _check(_difference(output, y), differences, f"torch.nn.{type(module).__name__}", x.dtype)
 
 
 def against_module(
@@ -67,29 +70,41 @@ def against_module(
     """
     outputs = [error for one in seen for error in _outputs(one)]
     of_input, of_weights = expected
-    gradients = [_difference(gradient, of_input)]
+    differences = [_difference(gradient, of_input)]
     for one, layers in zip(seen, swept, strict=True):
         if one.module in of_weights:
             own = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
-            gradients.append(_of_weights(own, of_weights[one.module]))
-    return _check(max(outputs, default=0.0), gradients, name, gradient.dtype)
+            differences.append(_of_weights(own, of_weights[one.module]))
+    return _check(max(outputs, default=0.0), differences, name, gradient.dtype)
 
 
-def comparable_weights(seen: Sequence[Recurrence], whole: nn.Module) -> dict[nn.Module, list[nn.Parameter]]:
-    """Parameters by module, of the recurrences that tell all there is to tell about the gradient of theirs.
+def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:
+    """Parameters by module, of the recurrences whose chains tell all there is to tell about the gradient of theirs.
 
     They were walked once, the parameters are the weights themselves (and not what weights are made from, as in weight
-    normalization), and no other part of the module holds the same ones.
+    normalization), and nothing else reads the same ones.
     """
-    held = Counter(id(parameter) for _, parameter in whole.named_parameters(remove_duplicate=False))
-    walks = Counter(one.module for one in seen)
+    walks = Counter(one.module for one in seen.recurrences)
+    held = Counter(id(parameter) for module in walks for parameter in module.parameters())
     found = {}
-    for one in seen:
-        names = {re.sub(NUMBERED, "", name) for name, _ in one.module.named_parameters()}
-        own = list(one.module.parameters())
-        if walks[one.module] == 1 and is_known(one.module) and names <= WEIGHTS and all(held[id(p)] == 1 for p in own):
-            found[one.module] = own
+    for module, count in walks.items():
+        names = {re.sub(NUMBERED, "", name) for name, _ in module.named_parameters()}
+        own = list(module.parameters())
+        alone = count == 1 and is_known(module) and names <= WEIGHTS and all(held[id(p)] == 1 for p in own)
+        if alone and not _read_outside(seen, own):
+            found[module] = own
     return found
+
+
+def _read_outside(seen: Seen, parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether anything but the recurrences, at which the graph is open, reads some of the parameters."""
+    ends = [end for end in pytree.tree_leaves(seen.raw) if isinstance(end, Tensor)]
+    ends += [tensor for one in seen.recurrences for tensor in (one.x, *one.start)]
+    joined = [end for end in ends if end.requires_grad and end.numel()]
+    asked = [parameter for parameter in parameters if parameter.requires_grad]
+    if not joined or not asked:
+        return False
+    return any(g is not None for g in gradients(joined, asked, [torch.ones_like(end) for end in joined]))
 
 
 def number(scaled: Scaled) -> Tensor:
@@ -97,8 +112,8 @@ def number(scaled: Scaled) -> Tensor:
     return torch.ldexp(scaled.m, scaled.e.clamp(-2000, 2000).to(torch.int32)[..., None])
 
 
-def _check(output: float, gradients: Iterable[float], against: str, dtype: torch.dtype) -> EqualityCheck:
-    worst = [output, *gradients]
+def _check(output: float, differences: Iterable[float], against: str, dtype: torch.dtype) -> EqualityCheck:
+    worst = [output, *differences]
     passed = all(error <= LIMIT.get(dtype, 1e-4) for error in worst)
     return EqualityCheck(
         output, max(worst[1:], key=lambda e: math.inf if math.isnan(e) else e, default=0.0), against, passed

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
@@ -20,17 +20,16 @@ from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Linearization
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.models.repeatable import alike
 from gradscope.numerics import finite, influence
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.births import first_birth
 from gradscope.numerics.equality import against_module, comparable_weights, number, wanted
 from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
+from gradscope.numerics.traces.reasons import unfollowed, with_joint_state
 from gradscope.numerics.traces.trace import Loss, Unavailable
 from gradscope.records import EqualityCheck, Kind, NonFinite
 from gradscope.registry import unknown
-from gradscope.text import safe_text
 
 Cotangents = tuple[Tensor | None, ...]
 """dL/d(every tensor that the module returned), None where the loss does not read it."""
@@ -51,7 +50,7 @@ class ModuleTrace:
     def _seen(self) -> tuple[Seen, list[int], str]:
         """The forward pass, its recurrences in the order of a backward pass, and why they could not be followed."""
         seen = see(self.model, self.x)
-        why = _unfollowed(seen, self.model.name)
+        why = unfollowed(seen, self.model.name)
         order = None if why else last_first(feeds(seen))
         if not why and order is None:
             why = "what a recurrence returns comes back to it as input, so its own Jacobians are not the whole"
@@ -89,7 +88,7 @@ class ModuleTrace:
         if len(found) != 1:
             held = ", ".join(one.name for one in self.seen.recurrences)
             raise Unavailable(f"the module holds several recurrences ({held}); choose one with --key")
-        return _with_joint_state(found[0], self.length)
+        return with_joint_state(found[0], self.length)
 
     @property
     def kind(self) -> Kind:
@@ -238,15 +237,15 @@ class ModuleTrace:
         if not seen.recurrences:
             return None
         flow = self.flow(v)
-        weights = comparable_weights(seen.recurrences, self.model.module)
+        weights = comparable_weights(seen)
         asked_for = [p for parameters in weights.values() for p in parameters]
         with wanted(asked_for):
             whole = see(self.model, self.x, search=False)
-        outputs = [value for value in pytree.tree_leaves(whole.raw) if _is_real(value)]
-        pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None and y.requires_grad]
-        assert whole.given is not None
-        ys, gs = [y for y, _ in pairs], [g for _, g in pairs]
-        found = iter(gradients(ys, (whole.given, *asked_for), gs) if pairs else [None] * (1 + len(asked_for)))
+            outputs = [value for value in pytree.tree_leaves(whole.raw) if _is_real(value)]
+            pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None and y.requires_grad]
+            assert whole.given is not None
+            ys, gs = [y for y, _ in pairs], [g for _, g in pairs]
+            found = iter(gradients(ys, (whole.given, *asked_for), gs) if pairs else [None] * (1 + len(asked_for)))
         own = next(found)
         own = torch.zeros_like(whole.given) if own is None else own
         by_module = {
@@ -276,31 +275,3 @@ def _by_input(found: LayerAdjoint, order: Tensor | None) -> LayerAdjoint:
 
 def _is_real(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
-
-
-def _unfollowed(seen: Seen, name: str) -> str:
-    """Why the recurrences cannot be followed; empty where they can."""
-    if seen.recurrences and not alike(seen.raw, seen.again):
-        return f"{safe_text(name)} returns something else when it is run again, so it cannot be followed"
-    walks: dict[nn.Module, list[Recurrence]] = {}
-    for one in seen.recurrences:
-        walks.setdefault(one.module, []).append(one)
-    for groups in walks.values():
-        calls = sum(len(one.readings) for one in groups)
-        if calls <= 1 or groups[0].output is not None or len(groups) <= calls / 2:
-            continue
-        if not any(reading.start for one in groups for reading in one.readings):
-            return f"{groups[0].name} is called without a state, so every call starts anew and it is no recurrence"
-        changed = "the state, or the gradient of the state, is changed between its calls"
-        return f"{groups[0].name} cannot be followed as one recurrence: {changed}"
-    return ""
-
-
-def _with_joint_state(one: Recurrence, length: int) -> Recurrence:
-    if not one.one_way:
-        raise Unavailable(f"{one.name} is bidirectional: its layers read the future, so no joint state exists")
-    if one.lengths is not None:
-        raise Unavailable("the sequences are packed with different lengths, so there is no common last step")
-    if len(one.x) != length:
-        raise Unavailable(f"{one.name} walks {len(one.x)} steps of its own where the input has {length}")
-    return one

@@ -1,0 +1,44 @@
+"""Why a recurrence inside a module cannot be followed, or has no joint state: in words for the user."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gradscope.models.capture.recurrence import Recurrence
+from gradscope.models.capture.watch import Seen
+from gradscope.models.repeatable import alike
+from gradscope.numerics.traces.trace import Unavailable
+from gradscope.text import safe_text
+
+
+def unfollowed(seen: Seen, name: str) -> str:
+    """Why the recurrences cannot be followed; empty where they can."""
+    if seen.recurrences and not alike(seen.raw, seen.again):
+        return f"{safe_text(name)} returns something else when it is run again, so it cannot be followed"
+    walks: dict[nn.Module, list[Recurrence]] = {}
+    for one in seen.recurrences:
+        walks.setdefault(one.module, []).append(one)
+    for groups in walks.values():
+        calls = sum(len(one.readings) for one in groups)
+        if calls <= 1 or groups[0].output is not None or len(groups) <= calls / 2:
+            continue
+        if not any(reading.start for one in groups for reading in one.readings):
+            return f"{groups[0].name} is called without a state, so every call starts anew and it is no recurrence"
+        changed = "the state, or the gradient of the state, is changed between its calls"
+        return f"{groups[0].name} cannot be followed as one recurrence: {changed}"
+    return ""
+
+
+def with_joint_state(one: Recurrence, length: int) -> Recurrence:
+    """The recurrence, if its state is one that the module as a whole has at every step.
+
+    Raises:
+        Unavailable: it is not, with the reason.
+    """
+    if not one.one_way:
+        raise Unavailable(f"{one.name} is bidirectional: its layers read the future, so no joint state exists")
+    if one.lengths is not None:
+        raise Unavailable("the sequences are packed with different lengths, so there is no common last step")
+    if len(one.x) != length:
+        raise Unavailable(f"{one.name} walks {len(one.x)} steps of its own where the input has {length}")
+    return one
