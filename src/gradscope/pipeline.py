@@ -72,6 +72,7 @@ def diagnose_sources(
             with threads_for(analysis.trace.size):
                 results.append(_result(source, analysis, batch, notes, compare))
                 if compare and not isinstance(analysis.model, ArrayChain):
+                    told("timing a training step", 0, 0)
                     steps[source.name] = _training_step(analysis)
         times[source.name] = time.perf_counter() - start
     timing = Timing(time.perf_counter() - begun, times, steps)

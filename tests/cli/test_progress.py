@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import time
 
 import pytest
 
@@ -42,3 +43,20 @@ def test_quiet_is_quiet(monkeypatch):
     with ProgressBar(quiet=True) as bar:
         bar("bptt", 1, 10)
     assert sys.stderr.getvalue() == ""
+
+
+def test_work_that_cannot_be_counted_shows_itself_after_a_while(monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0.05)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with ProgressBar() as bar:
+        bar("forward pass", 0, 0)
+        deadline = time.monotonic() + 20
+        while "forward pass" not in sys.stderr.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.02)
+    assert "forward pass" in sys.stderr.getvalue()
+    with ProgressBar(alone=False) as bar:
+        before = sys.stderr.getvalue()
+        bar("check", 0, 0)
+        time.sleep(0.2)
+    assert sys.stderr.getvalue() == before

@@ -86,7 +86,7 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
         detail=any(name not in BRIEF for name in (output.format, *(name for _, name in output.files))),
     )
     gc.freeze()
-    with ProgressBar(quiet=bool(flags.get("quiet"))) as progress:
+    with ProgressBar(quiet=bool(flags.get("quiet")), alone=False) as progress:
         passage = pass_through(gate, progress)
     code = 0 if flags.get("exit_zero") else gate_code(passage.report)
     _tell(passage.traces if flags.get("verbose") else {})

@@ -13,6 +13,7 @@ def growth(analysis: Analysis) -> dict[str, Growth]:
     if isinstance(analysis.model, ArrayChain):
         raise Unavailable("a file of Jacobians has no operations to count")
     if analysis.counted is None:
+        analysis.progress("counting operations", 0, 0)
         analysis.counted = path_growth(analysis.model, analysis.length)
     path, steps = analysis.counted
     return {"path_length": path, "sequential_steps": steps}

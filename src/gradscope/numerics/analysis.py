@@ -87,7 +87,16 @@ class Analysis:
     @cached_property
     def cotangents(self) -> tuple[Cotangent, ...]:
         """The cotangent v = dL/dy of all runs."""
-        return tuple(trace.cotangent(run.loss) for run, trace in zip(self.runs, self.traces, strict=True))
+        found = []
+        for place, (run, trace) in enumerate(zip(self.runs, self.traces, strict=True)):
+            self.progress("forward passes", place, self._counted_runs)
+            found.append(trace.cotangent(run.loss))
+        return tuple(found)
+
+    @property
+    def _counted_runs(self) -> int:
+        """How many parts the passes have to tell of: none for a single one."""
+        return len(self.runs) if len(self.runs) > 1 else 0
 
     @cached_property
     def adjoints(self) -> tuple[Adjoint, ...]:
@@ -133,7 +142,8 @@ class Analysis:
         """
         self.require_equal()
         newest, found = self.anchored, []
-        for (trace, v), last in zip(self._pairs(), newest, strict=True):
+        for place, ((trace, v), last) in enumerate(zip(self._pairs(), newest, strict=True)):
+            self.progress("backward passes", place, self._counted_runs)
             alone = [*(trace.alone(v, step) for step in self.anchors[:-1]), last]
             profiles = [trace.profile(one, step) for one, step in zip(alone, self.anchors, strict=True)]
             found.append(influence.mean_over_anchors(profiles))
