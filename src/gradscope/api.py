@@ -30,7 +30,8 @@ def analyze(model: Any, x: Tensor | None = None, loss: str | Loss = "final", **s
     Args:
         model: a word such as `"lstm:forget_bias=5"`, a torch.nn RNN, GRU or LSTM, a cell `step(x, state) -> state`
             with `initial_state`, a causal nn.Module, or a tensor of Jacobians (T, N, N).
-        x: inputs (batch, T, features); a seeded random sequence when absent.
+        x: inputs (batch, T, features), or token ids (batch, T) for a module that takes ids; a seeded random sequence
+            when absent.
         loss: `final`, `every`, `ce`, `mse`, `file.py:function`, or a function of the output (batch, T, features).
         settings: fields of `RunSpec` by name: `needs_lag=100`, `length=500`, `seeds=3`.
 
@@ -82,7 +83,7 @@ def _copied(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _source(model: Any, word: str, spec: RunSpec, x: Tensor | None) -> Source:
-    if x is not None and x.is_floating_point():
+    if x is not None and x.ndim == 3:
         spec = dataclasses.replace(spec, input_size=x.shape[-1])
     if isinstance(model, str):
         return source_of(model, spec)

@@ -23,8 +23,8 @@ from gradscope.records import Attention, ModelResult, Pair, Report, RunSpec, Sin
 from gradscope.rules.judge import judge, selected, status
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
+from gradscope.sequences.ids import given_ids
 from gradscope.sequences.losses import make_loss
-from gradscope.sequences.tokens import given_ids, token_batch
 
 Progress = Callable[[str, int, int], None]
 
@@ -113,7 +113,10 @@ def _runs(
     runs, batches, notes = [], [], []
     for seed in range(spec.seed, spec.seed + spec.seeds):
         asked = replace(spec, needs_lag=None, item=0) if source.is_chain else spec
-        batch = _batch(source, asked, seed) if x is None else _given(source, x, spec)
+        if x is None:
+            batch = make_batch(asked, seed=seed, input_size=source.input_size, ids=source.ids)
+        else:
+            batch = _given(x, spec) if source.ids is None else given_ids(x, spec, source.ids)
         model = source.make(batch.x.shape[-1], seed)
         chosen = make_loss(spec, batch, seed=seed) if loss is None else loss
         runs.append(Run(model, batch.x, chosen, seed))
@@ -123,20 +126,12 @@ def _runs(
     _check(spec, batch, model)
     if batch.x.shape[-1] == 0:
         notes.append("no input: influence is measured on the state")
-    if source.loaded.trained and batch.source == "random" and batch.classes is None and batch.x.shape[-1]:
+    if source.loaded.trained and batch.source == "random" and batch.x.shape[-1]:
         notes.insert(0, "random input, not your data")
     return tuple(runs), batch, tuple(dict.fromkeys(notes))
 
 
-def _batch(source: Source, spec: RunSpec, seed: int) -> Batch:
-    if source.speaker is not None:
-        return token_batch(source.speaker, spec, seed)
-    return make_batch(spec, seed=seed, input_size=source.input_size)
-
-
-def _given(source: Source, x: torch.Tensor, spec: RunSpec) -> Batch:
-    if source.speaker is not None and not x.is_floating_point():
-        return given_ids(source.speaker, x, spec, None, (), "given")
+def _given(x: torch.Tensor, spec: RunSpec) -> Batch:
     if x.ndim != 3 or x.shape[1] < 2:
         raise UsageError(f"x has shape {tuple(x.shape)}; expected (batch, T, features) with at least 2 steps")
     moved = x.detach().to(spec.device, getattr(torch, spec.dtype))
@@ -158,9 +153,8 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
     """Measure, then judge."""
     spec = analysis.spec
     series, bands, skipped = collect.series(analysis, batch.tokens)
-    notes = (*notes, *_leading(analysis))
-    if analysis.non_finite is None and analysis.trace.reads_future:
-        notes = (*notes, "it reads the future, so reach is not measured")
+    ahead = (f"{analysis.ahead}, so it has no reach",) if analysis.ahead else ()
+    notes = (*notes, *ahead, *_leading(analysis))
     summary, more = collect.summary(analysis, compare)
     singular, why = _singular_values(analysis)
     unjudged = ModelResult(
@@ -216,7 +210,7 @@ def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
     model, item = analysis.model, analysis.spec.item
     if not isinstance(model, Direct) or model.weights is None or analysis.non_finite is not None:
         return None
-    from gradscope.numerics.pairs import attention_maps
+    from gradscope.numerics.attention_map import attention_maps
 
     return attention_maps(model, batch.x[item : item + 1], batch.tokens)
 

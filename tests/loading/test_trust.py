@@ -109,7 +109,8 @@ def test_programs_are_run_at_input_level_when_trusted(kind: str, tmp_path: Path)
     found = analysed(path, trust=True, input_size=3)
     assert found.summary.rate is not None
     assert found.kind == "module"
-    assert "no recurrence was seen" in found.skipped["log10_jacobian_norm"]
+    assert "its LSTM is hidden inside one node" in found.skipped["log10_jacobian_norm"]
+    assert any("its LSTM is hidden" in note for note in found.loaded.assumed)
 
 
 def test_a_class_named_in_a_checkpoint_is_never_imported(tmp_path: Path) -> None:

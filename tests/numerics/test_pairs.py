@@ -13,8 +13,9 @@ from gradscope.errors import UsageError
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
 from gradscope.models.recurrent import Recurrent
+from gradscope.numerics.attention_map import attention_maps
 from gradscope.numerics.pair_words import read_pair
-from gradscope.numerics.pairs import attention_maps, measure_pairs
+from gradscope.numerics.pairs import measure_pairs
 from gradscope.records import Pair
 
 TOKENS = ("The", "cat", ",", "which", "was", "hungry", "was")

@@ -1,8 +1,13 @@
-"""A Hugging Face directory as a model: local files alone, no code of theirs, every weight in its place."""
+"""A Hugging Face folder as a model: classes of the installed library, local files, no code out of the folder."""
 
 from __future__ import annotations
 
-import os
+import importlib
+import importlib.util
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,110 +15,198 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
+from gradscope.files.paths import existing_file
+from gradscope.files.torch_file import WantsCodeError, listed
+from gradscope.files.weights_file import read_weights
 from gradscope.loading.source import Source
 from gradscope.models.direct import Direct
+from gradscope.models.pretrained import Pretrained
+from gradscope.models.token_ids import Encode, TokenIds
 from gradscope.records import Loaded, RunSpec
+from gradscope.registry import FAMILIES
 from gradscope.text import safe_text
 
-LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+CONFIG = "config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Files of weights, the better one first; `NAME.index.json` lists those of a model that is saved in parts."""
+TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+)
+"""Files of which a tokenizer has one: where there is none the library makes up an empty tokenizer."""
+HIDDEN = ("final", "every", "mse")
+"""Losses that read the last hidden states; the others read what a language model's own head makes of them."""
+HEADS = ("ForCausalLM", "LMHeadModel")
 
 
 def source_from_directory(word: str, spec: RunSpec) -> Source:
-    """The model of the folder, with its language head where its configuration names one.
+    """The model in folder `word`, in evaluation mode, differentiated with respect to its input embeddings.
 
     Raises:
-        UsageError: transformers is missing, or the folder is not a whole model that runs without code of its own.
+        UsageError: no such model, weights that are damaged or missing, code of its own, or no library to build it.
     """
-    shown = safe_text(word)
-    try:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        import transformers
-    except ImportError as error:
-        raise UsageError(f"'{shown}' needs transformers: install gradscope with its [hf] extra") from error
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        config = transformers.AutoConfig.from_pretrained(word, **LOCAL)
-        speaks = any("CausalLM" in name or "LMHead" in name for name in config.architectures or ())
-        kind = transformers.AutoModelForCausalLM if speaks else transformers.AutoModel
-        module, report = kind.from_pretrained(
-            word, attn_implementation="eager", dtype=getattr(torch, spec.dtype), output_loading_info=True, **LOCAL
+    folder, shown = Path(word), safe_text(word)
+    if not (folder / CONFIG).is_file():
+        raise UsageError(
+            f"'{shown}' is a folder without {CONFIG}; name a Hugging Face folder, a file of weights, or file.py:attr"
         )
-    except Exception as error:
-        what = f"{type(error).__name__}: {safe_text(str(error).splitlines()[0] if str(error) else '', 120)}"
-        raise UsageError(f"'{shown}' cannot be loaded as it lies ({what}); save it with save_pretrained") from error
-    if missing := sorted(report["missing_keys"]):
-        listed = ", ".join(safe_text(name, 60) for name in missing[:3])
-        lacks = f"'{shown}' lacks {len(missing)} weights ({listed}), which would be random"
-        raise UsageError(f"{lacks}; save the whole model")
-    speaker = _speaker(word, module.to(spec.device).eval(), config)
-    place = f"{type(module).__name__} of {shown}"
-    loaded = Loaded(place, (f"{type(module).__name__}, eager attention, no remote code",), trained=True)
-    return Source(Path(word).resolve().name, lambda _size, _seed: speaker, speaker.input_size, loaded, speaker)
-
-
-def _speaker(word: str, module: Any, config: Any) -> Direct:
-    width, spoken = int(getattr(config, "hidden_size", 0)) or None, Spoken(module)
-    embedding = module.get_input_embeddings()
-    with torch.no_grad():
-        looks = spoken.attentions(torch.zeros(1, 2, dtype=torch.int64, device=module.device))
-    return Direct(
-        Path(word).resolve().name,
-        spoken,
-        int(embedding.weight.shape[1]),
-        kind="attention" if looks else "module",
-        weights=spoken.attentions if looks else None,
-        trained=True,
-        vocabulary=int(embedding.weight.shape[0]),
-        tokenize=_tokenizer(word),
-        longest=getattr(config, "max_position_embeddings", None),
-        width=width,
-    )
-
-
-def _tokenizer(word: str) -> Any:
-    """Text -> ids and tokens; None for a folder without a tokenizer."""
-    import transformers
-
-    files = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
-    if not any((Path(word) / name).is_file() for name in files):
-        return None
+    if importlib.util.find_spec("transformers") is None:
+        raise UsageError(f"'{shown}' is a Hugging Face folder; install transformers (the extra [hf]) to load it")
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(word, **LOCAL)
+        with _quietly():
+            module, assumed = _load(folder, spec)
+            encode = _tokenizer(folder) if _reads_text(spec) else None
+    except UsageError:
+        raise
     except Exception as error:
-        what = safe_text(str(error).splitlines()[0] if str(error) else type(error).__name__, 120)
-        raise UsageError(f"the tokenizer in '{safe_text(word)}' cannot be loaded ({what}); save it again") from error
+        why = safe_text(str(error).strip().partition("\n")[0], 160)
+        raise UsageError(
+            f"'{shown}' cannot be loaded by transformers ({type(error).__name__}: {why}); "
+            f"give its class as file.py:attr with --weights"
+        ) from error
+    module.to(spec.device, getattr(torch, spec.dtype))
+    ids = TokenIds(module.embedding.num_embeddings, module.width, module.longest, encode)
+    name = folder.resolve().name
+    name = word if name in FAMILIES else name
+    model = Direct(
+        name,
+        module,
+        module.embedding.embedding_dim,
+        kind="attention" if module.attends else "module",
+        trained=True,
+        ids=ids,
+        closed=module.closed,
+        weights=module.weights if module.attends else None,
+        carried=module.carried,
+    )
+    loaded = Loaded(f"{shown}: {type(module.inner).__name__}", assumed, trained=True)
+    return Source(name, lambda _size, _seed: model, model.input_size, loaded, ids)
 
-    def tokenize(text: str) -> tuple[list[int], list[str]]:
-        ids = tokenizer(text)["input_ids"]
-        return ids, [tokenizer.decode([number]) for number in ids]
 
-    return tokenize
+def _load(folder: Path, spec: RunSpec) -> tuple[Pretrained, tuple[str, ...]]:
+    transformers: Any = importlib.import_module("transformers")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    built = str((getattr(config, "architectures", None) or [""])[0])
+    head = spec.loss not in HIDDEN and built.endswith(HEADS)
+    auto = transformers.AutoModelForCausalLM if head else transformers.AutoModel
+    with torch.device("meta"):
+        kind = type(auto.from_config(config, trust_remote_code=False))
+    # Read here, not there: these readers run no code and check what they read.
+    model, report = kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=_weights(folder),
+        attn_implementation="eager",
+        output_loading_info=True,
+        dtype=getattr(torch, spec.dtype),
+    )
+    assumed = (f"{kind.__name__}, its {'logits' if head else 'last hidden states'}",)
+    if getattr(config, "is_encoder_decoder", False):
+        model, assumed = model.get_encoder(), (f"{kind.__name__}, the last hidden states of its encoder alone",)
+    if not isinstance(model.get_input_embeddings(), nn.Embedding):
+        raise UsageError(f"'{safe_text(folder)}' is a {kind.__name__}, which takes no token ids; use file.py:attr")
+    module = Pretrained(model, head=head)
+    _require_all(module, report["missing_keys"], safe_text(folder))
+    return module, assumed
 
 
-class Spoken(nn.Module):
-    """Token ids -> logits, or the last hidden states of a model without a head."""
+def _require_all(module: Pretrained, missing: set[str], shown: str) -> None:
+    """Refuse a model of which the library drew weights by chance; those that no output reads do no harm.
 
-    def __init__(self, inner: Any) -> None:
-        """Take the model."""
-        super().__init__()
-        self.inner = inner
+    Raises:
+        UsageError: names them.
+    """
+    drawn = {name: p for name, p in module.inner.named_parameters() if name in missing}
+    lost = sorted(name for name in missing if name not in drawn)
+    if drawn:
+        with torch.enable_grad():
+            output = module(torch.zeros(1, 2, dtype=torch.int64)).sum()
+            read = torch.autograd.grad(output, list(drawn.values()), allow_unused=True)
+        lost += [name for name, gradient in zip(drawn, read, strict=True) if gradient is not None]
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        names = ", ".join(safe_text(name, 60) for name in lost[:3]) + more
+        raise UsageError(f"'{shown}' has no {names}, which its {CONFIG} asks for; save the whole model again")
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """(batch, T) -> (batch, T, features)."""
-        found = self.inner(input_ids=ids, use_cache=False, return_dict=True) if _caches(self.inner) else self.inner(ids)
-        result: Tensor = found["logits"] if "logits" in found else found["last_hidden_state"]
-        return result
 
-    def attentions(self, ids: Tensor) -> list[Tensor]:
-        """Weights by layer, (batch, heads, T, T); empty for a model that has none."""
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a model by name, from one file or from its parts.
+
+    Raises:
+        UsageError: none, damaged, or one that wants to run code.
+    """
+    shown = safe_text(folder)
+    for name in WEIGHTS:
+        index = folder / f"{name}.index.json"
+        parts = _parts(index) if index.is_file() and not (folder / name).is_file() else [name]
+        if not (folder / parts[0]).is_file():
+            continue
+        found: dict[str, Tensor] = {}
+        for part in parts:
+            try:
+                found |= read_weights(existing_file(str(folder / part), "model"), "model")
+            except WantsCodeError as error:
+                wants = f"'{shown}/{safe_text(part)}' is no plain data, it wants {listed(error.wanted)}"
+                raise UsageError(f"{wants}; save the model again as safetensors") from error
+        return found
+    raise UsageError(f"'{shown}' holds no weights ({' or '.join(WEIGHTS)}); download all files of the model")
+
+
+def _parts(index: Path) -> list[str]:
+    """Names of the files that hold a model in parts.
+
+    Raises:
+        UsageError: not such a list, or a path that leaves the folder.
+    """
+    try:
+        names: Mapping[str, Any] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        parts = sorted({str(name) for name in names.values()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"'{safe_text(index)}' lists no files of weights; get it again") from error
+    if not parts or any(Path(part).name != part for part in parts):
+        raise UsageError(f"'{safe_text(index)}' names files outside its folder, or none; do not use it")
+    return parts
+
+
+def _reads_text(spec: RunSpec) -> bool:
+    return spec.vocab is None and (spec.text is not None or (spec.input or "").lower().endswith(".txt"))
+
+
+def _tokenizer(folder: Path) -> Encode | None:
+    """Text -> ids and the pieces of the text they stand for; None without files of a tokenizer."""
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        return None
+    transformers: Any = importlib.import_module("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+    def encode(text: str) -> tuple[list[int], list[str]]:
+        with _quietly():
+            found = tokenizer(text, return_offsets_mapping=tokenizer.is_fast)
+        ids = [int(one) for one in found["input_ids"]]
+        names = [str(name) for name in tokenizer.convert_ids_to_tokens(ids)]
+        spans = found["offset_mapping"] if tokenizer.is_fast else [(0, 0)] * len(ids)
+        return ids, [text[a:b].strip() or text[a:b] or name for (a, b), name in zip(spans, names, strict=True)]
+
+    return encode
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the library's bars and remarks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging: Any = importlib.import_module("transformers.utils.logging")
+        level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity(logging.CRITICAL)
+        logging.disable_progress_bar()
         try:
-            found = self.inner(input_ids=ids, output_attentions=True, return_dict=True)
-        except (TypeError, ValueError):
-            return []
-        weights = found.get("attentions") if hasattr(found, "get") else None
-        return [w for w in weights or () if isinstance(w, Tensor) and w.ndim == 4 and w.shape[-1] == w.shape[-2]]
-
-
-def _caches(module: Any) -> bool:
-    return bool(getattr(module.config, "use_cache", None) is not None)
+            yield
+        finally:
+            logging.set_verbosity(level)
+            if bar:
+                logging.enable_progress_bar()

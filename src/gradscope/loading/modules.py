@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from gradscope.loading.source import Source
-from gradscope.models.capture.attention import attention_weights, holds_attention
+from gradscope.loading.token_ids import token_ids
+from gradscope.models.capture.attended import reader
 from gradscope.models.capture.known import cells_of
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
@@ -72,36 +72,16 @@ class Looped(nn.Module):
 
 def from_module(module: nn.Module, name: str, spec: RunSpec, assumed: tuple[str, ...] = ()) -> Source:
     """Any nn.Module, in the type and on the device of the run."""
-    vocabulary = _vocabulary(module) if spec.input_size is None else None
+    ids = token_ids(module) if spec.input_size is None else None
     size = spec.input_size if spec.input_size is not None else _features(module)
+    closed = str(getattr(module, "closed", ""))
     time_first = None if spec.layout is None else spec.layout == "time-first"
     model = Direct(
-        name,
-        module,
-        size,
-        kind="module",
-        weights=partial(attention_weights, module) if holds_attention(module) else None,
-        trained=True,
-        time_first=time_first,
-        vocabulary=vocabulary,
-        key=spec.key,
+        name, module, size, kind="module", trained=True, time_first=time_first, ids=ids, key=spec.key, closed=closed
     )
-    speaker = None if vocabulary is None else model
-    return Source(name, lambda _size, _seed: model, size, Loaded(name, assumed, trained=True), speaker)
-
-
-def _vocabulary(module: nn.Module) -> int | None:
-    """How many token ids the module knows, if it takes ids: it holds an embedding, and runs on two of them."""
-    sizes = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
-    if not sizes:
-        return None
-    device = next(module.parameters()).device
-    try:
-        with torch.no_grad():
-            module(torch.zeros(1, 2, dtype=torch.int64, device=device))
-    except Exception:  # a user's module may refuse ids in any way; then it is given features
-        return None
-    return sizes[0]
+    model.weights = reader(model)
+    assumed = (*assumed, *([closed] if closed else []))
+    return Source(name, lambda _size, _seed: model, size, Loaded(name, assumed, trained=True), ids)
 
 
 def _features(module: nn.Module) -> int:

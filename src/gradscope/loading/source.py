@@ -11,17 +11,12 @@ import torch
 from gradscope.chain import ArrayChain
 from gradscope.config import model_file, parse_model
 from gradscope.errors import UsageError
-from gradscope.models.direct import Direct
 from gradscope.models.family import Model, family_model
+from gradscope.models.token_ids import TokenIds
 from gradscope.records import Loaded, RunSpec
 from gradscope.registry import FAMILIES
 
 Make = Callable[[int, int], Model | ArrayChain]
-
-
-def is_directory(word: str) -> bool:
-    """Whether the word is a folder that a Hugging Face model lies in."""
-    return (Path(word) / "config.json").is_file()
 
 
 @dataclass(frozen=True)
@@ -34,8 +29,8 @@ class Source:
     input_size: int | None
     """Features per step it demands; None when it is built to fit the sequence."""
     loaded: Loaded
-    speaker: Direct | None = None
-    """The model itself, where it takes token ids."""
+    ids: TokenIds | None = None
+    """What is known of the token ids it takes in place of features."""
     is_chain: bool = False
     """Whether it is bare Jacobians, which bring their own length and sequences."""
 
@@ -56,7 +51,7 @@ def source_of(word: str, spec: RunSpec) -> Source:
         from gradscope.loading.weights import source_from_file
 
         return source_from_file(*file, spec)
-    if parsed.name not in FAMILIES and is_directory(word):
+    if parsed.name not in FAMILIES and Path(word).is_dir():
         from gradscope.loading.huggingface import source_from_directory
 
         return source_from_directory(word, spec)

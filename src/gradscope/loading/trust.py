@@ -93,9 +93,14 @@ class Program(nn.Module):
         super().__init__()
         self.inner = inner
         self.dtype = next((p.dtype for p in inner.parameters() if p.dtype.is_floating_point), torch.float32)
+        held = ", ".join(sorted(_recurrences(inner)))
+        what = f"its {held} is hidden inside one node" if held else "no recurrence inside can be seen"
+        self.closed = f"a saved program: {what}, so it is measured from its input alone"
 
     def forward(self, x: Tensor) -> Any:
         """What the program returns, computed in its own type."""
+        if not x.is_floating_point():
+            return _cast(self.inner(x), torch.get_default_dtype())
         return _cast(self.inner(x.to(self.dtype)), x.dtype)
 
     def train(self, mode: bool = True) -> Program:
@@ -105,6 +110,17 @@ class Program(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Program:
         # Constants inside the program cannot follow its parameters to another type.
         return self
+
+
+def _recurrences(inner: nn.Module) -> set[str]:
+    """Recurrences of torch.nn inside a program: `LSTM`, `GRU`, `RNN`, by its submodules or by its nodes."""
+    names = [str(getattr(part, "original_name", "")) for part in inner.modules()]
+    for part in inner.modules():
+        if isinstance(part, torch.fx.GraphModule):
+            called = [str(node.target) for node in part.graph.nodes if node.op == "call_function"]
+            names += [name.removeprefix("aten.").partition(".")[0] for name in called]
+    kinds = ("RNN", "GRU", "LSTM")
+    return {kind for kind in kinds for name in names if name.upper().removesuffix("CELL").partition("_")[0] == kind}
 
 
 def _cast(found: Any, dtype: torch.dtype) -> Any:

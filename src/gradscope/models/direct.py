@@ -13,9 +13,8 @@ from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.models.repeatable import as_before, same_draws
+from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
-
-Tokenize = Callable[[str], tuple[list[int], list[str]]]
 
 
 class Direct:
@@ -31,11 +30,10 @@ class Direct:
         weights: Callable[[Tensor], list[Tensor]] | None = None,
         trained: bool = False,
         time_first: bool | None = False,
-        vocabulary: int | None = None,
+        ids: TokenIds | None = None,
         key: str | None = None,
-        tokenize: Tokenize | None = None,
-        longest: int | None = None,
-        width: int | None = None,
+        closed: str = "",
+        carried: Callable[[int], int | None] | None = None,
     ) -> None:
         """Wrap `module`: (batch, T, input_size) -> (batch, T, features).
 
@@ -47,16 +45,15 @@ class Direct:
             weights: x (batch, T, input_size) -> attention weights per layer, each (batch, heads, T, T).
             trained: whether the weights were learned.
             time_first: whether the module takes and returns (T, batch, features); None to find out.
-            vocabulary: how many token ids there are, for a module that takes ids (batch, T) instead of features.
+            ids: what is known of them, for a module that takes token ids (batch, T) instead of features.
             key: the recurrence inside whose state is meant, where there are several.
-            tokenize: text -> ids and the token of each, where the model brings its own.
-            longest: steps it takes at most.
-            width: features of a layer, where the output has others.
+            closed: why nothing is looked for inside, as it is said of the recurrent state; empty to look.
+            carried: T -> how many numbers it takes from step T to the next, where that is known.
         """
         self.name, self.module, self.weights, self.trained = name, module, weights, trained
         self.kind: Literal["attention", "module"] = kind
-        self.input_size, self.vocabulary, self.key = input_size, vocabulary, key
-        self.time_first, self.tokenize, self.longest, self.width = time_first, tokenize, longest, width
+        self.input_size, self.ids, self.key = input_size, ids, key
+        self.time_first, self.closed, self.carried = time_first, closed, carried
         self._draws: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics import exponents, finite, influence, products, spectrum
 from gradscope.numerics.adjoint import Adjoint
+from gradscope.numerics.causal import look_ahead
 from gradscope.numerics.leading import Leading, leading_spectra
 from gradscope.numerics.scale import log10_sum
 from gradscope.numerics.traces.bare import BareTrace
@@ -172,6 +173,11 @@ class Analysis:
             return None
         return self.trace.equality(self.cotangents[0])
 
+    @cached_property
+    def ahead(self) -> str:
+        """How the model reads the future, in words; empty where it does not."""
+        return look_ahead(self.trace) if self.non_finite is None else ""
+
     def require_equal(self) -> None:
         """Stop when what would be analysed is not the user's model.
 
@@ -189,8 +195,8 @@ class Analysis:
         Raises:
             Unavailable: outputs depend on inputs after them.
         """
-        if self.trace.reads_future:
-            raise Unavailable("the model reads the future: outputs depend on later inputs, so lags have no direction")
+        if self.ahead:
+            raise Unavailable(self.ahead)
 
     def require_finite(self) -> None:
         """Stop when the forward pass is not finite.

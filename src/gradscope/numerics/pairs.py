@@ -13,25 +13,22 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.models.capture.watch import see
 from gradscope.models.cell import Linearization
-from gradscope.models.direct import Direct
 from gradscope.models.family import Model
 from gradscope.models.lstm import LSTMLinearization
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.pair_words import read_pair
+from gradscope.numerics.pairs_direct import Measured, through_module
 from gradscope.numerics.scale import add, log10_hypot, log10_norm, log10_sum, normalise
-from gradscope.records import Attention, Pair, Path
-
-TOKENS_SHOWN = 64
-"""Steps of an attention map, which has a square of numbers per head."""
+from gradscope.records import Pair, Path
 
 
 def measure_pairs(model: Model, x_item: Tensor, tokens: Sequence[str] | None, pairs: Sequence[str]) -> tuple[Pair, ...]:
     """How much the output at one step depends on the input at another, for every pair `source:target`.
 
     With D_j = dy_a/dx_j (the top output at the target a, the input at j <= a): share = ||D_b|| / sum_j ||D_j||, and
-    the rank of b among the j. The paths are, for a recurrent stack, per layer l with output h^l:
+    the rank of b among the j (all steps, where the model reads the future). The paths are, for a recurrent stack, per
+    layer l with output h^l:
     `all`: dh^l_a/dx_b from the token; above the lowest layer also `own input`: dh^l_a/du_b, u being what the layer
     itself reads; and for an LSTM the two parts whose sum that Jacobian (in the lowest layer: `all`) is: `cell`, through
     the cell state alone, x_b -> gates -> c_b -> forget gates -> h_a, and `gates`, the rest. For attention: `all`, and
@@ -39,7 +36,7 @@ def measure_pairs(model: Model, x_item: Tensor, tokens: Sequence[str] | None, pa
 
     Args:
         model: the model.
-        x_item: one sequence, (1, T, I).
+        x_item: one sequence, (1, T, I), or token ids (1, T).
         tokens: a word per step, or None.
         pairs: `source:target`; see `read_pair`.
 
@@ -48,29 +45,17 @@ def measure_pairs(model: Model, x_item: Tensor, tokens: Sequence[str] | None, pa
     """
     steps = x_item.shape[1]
     places = [read_pair(word, tokens, steps) for word in pairs]
-    if places and x_item.is_floating_point() and x_item.shape[-1] == 0:
+    if places and x_item.shape[-1] == 0:
         raise UsageError("--pair needs an input at every step, and this model has none; leave --pair out")
     if isinstance(model, Recurrent):
         found = _recurrent(model, x_item, places)
     else:
-        found = [_direct(model, x_item, *place) for place in places]
+        found = [through_module(model, x_item, *place) for place in places]
     return tuple(_pair(*place, tokens, *measured) for place, measured in zip(places, found, strict=True))
 
 
-def attention_maps(
-    model: Direct, x_item: Tensor, tokens: Sequence[str] | None, limit: int = TOKENS_SHOWN
-) -> Attention | None:
-    """Attention weights of one sequence (1, T, I) over its first `limit` steps; None where they cannot be read."""
-    if model.weights is None:
-        return None
-    with torch.no_grad():
-        layers = model.weights(x_item[:, :limit])
-    weights = tuple(tuple(tuple(tuple(row) for row in head) for head in layer[0].double().tolist()) for layer in layers)
-    return Attention(None if tokens is None else tuple(tokens[:limit]), weights)
-
-
 def _pair(source: int, target: int, tokens: Sequence[str] | None, logs: Tensor, paths: tuple[Path, ...]) -> Pair:
-    """Share and rank of step `source` from log10 ||D_j||, j = 1 .. target."""
+    """Share and rank of step `source` from log10 ||D_j||, j = 1, 2, ..."""
     names = [str(step) if tokens is None else tokens[step - 1] for step in (source, target)]
     own = logs[source - 1]
     share = 10 ** float(own - log10_sum(logs)) if bool((logs > -math.inf).any()) else math.nan
@@ -81,12 +66,9 @@ def _pair(source: int, target: int, tokens: Sequence[str] | None, logs: Tensor, 
         target_step=target,
         share=share if math.isfinite(share) else None,
         rank=1 + int((logs > own).sum()),
-        of=target,
+        of=len(logs),
         paths=paths,
     )
-
-
-Measured = tuple[Tensor, tuple[Path, ...]]
 
 
 def _recurrent(model: Recurrent, x: Tensor, places: Sequence[tuple[int, int]]) -> list[Measured]:
@@ -183,35 +165,3 @@ def _only(adjoint: Tensor, hidden: int, cell: bool) -> Tensor:
     part = slice(hidden, None) if cell else slice(0, hidden)
     kept[..., part] = adjoint[..., part]
     return kept
-
-
-def _direct(model: Direct, x: Tensor, source: int, target: int) -> Measured:
-    """One backward pass per output feature: batching them would multiply the squares that attention keeps."""
-    seen = see(model, x, search=False)
-    leaf, outputs = seen.given, model.output(seen.raw)
-    if leaf is None or outputs.ndim != 3 or outputs.shape[1] < target:
-        raise UsageError("--pair needs an output at every step and an input to differentiate by; leave --pair out")
-    with torch.enable_grad():
-        rows = []
-        for value in outputs[0, target - 1]:
-            row = _gradient(value, leaf)
-            rows.append(model.laid_out(torch.zeros_like(leaf) if row is None else row))
-    logs = log10_hypot(log10_norm(torch.cat(rows)[:, :target]))
-    paths = [Path("model", "all", float(logs[source - 1]))]
-    if model.weights is not None:
-        with torch.no_grad():
-            layers = model.weights(x[:, :target])
-        paths += [
-            Path(f"l{index}", f"head {head} weight", float(weight.double().log10()))
-            for index, weights in enumerate(layers)
-            for head, weight in enumerate(weights[0, :, target - 1, source - 1])
-        ]
-    return logs, tuple(paths)
-
-
-def _gradient(value: Tensor, leaf: Tensor) -> Tensor | None:
-    """The gradient of `value`; None when nothing joins the two."""
-    if not value.requires_grad:
-        return None
-    found: Tensor | None = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)[0]
-    return found

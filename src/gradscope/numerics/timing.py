@@ -46,6 +46,8 @@ def training_step_growth(
 
 
 def _growth(model: Model, length: int, batch: int, seconds: float, seed: int) -> dict[str, Any]:
+    if isinstance(model, Direct) and model.ids is not None and model.ids.longest is not None:
+        length = max(1, min(length, model.ids.longest // 4))
     steps = _affordable(model, length, batch, seconds, seed)
     lengths = [steps, 2 * steps, 4 * steps]
     inputs = [_random(model, batch, n, seed) for n in lengths]
@@ -87,6 +89,8 @@ def _affordable(model: Model, length: int, batch: int, seconds: float, seed: int
 def _random(model: Model, batch: int, steps: int, seed: int) -> Tensor:
     like = model.initial_states(1)[0] if isinstance(model, Recurrent) else _like(model.parameters())
     generator = torch.Generator().manual_seed(seed)
+    if isinstance(model, Direct) and model.ids is not None:
+        return torch.randint(model.ids.size, (batch, steps), generator=generator).to(like.device)
     x = torch.randn(batch, steps, model.input_size, dtype=torch.float64, generator=generator)
     return x.to(like.device, like.dtype)
 
@@ -97,7 +101,7 @@ def _like(parameters: dict[str, Tensor]) -> Tensor:
 
 def _step_seconds(model: Model, x: Tensor) -> float:
     """One forward and backward pass of the sum of all outputs, with respect to weights, input and s_0."""
-    x = x.detach().requires_grad_()
+    x = x.detach().requires_grad_(x.is_floating_point())
     weights = [p for p in model.parameters().values() if p.is_floating_point()]
     frozen = [p for p in weights if not p.requires_grad]
     collecting = gc.isenabled()
@@ -122,7 +126,7 @@ def _step_seconds(model: Model, x: Tensor) -> float:
 
 def _forward(model: Model, x: Tensor) -> tuple[list[Tensor], Tensor]:
     if not isinstance(model, Recurrent):
-        return [x], model(x)
+        return [x] if x.requires_grad else [], model(x)
     states = [state.detach().requires_grad_() for state in model.initial_states(x.shape[0])]
     return [x, *states], torch.stack(model.unroll(x.unbind(1), states), 1)
 

@@ -12,7 +12,7 @@ class Batch:
     """B sequences of T steps, and where they came from."""
 
     x: Tensor
-    """Input, (B, T, F), in the dtype and on the device of the run."""
+    """Input, (B, T, F), in the dtype and on the device of the run; token ids (B, T) for a model that takes ids."""
     tokens: tuple[str, ...] | None
     """The token of each step 1..T of sequence `spec.item`, in the form that is safe to show; None unless text."""
     token_ids: Tensor | None
@@ -23,5 +23,5 @@ class Batch:
     """What was assumed or done to the data, one sentence each."""
     source: str
     """`random`, `zeros`, `impulse`, `sine`, `text` or the path of the file."""
-    classes: int | None = None
-    """How many tokens the model knows, where x is ids (B, T) instead of features."""
+    logits: int | None = None
+    """Where x holds token ids: how many there are, if the model returns a logit for each; else None."""

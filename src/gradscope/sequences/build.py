@@ -7,16 +7,18 @@ from pathlib import Path
 
 from gradscope.errors import UsageError
 from gradscope.files.paths import existing_file, read_bytes
+from gradscope.models.token_ids import TokenIds
 from gradscope.records import RunSpec
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.files import file_batch
+from gradscope.sequences.ids import id_batch
 from gradscope.sequences.placement import place, to_device
 from gradscope.sequences.synthetic import synthetic
 from gradscope.sequences.text import given_text, text_batch
 from gradscope.text import safe_text
 
 
-def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None) -> Batch:
+def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None, ids: TokenIds | None = None) -> Batch:
     """Sequences for `spec`, in its dtype and on its device. Equal arguments give equal numbers.
 
     Args:
@@ -24,25 +26,26 @@ def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None) -> Ba
         seed: of random sequences and of embeddings. The global generator of torch is left alone.
         input_size: features that the model takes; None when the model is built to fit, then `spec.input_size`, else
             16 for synthetic sequences and text, the file's own otherwise. 0: a model without input, x is (B, T, 0).
+        ids: of a model that takes token ids in place of features.
 
     Raises:
         UsageError: anything wrong with the request or the file, in one line with its remedy.
     """
     _check_request(spec)
     features = spec.input_size if input_size is None else input_size
-    batch = _read(spec, features, seed)
-    sequences, steps, _ = batch.x.shape
+    batch = _read(spec, features, seed) if ids is None else id_batch(spec, ids, seed)
+    sequences, steps = batch.x.shape[:2]
     if not 0 <= spec.item < sequences:
         raise UsageError(f"--item {spec.item} is not among the {sequences} sequences; use 0 to {sequences - 1}")
     if spec.needs_lag is not None and not 1 <= spec.needs_lag < steps:
         outside = f"--needs-lag {spec.needs_lag} is outside 1..{steps - 1} ({steps} steps)"
         raise UsageError(f"{outside}; use a lag within it or a longer sequence")
-    tokens, ids = None, batch.token_ids
-    if ids is not None and batch.vocabulary is not None:
-        tokens = tuple(batch.vocabulary[index] for index in ids[spec.item].tolist())
-        ids = to_device(ids, spec.device)
-    notes = (*batch.notes, *_unused(spec))
-    return replace(batch, x=place(batch.x, spec.dtype, spec.device), tokens=tokens, token_ids=ids, notes=notes)
+    tokens, places = None, batch.token_ids
+    if places is not None and batch.vocabulary is not None:
+        tokens = tuple(batch.vocabulary[index] for index in places[spec.item].tolist())
+        places = to_device(places, spec.device)
+    x = place(batch.x, spec.dtype, spec.device) if ids is None else to_device(batch.x, spec.device)
+    return replace(batch, x=x, tokens=tokens, token_ids=places, notes=(*batch.notes, *_unused(spec)))
 
 
 def _check_request(spec: RunSpec) -> None:

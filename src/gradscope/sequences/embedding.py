@@ -35,7 +35,7 @@ def trained_vectors(spec: RunSpec, tokens: Sequence[str]) -> tuple[Tensor, str]:
     tensors = read_weights(existing_file(file, "model"), "model")
     name = _name(tensors, spec.embedding or "", shown)
     table = floats(tensors[name], name, shown).double()
-    rows = _byte_rows(spec, len(table)) if spec.vocab is None else read_vocabulary(spec.vocab, len(table))
+    rows = _rows(spec, len(table)) if spec.vocab is None else read_vocabulary(spec.vocab, len(table))
     spare = next((rows[word] for word in UNKNOWN if word in rows), None)
     missing = [token for token in tokens if token not in rows]
     if missing and spare is None:
@@ -63,9 +63,14 @@ def _name(tensors: Mapping[str, Tensor], key: str, shown: str) -> str:
     return found[0]
 
 
-def _byte_rows(spec: RunSpec, rows: int) -> dict[str, int]:
+def byte_rows() -> dict[str, int]:
+    """Bytes, as they are written among tokens, each in the row of its own number."""
+    return {chr(byte) if byte < 0x80 else f"\\x{byte:02x}": byte for byte in range(256)}
+
+
+def _rows(spec: RunSpec, rows: int) -> dict[str, int]:
     if spec.tokens == "byte" and rows >= 256:
-        return {chr(byte) if byte < 0x80 else f"\\x{byte:02x}": byte for byte in range(256)}
+        return byte_rows()
     raise UsageError(f"--embedding has {rows:,} rows and nothing says whose; add --vocab FILE (json, or one per line)")
 
 
@@ -82,7 +87,7 @@ def read_vocabulary(name: str, rows: int) -> dict[str, int]:
     if outside is not None:
         token = safe_text(outside, 40)
         raise UsageError(
-            f"--vocab '{shown}' puts '{token}' in row {found[outside]:,}, the embedding has {rows:,}; name its own file"
+            f"--vocab '{shown}' puts '{token}' in row {found[outside]:,}, there are {rows:,}; name its own file"
         )
     return found
 

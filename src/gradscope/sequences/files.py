@@ -72,7 +72,7 @@ def file_batch(spec: RunSpec, name: str, features: int | None) -> Batch:
     steps, names = _features(data, shown)
     if features is not None and steps.shape[-1] != features:
         raise UsageError(_wrong_features(shown, steps.shape[-1], features))
-    used, cut = _cut(steps, spec, shown)
+    used, cut = cut_sequences(steps, spec, shown)
     numbers = finite_floats(used, f"'{shown}'", names, data.factor)
     scaled, notes = SCALES[scale](numbers, names)
     x = torch.from_numpy(np.ascontiguousarray(scaled.reshape(cut.batch, cut.length, -1)))
@@ -118,15 +118,17 @@ def _features(data: FileData, shown: str) -> tuple[NDArray[Any], tuple[str, ...]
     return values[..., picked], tuple(str(index + 1) for index in picked)
 
 
-def _cut(steps: NDArray[Any], spec: RunSpec, shown: str) -> tuple[NDArray[Any], Cut]:
+def cut_sequences(steps: NDArray[Any], spec: RunSpec, shown: str, most: int | None = None) -> tuple[NDArray[Any], Cut]:
+    """The part of (T, F) or (B, T, F) that is used, and how it is cut; at most `most` steps of each sequence."""
+    cap = min(STEPS, most or STEPS)
     if steps.ndim == 2:
-        cut = stretches(len(steps), spec.length, spec.batch, f"'{shown}'", "steps", STEPS)
+        cut = stretches(len(steps), spec.length, spec.batch, f"'{shown}'", "steps", cap)
         return steps[: cut.batch * cut.length], cut
     held = len(steps)
     batch = held if spec.batch is None else spec.batch
     if batch > held:
         raise UsageError(f"'{shown}' holds {held} sequences, --batch {batch} needs more; use --batch {held} or less")
-    cut = stretches(steps.shape[1], spec.length, None, f"'{shown}'", "steps", STEPS)
+    cut = stretches(steps.shape[1], spec.length, None, f"'{shown}'", "steps", cap)
     notes = (f"first {batch} of {held} sequences",) if batch < held else ()
     return steps[:batch, : cut.length], Cut(batch, cut.length, notes + cut.notes)
 

@@ -84,8 +84,8 @@ def every(spec: RunSpec, batch: Batch, seed: int) -> Loss:
 def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     """L = -sum ln p(class), p the softmax of a seeded readout of the output.
 
-    On text steps 1..T-1 predict tokens 2..T. With a target file: its class at every step, or, one class per
-    sequence, at the last step.
+    On text steps 1..T-1 predict tokens 2..T, through the model's own head where it has one. With a target file: its
+    class at every step, or, one class per sequence, at the last step.
 
     Raises:
         UsageError: neither text nor target, a target that does not fit, or a text of one distinct token.
@@ -94,9 +94,9 @@ def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
         sequences, steps = batch.x.shape[:2]
         targets, classes, notes = class_targets(spec.target, sequences, steps)
         what = f"{classes} classes"
-    elif batch.token_ids is not None and batch.classes is not None:
-        targets, classes, notes = batch.token_ids[:, 1:], batch.classes, ()
-        what = f"the next of {classes:,} tokens"
+    elif batch.logits is not None:
+        targets, classes, notes = batch.x[:, 1:], batch.logits, ()
+        what = f"the next of {classes:,} token ids"
     elif batch.token_ids is not None and batch.vocabulary is not None:
         targets, classes, notes = batch.token_ids[:, 1:], len(batch.vocabulary), ()
         what = f"the next of {classes} tokens"
@@ -104,18 +104,16 @@ def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
             raise UsageError("--loss ce: the text repeats one token, nothing is left to predict; use a longer text")
     else:
         raise UsageError("--loss ce needs text or classes; add --text or --target FILE, or use --loss final")
-    final_only = targets.ndim == 1
+    final_only, own = targets.ndim == 1, spec.target is None and batch.logits is not None
 
     def function(output: Any) -> Tensor:
         read = _last(output, "ce") if final_only else _checked(output, "ce", (3,), batch)[:, : targets.shape[1]]
         _check_sequences(read, len(targets), "ce")
-        # As many outputs as tokens are the model's own logits.
-        own = batch.classes == read.shape[-1] and spec.target is None
         logits = read if own else read @ readout(seed, read.shape[-1], classes).to(read)
         flat = targets.reshape(-1).to(read.device)
         return functional.cross_entropy(logits.reshape(-1, classes), flat, reduction="sum")
 
-    head = "a seeded readout" if batch.classes is None else "the model's own head if it has one, else a seeded readout"
+    head = "the model's own head" if own else "a seeded readout"
     return Loss("ce", (f"cross-entropy of {what} through {head}", *notes), final_only, function)
 
 
@@ -128,9 +126,10 @@ def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     Raises:
         UsageError: a target that does not fit, or a model without input and no target.
     """
-    if batch.classes is not None:
-        raise UsageError("--loss mse compares numbers, this model takes tokens; use --loss ce or final")
-    sequences, steps, features = batch.x.shape
+    sequences, steps = batch.x.shape[:2]
+    if spec.target is None and batch.x.ndim == 2:
+        raise UsageError("--loss mse has no numbers to predict from token ids; add --target FILE, or use --loss ce")
+    features = batch.x.shape[-1] if batch.x.ndim == 3 else 1
     if spec.target is not None:
         targets, notes = value_targets(spec.target, sequences, steps)
     elif features == 0:

@@ -14,6 +14,14 @@ def normal(seed: int, *purpose: str | int, size: tuple[int, ...]) -> Tensor:
     Each purpose has its own stream, so asking for more of one thing (a longer text, another sequence in the batch)
     never changes the numbers of another.
     """
+    return torch.randn(size, generator=_stream(seed, purpose), dtype=torch.float64)
+
+
+def integers(seed: int, *purpose: str | int, below: int, size: tuple[int, ...]) -> Tensor:
+    """Whole numbers 0 .. below - 1, int64 on the CPU, equally likely; streams as for `normal`."""
+    return torch.randint(below, size, generator=_stream(seed, purpose))
+
+
+def _stream(seed: int, purpose: tuple[str | int, ...]) -> torch.Generator:
     digest = hashlib.sha256(repr((seed, *purpose)).encode("utf-8", "backslashreplace")).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-    return torch.randn(size, generator=generator, dtype=torch.float64)
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.models.direct import Direct
+from gradscope.models.token_ids import TokenIds
 from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.trace import Unavailable
 from modules import CASES, CellLoop, Fed, ModuleCase, Normed, Strided, Wrapped
@@ -17,7 +18,7 @@ from modules import CASES, CellLoop, Fed, ModuleCase, Normed, Strided, Wrapped
 
 def traced(case: ModuleCase, x: Tensor | None = None) -> tuple[ModuleTrace, nn.Module]:
     module = case.module()
-    model = Direct(case.name, module, 3, kind="module", time_first=None, vocabulary=11 if case.ids else None)
+    model = Direct(case.name, module, 3, kind="module", time_first=None, ids=TokenIds(11) if case.ids else None)
     return ModuleTrace(model, case.x() if x is None else x), module
 
 

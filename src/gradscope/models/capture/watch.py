@@ -54,7 +54,7 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
     Where it is not known which axis of the module's input is time, it is taken to be the second; a recurrence that
     then walks along the batch says otherwise, and the model remembers.
     """
-    search = search and model.kind == "module"
+    search = search and model.kind == "module" and not model.closed
     found = watch(model.module, model.run, model.laid_out(x), x.shape[1], search=search)
     if model.time_first is None:
         batch, steps = x.shape[:2]

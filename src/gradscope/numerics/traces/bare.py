@@ -19,7 +19,6 @@ class BareTrace:
 
     kind: Kind = "chain"
     of_state = True
-    reads_future = False
     layers: tuple[tuple[str, Linearization], ...] = ()
     orders: tuple[Tensor | None, ...] = ()
 

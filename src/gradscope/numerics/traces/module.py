@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,6 @@ from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
-from gradscope.models.attention import CausalAttention
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
@@ -76,6 +74,8 @@ class ModuleTrace:
         if not found and self.seen.unfollowed:
             raise Unavailable("; ".join(self.seen.unfollowed))
         if not found:
+            if self.model.closed:
+                raise Unavailable(self.model.closed)
             name = self.model.name.split(":")[0]
             if self.model.kind == "module":
                 raise Unavailable(f"no recurrence was seen inside {name}: its gradients by input are what is measured")
@@ -164,7 +164,12 @@ class ModuleTrace:
         """The cotangent of one step."""
         steps = self._by_step(v)
         kept = None if steps is None else influence.only_step(steps, step)
-        return v if kept is None or kept is steps else (self.model.laid_out(kept), *(None for _ in v[1:]))
+        return v if kept is None or kept is steps else self.of_first(kept)
+
+    def of_first(self, v: Tensor) -> Cotangents:
+        """The cotangent of the first tensor returned alone, from (batch, T, features)."""
+        others = sum(map(_is_real, pytree.tree_leaves(self.seen.raw))) - 1
+        return (self.model.laid_out(v), *[None] * others)
 
     def _by_step(self, v: Cotangents) -> Tensor | None:
         """(batch, T, features) of a loss that reads the first output alone, step by step; None for any other."""
@@ -173,29 +178,6 @@ class ModuleTrace:
             return None
         steps = self.model.laid_out(first)
         return steps if steps.shape[1] == self.length else None
-
-    @cached_property
-    def reads_future(self) -> bool:
-        """Whether an output depends on inputs after it, so far as outputs have steps.
-
-        One backward pass from a middle step tells; a bidirectional recurrence whose outputs are not seen says so too.
-        """
-        if isinstance(self.model.module, CausalAttention):
-            return False
-        middle, output = max(1, self.length // 2), self.output
-        if output.ndim != 3 or output.shape[1] != self.length or not output.is_floating_point():
-            return not all(one.one_way for one in self.seen.recurrences)
-        v = torch.zeros_like(output)
-        v[:, middle - 1] = torch.randn(output.shape[-1], generator=torch.Generator().manual_seed(0)).to(v)
-        found = self.flow((self.model.laid_out(v),)) if self._first_is_real() else None
-        if found is None:
-            return False
-        later = self.model.laid_out(log10_norm(found.given.m, found.given.e))[:, middle:]
-        return bool((later > -math.inf).any())
-
-    def _first_is_real(self) -> bool:
-        values = pytree.tree_leaves(self.seen.raw)
-        return sum(map(_is_real, values)) >= 1 and values[0] is not None and _is_real(values[0])
 
     def flow(self, v: Cotangents) -> Flow:
         """The backward pass; asked again for the same cotangents, the same one."""
@@ -206,7 +188,7 @@ class ModuleTrace:
         if seen.given is None:
             raise Unavailable("no embedding of the module reads its token ids: there is no input to differentiate by")
         outputs = [value for value in pytree.tree_leaves(seen.raw) if _is_real(value)]
-        pairs = [(y, g) for y, g in zip(outputs, v, strict=False) if g is not None]
+        pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None]
         found = flow_back(seen, order, [y for y, _ in pairs], [g for _, g in pairs])
         self._flows = [*self._flows[-1:], (v, found)]
         return found

@@ -21,7 +21,6 @@ class RecurrentTrace:
     """Forward and backward passes along closed-form linear maps, in log scale."""
 
     kind: Kind = "recurrent"
-    reads_future = False
 
     def __init__(self, model: Recurrent, x: Tensor) -> None:
         """Remember the model and x (batch, T, features)."""

@@ -56,11 +56,6 @@ class Trace(Protocol):
         ...
 
     @property
-    def reads_future(self) -> bool:
-        """Whether outputs depend on inputs after them."""
-        ...
-
-    @property
     def layers(self) -> tuple[tuple[str, Linearization], ...]:
         """Every recurrent layer by name, bottom first."""
         ...
