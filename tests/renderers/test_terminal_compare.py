@@ -70,7 +70,40 @@ def test_answer_names_every_kind_of_trouble():
     )
 
 
+def test_models_that_read_the_future_have_no_reach():
+    first = vanishing()
+    blind = replace(
+        first,
+        name="bert",
+        status="healthy",
+        summary=replace(first.summary, reach=None),
+        skipped={"reach": "reads the future: rnn is bidirectional"},
+    )
+    assert answer([blind]) == "bert reads the future, where no reach is defined."
+    both = replace(blind, name="elmo"), blind
+    assert answer(list(both)) == "elmo and bert read the future, where no reach is defined."
+
+
+def test_notes_of_one_model_are_told_apart_from_those_of_all():
+    first, second = THREE.models[:2]
+    models = (replace(first, notes=("shared", "own")), replace(second, notes=("shared",)))
+    text = render(replace(THREE, models=models), View())
+    assert text.count("shared") == 1
+    assert f"note: {first.name}: own" in text
+
+
 def test_heat_map_of_tokens_appears_beside_the_tables():
     text = render(catalogue()["compare text"], View())
     assert "attention: where each token looks" in text
     assert "gru forgets after 7 steps" in text
+
+
+def test_a_map_that_looks_ahead_is_drawn_whole():
+    text = render(catalogue()["compare text"], View())
+    model = next(m for m in catalogue()["compare text"].models if m.attention is not None)
+    steps = len(model.attention.weights[0][0])
+    uniform = ((tuple((1 / steps,) * steps for _ in range(steps)),),)
+    ahead = replace(model, attention=replace(model.attention, weights=uniform))
+    whole = render(replace(catalogue()["compare text"], models=(ahead, ahead)), View())
+    assert max(line.count("█") for line in whole.splitlines()) >= 2 * min(steps, 24)
+    assert min(line.count("█") for line in text.splitlines() if line.startswith("   1 ")) < 2 * min(steps, 24)

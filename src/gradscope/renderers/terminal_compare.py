@@ -72,7 +72,10 @@ def headline(page: Page, models: list[ModelResult]) -> None:
 
 def answer(models: list[ModelResult]) -> str:
     """One sentence: who remembers, who forgets, and when."""
-    parts = [_group("reaches", "reach", [m for m in models if m.status == "healthy"])]
+    ahead = [m.name for m in models if wording.reads_future(m) and m.status == "healthy"]
+    parts = [_group("reaches", "reach", [m for m in models if m.status == "healthy" and m.name not in ahead])]
+    if ahead:
+        parts.append(f"{_joined(ahead)} {'reads' if len(ahead) == 1 else 'read'} the future, where no reach is defined")
     forgetting = [m for m in models if m.status == "vanishing"]
     parts.append(_joined([_after(m, first=i == 0) for i, m in enumerate(forgetting)]))
     parts += [
@@ -234,12 +237,14 @@ def _time(entry: dict[str, Any] | None) -> list[str]:
 
 
 def notes(page: Page, models: list[ModelResult]) -> None:
-    """What was assumed or done to the data, once for all models."""
-    for note in dict.fromkeys(note for model in models for note in model.notes):
+    """What was assumed or done to the data: once where it holds for all models, else by model."""
+    shared = [note for note in models[0].notes if all(note in model.notes for model in models)]
+    for note in shared:
         page.wrap(note, " note: ", "dim")
     for model in models:
-        for note in model.loaded.assumed:
-            page.wrap(f"{model.name}: {note}", " note: ", "dim")
+        for note in (*model.notes, *model.loaded.assumed):
+            if note not in shared:
+                page.wrap(f"{model.name}: {note}", " note: ", "dim")
 
 
 def findings(page: Page, models: list[ModelResult]) -> None:

@@ -45,12 +45,13 @@ def heat_map(page: Page, model: ModelResult) -> None:
     if size == 0:
         return
     untrained = "" if model.loaded.trained else " (untrained)"
-    page.line(Span(f" {model.name}: where each token looks, mean of {heads} heads, first layer{untrained}", "bold"))
+    page.wrap(f"{model.name}: where each token looks, mean of {heads} heads, first layer{untrained}", style="bold")
     names = [page.clip(page.fold(token), 12) for token in tokens[first:size]]
+    ahead = any(value > 0 for i, row in enumerate(weights[:size]) for value in row[i + 1 : size])
     shades = ASCII_SHADES if page.view.ascii else SHADES
     page.line(" " * 18, Span("".join(_label(first + i + 1) for i in range(size - first)), "dim"))
     for i, name in enumerate(names):
-        row = weights[first + i][first : first + i + 1]
+        row = weights[first + i][first : size if ahead else first + i + 1]
         cells = "".join(_shade(weight, weights[first + i], shades) * 2 for weight in row)
         page.line(f" {first + i + 1:>3} ", name, " " * (13 - measure(name)), cells)
     left_out = f"; only the last {size - first} of {size} tokens" if first else ""

@@ -189,6 +189,11 @@ def _healthy(model: ModelResult) -> list[str]:
     return [first, per_step(model)]
 
 
+def reads_future(model: ModelResult) -> bool:
+    """Whether outputs depend on later inputs, so that there is no reach."""
+    return model.skipped.get("reach", "").startswith("reads the future")
+
+
 def pair_sentence(pair: Pair, trained: bool) -> str:
     """How much the output at one token depends on another one, and whether that says anything about language."""
     said = (
