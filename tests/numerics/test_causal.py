@@ -111,6 +111,7 @@ def test_ids_without_an_embedding_cannot_be_told() -> None:
 
 
 def test_without_direction_there_is_no_reach_and_no_rule_for_it() -> None:
+    torch.manual_seed(0)
     found: Any = gradscope.analyze(Encoder(False, False), torch.randn(2, STEPS, 4)).models[0]
     assert found.summary.reach is None
     assert found.summary.carried_floats is None
