@@ -92,8 +92,8 @@ class CustomLinearization:
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
         """J_t ds + (ds_t/dx_t) dx."""
         state, given = self._jacobians(at)
-        new = (state @ ds[..., None])[..., 0]
-        return new if dx is None or given is None else new + (given @ dx[..., None])[..., 0]
+        new = _times(state, ds)
+        return new if dx is None or given is None else new + _times(given, dx)
 
     def push_output(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
         """The tangent itself."""
@@ -106,12 +106,12 @@ class CustomLinearization:
     def pull(self, at: At, a: Tensor) -> tuple[Tensor, Tensor]:
         """J_t^T a; delta is the adjoint of s_t itself."""
         state, _ = self._jacobians(at)
-        return (state.mT @ a[..., None])[..., 0], a
+        return _times(state.mT, a), a
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """(ds_t/dx_t)^T delta."""
         _, given = self._jacobians(at)
-        return delta[..., :0] if given is None else (given.mT @ delta[..., None])[..., 0]
+        return delta[..., :0] if given is None else _times(given.mT, delta)
 
     def _per_step_gradients(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
         """Each (step, sequence)'s own contribution, by parameter: (n * batch, ...)."""
@@ -146,6 +146,13 @@ class CustomLinearization:
     def weight_gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
         """Summed contributions."""
         return {name: part.sum(0) for name, part in self._per_step_gradients(at, delta).items()}
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Matrix times vector; vectors that share a matrix, along a first axis of their own, become one product."""
+    if vectors.ndim == matrices.ndim:
+        return (matrices @ vectors.movedim(0, -1)).movedim(-1, 0)
+    return (matrices @ vectors[..., None])[..., 0]
 
 
 def _one_by_one(step: Step, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor | None]:
