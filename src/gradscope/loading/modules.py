@@ -90,6 +90,6 @@ def _features(module: nn.Module) -> int:
         for attribute in ("input_size", "in_features", "embed_dim", "d_model", "in_channels", "normalized_shape"):
             found = getattr(part, attribute, None)
             found = found[0] if isinstance(found, tuple) and len(found) == 1 else found
-            if isinstance(found, int) and not isinstance(found, bool):
+            if isinstance(found, int) and not isinstance(found, bool) and found > 0:
                 return found
     return FEATURES

@@ -50,11 +50,23 @@ class Direct:
             closed: why nothing is looked for inside, as it is said of the recurrent state; empty to look.
             carried: T -> how many numbers it takes from step T to the next, where that is known.
         """
+        # What torch.compile makes of a module runs the same module, and would be compiled anew for every change of it.
+        module = getattr(module, "_orig_mod", module)
         self.name, self.module, self.weights, self.trained = name, module, weights, trained
         self.kind: Literal["attention", "module"] = kind
         self.input_size, self.ids, self.key = input_size, ids, key
         self.time_first, self.closed, self.carried = time_first, closed, carried
         self._draws: Tensor | None = None
+        if any(map(nn.parameter.is_lazy, module.parameters())):
+            self._build_lazy_parts()
+
+    def _build_lazy_parts(self) -> None:
+        """Run once on zeros, so that parts that take their sizes from their first input have weights."""
+        dtype = next(p.dtype for p in self.module.parameters())
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.run(torch.zeros(2, 2, self.input_size, dtype=dtype))
+        self._draws = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs of x, (batch, T, features), differentiable.
@@ -97,17 +109,18 @@ class Direct:
             self._draws = torch.get_rng_state()
         dtype = next((p.dtype for p in self.module.parameters()), x.dtype)
         try:
-            with _default_dtype(dtype), as_before(self.module), same_draws(self._draws):
+            with default_dtype(dtype), as_before(self.module), same_draws(self._draws):
                 return self.module(x)
         except UsageError:
             raise
         except Exception as error:
             what = f"{type(error).__name__}: {safe_text(error)}"
-            raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}") from error
+            remedy = "; --input-size N, where it takes other features" if x.is_floating_point() else ""
+            raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}{remedy}") from error
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     """States that a module makes with torch.zeros fit its weights, whatever type the run has."""
     before = torch.get_default_dtype()
     if dtype in (torch.float32, torch.float64):

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradscope.models.capture.given import InputLeaf, TokenInput
 from gradscope.models.capture.handover import handed_on
 from gradscope.models.capture.known import KNOWN, Levels, cells_of, is_known, read_cell, read_fused
 from gradscope.models.capture.own import Suspect, outermost, read_own
 from gradscope.models.capture.own_step import OwnStep, own_step
-from gradscope.models.capture.reading import Reading, storages
+from gradscope.models.capture.reading import Reading
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
@@ -76,24 +77,20 @@ def watch(module: nn.Module, call: Call, x: Tensor, steps: int, *, search: bool 
     """
     own, unfollowed, again = _own_cells(module, call, x, steps) if search else ({}, (), None)
     notes: dict[str, _Note] = {}
-    given: list[Tensor] = []
+    given = InputLeaf(x) if x.is_floating_point() else TokenInput(module, x)
     with ExitStack() as hooks, torch.enable_grad():
-        if x.is_floating_point():
-            given.append(x.detach().clone().requires_grad_())
-            x = given[0].clone()
         for name, part in module.named_modules() if search else ():
             if is_known(part) and not any(name == o or name.startswith(f"{o}.") for o in own):
                 hooks.enter_context(hooked(part, partial(_note_known, notes.setdefault(name, _Note()))))
             elif name in own:
                 note = partial(_note_own, notes.setdefault(name, _Note()), own[name])
                 hooks.enter_context(hooked(part, note))
-        for part in module.modules() if not given else ():
-            if isinstance(part, nn.Embedding):
-                hooks.enter_context(hooked(part, partial(_note_embedding, given, x)))
-        raw = call(x)
+        for part in given.embeddings:
+            hooks.enter_context(hooked(part, given.note))
+        raw = call(given.taken)
     parts = dict(module.named_modules())
     found = [one for name, note in notes.items() for one in _joined(name, parts[name], note)]
-    return Seen(raw, given[0] if given else None, tuple(found), unfollowed, again)
+    return Seen(raw, given.leaf, tuple(found), unfollowed, again)
 
 
 def _own_cells(module: nn.Module, call: Call, x: Tensor, steps: int) -> tuple[dict[str, OwnStep], tuple[str, ...], Any]:
@@ -111,7 +108,7 @@ def _own_cells(module: nn.Module, call: Call, x: Tensor, steps: int) -> tuple[di
         with ExitStack() as hooks:
             for part, suspect in suspects.values():
                 hooks.enter_context(hooked(part, partial(see, suspect)))
-            raw = call(x)
+            raw = call(x.clone())
         batch = len(x) if x.shape[1] == steps else x.shape[1]
         cells: dict[str, OwnStep] = {}
         why = [_own_forward(name, part) for name, (part, _) in suspects.items() if isinstance(part, nn.RNNBase)]
@@ -162,14 +159,6 @@ def _note_own(note: _Note, step: OwnStep, part: nn.Module, args: Any, kwargs: An
         note.cells = ((CustomCell("l0", step, reading.start[0][0].detach(), reading.x.shape[-1]),),)
     note.readings.append(reading)
     return replaced
-
-
-def _note_embedding(given: list[Tensor], ids: Tensor, part: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-    read = args[0] if args else kwargs.get("input")
-    if given or not isinstance(read, Tensor) or not storages([read]) & storages([ids]):
-        return output
-    given.append(output.detach().clone().requires_grad_())
-    return given[0].clone()
 
 
 def _joined(name: str, part: nn.Module, note: _Note) -> list[Recurrence]:

@@ -24,7 +24,7 @@ from gradscope.numerics.births import first_birth
 from gradscope.numerics.equality import against_module, comparable_weights, number, wanted
 from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
-from gradscope.numerics.traces.reasons import unfollowed, with_joint_state
+from gradscope.numerics.traces.reasons import unfollowed, unseen, with_joint_state
 from gradscope.numerics.traces.trace import Loss, Unavailable
 from gradscope.records import EqualityCheck, Kind, NonFinite
 from gradscope.registry import unknown
@@ -76,9 +76,9 @@ class ModuleTrace:
         if not found:
             if self.model.closed:
                 raise Unavailable(self.model.closed)
-            name = self.model.name.split(":")[0]
             if self.model.kind == "module":
-                raise Unavailable(f"no recurrence was seen inside {name}: its gradients by input are what is measured")
+                raise Unavailable(unseen(self.model.module))
+            name = self.model.name.split(":")[0]
             raise Unavailable(f"{name} has no recurrent state: every output reads every input directly")
         if self.model.key is not None:
             names = [one.name for one in found]
@@ -136,7 +136,11 @@ class ModuleTrace:
         if (bad := finite.in_weights(self.model.parameters()) or finite.first_bad(given, "input")) is not None:
             return bad
         output = self.output
-        last = finite.first_bad({"output": output.transpose(0, 1) if output.ndim == 3 else output[None]}, "output")
+        if output.ndim == 3:
+            last = finite.first_bad({"output": output.transpose(0, 1)}, "output")
+        else:
+            whole = finite.first_bad({"output": output.reshape(1, -1)}, "output")
+            last = None if whole is None else replace(whole, step=self.length)
         if last is None and all(bool(layer.states.isfinite().all()) for _, layer in self.layers):
             return None
         return first_birth(self.model, self.x, self.seen.recurrences) or last
@@ -167,9 +171,15 @@ class ModuleTrace:
         return v if kept is None or kept is steps else self.of_first(kept)
 
     def of_first(self, v: Tensor) -> Cotangents:
-        """The cotangent of the first tensor returned alone, from (batch, T, features)."""
-        others = sum(map(_is_real, pytree.tree_leaves(self.seen.raw))) - 1
-        return (self.model.laid_out(v), *[None] * others)
+        """The cotangent of the first tensor returned alone, from (batch, T, features).
+
+        Raises:
+            Unavailable: it has no such form, as in a packed sequence.
+        """
+        first, *others = [value for value in pytree.tree_leaves(self.seen.raw) if _is_real(value)]
+        if first.shape != (own := self.model.laid_out(v)).shape:
+            raise Unavailable("the output has no steps")
+        return (own, *[None] * len(others))
 
     def _by_step(self, v: Cotangents) -> Tensor | None:
         """(batch, T, features) of a loss that reads the first output alone, step by step; None for any other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from gradscope.models.capture.recurrence import Recurrence
@@ -27,6 +28,14 @@ def unfollowed(seen: Seen, name: str) -> str:
         changed = "the state, or the gradient of the state, is changed between its calls"
         return f"{groups[0].name} cannot be followed as one recurrence: {changed}"
     return ""
+
+
+def unseen(module: nn.Module) -> str:
+    """Said where no recurrence was found."""
+    name = safe_text(getattr(module, "original_name", type(module).__name__))
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"{name} is a TorchScript program, which cannot be looked into: its gradients by input are measured"
+    return f"no recurrence was seen inside {name}: its gradients by input are what is measured"
 
 
 def with_joint_state(one: Recurrence, length: int) -> Recurrence:
