@@ -194,12 +194,19 @@ def test_a_pickle_in_a_folder_is_not_run(write: Any, folders: dict[str, Path], t
     assert "\n" not in str(caught.value)
 
 
+def reconfigured(folder: Path, **settings: object) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | settings))
+    return folder
+
+
 def test_code_in_a_folder_is_not_run(folders: dict[str, Path], tmp_path: Path) -> None:
     folder, touched = copied(folders["gpt2"], tmp_path / "evil"), tmp_path / "touched"
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"auto_map": {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}, "model_type": "mine"}
-    (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(f"open({str(touched)!r}, 'w')")
+    reconfigured(folder, auto_map={"AutoConfig": "mine.Config", "AutoModel": "mine.Model"})
+    assert analysed(folder).loaded.source.endswith("GPT2Model")
+    assert not touched.exists()
+    reconfigured(folder, model_type="mine")
     with pytest.raises(UsageError, match="cannot be loaded by transformers") as caught:
         analysed(folder)
     assert not touched.exists()
@@ -221,6 +228,29 @@ def test_missing_weights_are_not_drawn_at_random(folders: dict[str, Path], tmp_p
     (folder / "model.safetensors").unlink()
     with pytest.raises(UsageError, match=r"holds no weights \(model.safetensors or pytorch_model.bin\)"):
         analysed(folder)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"vocab_size": 10**9}, r"has wte\.weight of shape \(300, 16\), its config\.json says \(1000000000, 16\)"),
+        ({"n_layer": 10**6}, "tensors and says it has 1,000,000 layers"),
+        ({"n_embd": "wide"}, "cannot be loaded by transformers"),
+    ],
+)
+def test_a_configuration_of_another_model(
+    settings: dict[str, object], said: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        analysed(reconfigured(copied(folders["gpt2"], tmp_path / "other"), **settings))
+
+
+def test_a_broken_tokenizer_is_missed_by_text_alone(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = with_tokenizer(copied(folders["bert"], tmp_path / "bert"))
+    (folder / "tokenizer.json").write_text("{}")
+    assert analysed(folder).length == 12
+    with pytest.raises(UsageError, match=r"the tokenizer of .* cannot be loaded"):
+        analysed(folder, text=TEXT, length=None, batch=None)
 
 
 def test_a_model_in_parts(folders: dict[str, Path], tmp_path: Path) -> None:

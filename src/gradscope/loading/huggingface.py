@@ -41,6 +41,8 @@ TOKENIZERS = (
 """Files of which a tokenizer has one: where there is none the library makes up an empty tokenizer."""
 HIDDEN = ("final", "every", "mse")
 """Losses that read the last hidden states; the others read what a language model's own head makes of them."""
+MOST_LAYERS = 512
+"""Layers that a configuration may ask for beyond one a tensor: an honest one shares weights among a few."""
 HEADS = ("ForCausalLM", "LMHeadModel")
 
 
@@ -64,11 +66,8 @@ def source_from_directory(word: str, spec: RunSpec) -> Source:
     except UsageError:
         raise
     except Exception as error:
-        why = safe_text(str(error).strip().partition("\n")[0], 160)
-        raise UsageError(
-            f"'{shown}' cannot be loaded by transformers ({type(error).__name__}: {why}); "
-            f"give its class as file.py:attr with --weights"
-        ) from error
+        remedy = "give its class as file.py:attr with --weights"
+        raise UsageError(f"'{shown}' cannot be loaded by transformers ({_reason(error)}); {remedy}") from error
     module.to(spec.device, getattr(torch, spec.dtype))
     ids = TokenIds(module.embedding.num_embeddings, module.width, module.longest, encode)
     name = folder.resolve().name
@@ -94,13 +93,21 @@ def _load(folder: Path, spec: RunSpec) -> tuple[Pretrained, tuple[str, ...]]:
     built = str((getattr(config, "architectures", None) or [""])[0])
     head = spec.loss not in HIDDEN and built.endswith(HEADS)
     auto = transformers.AutoModelForCausalLM if head else transformers.AutoModel
-    with torch.device("meta"):
-        kind = type(auto.from_config(config, trust_remote_code=False))
     # Read here, not there: these readers run no code and check what they read.
+    weights, shown = _weights(folder), safe_text(folder)
+    layers = getattr(config, "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > max(MOST_LAYERS, len(weights)):
+        raise UsageError(
+            f"'{shown}' has {len(weights)} tensors and says it has {layers:,} layers; get its {CONFIG} again"
+        )
+    with torch.device("meta"):
+        blank = auto.from_config(config, trust_remote_code=False)
+    _same_shapes(blank, weights, shown)
+    kind = type(blank)
     model, report = kind.from_pretrained(
         None,
         config=config,
-        state_dict=_weights(folder),
+        state_dict=weights,
         attn_implementation="eager",
         output_loading_info=True,
         dtype=getattr(torch, spec.dtype),
@@ -109,10 +116,25 @@ def _load(folder: Path, spec: RunSpec) -> tuple[Pretrained, tuple[str, ...]]:
     if getattr(config, "is_encoder_decoder", False):
         model, assumed = model.get_encoder(), (f"{kind.__name__}, the last hidden states of its encoder alone",)
     if not isinstance(model.get_input_embeddings(), nn.Embedding):
-        raise UsageError(f"'{safe_text(folder)}' is a {kind.__name__}, which takes no token ids; use file.py:attr")
+        raise UsageError(f"'{shown}' is a {kind.__name__}, which takes no token ids; use file.py:attr")
     module = Pretrained(model, head=head)
-    _require_all(module, report["missing_keys"], safe_text(folder))
+    _require_all(module, report["missing_keys"], shown)
     return module, assumed
+
+
+def _same_shapes(blank: Any, weights: Mapping[str, Tensor], shown: str) -> None:
+    """Refuse weights of other sizes than the configuration says, before anything of these sizes is made.
+
+    Raises:
+        UsageError: names the first.
+    """
+    prefix = f"{getattr(blank, 'base_model_prefix', '')}."
+    for name, wanted in blank.state_dict().items():
+        names = (name, prefix + name, name.removeprefix(prefix))
+        found = next((weights[one] for one in names if one in weights), wanted)
+        if found.shape != wanted.shape:
+            shapes = f"{tuple(found.shape)}, its {CONFIG} says {tuple(wanted.shape)}"
+            raise UsageError(f"'{shown}' has {safe_text(name, 60)} of shape {shapes}; get both files from one place")
 
 
 def _require_all(module: Pretrained, missing: set[str], shown: str) -> None:
@@ -181,8 +203,12 @@ def _tokenizer(folder: Path) -> Encode | None:
     """Text -> ids and the pieces of the text they stand for; None without files of a tokenizer."""
     if not any((folder / name).is_file() for name in TOKENIZERS):
         return None
-    transformers: Any = importlib.import_module("transformers")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    auto: Any = importlib.import_module("transformers").AutoTokenizer
+    try:
+        tokenizer = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        what = f"the tokenizer of '{safe_text(folder)}' cannot be loaded ({_reason(error)})"
+        raise UsageError(f"{what}; get its files again, or name tokens with --vocab FILE") from error
 
     def encode(text: str) -> tuple[list[int], list[str]]:
         with _quietly():
@@ -193,6 +219,10 @@ def _tokenizer(folder: Path) -> Encode | None:
         return ids, [text[a:b].strip() or text[a:b] or name for (a, b), name in zip(spans, names, strict=True)]
 
     return encode
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {safe_text(' '.join(str(error).split()), 160)}"
 
 
 @contextmanager
