@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradscope.chain import ArrayChain
 from gradscope.models.attention import SelfAttention
+from gradscope.models.cell import pull_steps
 from gradscope.models.family import family_model
 from gradscope.models.gru import GRULinearization
 from gradscope.models.lru import LRULinearization
@@ -139,6 +140,7 @@ def halved_pull(monkeypatch: pytest.MonkeyPatch) -> None:
         return before / 2, delta
 
     monkeypatch.setattr(GRULinearization, "pull", half)
+    monkeypatch.setattr(GRULinearization, "pull_along", pull_steps)
 
 
 def mirrored_rotation(monkeypatch: pytest.MonkeyPatch) -> None:

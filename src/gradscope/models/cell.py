@@ -8,11 +8,27 @@ any leading dimensions, `(..., batch, features)`, so that one matrix product ser
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 At = int | slice
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A stretch of n steps, swept."""
+
+    a: Tensor
+    """What goes back to the step before, (batch, state_size)."""
+    adjoints: Tensor
+    """dL/ds of each step, (n, batch, state_size)."""
+    returned: Tensor
+    """The same without what the step's own output adds."""
+    deltas: Tensor
+    """(n, batch, ...)."""
 
 
 class Linearization(Protocol):
@@ -54,6 +70,16 @@ class Linearization(Protocol):
         """Adjoint of s_{t-1}, and the local adjoint `delta` that inputs and weights are served from."""
         ...
 
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+        """`pull` over a stretch of steps, from the newest to the oldest, without a scale to watch.
+
+        Args:
+            at: the steps.
+            a: what comes back from the step after them, (batch, state_size).
+            seen: what the outputs add to each adjoint, (n, batch, state_size); None for nothing.
+        """
+        ...
+
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """Adjoint of x_t from `delta`."""
         ...
@@ -65,6 +91,17 @@ class Linearization(Protocol):
     def weight_gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
         """These steps' summed contributions to dL/dW, by parameter name."""
         ...
+
+
+def pull_steps(layer: Linearization, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    """`pull_along` of any layer, by its `pull`."""
+    adjoints, returned, deltas = [], [], []
+    for place in reversed(range(at.stop - at.start)):
+        returned.append(a)
+        adjoints.append(a if seen is None else a + seen[place])
+        a, delta = layer.pull(at.start + place, adjoints[-1])
+        deltas.append(delta)
+    return Pulled(a, *(torch.stack(parts[::-1]) for parts in (adjoints, returned, deltas)))
 
 
 class Cell(Protocol):

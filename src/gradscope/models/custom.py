@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradscope.chain import step_jacobians
 from gradscope.errors import UsageError
-from gradscope.models.cell import At
+from gradscope.models.cell import At, Pulled, pull_steps
 from gradscope.text import safe_text
 
 Step = Callable[[Tensor, Tensor], Any]
@@ -107,6 +107,10 @@ class CustomLinearization:
         """J_t^T a; delta is the adjoint of s_t itself."""
         state, _ = self._jacobians(at)
         return _times(state.mT, a), a
+
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+        """A stretch, step by step."""
+        return pull_steps(self, at, a, seen)
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """(ds_t/dx_t)^T delta."""

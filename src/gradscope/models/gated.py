@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At
+from gradscope.models.cell import At, Pulled
+from gradscope.models.norms import row_norms
 
 Blocks = tuple[slice, slice]
 
@@ -26,6 +27,31 @@ class HiddenOutput:
     def pull_output(self, at: At, dy: Tensor) -> tuple[Tensor, None]:
         """The adjoint of y_t stands in the h part; the rest of the state is not seen."""
         return (dy if self.width == self.hidden else torch.nn.functional.pad(dy, (0, self.width - self.hidden))), None
+
+
+class Stretch:
+    """Room for a stretch of n steps, and views of it by step: nothing is allocated or sliced inside the loop."""
+
+    def __init__(self, a: Tensor, seen: Tensor | None, steps: int, width: int) -> None:
+        """Room for adjoints like `a` (batch, size) and deltas (batch, width)."""
+        self.back = a.new_empty(steps + 1, *a.shape)
+        self.back[steps] = a
+        self.seen = seen
+        self.adjoints = self.back[1:] if seen is None else torch.empty_like(seen)
+        self.deltas = a.new_empty(steps, len(a), width)
+
+    def steps(self, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """By step, newest first: what arrives, what the outputs add, the adjoint, and its part of each of `rows`.
+
+        Where the outputs add nothing, an empty tensor stands for it. Rows are (n, ...).
+        """
+        seen = self.back[1:, :0] if self.seen is None else self.seen
+        parts = (self.back[1:], seen, self.adjoints, *rows)
+        return zip(*(reversed(part.unbind(0)) for part in parts), strict=True)
+
+    def pulled(self) -> Pulled:
+        """The whole, once every step is done."""
+        return Pulled(self.back[0], self.adjoints, self.back[1:], self.deltas)
 
 
 @dataclass
@@ -64,8 +90,7 @@ class OuterWeights:
 
 def _squares(values: Tensor) -> Tensor:
     """Squared norm of the last dimension, summed in float64."""
-    norms: Tensor = torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64)
-    return norms.square()
+    return row_norms(values).square()
 
 
 def input_part(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At
+from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, input_part, state_part
+from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, state_part
 from gradscope.models.initialize import Draw, Init, recurrent_matrix
 
 
@@ -97,6 +97,25 @@ class GRULinearization(HiddenOutput):
         delta = torch.cat([self.from_r[at] * a, self.from_z[at] * a, dn, self.reset[at] * dn], -1)
         through_h = torch.cat([delta[..., : 2 * self.hidden], delta[..., 3 * self.hidden :]], -1)
         return self.keep[at] * a + through_h @ self.cell.parameters["weight_hh"], delta
+
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+        """A stretch, with the parts of delta written where they belong."""
+        hidden, u = self.hidden, self.cell.parameters["weight_hh"]
+        found = Stretch(a, seen, at.stop - at.start, 4 * hidden)
+        through = a.new_empty(len(a), 3 * hidden)
+        dr, dz, dn, dm = found.deltas.split(hidden, -1)
+        slopes = (self.from_r[at], self.from_z[at], self.from_n[at], self.reset[at], self.keep[at])
+        rows = found.steps(*slopes, dr, dz, dn, dm, found.back[:-1])
+        for arrived, added, adjoint, from_r, from_z, from_n, reset, keep, own_r, own_z, own_n, own_m, before in rows:
+            if len(added):
+                torch.add(arrived, added, out=adjoint)
+            torch.mul(from_r, adjoint, out=own_r)
+            torch.mul(from_z, adjoint, out=own_z)
+            torch.mul(from_n, adjoint, out=own_n)
+            torch.mul(reset, own_n, out=own_m)
+            torch.cat([own_r, own_z, own_m], -1, out=through)
+            torch.addmm(torch.mul(keep, adjoint, out=before), through, u, out=before)
+        return found.pulled()
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """W_ih^T [r, z, n]."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.models.cell import At
+from gradscope.models.cell import At, Pulled, pull_steps
 from gradscope.models.family import Family, StackOptions, stack
 from gradscope.models.initialize import Draw
 
@@ -119,6 +119,10 @@ class LRULinearization:
         """Lambda^T a; delta is the adjoint of s_t itself."""
         p, q = a.chunk(2, -1)
         return torch.cat([self.re * p + self.im * q, self.re * q - self.im * p], -1), a
+
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+        """A stretch, step by step."""
+        return pull_steps(self, at, a, seen)
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """(gamma B)^T delta."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At
+from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, input_part, state_part
+from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, state_part
 from gradscope.models.initialize import Draw, Init, recurrent_matrix
 
 
@@ -52,34 +52,65 @@ class LSTMCell:
         """Run over x (T, batch, I)."""
         z, hidden = input_part(x, self.parameters), self.output_size
         if "bias_hh" in self.parameters:
-            z = z + self.parameters["bias_hh"]
+            z += self.parameters["bias_hh"]
         states, u = z.new_empty(len(z) + 1, *s0.shape), self.parameters["weight_hh"].T
+        gates, candidates = torch.empty_like(z), torch.empty_like(states[1:, :, :hidden])
+        squashed = torch.empty_like(candidates)
         states[0] = s0
-        for t in range(len(z)):
-            pre, new = z[t].addmm_(states[t, :, :hidden], u), states[t + 1]
-            gates, c = pre.sigmoid(), new[:, hidden:]
-            torch.mul(gates[:, :hidden], pre[:, 2 * hidden : 3 * hidden].tanh(), out=c)
-            c.addcmul_(gates[:, hidden : 2 * hidden], states[t, :, hidden:])
-            torch.mul(gates[:, 3 * hidden :], c.tanh(), out=new[:, :hidden])
-        return LSTMLinearization(self, x, z, states)
+        h, c, parts = states[..., :hidden], states[..., hidden:], gates.unflatten(-1, (4, hidden))
+        rows = (
+            z,
+            z[..., 2 * hidden : 3 * hidden],
+            gates,
+            *parts.unbind(-2),
+            candidates,
+            squashed,
+            h[:-1],
+            c[:-1],
+            h[1:],
+            c[1:],
+        )
+        # Views by step, made at once: slicing inside the loop costs as much as the arithmetic.
+        for pre, pre_g, own, i, f, _, o, g, tanh_c, old_h, old_c, new_h, new_c in zip(
+            *(row.unbind(0) for row in rows), strict=True
+        ):
+            pre.addmm_(old_h, u)
+            torch.sigmoid(pre, out=own)
+            torch.tanh(pre_g, out=g)
+            torch.mul(i, g, out=new_c).addcmul_(f, old_c)
+            torch.mul(o, torch.tanh(new_c, out=tanh_c), out=new_h)
+        return LSTMLinearization(self, x, z, states, (gates, candidates, squashed))
 
 
 class LSTMLinearization(HiddenOutput):
     """dc' = f dc + [g i', c f', i g'] dz and dh' = tanh(c') o' dz_o + o (1 - tanh^2 c') dc', dz = W_hh dh + W_ih dx."""
 
-    def __init__(self, cell: LSTMCell, x: Tensor, z: Tensor, states: Tensor) -> None:
-        """Keep gate pre-activations z (T, batch, 4H) and states (T + 1, batch, 2H)."""
+    def __init__(
+        self, cell: LSTMCell, x: Tensor, z: Tensor, states: Tensor, squashed: tuple[Tensor, Tensor, Tensor]
+    ) -> None:
+        """Keep what the walk left.
+
+        Args:
+            cell: the layer.
+            x: its input, (T, batch, I).
+            z: gate pre-activations, (T, batch, 4H).
+            states: (T + 1, batch, 2H).
+            squashed: sigmoid(z) (T, batch, 4H), tanh of the candidates' part and tanh(c'), each (T, batch, H).
+        """
         self.cell, self.states, self.hidden, self.width = cell, states, cell.output_size, cell.state_size
         self.outputs = states[1:, :, : self.hidden]
         before, after = states[:-1, :, self.hidden :], states[1:, :, self.hidden :]
-        zi, zf, zg, zo = z.chunk(4, -1)
-        i, f, g, o = zi.sigmoid(), zf.sigmoid(), zg.tanh(), zo.sigmoid()
-        squashed = after.tanh()
+        gates, g, tanh_c = squashed
+        i, f, _, o = gates.chunk(4, -1)
         self.keep = f
         # sigmoid(-z) is 1 - sigmoid(z) without the cancellation near one; likewise 1/cosh^2 for 1 - tanh^2.
-        to_cell = (g * i * (-zi).sigmoid(), before * f * (-zf).sigmoid(), i * _sech2(zg))
-        self.to_cell = torch.cat(to_cell, -1)
-        self.to_hidden = squashed * o * (-zo).sigmoid()
+        shut_i, shut_f, _, shut_o = (-z).sigmoid_().mul_(gates).chunk(4, -1)
+        self.to_cell = z.new_empty(*z.shape[:-1], 3 * self.hidden)
+        to_i, to_f, to_g = self.to_cell.chunk(3, -1)
+        torch.mul(g, shut_i, out=to_i)
+        torch.mul(before, shut_f, out=to_f)
+        torch.mul(i, _sech2(z[..., 2 * self.hidden : 3 * self.hidden]), out=to_g)
+        self.to_hidden = tanh_c * shut_o
         self.cell_to_hidden = o * _sech2(after)
         self.values = {"gate.input": i, "gate.forget": f, "candidate": g, "cell": after, "gate.output": o}
         self.outer = OuterWeights(cell.parameters, x, states[:-1, :, : self.hidden], slice(None), (slice(None),))
@@ -102,6 +133,34 @@ class LSTMLinearization(HiddenOutput):
         inner = self.to_cell[at].unflatten(-1, (3, self.hidden)) * ac[..., None, :]
         delta = torch.cat([inner.flatten(-2), self.to_hidden[at] * ah], -1)
         return torch.cat([delta @ self.cell.parameters["weight_hh"], self.keep[at] * ac], -1), delta
+
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+        """A stretch, with the parts of delta written where they belong."""
+        hidden, u, n = self.hidden, self.cell.parameters["weight_hh"], at.stop - at.start
+        found = Stretch(a, seen, n, 4 * hidden)
+        inner, out = found.deltas.unflatten(-1, (4, hidden)).split([3, 1], -2)
+        rows = found.steps(
+            found.adjoints[..., :hidden],
+            found.adjoints[..., hidden:],
+            self.cell_to_hidden[at],
+            self.to_cell[at].unflatten(-1, (3, hidden)),
+            self.to_hidden[at],
+            self.keep[at],
+            found.deltas,
+            inner,
+            out[..., 0, :],
+            found.back[:-1, :, :hidden],
+            found.back[:-1, :, hidden:],
+        )
+        for arrived, added, adjoint, ah, ac, opened, to_cell, to_hidden, keep, delta, own, own_out, bh, bc in rows:
+            if len(added):
+                torch.add(arrived, added, out=adjoint)
+            through = torch.addcmul(ac, opened, ah)
+            torch.mul(to_cell, through[:, None], out=own)
+            torch.mul(to_hidden, ah, out=own_out)
+            torch.mm(delta, u, out=bh)
+            torch.mul(keep, through, out=bc)
+        return found.pulled()
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """W_ih^T delta."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At
+from gradscope.models.cell import At, Pulled, pull_steps
 from gradscope.models.gated import HiddenOutput, OuterWeights, input_part, state_part
 
 
@@ -91,6 +91,10 @@ class ProjectedLSTMLinearization(HiddenOutput):
         inner = self.to_cell[at].unflatten(-1, (3, self.cell.cell_size)) * ac[..., None, :]
         dz = torch.cat([inner.flatten(-2), self.to_hidden[at] * through], -1)
         return torch.cat([dz @ weights["weight_hh"], self.keep[at] * ac], -1), torch.cat([dz, ah], -1)
+
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+        """A stretch, step by step."""
+        return pull_steps(self, at, a, seen)
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """W_ih^T of the gates' part."""

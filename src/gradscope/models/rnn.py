@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At
+from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, input_part, state_part
+from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, state_part
 from gradscope.models.initialize import Draw, Init, input_matrix, recurrent_matrix
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda z: z}
@@ -92,6 +92,17 @@ class RNNLinearization(HiddenOutput):
         """Delta = phi' a; W_hh^T delta."""
         delta = self.slope[at] * a
         return delta @ self.cell.parameters["weight_hh"], delta
+
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+        """A stretch: an element-wise product and a matrix product a step."""
+        found, u = Stretch(a, seen, at.stop - at.start, self.hidden), self.cell.parameters["weight_hh"]
+        rows = found.steps(self.slope[at], found.deltas, found.back[:-1])
+        for arrived, added, adjoint, slope, delta, before in rows:
+            if len(added):
+                torch.add(arrived, added, out=adjoint)
+            torch.mul(slope, adjoint, out=delta)
+            torch.mm(delta, u, out=before)
+        return found.pulled()
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """W_ih^T delta."""

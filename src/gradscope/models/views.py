@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At, Cell, Linearization
+from gradscope.models.cell import At, Cell, Linearization, Pulled, pull_steps
 
 
 class Borrowed:
@@ -40,6 +40,10 @@ class Borrowed:
     def pull(self, at: At, a: Tensor) -> tuple[Tensor, Tensor]:
         """Adjoint of the state before, and delta."""
         return self.layer.pull(at, a)
+
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+        """A stretch, step by step."""
+        return pull_steps(self, at, a, seen)
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """Adjoint of the input."""

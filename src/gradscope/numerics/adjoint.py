@@ -17,9 +17,11 @@ from gradscope.models.cell import Linearization
 from gradscope.models.recurrent import Trajectory
 from gradscope.numerics.scale import LOG10_2, add, log10_hypot, log10_norm, normalise, power_of_two
 
-STRIDE = 8
+STRIDE = 32
 """Steps between two moves of the scale into the exponent, where the range of the type allows it."""
-CHUNK_NUMBERS = 2**22
+REACH = {torch.float64: 300, torch.float32: 30, torch.bfloat16: 30, torch.float16: 3}
+"""Powers of two that what enters in a stretch may lie apart from what is already there."""
+CHUNK_NUMBERS = 2**20
 """Adjoints kept at a time, in numbers; a bound on memory that does not depend on T."""
 
 
@@ -164,47 +166,59 @@ class _Piece:
 
 def _sweep_chunk(layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, at: slice) -> _Piece:
     """Steps at.stop .. at.start + 1; `a`, `e` enter as what comes back from the step after, and leave likewise."""
-    kept: _Steps = ([], [], [], [], [])
+    pieces: list[_Piece] = []
     for stop in range(at.stop, at.start, -STRIDE):
-        steps = range(stop - 1, max(at.start, stop - STRIDE) - 1, -1)
         a, e = normalise(a, e)
-        found = _sweep_stride(layer, v, seen, a, e, steps, rescale=False)
-        if not _in_range(found[2][0]):
-            found = _sweep_stride(layer, v, seen, a, e, steps, rescale=True)
-        a, e, parts = found
-        for items, part in zip(kept, parts, strict=True):
-            items += part
-    return _Piece(a, e, *(torch.stack(items[::-1]) for items in kept))
+        steps = slice(max(at.start, stop - STRIDE), stop)
+        piece = _stretch(layer, v, seen, a, e, steps) or _step_by_step(layer, v, seen, a, e, steps)
+        pieces.append(piece)
+        a, e = piece.a, piece.e
+    parts = [(p.adjoints, p.returned, p.returned_scales, p.deltas, p.scales) for p in reversed(pieces)]
+    return _Piece(a, e, *(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-_Steps = tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor], list[Tensor]]
+def _stretch(layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, at: slice) -> _Piece | None:
+    """A stretch at one scale for each sequence; None where its range of numbers does not allow that."""
+    added = None
+    if any(seen[at]):
+        # A sequence that nothing has reached yet takes the scale of what enters first.
+        entering = torch.where((v.m[at] != 0).any(-1), v.e[at], torch.iinfo(v.e.dtype).min // 4)
+        e = torch.where((a != 0).any(-1), e, torch.maximum(entering.amax(0), e.new_tensor(-(2**40))))
+        apart = torch.where(entering > torch.iinfo(v.e.dtype).min // 8, entering - e, torch.zeros_like(entering))
+        if not bool((apart.abs() <= REACH[a.dtype]).all()):
+            return None
+        scale = power_of_two(apart, a.dtype)
+        added = layer.pull_output(at, v.m[at])[0] * scale[..., None]
+    pulled = layer.pull_along(at, a, added)
+    if not _in_range(pulled.adjoints):
+        return None
+    scales = e.expand(at.stop - at.start, -1)
+    return _Piece(pulled.a, e, pulled.adjoints, pulled.returned, scales, pulled.deltas, scales)
 
 
-def _sweep_stride(
-    layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, steps: range, *, rescale: bool
-) -> tuple[Tensor, Tensor, _Steps]:
-    """A few steps, with the scale moved into the exponent at each of them or at none."""
-    kept: _Steps = ([], [], [], [], [])
-    adjoints, returned, before, deltas, scales = kept
-    for t in steps:
+def _step_by_step(layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e: Tensor, at: slice) -> _Piece:
+    """The same with the scale moved into the exponent at every step."""
+    adjoints, returned, before, deltas, scales = [], [], [], [], []
+    for t in reversed(range(at.start, at.stop)):
         returned.append(a)
         before.append(e)
         if seen[t]:
             a, e = add(a, e, layer.pull_output(t, v.m[t])[0], v.e[t])
-        if rescale:
-            a, e = normalise(a, e)
+        a, e = normalise(a, e)
         adjoints.append(a)
         scales.append(e)
         a, delta = layer.pull(t, a)
         deltas.append(delta)
-    return a, e, kept
+    kept = (adjoints, returned, before, deltas, scales)
+    return _Piece(a, e, *(torch.stack(items[::-1]) for items in kept))
 
 
-def _in_range(adjoints: list[Tensor]) -> bool:
-    """Whether no sequence left the middle of its type's range; one that is exactly zero, or not finite, has not."""
-    top = torch.stack(adjoints).abs().amax(-1)
+def _in_range(adjoints: Tensor) -> bool:
+    """Whether no sequence left the middle of its type's range; one that nothing has reached yet has not."""
+    top = adjoints.abs().amax(-1)
     bound = 2.0**400 if top.dtype == torch.float64 else 2.0**40 if top.dtype != torch.float16 else 2.0**4
-    return bool(((top < bound) & (top > 1 / bound) | (adjoints[0] == 0).all(-1) & (top == 0)).all())
+    reached = (top != 0).flip(0).cumsum(0).flip(0) > 0
+    return bool(((top < bound) & (top > 1 / bound) | ~reached).all())
 
 
 class _Total:

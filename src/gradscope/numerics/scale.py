@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from gradscope.models.norms import row_norms
+
 LOG10_2 = math.log10(2.0)
 _LIMIT = {torch.float64: 1000, torch.float32: 120, torch.bfloat16: 120, torch.float16: 14}
 
@@ -51,8 +53,7 @@ def log10_norm(m: Tensor, e: Tensor | None = None, dims: int = 1) -> Tensor:
     """log10 of the Euclidean norm over the last `dims` dimensions, float64; -inf for zero, NaN and inf kept."""
     wide = m.flatten(-dims)
     if m.dtype != torch.float64:
-        # Squares of narrower types neither under- nor overflow in float64.
-        narrow: Tensor = torch.linalg.vector_norm(wide, dim=-1, dtype=torch.float64).log10()
+        narrow = row_norms(wide).log10()
         return narrow if e is None else narrow + e.double() * LOG10_2
     top = wide.abs().amax(-1, keepdim=True) if wide.shape[-1] else wide.new_zeros(*wide.shape[:-1], 1)
     safe = torch.where((top > 0) & top.isfinite(), top, torch.ones_like(top))
