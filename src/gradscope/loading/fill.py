@@ -21,7 +21,7 @@ def fill(module: nn.Module, name: str, key: str | None = None) -> tuple[str, ...
     """Copy the weights in file `name` into `module`, in place, strictly.
 
     The state dict may lie inside other dicts (`model_state`, `state_dict`) and behind prefixes (`module.`); `key`
-    chooses where there are several.
+    chooses where there are several. A refused module is left as it was.
 
     Returns:
         What was assumed, one sentence each.
@@ -37,10 +37,13 @@ def fill(module: nn.Module, name: str, key: str | None = None) -> tuple[str, ...
     prefix = _prefix(held, wanted, key, shown)
     inside = {key.removeprefix(prefix): found for key, found in held.items() if key.startswith(prefix)}
     _same_keys(inside, wanted, prefix, f"{FLAG} '{shown}'", type(module).__name__)
+    ready = {}
     for key, (original, tensor) in inside.items():
         _same_kind(key, tensor, wanted[key], f"{FLAG} '{shown}'")
-        with torch.no_grad():
-            wanted[key].copy_(checked(tensor, original, shown))
+        ready[key] = checked(tensor, original, shown)
+    with torch.no_grad():
+        for key, tensor in ready.items():
+            wanted[key].copy_(tensor)
     return (f"weights of {shown}: {safe_text(prefix.rstrip('.'), 60)}",) if prefix else ()
 
 

@@ -144,12 +144,7 @@ def _trusted(word: str, path: Path, kind: Kind, key: str | None, spec: RunSpec) 
         source = source_from_tensors(word, named_tensors(loaded), key, spec, shown, kind)
     else:
         source = source_from_object(module, word, spec)
-    notes = (
-        ran,
-        *(
-            (f"computed in {str(module.dtype).removeprefix('torch.')}, as it was saved",)
-            if isinstance(module, Program)
-            else ()
-        ),
-    )
+    notes: tuple[str, ...] = (ran,)
+    if isinstance(module, Program):
+        notes += (f"computed in {str(module.dtype).removeprefix('torch.')}, as it was saved",)
     return replace(source, loaded=replace(source.loaded, assumed=(*notes, *source.loaded.assumed)))
