@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from gradscope.records import Attention, ModelResult, Pair
+from gradscope.records import Attention, ModelResult, Path
 from gradscope.renderers import numbers, wording
 from gradscope.renderers.columns import Column
 from gradscope.renderers.page import Page, Span, measure
 
 SHADES, ASCII_SHADES = " ░▒▓█", " .-+#"
 MOST_TOKENS = 24
+MOST_HEADS = 12
 
 
 def pairs(page: Page, model: ModelResult) -> None:
@@ -23,12 +25,28 @@ def pairs(page: Page, model: ModelResult) -> None:
                 Column("path", left=True, flexible=True),
                 Column("norm"),
             ]
-            page.table(columns, _paths(pair), lead="   ")
+            shown = pair.paths if page.view.verbose else _strongest(pair.paths)
+            page.table(columns, _paths(shown), lead="   ")
+            if len(shown) < len(pair.paths):
+                page.wrap(f"and {len(pair.paths) - len(shown)} weaker heads (-v shows them)", "   ", "dim")
         page.blank()
 
 
-def _paths(pair: Pair) -> list[list[str | Span]]:
-    return [[path.layer, path.path, numbers.scientific(path.log10_norm)] for path in pair.paths]
+def _strongest(paths: Sequence[Path]) -> list[Path]:
+    """All that are no attention heads, and the heads with the largest weights, in their order."""
+    heads = [path for path in paths if path.path.startswith("head ")]
+    if len(heads) <= MOST_HEADS:
+        return list(paths)
+
+    def weight(path: Path) -> float:
+        return -math.inf if path.log10_norm is None else path.log10_norm
+
+    kept = sorted(heads, key=weight, reverse=True)[:MOST_HEADS]
+    return [path for path in paths if path not in heads or path in kept]
+
+
+def _paths(paths: Sequence[Path]) -> list[list[str | Span]]:
+    return [[path.layer, path.path, numbers.scientific(path.log10_norm)] for path in paths]
 
 
 def heat_map(page: Page, model: ModelResult) -> None:
