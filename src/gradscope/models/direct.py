@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
-from gradscope.models.repeatable import as_before, same_draws
+from gradscope.models.repeatable import as_before, same_draws, uncompiled
 from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
 
@@ -50,7 +50,7 @@ class Direct:
             closed: why nothing is looked for inside, as it is said of the recurrent state; empty to look.
             carried: T -> how many numbers it takes from step T to the next, where that is known.
         """
-        # What torch.compile makes of a module runs the same module, and would be compiled anew for every change of it.
+        # What torch.compile makes of a module stands for that module.
         module = getattr(module, "_orig_mod", module)
         self.name, self.module, self.weights, self.trained = name, module, weights, trained
         self.kind: Literal["attention", "module"] = kind
@@ -109,7 +109,7 @@ class Direct:
             self._draws = torch.get_rng_state()
         dtype = next((p.dtype for p in self.module.parameters()), x.dtype)
         try:
-            with default_dtype(dtype), as_before(self.module), same_draws(self._draws):
+            with default_dtype(dtype), as_before(self.module), same_draws(self._draws), uncompiled():
                 return self.module(x)
         except UsageError:
             raise

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -67,6 +68,11 @@ def same_draws(state: Tensor) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(state)
         yield
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Run what torch.compile has wrapped, whole modules or parts, as it was written: compiled code has no hooks."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def alike(first: Any, second: Any) -> bool:

@@ -42,13 +42,15 @@ class Suspect:
     def is_cell(self, steps: int) -> bool:
         """Whether it walked along time, one step a call, handing its state on.
 
-        As many calls as there are steps say so; any other number may be a layer that is used again and again on the
-        whole sequence, unless its state knows no steps and something new is read at every call.
+        A layer that is used again and again on the whole sequence hands its output on as well. Its state has an axis
+        of steps (which may be a width by chance), and it reads nothing new at its calls.
         """
         if self.calls < 2 or not self.links:
             return False
         whole = any(steps in self._arguments[p].shape[1:] for p in self.links)
-        return self.calls == steps or (self.fresh and not whole)
+        if self.calls == steps:
+            return self.fresh or not whole
+        return self.fresh and not whole
 
 
 def _links(given: Sequence[Any], returned: Sequence[Any]) -> dict[int, int]:
@@ -73,7 +75,9 @@ def _same(given: Sequence[Any], before: Sequence[Any]) -> bool:
 
 def _reads_new(given: Sequence[Any], before: Sequence[Any], links: dict[int, int]) -> bool:
     pairs = [(a, b) for p, (a, b) in enumerate(zip(given, before, strict=False)) if p not in links and is_row(a)]
-    return any(not is_row(b) or a.shape != b.shape or not torch.equal(a, b) for a, b in pairs)
+    return any(
+        not is_row(b) or a.shape != b.shape or a.data_ptr() != b.data_ptr() or not torch.equal(a, b) for a, b in pairs
+    )
 
 
 def outermost(names: Sequence[str]) -> list[str]:

@@ -1,0 +1,87 @@
+"""Tokens: the gradient arrives at what embeddings make of them, wherever they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradscope.models.capture.watch import see
+from gradscope.models.direct import Direct
+
+IDS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 3, 5]])
+
+
+class Reader(nn.Module):
+    """Two embeddings of tokens, and one of positions; `read` says how the first is read."""
+
+    def __init__(self, read: Callable[[nn.Embedding, Tensor], Tensor], second: bool = False) -> None:
+        super().__init__()
+        self.read, self.second = read, second
+        self.embed, self.other, self.place = nn.Embedding(7, 3), nn.Embedding(7, 2), nn.Embedding(9, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y = self.read(self.embed, ids) * (1 + self.place(torch.arange(5)))
+        return torch.cat([y, self.other(ids)], -1) if self.second else y
+
+
+def step_by_step(embed: nn.Embedding, ids: Tensor) -> Tensor:
+    return torch.stack([embed(ids[:, t]) for t in range(ids.shape[1])], 1)
+
+
+READS: dict[str, Callable[[nn.Embedding, Tensor], Tensor]] = {
+    "whole": lambda embed, ids: embed(ids),
+    "by name": lambda embed, ids: embed(input=ids),
+    "steps": step_by_step,
+    "unbound": lambda embed, ids: torch.stack([embed(column) for column in ids.unbind(1)], 1),
+    "transposed": lambda embed, ids: embed(ids.T).transpose(0, 1),
+    "transposed copy": lambda embed, ids: embed(ids.T.contiguous()).transpose(0, 1),
+    "copied": lambda embed, ids: embed(ids.clone()),
+    "narrow": lambda embed, ids: torch.cat([embed(ids[:, :2]), embed(ids[:, 2:])], 1),
+    "flat": lambda embed, ids: embed(ids.view(-1)).view(*ids.shape, -1),
+    "int32": lambda embed, ids: embed(ids.int()),
+}
+
+
+@pytest.mark.parametrize("name", READS)
+def test_every_way_to_read_tokens(name: str) -> None:
+    module = Reader(READS[name]).double().eval()
+    seen = see(Direct("reader", module, 3, kind="module"), IDS)
+    assert torch.equal(seen.raw, module(IDS))
+    weights = torch.randn(2, 5, 3, dtype=torch.float64)
+    found = torch.autograd.grad((seen.raw * weights).sum(), seen.given)[0]
+    # y = e * (1 + p): dL/de = w * (1 + p), at the columns of the first embedding.
+    assert torch.allclose(found[..., :3], weights * (1 + module.place.weight[:5].detach()))
+    assert not found[..., 3:].any()
+
+
+def test_two_embeddings_of_the_same_tokens_stand_side_by_side() -> None:
+    module = Reader(READS["steps"], second=True).double().eval()
+    seen = see(Direct("reader", module, 3, kind="module"), IDS)
+    found = torch.autograd.grad(seen.raw.sum(), seen.given)[0]
+    assert found.shape == (2, 5, 8)
+    assert torch.equal(found[..., 3:5], torch.ones(2, 5, 2, dtype=torch.float64))
+
+
+def test_a_token_read_twice_counts_twice() -> None:
+    module = Reader(lambda embed, ids: embed(ids) + embed(ids[:, :1])).double().eval()
+    seen = see(Direct("reader", module, 3, kind="module"), IDS)
+    found = torch.autograd.grad(seen.raw[:, 3].sum(), seen.given)[0]
+    gain = 1 + module.place.weight[3].detach()
+    assert torch.allclose(found[:, 0, :3], gain.expand(2, -1))
+    assert torch.allclose(found[:, 3, :3], gain.expand(2, -1))
+
+
+def test_what_is_no_token_is_not_read_as_one() -> None:
+    module = Reader(lambda embed, ids: embed((ids + 1) % 7)).double().eval()
+    seen = see(Direct("reader", module, 3, kind="module"), IDS)
+    assert seen.given is None
+
+    def overwritten(embed: nn.Embedding, ids: Tensor) -> Tensor:
+        ids[:, 0] = 0
+        return embed(ids)
+
+    assert see(Direct("reader", Reader(overwritten).double(), 3, kind="module"), IDS).given is None
+    assert int(IDS[0, 0]) == 3
