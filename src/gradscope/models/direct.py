@@ -115,7 +115,8 @@ class Direct:
             raise
         except Exception as error:
             what = f"{type(error).__name__}: {safe_text(error)}"
-            remedy = "; --input-size N, where it takes other features" if x.is_floating_point() else ""
+            sized = x.is_floating_point() and any(word in str(error) for word in ("shape", "size", "channels"))
+            remedy = "; --input-size N says how many features it takes" if sized else ""
             raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}{remedy}") from error
 
 
