@@ -154,7 +154,7 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
     spec = analysis.spec
     series, bands, skipped = collect.series(analysis, batch.tokens)
     ahead = (f"{analysis.ahead}, so it has no reach",) if analysis.ahead else ()
-    notes = (*notes, *ahead, *_leading(analysis))
+    notes = (*notes, *ahead, *_narrowed(analysis))
     summary, more = collect.summary(analysis, compare)
     singular, why = _singular_values(analysis)
     unjudged = ModelResult(
@@ -179,12 +179,17 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
     return replace(unjudged, verdicts=verdicts, status=status(verdicts))
 
 
-def _leading(analysis: Analysis) -> tuple[str, ...]:
-    """Said where only some directions are measured for want of time."""
+def _narrowed(analysis: Analysis) -> tuple[str, ...]:
+    """Said where only some directions are measured for want of time, or no Jacobians of a user's module, and why."""
+    model, check = analysis.model, analysis.equality
     try:
         analysis.require_full()
     except Unavailable as reason:
-        return (str(reason),) if analysis.trace.kind == "recurrent" and "leading" in str(reason) else ()
+        if analysis.trace.kind == "recurrent" and "leading" in str(reason):
+            return (str(reason),)
+        known = analysis.non_finite is not None or "bidirectional" in str(reason) or (check and not check.passed)
+        if isinstance(model, Direct) and model.kind == "module" and not model.closed and not known:
+            return (f"no Jacobians: {reason}",)
     return ()
 
 

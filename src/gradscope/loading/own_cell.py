@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +20,24 @@ FEATURES = 16
 
 
 def is_cell(thing: Any, spec: RunSpec) -> bool:
-    """Whether it is one step of a recurrence: it brings its first state, or the user gave it."""
-    return hasattr(thing, "initial_state") or hasattr(thing, "step") or spec.state_size is not None or bool(spec.state)
+    """Whether it is one step of a recurrence: it brings its first state, or the user gave it.
+
+    A module with a `step` may count with it, or hold a cell under that name; one with an `initial_state` may use that
+    itself, if it is called with a sequence alone.
+    """
+    if spec.state_size is not None or spec.state:
+        return True
+    if isinstance(thing, nn.Module):
+        return hasattr(thing, "initial_state") and _takes_a_state(thing)
+    return hasattr(thing, "initial_state") or hasattr(thing, "step")
+
+
+def _takes_a_state(module: nn.Module) -> bool:
+    try:
+        inspect.signature(module.forward).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def own_cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from gradscope.config.check import SYNTHETIC_LENGTH
 from gradscope.models.capture.reading import storages
 from gradscope.models.capture.watch import hooked
+from gradscope.models.direct import default_dtype
 from gradscope.models.token_ids import TokenIds
 
 
@@ -22,12 +23,12 @@ def token_ids(module: nn.Module) -> TokenIds | None:
     sizes = [part.num_embeddings for part in module.modules() if isinstance(part, nn.Embedding)]
     if not sizes:
         return None
-    device = next(module.parameters()).device
+    weight = next(module.parameters())
     read: list[int] = []
 
     def run(steps: int) -> Any:
-        ids = torch.zeros(1, steps, dtype=torch.int64, device=device)
-        with ExitStack() as hooks, torch.no_grad():
+        ids = torch.zeros(1, steps, dtype=torch.int64, device=weight.device)
+        with ExitStack() as hooks, torch.no_grad(), default_dtype(weight.dtype):
             for part in module.modules():
                 if isinstance(part, nn.Embedding):
                     hooks.enter_context(hooked(part, partial(_note, read, ids)))

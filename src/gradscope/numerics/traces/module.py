@@ -97,9 +97,10 @@ class ModuleTrace:
 
     @cached_property
     def size(self) -> int:
-        """Numbers in all recurrent states; features of an output where there are none."""
-        states = [layer.states.shape[-1] for _, layer in self.layers]
-        return sum(states) if states else int(self.output.shape[-1])
+        """Numbers in all recurrent states, or in that of the chosen one; features of an output where there are none."""
+        found = [one for one in self.seen.recurrences if self.model.key in (None, one.name)]
+        widths = [unit.layer.states.shape[-1] for one in found for level in one.levels for unit in level]
+        return sum(widths) if widths else int(self.output.shape[-1])
 
     @property
     def shape(self) -> str:
