@@ -274,7 +274,9 @@ def test_a_module_is_no_cell_for_the_names_of_its_attributes() -> None:
 
 
 def test_nan_is_traced_into_a_cell_of_the_users_own(path: str) -> None:
-    own, head = (analysed(f"{path}:Born", args={"where": where}).summary.non_finite for where in ("own", "head"))
+    own, head = (
+        analysed(f"{path}:Born", args={"where": where}, input_size=3).summary.non_finite for where in ("own", "head")
+    )
     assert (own.layer, own.where, own.step) == ("step.l0", "state", 6)
     assert (head.layer, head.step) == ("output", 20)
 
