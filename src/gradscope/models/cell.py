@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -102,6 +102,32 @@ def pull_steps(layer: Linearization, at: slice, a: Tensor, seen: Tensor | None) 
         a, delta = layer.pull(at.start + place, adjoints[-1])
         deltas.append(delta)
     return Pulled(a, *(torch.stack(parts[::-1]) for parts in (adjoints, returned, deltas)))
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """What a linearization may offer besides: its Jacobian as a matrix, for whole bases at a time."""
+
+    def apply(self, at: int, q: Tensor) -> Tensor:
+        """J_t Q, (batch, size, k)."""
+        ...
+
+    def apply_transposed(self, at: int, q: Tensor) -> Tensor:
+        """J_t^T Q, (batch, size, k)."""
+        ...
+
+    def jacobians(self, at: slice) -> Tensor:
+        """J_t, (batch, n, size, size)."""
+        ...
+
+
+@runtime_checkable
+class Volume(Protocol):
+    """A linearization that knows its determinants however badly conditioned the Jacobians are."""
+
+    def log_volume(self, at: slice) -> Tensor:
+        """Ln |det J_t|, float64, (n, batch)."""
+        ...
 
 
 class Cell(Protocol):

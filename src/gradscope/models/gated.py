@@ -93,6 +93,12 @@ def _squares(values: Tensor) -> Tensor:
     return row_norms(values).square()
 
 
+def log_determinant(matrix: Tensor) -> Tensor:
+    """Ln |det|, float64, 0-dim."""
+    found: Tensor = torch.linalg.slogdet(matrix.double()).logabsdet
+    return found
+
+
 def input_part(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     """W_ih x + b_ih for all steps in one matrix product."""
     z = x @ weights["weight_ih"].T

@@ -117,6 +117,27 @@ class GRULinearization(HiddenOutput):
             torch.addmm(torch.mul(keep, adjoint, out=before), through, u, out=before)
         return found.pulled()
 
+    def apply(self, at: int, q: Tensor) -> Tensor:
+        """J_t Q."""
+        return self._matrix(at) @ q
+
+    def apply_transposed(self, at: int, q: Tensor) -> Tensor:
+        """J_t^T Q."""
+        return self._matrix(at).mT @ q
+
+    def jacobians(self, at: slice) -> Tensor:
+        """J_t."""
+        return self._matrix(at).transpose(0, 1)
+
+    def _matrix(self, at: At) -> Tensor:
+        """diag(z) + diag(from_r) W_hr + diag(from_z) W_hz + diag(from_n r) W_hn, (..., batch, H, H)."""
+        reset, update, new = self.cell.parameters["weight_hh"].chunk(3)
+        found = self.from_r[at][..., None] * reset
+        found.addcmul_(self.from_z[at][..., None], update)
+        found.addcmul_((self.from_n[at] * self.reset[at])[..., None], new)
+        found.diagonal(dim1=-2, dim2=-1).add_(self.keep[at])
+        return found
+
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """W_ih^T [r, z, n]."""
         return delta[..., : 3 * self.hidden] @ self.cell.parameters["weight_ih"]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, state_part
+from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, log_determinant, state_part
 from gradscope.models.initialize import Draw, Init, recurrent_matrix
 
 
@@ -161,6 +161,49 @@ class LSTMLinearization(HiddenOutput):
             torch.mm(delta, u, out=bh)
             torch.mul(keep, through, out=bc)
         return found.pulled()
+
+    def apply(self, at: int, q: Tensor) -> Tensor:
+        """J_t Q: one product with the columns of J_t that belong to h; those of c are diagonal."""
+        new, qc = self._columns_of_h(at) @ q[:, : self.hidden], q[:, self.hidden :]
+        keep = self.keep[at][..., None]
+        new[:, self.hidden :].addcmul_(keep, qc)
+        new[:, : self.hidden].addcmul_(keep * self.cell_to_hidden[at][..., None], qc)
+        return new
+
+    def apply_transposed(self, at: int, q: Tensor) -> Tensor:
+        """J_t^T Q."""
+        found, qh, qc = torch.empty_like(q), q[:, : self.hidden], q[:, self.hidden :]
+        torch.bmm(self._columns_of_h(at).mT, q, out=found[:, : self.hidden])
+        below = torch.addcmul(qc, self.cell_to_hidden[at][..., None], qh, out=found[:, self.hidden :])
+        below.mul_(self.keep[at][..., None])
+        return found
+
+    def jacobians(self, at: slice) -> Tensor:
+        """J_t."""
+        left, keep = self._columns_of_h(at), self.keep[at]
+        found = left.new_zeros(*left.shape[:-1], self.width)
+        found[..., : self.hidden] = left
+        found[..., self.hidden :, self.hidden :].diagonal(dim1=-2, dim2=-1).copy_(keep)
+        found[..., : self.hidden, self.hidden :].diagonal(dim1=-2, dim2=-1).copy_(keep * self.cell_to_hidden[at])
+        return found.transpose(0, 1)
+
+    def log_volume(self, at: slice) -> Tensor:
+        """Ln |det W_ho| + sum ln f + sum ln |tanh(c') o'|: subtracting the rows of c' from those of h' leaves W_ho."""
+        scale = self.keep[at].double().log() + self.to_hidden[at].double().abs().log()
+        output = self.cell.parameters["weight_hh"][3 * self.hidden :]
+        return log_determinant(output) + scale.sum(-1)
+
+    def _columns_of_h(self, at: At) -> Tensor:
+        """d(h', c')/dh, (..., batch, 2H, H)."""
+        through = self.cell.parameters["weight_hh"].unflatten(0, (4, self.hidden))
+        slopes = self.to_cell[at].unflatten(-1, (3, self.hidden))[..., None]
+        found: Tensor = slopes.new_empty(*self.keep[at].shape[:-1], self.width, self.hidden)
+        to_c, to_h = found[..., self.hidden :, :], found[..., : self.hidden, :]
+        torch.mul(slopes[..., 0, :, :], through[0], out=to_c)
+        to_c.addcmul_(slopes[..., 1, :, :], through[1]).addcmul_(slopes[..., 2, :, :], through[2])
+        torch.mul(self.to_hidden[at][..., None], through[3], out=to_h)
+        to_h.addcmul_(self.cell_to_hidden[at][..., None], to_c)
+        return found
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """W_ih^T delta."""

@@ -10,8 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gradscope.models.cell import At, Cell, Linearization
+from gradscope.models.cell import At, Cell, ClosedForm, Linearization
 from gradscope.models.views import Cut
+
+WIDE = 1 / 8
+"""Share of the state's size from which on a basis is multiplied by the Jacobian itself, not by its parts."""
 
 
 class Recurrent:
@@ -125,6 +128,13 @@ class Trajectory:
         ends = (0, *accumulate(layer.states.shape[-1] for layer in self.layers))
         return [slice(*ends_of) for ends_of in pairwise(ends)]
 
+    def _closed(self, columns: int) -> ClosedForm | None:
+        """The layer, if it is the only one and a matrix pays for this many columns."""
+        layer = self.layers[0]
+        if len(self.layers) > 1 or not isinstance(layer, ClosedForm) or columns < WIDE * self.size:
+            return None
+        return layer
+
     def _push(self, at: At, ds: Tensor) -> Tensor:
         flow, new = None, []
         for layer, part in zip(self.layers, self._slices(), strict=True):
@@ -133,28 +143,35 @@ class Trajectory:
         return _join(new)
 
     def _pull(self, at: int, a: Tensor) -> Tensor:
-        below, found = None, []
+        below, found, lowest = None, [], self.layers[0]
         for layer, part in zip(reversed(self.layers), reversed(self._slices()), strict=True):
             own, direct = a[..., part], None
             if below is not None:
                 seen, direct = layer.pull_output(at, below)
                 own = own + seen
             before, delta = layer.pull(at, own)
-            below = layer.pull_input(at, delta)
-            below = below if direct is None else below + direct
             found.append(before)
+            if layer is not lowest:
+                below = layer.pull_input(at, delta)
+                below = below if direct is None else below + direct
         return torch.cat(found[::-1], -1)
 
     def matmat(self, t: int, q: Tensor) -> Tensor:
         """J_t Q, (batch, size, k)."""
+        if closed := self._closed(q.shape[-1]):
+            return closed.apply(t - 1, q)
         return self._push(t - 1, q.permute(2, 0, 1)).permute(1, 2, 0)
 
     def rmatmat(self, t: int, q: Tensor) -> Tensor:
         """J_t^T Q, (batch, size, k)."""
+        if closed := self._closed(q.shape[-1]):
+            return closed.apply_transposed(t - 1, q)
         return self._pull(t - 1, q.permute(2, 0, 1)).permute(1, 2, 0)
 
     def dense(self, start: int, stop: int) -> Tensor:
         """J_{start+1} .. J_stop, (batch, stop - start, size, size)."""
+        if closed := self._closed(self.size):
+            return closed.jacobians(slice(start, stop))
         states = self.layers[0].states
         basis = torch.eye(self.size, dtype=states.dtype, device=states.device)[:, None, None, :]
         return self._push(slice(start, stop), basis).permute(2, 1, 3, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, state_part
+from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, log_determinant, state_part
 from gradscope.models.initialize import Draw, Init, input_matrix, recurrent_matrix
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda z: z}
@@ -103,6 +103,22 @@ class RNNLinearization(HiddenOutput):
             torch.mul(slope, adjoint, out=delta)
             torch.mm(delta, u, out=before)
         return found.pulled()
+
+    def apply(self, at: int, q: Tensor) -> Tensor:
+        """diag(phi') W_hh Q."""
+        return (self.cell.parameters["weight_hh"] @ q).mul_(self.slope[at][..., None])
+
+    def apply_transposed(self, at: int, q: Tensor) -> Tensor:
+        """W_hh^T diag(phi') Q."""
+        return self.cell.parameters["weight_hh"].T @ (self.slope[at][..., None] * q)
+
+    def jacobians(self, at: slice) -> Tensor:
+        """diag(phi') W_hh."""
+        return self.slope[at].transpose(0, 1)[..., None] * self.cell.parameters["weight_hh"]
+
+    def log_volume(self, at: slice) -> Tensor:
+        """Ln |det W_hh| + sum ln phi'."""
+        return log_determinant(self.cell.parameters["weight_hh"]) + self.slope[at].double().log().sum(-1)
 
     def pull_input(self, at: At, delta: Tensor) -> Tensor:
         """W_ih^T delta."""

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
-from gradscope.numerics.frames import ALLOWED, Carried, carry, orthonormalise
+from gradscope.models.cell import Volume
+from gradscope.models.recurrent import Trajectory
+from gradscope.numerics.frames import Carried, carry, orthonormalise
 from gradscope.numerics.products import Progress
 from gradscope.numerics.scale import log10_norm, normalise
 
@@ -18,6 +20,8 @@ STRETCHES = 10
 """Growth is told for this many equal stretches of the trajectory, or a multiple of it in long ones."""
 LONGEST = 32
 """Steps of a stretch, and so the most Jacobians that are multiplied between two factorisations."""
+UNCERTAIN = 1e7
+"""Condition of single factors from which on the sum of all exponents is taken from the determinants."""
 LOST = 1e-12
 """Growth of a direction beside that of the fastest one in the same step, below which rounding decides it."""
 
@@ -97,20 +101,27 @@ def _measured(chain: JacobianChain, carried: Carried, start: int, stop: int) -> 
     frame, pivots = carried.frame, torch.stack([one.diagonal for one in carried.factors]).double().abs()
     growth = pivots.log().sum(0)
     if not carried.factors[-1].orthonormal:
-        last = orthonormalise(frame)
-        frame, growth = last.frame, growth + last.diagonal.double().abs().log()
-    if carried.condition > ALLOWED[torch.float64] and len(growth) == chain.size:
-        growth = _to_volume(growth, chain.dense(start, stop)[0])
-    lost = (pivots < LOST * pivots.amax(1, keepdim=True)) & (pivots > 0)
+        whole = orthonormalise(frame)
+        frame, growth = whole.frame, growth + whole.diagonal.double().abs().log()
+    lost = ((pivots < LOST * pivots.amax(1, keepdim=True)) & (pivots > 0)).any(0)
     dead, ends = (pivots == 0).any(1), torch.tensor(carried.ends, device=pivots.device)
-    return frame, _Stretch(stop - start, growth, lost.any(0), torch.where(dead, ends, chain.length + 1).min())
+    if carried.condition > UNCERTAIN and len(growth) == chain.size:
+        volumes = _log_volumes(chain, start, stop).to(growth)
+        last = volumes.sum() - growth[:-1].sum()
+        # Where the factors hold an exact zero, they say already which direction is lost.
+        growth = torch.cat([growth[:-1], torch.where(growth.isfinite().all(), last, growth[-1])[None]])
+        dead, ends = volumes == -math.inf, torch.arange(start + 1, stop + 1, device=pivots.device)
+    return frame, _Stretch(stop - start, growth, lost, torch.where(dead, ends, chain.length + 1).min())
 
 
-def _to_volume(growth: Tensor, jacobians: Tensor) -> Tensor:
-    """Growth whose last entry makes the sum that of ln |det J_t|, where both are finite."""
-    volume = torch.linalg.slogdet(jacobians.double()).logabsdet.sum()
-    last = volume - growth[:-1].sum()
-    return torch.cat([growth[:-1], torch.where(last.isfinite(), last, growth[-1])[None]])
+def _log_volumes(chain: JacobianChain, start: int, stop: int) -> Tensor:
+    """The ln |det J_t| of sequence 0, t = start + 1 .. stop."""
+    if isinstance(chain, Trajectory) and all(isinstance(layer, Volume) for layer in chain.layers):
+        # The layers' Jacobians are the diagonal blocks of a triangular one.
+        parts = [layer.log_volume(slice(start, stop))[:, 0] for layer in chain.layers if isinstance(layer, Volume)]
+        return torch.stack(parts).sum(0)
+    volumes: Tensor = torch.linalg.slogdet(chain.dense(start, stop)[0].double()).logabsdet
+    return volumes
 
 
 def adjoint_profile(chain: JacobianChain, v: Tensor) -> Tensor:
