@@ -126,7 +126,7 @@ def is_finding(verdict: Verdict) -> bool:
 
 def found_by(verdict: Verdict) -> str:
     """How a finding is named in the file: its code; limits, which share one, also by the limit."""
-    return f"{verdict.code} {verdict.title.rpartition(': ')[2]}" if verdict.code == LIMIT.code else verdict.code
+    return f"{verdict.code} {verdict.title.rpartition(' ')[2]}" if verdict.code == LIMIT.code else verdict.code
 
 
 def refuse_other_setup(baseline: Baseline, file: str, name: str, setup: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ def verdict(
     threshold: Number = None,
 ) -> Verdict:
     """What one code of the gate says; `about` tells several verdicts of one code apart (`min_reach`)."""
-    title = f"{rule.title}: {about}" if about else rule.title
+    title = f"limit on {about}" if about else rule.title
     return Verdict(
         code=rule.code,
         title=title,

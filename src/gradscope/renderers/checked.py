@@ -45,7 +45,7 @@ class Row:
 
     @property
     def said(self) -> str:
-        """`GS101 vanishing`, `GS902 limit missed: min_reach`, `healthy`."""
+        """`GS101 vanishing`, `GS902 limit on min_reach`, `healthy`."""
         lead = self.leading
         if lead is None:
             return self.model.status
@@ -54,9 +54,11 @@ class Row:
     @property
     def reach(self) -> str:
         """`9/199, needs 50`."""
-        reach, total = self.model.summary.reach, wording.lags(self.model)
+        reach = self.model.summary.reach
         if reach is None:
             return numbers.MISSING
+        profile = self.model.series.values.get("log10_influence", ())
+        total = len(profile) - 1 if len(profile) > 1 else self.model.length - 1
         limits = (self.target.spec.needs_lag, self.target.limits.min_reach)
         needs = max((lag for lag in limits if lag is not None), default=None)
         return f"{reach}/{total}" + (f", needs {needs}" if needs is not None and reach < needs else "")

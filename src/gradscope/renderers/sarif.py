@@ -36,7 +36,7 @@ def render(report: Report, view: View) -> str:
 
 def _rule(verdict: Verdict, view: View) -> dict[str, Any]:
     page = Page(view)
-    title = page.fold(verdict.title.partition(":")[0])
+    title = page.fold(verdict.title)
     return {
         "id": page.fold(verdict.code),
         "shortDescription": {"text": title},
