@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")
-CLEARED = ("GRADSCOPE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "GITHUB_ACTIONS", "PYTHONIOENCODING", "PYTHONUTF8")
+CLEARED = ("GRADSCOPE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "GITHUB_", "PYTHONIOENCODING", "PYTHONUTF8")
 
 
 @dataclass(frozen=True)

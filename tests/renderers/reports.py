@@ -9,11 +9,14 @@ from typing import Any
 from gradscope.records import (
     Attention,
     Band,
+    Check,
     EqualityCheck,
     Fix,
     Growth,
     Layer,
+    Limits,
     Loaded,
+    Location,
     ModelResult,
     NonFinite,
     Pair,
@@ -23,6 +26,7 @@ from gradscope.records import (
     Series,
     SingularValues,
     Summary,
+    Target,
     Timing,
     Values,
     Verdict,
@@ -312,6 +316,44 @@ def hostile() -> Report:
     )
 
 
+def checked(*models: ModelResult, source: str = "[tool.gradscope] in pyproject.toml", **more: Any) -> Report:
+    """The report of a gate: the first model fails a limit too, the last has an accepted finding."""
+    limit = Verdict("GS902", "limit on min_reach", "error", "fail", "The reach is 9 lags, short of min_reach = 50.")
+    first, *rest = models
+    first = replace(first, verdicts=(*first.verdicts, limit))
+    rest = [replace(model, loaded=replace(model.loaded, location=Location("models/enc.py", 14))) for model in rest]
+    if rest:
+        accepted = tuple(replace(verdict, accepted=verdict.status == "fail") for verdict in rest[-1].verdicts)
+        rest[-1] = replace(rest[-1], verdicts=accepted)
+    targets = tuple(
+        Target(
+            model.name,
+            RunSpec(models=(model.name,), needs_lag=50, fail_on="error"),
+            Limits(min_reach=50, precision_horizon={"float32": 50}),
+            Location("pyproject.toml", 12),
+        )
+        for model in (first, *rest)
+    )
+    check = Check(source, targets, "gradscope-baseline.json", tuple(more.get("notes", ())))
+    return replace(report(first, *rest), check=check)
+
+
+def hostile_check() -> Report:
+    """Foreign text in every place that a gate adds."""
+    foul = "".join(HOSTILE)
+    verdict = Verdict("GS902", f"limit on {foul}", "error", "fail", foul, advice=foul)
+    bad = replace(vanishing(), name=foul, loaded=Loaded(foul, location=Location(foul, 3)), verdicts=(verdict,))
+    target = Target(foul, RunSpec(models=(foul,), device=foul, fail_on="error"), Limits(), Location(foul, 1))
+    return replace(report(bad), check=Check(foul, (target,), foul, (foul,)))
+
+
+def unfinished(name: str = "stuck") -> ModelResult:
+    """A target that gave no result."""
+    reason = "Not measured: it took longer than 600 s and was stopped."
+    verdicts = (fail("GS901", reason),)
+    return ModelResult(name, "module", "inconclusive", 0, 0, Loaded("m.py:f"), Summary(), Series(), verdicts=verdicts)
+
+
 def catalogue() -> dict[str, Report]:
     """Every report by name."""
     bad = hostile()
@@ -330,6 +372,9 @@ def catalogue() -> dict[str, Report]:
         "empty": report(empty(), timed=False),
         "nothing": report(timed=False),
         "compare of everything": report(exploding(), not_finite(), empty(), vanishing(), healthy(), attention()),
+        "check": checked(vanishing(), healthy(), unfinished(), exploding()),
+        "check of one": checked(healthy()),
         "hostile": bad,
+        "hostile check": hostile_check(),
         **{f"hostile {i}": report(model) for i, model in enumerate(bad.models)},
     }

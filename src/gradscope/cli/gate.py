@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, cast
 
 from gradscope.atomic import write_file
-from gradscope.cli.measure import ONLY_SCREEN
+from gradscope.cli.measure import ONLY_SCREEN, read_by
 from gradscope.cli.options import RunFlags, ScreenFlags, option
 from gradscope.cli.output import Output, plan
 from gradscope.cli.progress import ProgressBar
@@ -112,7 +112,7 @@ def _output(flags: GateFlags, asked: list[Asked], baseline: str | None) -> Outpu
     if screen.get("format") is None and on_github:
         screen = cast(ScreenFlags, {**screen, "format": "github"})
     specs = [one.target.spec for one in asked]
-    inputs = [name for spec in specs for name in (spec.input, spec.target, *spec.models)]
+    inputs = [name for spec in specs for name in read_by(spec)]
     junit = flags.get("junit_xml")
     return plan(screen, os.environ, inputs=(*inputs, baseline), also=[(junit, "junit")] if junit else [])
 

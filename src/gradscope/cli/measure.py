@@ -34,7 +34,7 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
     if not compare and len(spec.models) > 1:
         raise UsageError(f"analyze takes one model, not {len(spec.models)}; write gradscope compare for several")
     screen = cast(ScreenFlags, {**flags, "show": list(spec.show)})
-    output = plan(screen, os.environ, inputs=_read_by(spec))
+    output = plan(screen, os.environ, inputs=read_by(spec))
     from gradscope.pipeline import diagnose
 
     # What the imports made stays to the end; only what the analysis makes is worth collecting.
@@ -52,5 +52,6 @@ def exit_code(report: Report, fail_on: str) -> int:
     return int(any(fails(model.verdicts, fail_on) for model in report.models))
 
 
-def _read_by(spec: RunSpec) -> tuple[str | None, ...]:
+def read_by(spec: RunSpec) -> tuple[str | None, ...]:
+    """Files that a run reads, and so must not write."""
     return (spec.input, spec.target, spec.weights, spec.vocab, spec.state, *spec.models)

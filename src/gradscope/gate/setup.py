@@ -24,9 +24,11 @@ def setup_of(spec: RunSpec, folder: Path) -> dict[str, Any]:
         value = getattr(spec, item.name)
         if item.name in JUDGING or (item.name not in ALWAYS and value == getattr(defaults, item.name)):
             continue
-        found[item.name] = list(value) if isinstance(value, tuple) else value
+        found[item.name] = value
         if isinstance(value, str):
             found[item.name] = _from(folder, value)
+        elif isinstance(value, tuple):
+            found[item.name] = [_from(folder, part) for part in value]
         if item.name in FILES and (digest := _digest(value)):
             found[item.name] += f" {digest}"
     return found
