@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -144,53 +143,6 @@ def test_targets_that_crash_hang_or_run_out_of_memory_are_red_and_the_others_run
     assert said["healthy"] == ""
     errors = {suite.name: suite.errors for suite in JUnitXml.fromfile(str(project / "j.xml"))}
     assert {name for name, count in errors.items() if count} == {"crash", "leave", "greedy", "raise", "hang"}
-
-
-def test_a_kill_leaves_the_old_files_whole(project: Path) -> None:
-    (project / "bad.py").write_text(BAD)
-    target(project, "hang", "model = 'bad.py:Hang'")
-    old = {name: f"old {name}" for name in ("base.json", "r.json", "j.xml")}
-    for name, content in old.items():
-        (project / name).write_text(content)
-    words = ("hang", "healthy", "-o", "r.json", "--junit-xml", "j.xml")
-    command = [sys.executable, "-m", "gradscope", "check", *words]
-    with subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.DEVNULL) as process:
-        time.sleep(6)
-        os.kill(process.pid, signal.SIGKILL)
-    assert {name: (project / name).read_text() for name in old} == old
-    left = {path.name for path in project.iterdir()} - {"__pycache__"}
-    assert left == {"models.py", "pyproject.toml", "bad.py", *old}
-
-
-def test_ctrl_c_ends_with_130_and_leaves_no_worker(project: Path) -> None:
-    (project / "bad.py").write_text(BAD)
-    target(project, "hang", "model = 'bad.py:Hang'")
-    command = [sys.executable, "-m", "gradscope", "check", "hang"]
-    with subprocess.Popen(command, cwd=project, env=environment(), stdout=subprocess.PIPE) as process:
-        time.sleep(6)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
-    assert (process.returncode, out) == (130, b"")
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(project) not in running
-
-
-@pytest.mark.parametrize(("words", "code"), [(("healthy",), 0), ((), 1)])
-def test_a_reader_that_goes_away_does_not_change_the_verdict(words: tuple[str, ...], code: int, project: Path) -> None:
-    line = f"{sys.executable} -m gradscope check {' '.join(words)} | head -c 1 > /dev/null; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], cwd=project, env=environment(), capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (code, b"")
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
-def test_a_full_disk_is_an_error_and_never_green(project: Path) -> None:
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "gradscope", "check"],
-            cwd=project, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-        )  # fmt: skip
-    assert done.returncode == 1
-    assert "No space left" in done.stderr
 
 
 def test_init_finds_the_recurrent_modules_of_a_project(project: Path, tmp_path: Path) -> None:
