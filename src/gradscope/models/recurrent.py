@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradscope.models.cell import At, Cell, ClosedForm, Linearization
 from gradscope.models.views import Cut
 
-WIDE = 1 / 8
+WIDE = 1 / 32
 """Share of the state's size from which on a basis is multiplied by the Jacobian itself, not by its parts."""
 
 

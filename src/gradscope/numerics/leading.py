@@ -21,9 +21,12 @@ from gradscope.chain import JacobianChain
 from gradscope.numerics.scale import normalise
 from gradscope.numerics.spectrum import triangular_spectra
 
-NEAR = 20
+NEAR = 100
+"""Lags up to which products are formed as matrices: nearer spectra are too flat for iteration to settle."""
 MOST_ROUNDS = 4
 SETTLED = 1e-4
+ENOUGH = 5e-4
+"""Change, in ln, of a leading value at a far lag below which no further pull and push is made."""
 SPARE = 48
 """Directions carried beyond those asked for: the last ones of a frame converge slowly."""
 FORMED = 1024
@@ -112,9 +115,16 @@ def _far(chain: JacobianChain, lags: list[int], left: Tensor, count: int, progre
         frame, more = _pass(chain.rmatmat, frame, range(chain.length - reached, chain.length - lag, -1))
         upper, reached = upper + more, lag
         seen = triangular_spectra([upper])[0, :count]
-        _, pushed = _push(chain, lag, frame)
-        logs = triangular_spectra([pushed])[0, :count]
-        found.append((logs, _gap(logs, seen)))
+        own, logs, change = frame, seen, torch.full_like(seen, torch.inf)
+        for again in range(MOST_ROUNDS):
+            if again:
+                own, _ = _pass(chain.rmatmat, ahead, range(chain.length, chain.length - lag, -1))
+            ahead, pushed = _push(chain, lag, own)
+            better = triangular_spectra([pushed])[0, :count]
+            logs, change = better, _gap(better, logs)
+            if bool((change < ENOUGH).all()):
+                break
+        found.append((logs, change))
         progress(lag, lags[-1])
     return found
 
