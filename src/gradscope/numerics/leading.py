@@ -5,7 +5,7 @@ pulled back through the transposes. The triangular factors of a pass are the pro
 from: their singular values are the best that this frame allows (Rayleigh-Ritz), and each further pass squares what is
 missing. Near products are formed, where one matrix is affordable. The left singular vectors of a product depend on
 its newest steps most, so those of the last near one serve all far lags: one pull over the whole chain passes every far
-lag, and one push back from each refines it and shows by how much it was off.
+lag, and pushes back from each refine it and show by how much it was off.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _iterate(chain: JacobianChain, lag: int, right: Tensor, count: int) -> tuple
 
 
 def _far(chain: JacobianChain, lags: list[int], left: Tensor, count: int, progress: Progress) -> list[Values]:
-    """Values and their change at far lags, from one pull that passes all of them and one push from each."""
+    """Values and their change at far lags, from one pull that passes all of them and a push or more from each."""
     found: list[Values] = []
     upper: list[Tensor] = []
     frame, reached = left, 0
@@ -115,18 +115,22 @@ def _far(chain: JacobianChain, lags: list[int], left: Tensor, count: int, progre
         frame, more = _pass(chain.rmatmat, frame, range(chain.length - reached, chain.length - lag, -1))
         upper, reached = upper + more, lag
         seen = triangular_spectra([upper])[0, :count]
-        own, logs, change = frame, seen, torch.full_like(seen, torch.inf)
-        for again in range(MOST_ROUNDS):
-            if again:
-                own, _ = _pass(chain.rmatmat, ahead, range(chain.length, chain.length - lag, -1))
-            ahead, pushed = _push(chain, lag, own)
-            better = triangular_spectra([pushed])[0, :count]
-            logs, change = better, _gap(better, logs)
-            if bool((change < ENOUGH).all()):
-                break
-        found.append((logs, change))
+        found.append(_refined(chain, lag, frame, seen, count))
         progress(lag, lags[-1])
     return found
+
+
+def _refined(chain: JacobianChain, lag: int, right: Tensor, seen: Tensor, count: int) -> Values:
+    """Pushes, with a pull between two of them, until the values move no more than `ENOUGH`."""
+    logs = seen
+    for left in range(MOST_ROUNDS, 0, -1):
+        ahead, pushed = _push(chain, lag, right)
+        before, logs = logs, triangular_spectra([pushed])[0, :count]
+        change = _gap(logs, before)
+        if left == 1 or bool((change < ENOUGH).all()):
+            break
+        right, _ = _pass(chain.rmatmat, ahead, range(chain.length, chain.length - lag, -1))
+    return logs, change
 
 
 def _gap(a: Tensor, b: Tensor) -> Tensor:
