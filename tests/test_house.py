@@ -20,7 +20,9 @@ from gradscope.renderers.view import View
 from gradscope.saved import read_report
 
 ROOT = Path(__file__).parents[1]
-TABLES = {name: table for name, table in vars(registry).items() if name.isupper() and name != "SUFFIXES"}
+TABLES = {
+    name: table for name, table in vars(registry).items() if name.isupper() and name not in ("FORMATS", "SUFFIXES")
+}
 TABLES["COMMANDS"] = COMMANDS
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from gradscope.config.check import check
 from gradscope.errors import UsageError
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.source import Source, source_of
+from gradscope.loading.source import Source
+from gradscope.loading.word import source_of
 from gradscope.pipeline import diagnose_sources
 from gradscope.records import Report, RunSpec
 from gradscope.registry import unknown

@@ -13,7 +13,8 @@ import torch
 from gradscope import __version__
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
-from gradscope.loading.source import Source, source_of
+from gradscope.loading.source import Source
+from gradscope.loading.word import source_of
 from gradscope.metrics import collect, layers
 from gradscope.models.direct import Direct
 from gradscope.numerics.analysis import Analysis, Run, Unavailable
@@ -126,7 +127,7 @@ def _runs(
     _check(spec, batch, model)
     if batch.x.shape[-1] == 0:
         notes.append("no input: influence is measured on the state")
-    if source.loaded.trained and batch.source == "random" and batch.x.shape[-1]:
+    if source.loaded.trained is not False and batch.source == "random" and batch.x.shape[-1]:
         notes.insert(0, "random input, not your data")
     return tuple(runs), batch, tuple(dict.fromkeys(notes))
 

@@ -6,9 +6,10 @@ round trip unchanged. Magnitudes are base-10 logarithms (`log10_...`), rates are
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from gradscope.registry import NOTEBOOK, load
 
 SCHEMA = "gradscope.report/1"
 
@@ -246,6 +247,8 @@ class Verdict:
     last_step: int | None = None
     measured: Number = None
     threshold: Number = None
+    gives: Status | None = None
+    """What this finding makes of the model's status, where no graver one is found; None for no part in it."""
     accepted: bool = False
     """A finding that the baseline of `gradscope check` holds too: shown, but nothing fails because of it."""
 
@@ -285,7 +288,8 @@ class Loaded:
 
     source: str
     assumed: tuple[str, ...] = ()
-    trained: bool = False
+    trained: bool | None = False
+    """Whether the weights were learned: True from a file, False drawn here, None as given and nobody knows."""
     equality_check: EqualityCheck | None = None
     location: Location | None = None
     """Where the user's code defines the model, or where the target of `gradscope check` is written."""
@@ -383,6 +387,5 @@ class Report:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What a notebook shows for this report: the screen, in plain text and in HTML."""
-        # By name at call time: records sit below renderers, so an import statement would point up a floor.
-        bundle: dict[str, str] = importlib.import_module("gradscope.renderers.notebook").mimebundle(self)
+        bundle: dict[str, str] = load(NOTEBOOK["report"])(self)
         return bundle

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from gradscope.errors import UsageError
 from gradscope.text import safe_text
@@ -79,24 +79,30 @@ GATE_RULES: Mapping[str, str] = {
     "GS903": "gradscope.rules.gate:WORSE",
 }
 
-RENDERERS: Mapping[str, str] = {
-    "text": "gradscope.renderers.terminal:render",
-    "json": "gradscope.renderers.json:render",
-    "csv": "gradscope.renderers.csv:render",
-    "markdown": "gradscope.renderers.markdown:render",
-    "github": "gradscope.renderers.github:render",
-    "junit": "gradscope.renderers.junit:render",
-    "sarif": "gradscope.renderers.sarif:render",
-}
 
-SUFFIXES: Mapping[str, str] = {
-    ".txt": "text",
-    ".json": "json",
-    ".csv": "csv",
-    ".md": "markdown",
-    ".xml": "junit",
-    ".sarif": "sarif",
+class Format(NamedTuple):
+    """A form that a report can take."""
+
+    renderer: str
+    """`module:attr` of render(report, view) -> str | bytes."""
+    suffix: str | None = None
+    """Files that end so are written in this format."""
+
+
+FORMATS: Mapping[str, Format] = {
+    "text": Format("gradscope.renderers.terminal:render", ".txt"),
+    "json": Format("gradscope.renderers.json:render", ".json"),
+    "csv": Format("gradscope.renderers.csv:render", ".csv"),
+    "markdown": Format("gradscope.renderers.markdown:render", ".md"),
+    "github": Format("gradscope.renderers.github:render"),
+    "junit": Format("gradscope.renderers.junit:render", ".xml"),
+    "sarif": Format("gradscope.renderers.sarif:render", ".sarif"),
 }
+RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.items()}
+SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
+
+NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
+"""What a notebook shows an object with; records find it here, for they sit below all renderers."""
 
 
 def resolve(table: Mapping[str, str], name: str, what: str) -> Any:

@@ -48,6 +48,13 @@ HOSTILE = (
     "猫がいる猫がいる猫がいる",
 )
 RULES = {"GS101": "vanishing rate", "GS104": "reach below the needed lag", "GS201": "exploding rate"}
+GIVES: dict[str, Any] = {
+    "GS101": "vanishing",
+    "GS104": "vanishing",
+    "GS201": "exploding",
+    "GS301": "non-finite",
+    "GS401": "degenerate",
+}
 
 
 def series(length: int, log10_gain: float, token: tuple[str, ...] | None = None) -> Series:
@@ -73,7 +80,7 @@ def heading(length: int) -> str:
 
 
 def fail(code: str, message: str, advice: str = "", severity: Any = "error", status: Any = "fail") -> Verdict:
-    return Verdict(code, RULES.get(code, code), severity, status, message, advice, 1, 100, -51.9, -4.6)
+    return Verdict(code, RULES.get(code, code), severity, status, message, advice, 1, 100, -51.9, -4.6, GIVES.get(code))
 
 
 def vanishing(length: int = 200, name: str = "rnn") -> ModelResult:

@@ -120,7 +120,7 @@ def test_exact_zeros_are_told():
 
 
 def test_the_rules_own_message_stands_in_for_missing_numbers():
-    verdict = Verdict("GS101", "vanishing rate", "error", "fail", "fades by 0.5 a step", "", None)
+    verdict = Verdict("GS101", "vanishing rate", "error", "fail", "fades by 0.5 a step", gives="vanishing")
     bare = replace(empty(), status="vanishing", verdicts=(verdict,))
     assert shown(bare).splitlines()[:2] == [" ✗ VANISHING  GS101  bare · T=0", " fades by 0.5 a step"]
 
@@ -153,6 +153,8 @@ def test_pairs_say_how_much_by_which_way_and_that_nothing_was_trained():
     assert "l0 cell 5.0e-04 l0 gates 0 l1 all -" in text
     trained = replace(paired(WORDS), loaded=replace(paired(WORDS).loaded, trained=True))
     assert "untrained" not in shown(trained)
+    given = " ".join(shown(replace(trained, loaded=replace(trained.loaded, trained=None))).split())
+    assert "Its weights are as given: whether they were trained is not known here." in given
 
 
 def test_attention_weights_by_token():

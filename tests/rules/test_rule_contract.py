@@ -14,7 +14,7 @@ from gradscope.models.family import family_model
 from gradscope.records import NonFinite, RunSpec, Severity, Summary, VerdictStatus
 from gradscope.registry import FAMILIES, GATE_RULES, RULES, load
 from gradscope.rules.explain import explain, explain_all
-from gradscope.rules.judge import judge
+from gradscope.rules.judge import GRAVEST_FIRST, judge
 from gradscope.rules.rule import Rule
 
 STATED = RunSpec(needs_lag=199)
@@ -178,3 +178,12 @@ def test_rules_import_neither_torch_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("code", "status"), [(code, status) for code, status, _ in OUTCOMES])
+def test_a_finding_names_the_status_that_its_rule_gives(code, status, made):
+    rule, changed = load(RULES[code]), REACHABLE[code][status]
+    assert rule.gives is None or rule.gives in GRAVEST_FIRST
+    assert rule.explained_by is None or rule.explained_by in RULES
+    said = verdict(code, made(**changed))
+    assert said.gives == (rule.gives if said.status in ("fail", "warn") else None)

@@ -15,7 +15,7 @@ from gradscope.errors import UsageError
 from gradscope.loading.modules import from_module
 from gradscope.models.token_ids import TokenIds
 from gradscope.pipeline import diagnose_sources
-from gradscope.records import ModelResult, RunSpec
+from gradscope.records import Loaded, ModelResult, RunSpec
 from gradscope.sequences.build import make_batch
 from gradscope.sequences.ids import given_ids
 
@@ -34,7 +34,7 @@ class Speller(nn.Module):
 def analysed(module: nn.Module, **settings: object) -> ModelResult:
     spec = RunSpec(models=("speller",), **settings)
     torch.manual_seed(0)
-    source = from_module(module.double().eval(), "speller", spec)
+    source = from_module(module.double().eval(), "speller", spec, Loaded("speller", trained=None))
     return diagnose_sources([source], spec).models[0]
 
 

@@ -103,7 +103,7 @@ def _baseline(gate: Gate) -> Baseline | None:
 def _refuse_wrong_words(targets: Sequence[Target]) -> None:
     """What a family or a rule does not know is a wrong word of the user's, not a finding about a model."""
     from gradscope.config.words import parse_model
-    from gradscope.loading.source import source_of
+    from gradscope.loading.word import source_of
     from gradscope.rules.judge import selected
 
     for target in targets:

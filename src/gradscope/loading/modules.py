@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,7 @@ class Looped(nn.Module):
         return (torch.stack(outputs, 1),)
 
 
-def from_module(module: nn.Module, name: str, spec: RunSpec, assumed: tuple[str, ...] = ()) -> Source:
+def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> Source:
     """Any nn.Module, in the type and on the device of the run."""
     ids = token_ids(module) if spec.input_size is None else None
     size = spec.input_size if spec.input_size is not None else _features(module)
@@ -80,8 +81,8 @@ def from_module(module: nn.Module, name: str, spec: RunSpec, assumed: tuple[str,
         name, module, size, kind="module", trained=True, time_first=time_first, ids=ids, key=spec.key, closed=closed
     )
     model.weights = reader(model)
-    assumed = (*assumed, *([closed] if closed else []))
-    return Source(name, lambda _size, _seed: model, size, Loaded(name, assumed, trained=True), ids)
+    loaded = replace(loaded, assumed=(*loaded.assumed, *([closed] if closed else [])))
+    return Source(name, lambda _size, _seed: model, size, loaded, ids)
 
 
 def _features(module: nn.Module) -> int:

@@ -24,7 +24,7 @@ from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
 
-AS_MADE = "weights as its code draws them, untrained; --weights FILE fills it"
+AS_MADE = "weights as its code makes them; --weights FILE fills it"
 
 
 def source_from_reference(word: str, spec: RunSpec) -> Source:
@@ -57,7 +57,7 @@ def _source(thing: Any, name: str, spec: RunSpec) -> Source:
         if not isinstance(thing, nn.Module):
             raise UsageError(f"--weights fills an nn.Module; '{safe_text(name)}' is a {type(thing).__name__}")
         assumed = fill(thing, spec.weights, spec.key)
-    loaded = Loaded(name, assumed, trained=True)
+    loaded = Loaded(name, assumed, trained=True if spec.weights is not None else None)
     if isinstance(thing, Recurrent | Direct):
         return _fixed(name, thing, thing.input_size, loaded)
     if isinstance(thing, Tensor):
@@ -67,7 +67,7 @@ def _source(thing: Any, name: str, spec: RunSpec) -> Source:
     if isinstance(thing, nn.RNNCellBase):
         return _fixed(name, from_cell(thing.to(spec.device, dtype), name), thing.input_size, loaded)
     if isinstance(thing, nn.Module) and not is_cell(thing, spec):
-        return from_module(thing.to(spec.device, dtype).eval(), name, spec, assumed)
+        return from_module(thing.to(spec.device, dtype).eval(), name, spec, loaded)
     if callable(thing) or hasattr(thing, "step"):
         cell = own_cell(thing, name, spec)
         return _fixed(name, Recurrent(name, [cell], trained=True), cell.input_size, loaded)
@@ -108,7 +108,7 @@ def _made(factory: Callable[..., Any], name: str, spec: RunSpec) -> Source:
         return _source(_call(factory, name, spec, seed), name, spec).make(size, seed)
 
     if spec.weights is None:
-        source = replace(source, loaded=replace(source.loaded, trained=False, assumed=(AS_MADE,)))
+        source = replace(source, loaded=replace(source.loaded, assumed=(AS_MADE, *source.loaded.assumed)))
     return replace(source, make=make)
 
 

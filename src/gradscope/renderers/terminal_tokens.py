@@ -62,7 +62,7 @@ def heat_map(page: Page, model: ModelResult) -> None:
     heads = len(attention.weights[0]) if attention.weights else 0
     if size == 0:
         return
-    untrained = "" if model.loaded.trained else " (untrained)"
+    untrained = {True: "", False: " (untrained)", None: " (weights as given)"}[model.loaded.trained]
     page.wrap(f"{model.name}: where each token looks, mean of {heads} heads, first layer{untrained}", style="bold")
     names = [page.clip(page.fold(token), 12) for token in tokens[first:size]]
     ahead = any(value > 0 for i, row in enumerate(weights[:size]) for value in row[i + 1 : size])

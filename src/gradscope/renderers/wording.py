@@ -23,23 +23,16 @@ WORDS: dict[Status, str] = {
     "degenerate": "DEGENERATE",
     "inconclusive": "inconclusive",
 }
-DECIDING: dict[Status, tuple[str, ...]] = {
-    "vanishing": ("GS101", "GS104", "GS102"),
-    "exploding": ("GS201", "GS202"),
-    "non-finite": ("GS301",),
-    "degenerate": ("GS401", "GS103"),
-}
 VERDICT_SIGNS = {"fail": "✗", "warn": "!", "inconclusive": "?", "skip": "-", "pass": "✓"}
 RANDOM_INPUT = "random input, not your data"
 
 
 def deciding(model: ModelResult) -> Verdict | None:
-    """The verdict that the status rests on: failures before warnings, rates before their consequences."""
+    """The verdict that the status rests on: failures before warnings, in the order of the rules."""
     if model.status == "inconclusive":
         return next((verdict for verdict in model.verdicts if verdict.status == "inconclusive"), None)
-    codes = DECIDING.get(model.status, ())
-    found = [v for v in model.verdicts if v.status in {"fail", "warn"} and v.code in codes]
-    return min(found, key=lambda v: (v.status != "fail", codes.index(v.code)), default=None)
+    found = [verdict for verdict in model.verdicts if verdict.gives == model.status]
+    return min(found, key=lambda verdict: verdict.status != "fail", default=None)
 
 
 def other_findings(model: ModelResult) -> list[Verdict]:
@@ -194,13 +187,20 @@ def reads_future(model: ModelResult) -> bool:
     return model.skipped.get("reach", "").startswith("reads the future")
 
 
-def pair_sentence(pair: Pair, trained: bool) -> str:
+UNTRAINED: dict[bool | None, str] = {
+    True: "",
+    False: "The model is untrained, so this shows its wiring, not what it understood.",
+    None: "Its weights are as given: whether they were trained is not known here.",
+}
+
+
+def pair_sentence(pair: Pair, trained: bool | None) -> str:
     """How much the output at one token depends on another one, and whether that says anything about language."""
     said = (
         f"'{pair.target}' (step {pair.target_step}) depends on '{pair.source}' (step {pair.source_step}): "
         f"{_percent(pair.share)} of the summed influence, rank {pair.rank} of {pair.of} tokens."
     )
-    return said if trained else f"{said} The model is untrained, so this shows its wiring, not what it understood."
+    return f"{said} {UNTRAINED[trained]}".rstrip()
 
 
 def _percent(value: Number) -> str:

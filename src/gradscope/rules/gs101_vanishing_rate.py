@@ -51,6 +51,7 @@ RULE = Rule(
     severity="error",
     requires=("rate",),
     judge=_judge,
+    gives="vanishing",
     thresholds={
         "vanishing_share": Threshold(
             0.01, "share", "what must be left of the gradient after the needed lag", low=0.0, high=1.0

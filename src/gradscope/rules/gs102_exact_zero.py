@@ -37,6 +37,8 @@ RULE = Rule(
     severity="error",
     requires=("zero_lags",),
     judge=_judge,
+    gives="vanishing",
+    explained_by="GS401",
     thresholds={"zero_lags": Threshold(0.0, "lags", "how many lags may receive exactly nothing", low=-1.0)},
     needs_stated_lag=True,
     what=(

@@ -32,6 +32,9 @@ RULE = Rule(
     severity="error",
     requires=("reach",),
     judge=_judge,
+    gives="vanishing",
+    explained_by="GS401",
+    only_failing=True,
     thresholds={
         "reach_part": Threshold(1.0, "share", "how much of the needed lag the reach must cover", low=0.0),
     },

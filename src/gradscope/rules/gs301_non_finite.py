@@ -41,6 +41,7 @@ RULE = Rule(
     severity="error",
     requires=("non_finite",),
     judge=_judge,
+    gives="non-finite",
     none_is_clean=True,
     what=(
         "One NaN or Inf in the forward pass turns every later state, the loss and the whole gradient into NaN, and the "

@@ -31,6 +31,7 @@ RULE = Rule(
     severity="error",
     requires=("cut",),
     judge=_judge,
+    gives="degenerate",
     none_is_clean=True,
     what=(
         "The forward pass hands the state on, but its derivative is exactly zero: somewhere the state was detached "

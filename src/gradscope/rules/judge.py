@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from gradscope.errors import UsageError
@@ -18,7 +19,11 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
     Raises:
         UsageError: see `selected`.
     """
-    return tuple(_verdict(rule, result, spec) for rule in selected(spec))
+    rules = selected(spec)
+    verdicts = [_verdict(rule, result, spec) for rule in rules]
+    found = {verdict.code for verdict in verdicts if verdict.status in ("fail", "warn")}
+    pairs = zip(rules, verdicts, strict=True)
+    return tuple(replace(verdict, gives=_given(rule, verdict, found)) for rule, verdict in pairs)
 
 
 def selected(spec: RunSpec) -> tuple[Rule, ...]:
@@ -41,42 +46,31 @@ def selected(spec: RunSpec) -> tuple[Rule, ...]:
     return tuple(load(RULES[code]) for code in chosen)
 
 
+GRAVEST_FIRST: tuple[Status, ...] = ("non-finite", "exploding", "vanishing", "degenerate")
+
+
 def status(verdicts: Iterable[Verdict]) -> Status:
     """One word for a model: non-finite > exploding > vanishing > degenerate > inconclusive > healthy.
 
-    Vanishing comes from the rate (GS101) and from zeros (GS102) whether or not a needed lag was stated, and from the
-    reach (GS104) only if it was. Zeros and a short reach that a cut gradient explains are degenerate, not vanishing.
-    A model of which nothing about its gradient could be judged is inconclusive.
+    Which finding gives which is each rule's own word. A model of which nothing about its gradient could be judged is
+    inconclusive.
     """
-    by_code = {verdict.code: verdict.status for verdict in verdicts}
-    found = {code for code, said in by_code.items() if said in ("fail", "warn")}
-    cut = "GS401" in found
-    for name, holds in _PRECEDENCE:
-        if holds(found, by_code, cut):
-            return name
-    return "healthy"
+    every = list(verdicts)
+    found = {verdict.gives for verdict in every}
+    named = next((name for name in GRAVEST_FIRST if name in found), None)
+    return named or ("inconclusive" if _is_inconclusive(every) else "healthy")
 
 
-Codes = dict[str, VerdictStatus]
-_GRADIENT = ("GS101", "GS102", "GS104", "GS201")
+def _is_inconclusive(verdicts: list[Verdict]) -> bool:
+    about = [v for v in verdicts if v.code in RULES and load(RULES[v.code]).gives in ("vanishing", "exploding")]
+    said = {verdict.status for verdict in about or verdicts}
+    return "inconclusive" in said or said <= {"skip"}
 
 
-def _is_vanishing(found: set[str], said: Codes, cut: bool) -> bool:
-    return "GS101" in found or (not cut and ("GS102" in found or said.get("GS104") == "fail"))
-
-
-def _is_inconclusive(found: set[str], said: Codes, cut: bool) -> bool:
-    gradient = [said[code] for code in _GRADIENT if code in said] or list(said.values())
-    return "inconclusive" in gradient or all(verdict == "skip" for verdict in gradient)
-
-
-_PRECEDENCE: tuple[tuple[Status, Callable[[set[str], Codes, bool], bool]], ...] = (
-    ("non-finite", lambda found, said, cut: "GS301" in found),
-    ("exploding", lambda found, said, cut: "GS201" in found),
-    ("vanishing", _is_vanishing),
-    ("degenerate", lambda found, said, cut: cut or "GS103" in found),
-    ("inconclusive", _is_inconclusive),
-)
+def _given(rule: Rule, verdict: Verdict, found: set[str]) -> Status | None:
+    """The status that a verdict stands for among all that is found."""
+    counts = verdict.status == "fail" or (verdict.status == "warn" and not rule.only_failing)
+    return rule.gives if counts and rule.explained_by not in found else None
 
 
 def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:

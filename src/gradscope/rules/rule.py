@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gradscope.errors import UsageError
-from gradscope.records import ModelResult, Number, RunSpec, Severity
+from gradscope.records import ModelResult, Number, RunSpec, Severity, Status
 
 Outcome = Literal["pass", "found", "inconclusive", "skip"]
 
@@ -66,6 +66,13 @@ class Rule:
     remedies: tuple[str, ...]
     papers: tuple[str, ...]
     thresholds: dict[str, Threshold] = field(default_factory=dict)
+    gives: Status | None = None
+    """The status of a model in which this is found, where no graver one is; None for a remark that changes none. What
+    vanishes or explodes is the gradient: a model of which no such rule could be judged is inconclusive."""
+    explained_by: str | None = None
+    """Code of a finding that explains this one, which then has no part in the status."""
+    only_failing: bool = False
+    """Only a failure gives the status, a warning does not."""
     needs_stated_lag: bool = False
     """A finding warns instead of failing unless the user said how far back the task must reach."""
     none_is_clean: bool = False
