@@ -6,11 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from junitparser import JUnitXml
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -89,60 +87,6 @@ def test_a_baseline_accepts_what_is_known_and_sees_what_got_worse(project: Path)
     assert (other.returncode, other.stdout) == (2, "")
     assert "seed 0 there, 3 here" in other.stderr
     assert base.read_bytes() == first
-
-
-BAD = """
-import os, signal, time
-import torch
-
-
-class Crash(torch.nn.Module):
-    def forward(self, x):
-        os.kill(os.getpid(), signal.SIGSEGV)
-
-
-class Leave(torch.nn.Module):
-    def forward(self, x):
-        os._exit(7)
-
-
-class Hang(torch.nn.Module):
-    def forward(self, x):
-        time.sleep(600)
-
-
-class Greedy(torch.nn.Module):
-    def forward(self, x):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Raise(torch.nn.Module):
-    def forward(self, x):
-        raise RuntimeError("own mistake")
-"""
-
-
-def test_targets_that_crash_hang_or_run_out_of_memory_are_red_and_the_others_run(project: Path) -> None:
-    (project / "bad.py").write_text(BAD)
-    for name in ("Crash", "Leave", "Greedy", "Raise"):
-        target(project, name.lower(), f"model = 'bad.py:{name}'")
-    target(project, "hang", "model = 'bad.py:Hang'\ntimeout = 3")
-    begun = time.monotonic()
-    done = check(project, "--format", "json", "--jobs", "4", "--junit-xml", "j.xml")
-    assert time.monotonic() - begun < 60
-    assert done.returncode == 1
-    said = {
-        m["name"]: next((v["message"] for v in m["verdicts"] if v["code"] == "GS901"), "")
-        for m in json.loads(done.stdout)["models"]
-    }
-    assert "SIGSEGV" in said["crash"]
-    assert "exit code 7" in said["leave"]
-    assert "memory" in said["greedy"]
-    assert "own mistake" in said["raise"]
-    assert "longer than 3 s" in said["hang"]
-    assert said["healthy"] == ""
-    errors = {suite.name: suite.errors for suite in JUnitXml.fromfile(str(project / "j.xml"))}
-    assert {name for name, count in errors.items() if count} == {"crash", "leave", "greedy", "raise", "hang"}
 
 
 def test_init_finds_the_recurrent_modules_of_a_project(project: Path, tmp_path: Path) -> None:
