@@ -330,7 +330,7 @@ class Timing:
     total: float = 0.0
     models: dict[str, float] = field(default_factory=dict)
     training_step: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Per model: `length`, `seconds` (forward + backward at T, 2T, 4T) and `exponent` (number or None)."""
+    """Per model: `length`, `seconds` (forward + backward at T, 2T, 4T), `exponent` and its `spread` (or None)."""
 
 
 @dataclass(frozen=True)

@@ -22,31 +22,42 @@ def make(family: str, inputs: int = 2) -> Model:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "expected"),
+    ("seconds", "expected", "spread"),
     [
-        ([1.0, 2.0, 4.0], 1.0),
-        ([0.1, 0.4, 1.6], 2.0),
-        ([3.0, 3.0, 3.0], 0.0),
-        # Slopes 1 and 1.2, which agree: 1.1.
-        ([1.0, 2.0, 2.0 * 2**1.2], 1.1),
+        ([1.0, 2.0, 4.0], 1.0, 0.0),
+        ([0.1, 0.4, 1.6], 2.0, 0.0),
+        ([3.0, 3.0, 3.0], 0.0, 0.0),
+        # Slopes 1 and 1.2: between them lies 1.1, and each is 0.1 away.
+        ([1.0, 2.0, 2.0 * 2**1.2], 1.1, 0.1),
+        # What attention does where its linear part gives way to the quadratic one.
+        ([1.0, 2.0**1.4, 2.0**3.3], 1.65, 0.25),
     ],
 )
-def test_three_points_on_a_line_give_its_slope(seconds: list[float], expected: float) -> None:
-    assert growth_exponent([100, 200, 400], seconds) == pytest.approx(expected, abs=1e-12)
+def test_three_points_give_the_slope_and_how_far_its_halves_lie_from_it(
+    seconds: list[float], expected: float, spread: float
+) -> None:
+    assert growth_exponent([100, 200, 400], seconds) == pytest.approx((expected, spread), abs=1e-12)
+
+
+def test_rounds_that_disagree_widen_the_spread() -> None:
+    rounds = [[1.0, 2.0, 4.0 * 2**e] for e in (-0.4, 0.0, 0.4)]
+    # A round's slope moves by half of what its last point does: -0.2, 0, 0.2, of deviation 0.2 over sqrt(3).
+    assert growth_exponent([100, 200, 400], [1.0, 2.0, 4.0], rounds) == pytest.approx((1.0, 0.2 / 3**0.5), abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    "seconds",
+    ("seconds", "spread"),
     [
-        [1.0, 2.0, 8.0],  # slopes 1 and 2: overhead gives way to quadratic work
-        [1.0, 2.0, 2.0 * 2**0.7],  # slopes 1 and 0.7
-        [0.0, 1.0, 2.0],
-        [1.0, math.nan, 4.0],
-        [1.0, 2.0, math.inf],
+        ([1.0, 2.0, 2.0 * 2**2.2], 0.6),  # slopes 1 and 2.2: it could be linear or quadratic
+        ([1.0, 8.0, 8.0], 1.5),
+        ([0.0, 1.0, 2.0], None),
+        ([1.0, math.nan, 4.0], None),
+        ([1.0, 2.0, math.inf], None),
     ],
 )
-def test_points_that_do_not_determine_a_line_give_none(seconds: list[float]) -> None:
-    assert growth_exponent([100, 200, 400], seconds) is None
+def test_points_that_do_not_determine_a_line_give_none(seconds: list[float], spread: float | None) -> None:
+    assert growth_exponent([100, 200, 400], seconds) == (None, pytest.approx(spread, abs=1e-12))
+    assert growth_exponent([100, 100, 200], [1.0, 1.0, 2.0]) == (None, None)
 
 
 @pytest.mark.parametrize("family", ["rnn", "lstm", "attention", "transformer"])
@@ -54,11 +65,13 @@ def test_what_is_measured(family: str) -> None:
     model = make(family)
     before = {key: (value.clone(), value.requires_grad) for key, value in model.parameters().items()}
     found = training_step_growth(model, 5, 2, seconds=0.2)
-    assert list(found) == ["length", "seconds", "exponent"]
+    assert list(found) == ["length", "seconds", "exponent", "spread"]
     assert found["length"] == [5, 10, 20]
     assert len(found["seconds"]) == 3
     assert all(0 < value < 5 for value in found["seconds"])
-    assert found["exponent"] == growth_exponent(found["length"], found["seconds"])
+    curved = growth_exponent(found["length"], found["seconds"])[1]
+    assert found["spread"] >= curved
+    assert (found["exponent"] is None) == (found["spread"] >= 0.5)
     for key, (value, requires_grad) in before.items():
         after = model.parameters()[key]
         assert torch.equal(after, value)
@@ -92,7 +105,7 @@ class OneLength(nn.Module):
 def test_a_module_for_one_length_only_has_no_growth_and_says_why() -> None:
     found = training_step_growth(Direct("module", OneLength(), 2, kind="module"), 5, 2)
     assert (found["length"], found["seconds"], found["exponent"]) == ([], [], None)
-    assert found["reason"].startswith("the module does not run at other lengths: UsageError: module fails on x (2, 20")
+    assert found["reason"].startswith("the module does not run at other lengths: UsageError: module fails on x (2, 10")
 
 
 def test_timing_leaves_garbage_collection_on() -> None:

@@ -278,7 +278,12 @@ def paired(token: tuple[str, ...]) -> ModelResult:
 
 def report(*models: ModelResult, timed: bool = True) -> Report:
     steps: dict[str, dict[str, Any]] = {
-        model.name: {"length": [200, 400, 800], "seconds": [0.0213, 0.0431, 0.0875], "exponent": None if i else 1.02}
+        model.name: {
+            "length": [200, 400, 800],
+            "seconds": [0.0213, 0.0431, 0.0875],
+            "exponent": None if i else 1.02,
+            "spread": 0.6 if i else 0.04,
+        }
         for i, model in enumerate(models)
     }
     spec = RunSpec(models=tuple(model.name for model in models), thresholds={"vanishing_share": 0.01})

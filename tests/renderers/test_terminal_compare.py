@@ -43,11 +43,23 @@ def test_one_row_of_numbers_each():
 
 def test_costs_show_growth_with_length_and_what_is_inconclusive():
     text = render(THREE, View())
-    assert "(operations at T=200 and 400)" in text
+    assert "\n operations counted at T = 200, 400\n timed at T = 200, 400, 800\n" in text
     assert re.search(r"\n attention +9 9 O\(1\) +17 17 O\(1\) +- +21 43 88 +inconclusive\n", text)
-    assert re.search(r"\n rnn +600 1200 O\(n\) +1000 2000 O\(n\) +64 +21 43 88 +T\^1\.0\n", text)
+    assert re.search(r"\n rnn +600 1200 O\(n\) +1000 2000 O\(n\) +64 +21 43 88 +T\^1\.0±0\.0\n", text)
     assert "its work grows as T^2" in text.replace("\n", "")
     assert "T^2" not in render(report(vanishing(), healthy()), View())
+
+
+def test_lengths_of_the_costs_are_told_by_model_where_they_differ():
+    first, second, third = THREE.models
+    short = {"path_length": Growth((90, 180), (9, 9), "O(1)"), "sequential_steps": Growth((90, 180), (17, 17), "O(1)")}
+    models = (first, second, replace(third, summary=replace(third.summary, growth=short)))
+    entry = {"length": [64, 128, 256], "seconds": [0.1, 0.2, 0.4], "exponent": 1.0, "spread": None}
+    steps = {**THREE.timing.training_step, first.name: entry}
+    text = render(replace(THREE, models=models, timing=replace(THREE.timing, training_step=steps)), View())
+    assert f"\n operations counted at T = 200, 400 ({third.name}: 90, 180)\n" in text
+    assert f"\n timed at T = 200, 400, 800 ({first.name}: 64, 128, 256)\n" in text
+    assert re.search(r" T\^1\.0\n", text)
 
 
 def test_costs_stay_away_when_nothing_was_measured():

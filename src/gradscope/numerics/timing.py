@@ -18,23 +18,27 @@ from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
 from gradscope.text import safe_text
 
-ROUNDS = 3
+FEWEST, MOST = 3, 9
+"""Rounds over the three lengths; as many between as the time allows."""
+LONG_ENOUGH = 0.01
+"""Seconds that one measurement takes at least: shorter passes are repeated within it, for the clock's sake."""
 SHORTEST = 16
 """Steps the search for an affordable length starts from."""
-AGREEMENT = 0.25
-"""How far the slopes between T and 2T and between 2T and 4T may differ for an exponent to be stated."""
+UNDETERMINED = 0.5
+"""Spread of an exponent from which on it says nothing: linear and quadratic would be told apart no more."""
 
 
 def training_step_growth(
-    model: Model, length: int, batch: int, *, seconds: float = 10.0, seed: int = 0
+    model: Model, length: int, batch: int, *, seconds: float = 6.0, seed: int = 0
 ) -> dict[str, Any]:
-    """Wall time of forward and backward pass at T, 2T and 4T: the median of interleaved rounds after a warm-up.
+    """Wall time of forward and backward pass at T, 2T and 4T: the best of interleaved rounds after a warm-up.
 
     T is `length`, or less where `seconds` for everything together would be exceeded.
 
     Returns:
-        `length`: the three lengths used; `seconds`: the median times; `exponent`: see `growth_exponent`. A user's
-        module that does not run at these lengths has neither lengths nor times, and a `reason`.
+        `length`: the three lengths used; `seconds`: the best times, which other work on the machine disturbs least;
+        `exponent` and `spread`: see `growth_exponent`. A user's module that does not run at these lengths has neither
+        lengths nor times, and a `reason`.
     """
     try:
         return _growth(model, max(1, length), batch, seconds, seed)
@@ -42,48 +46,72 @@ def training_step_growth(
         if not isinstance(model, Direct) or isinstance(model.module, CausalAttention):
             raise
         reason = f"the module does not run at other lengths: {type(error).__name__}: {safe_text(error)}"
-        return {"length": [], "seconds": [], "exponent": None, "reason": reason}
+        return {"length": [], "seconds": [], "exponent": None, "spread": None, "reason": reason}
 
 
 def _growth(model: Model, length: int, batch: int, seconds: float, seed: int) -> dict[str, Any]:
     if isinstance(model, Direct) and model.ids is not None and model.ids.longest is not None:
         length = max(1, min(length, model.ids.longest // 4))
-    steps = _affordable(model, length, batch, seconds, seed)
+    begun = time.perf_counter()
+    steps = _affordable(model, length, batch, seconds / 2, seed)
     lengths = [steps, 2 * steps, 4 * steps]
     inputs = [_random(model, batch, n, seed) for n in lengths]
-    rounds = [[_step_seconds(model, x) for x in inputs] for _ in range(ROUNDS)]
-    medians = [statistics.median(times) for times in zip(*rounds, strict=True)]
-    return {"length": lengths, "seconds": medians, "exponent": growth_exponent(lengths, medians)}
+    _step_seconds(model, inputs[0])
+    repeats = [math.ceil(LONG_ENOUGH / _step_seconds(model, x)) for x in inputs]
+    rounds: list[list[float]] = []
+    while len(rounds) < FEWEST or (len(rounds) < MOST and time.perf_counter() - begun < seconds):
+        rounds.append([_mean_seconds(model, x, count) for x, count in zip(inputs, repeats, strict=True)])
+    best = [min(times) for times in zip(*rounds, strict=True)]
+    exponent, spread = growth_exponent(lengths, best, rounds)
+    return {"length": lengths, "seconds": best, "exponent": exponent, "spread": spread}
 
 
-def growth_exponent(lengths: Sequence[int], seconds: Sequence[float]) -> float | None:
-    """The p of seconds ~ length^p, the slope over three points in log-log; None where they determine none.
+def _mean_seconds(model: Model, x: Tensor, count: int) -> float:
+    return math.fsum(_step_seconds(model, x) for _ in range(count)) / count
 
-    Three points determine it when the slopes of their two segments agree within `AGREEMENT`.
+
+def growth_exponent(
+    lengths: Sequence[int], seconds: Sequence[float], rounds: Sequence[Sequence[float]] = ()
+) -> tuple[float | None, float | None]:
+    """The p of seconds ~ length^p, the slope over three points in log-log, and its spread.
+
+    The spread is the larger of half the difference between the slopes of the two segments (T to 2T, 2T to 4T: work
+    that is part linear, part quadratic has no one exponent) and the standard error of the slopes of single rounds.
+
+    Returns:
+        Exponent and spread; no exponent where the spread is `UNDETERMINED` or more, and neither without three
+        lengths and times.
     """
     if len(set(lengths)) != 3 or not all(0 < value < math.inf for value in seconds):
-        return None
+        return None, None
     x, y = [math.log(n) for n in lengths], [math.log(value) for value in seconds]
-    slopes = [(y[i + 1] - y[i]) / (x[i + 1] - x[i]) for i in (0, 1)]
-    if abs(slopes[1] - slopes[0]) > AGREEMENT:
-        return None
+    first, second = [(y[i + 1] - y[i]) / (x[i + 1] - x[i]) for i in (0, 1)]
+    single = [_slope(x, [math.log(value) for value in times]) for times in rounds]
+    noise = statistics.stdev(single) / math.sqrt(len(single)) if len(single) > 1 else 0.0
+    spread = max(abs(second - first) / 2, noise)
+    return (None if spread >= UNDETERMINED else _slope(x, y)), spread
+
+
+def _slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Least squares."""
     mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
     above = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
     return above / sum((a - mean_x) ** 2 for a in x)
 
 
 def _affordable(model: Model, length: int, batch: int, seconds: float, seed: int) -> int:
-    """The largest T of 16, 32, ... `length` whose rounds are expected to fit; what is tried also warms up."""
+    """The largest T of 16, 32, ... `length` whose fewest rounds are expected to fit; what is tried also warms up."""
     begun, steps = time.perf_counter(), min(length, SHORTEST)
-    growth = 2 if isinstance(model, Recurrent) else 4
-    while True:
+    power = 1 if isinstance(model, Recurrent) else 2
+    while steps < length:
         tried = _step_seconds(model, _random(model, batch, 4 * steps, seed))
+        longer = min(2 * steps, length)
         left = seconds - (time.perf_counter() - begun)
-        # Twice the length takes `growth` times as long, once to try and then in every round, in which T and 2T add
-        # at most 1/4 + 1/2 of 4T.
-        if steps == length or growth * tried * (1 + 1.75 * ROUNDS) > left:
-            return steps
-        steps = min(2 * steps, length)
+        # 4T once to try and once to warm up, then in every round, in which T and 2T add at most 1/4 + 1/2 of 4T.
+        if tried * (longer / steps) ** power * (2 + 1.75 * FEWEST) > left:
+            break
+        steps = longer
+    return steps
 
 
 def _random(model: Model, batch: int, steps: int, seed: int) -> Tensor:

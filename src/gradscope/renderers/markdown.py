@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gradscope.records import ModelResult, Report
-from gradscope.renderers import markdown_check, numbers, terminal_compare, terminal_numbers, wording
+from gradscope.renderers import markdown_check, numbers, terminal_compare, terminal_costs, terminal_numbers, wording
 from gradscope.renderers.checked import rows
 from gradscope.renderers.markdown_cells import escaped, table
 from gradscope.renderers.page import Page, pad
@@ -104,8 +104,8 @@ def _compare(report: Report, view: View) -> Iterable[str]:
     heads, rows = terminal_compare.figure_rows(models)
     said = [f"{wording.SIGNS[m.status]} {terminal_compare.status_of(m)}" for m in models]
     yield table([*heads, "status"], [[*row, status] for row, status in zip(rows, said, strict=True)], view)
-    heads, rows = terminal_compare.cost_rows(models, report)
-    if rows:
-        yield table(heads, rows, view)
-        yield escaped(terminal_compare.COSTS_LEGEND, view)
-        yield terminal_compare.QUADRATIC if any(model.kind == "attention" for model in models) else ""
+    if costs := terminal_costs.rows(models, report):
+        yield table([column.head for column in terminal_costs.COLUMNS], costs, view)
+        yield escaped(terminal_costs.LEGEND, view)
+        yield escaped("; ".join(terminal_costs.lengths(models, report)), view)
+        yield terminal_costs.QUADRATIC if any(model.kind == "attention" for model in models) else ""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from gradscope.records import Growth, ModelResult, Report
-from gradscope.renderers import numbers, terminal_model, terminal_tokens, wording
+from gradscope.records import ModelResult, Report
+from gradscope.renderers import numbers, terminal_costs, terminal_model, terminal_tokens, wording
 from gradscope.renderers.columns import Column
 from gradscope.renderers.page import Page, Span, measure, pad
 from gradscope.renderers.strip import influence_strip
@@ -17,11 +16,6 @@ FIGURES_LEGEND = (
     "rate: nats per step back, 0 is ideal; reach: lags that keep 1 % of the newest signal; share: of the gradient, "
     "at the needed lag; range: mean lag, weighted by influence; directions: that the state still tells apart there"
 )
-COSTS_LEGEND = (
-    "path: shortest chain of operations from first input to last output; in sequence: longest such chain; "
-    "carried: floats handed from step to step; ms: forward + backward, which grow as shown"
-)
-QUADRATIC = "attention joins any two steps in a constant number of operations, but its work grows as T^2."
 
 
 def screen(page: Page, report: Report) -> None:
@@ -32,7 +26,7 @@ def screen(page: Page, report: Report) -> None:
     page.blank()
     strips(page, models)
     figures(page, models)
-    costs(page, models, report)
+    terminal_costs.costs(page, models, report)
     for model in models:
         terminal_tokens.pairs(page, model)
         terminal_tokens.heat_map(page, model)
@@ -182,58 +176,6 @@ def figures(page: Page, models: list[ModelResult]) -> None:
     page.table([NAME, *(Column(head, optional=i > 4) for i, head in enumerate(heads) if i)], rows)
     page.wrap(FIGURES_LEGEND, style="dim")
     page.blank()
-
-
-def cost_rows(models: list[ModelResult], report: Report) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: what each model costs. No rows where none of it was measured."""
-    heads = ["model", "path in->out", "in sequence", "carried", "ms T 2T 4T", "growth"]
-    steps = report.timing.training_step
-    if not any(model.summary.growth or model.summary.path_length or steps.get(model.name) for model in models):
-        return heads, []
-    rows = []
-    for model in models:
-        s, growth = model.summary, model.summary.growth or {}
-        carried = numbers.MISSING if s.carried_floats is None else str(s.carried_floats)
-        path = _growth(growth.get("path_length"), s.path_length)
-        sequential = _growth(growth.get("sequential_steps"), s.sequential_steps)
-        rows.append([model.name, path, sequential, carried, *_time(steps.get(model.name))])
-    return heads, rows
-
-
-def costs(page: Page, models: list[ModelResult], report: Report) -> None:
-    """Path from the first input to the last output, steps that must wait for each other, floats carried, time."""
-    heads, rows = cost_rows(models, report)
-    if not rows:
-        return
-    lengths = next((g.length for m in models for g in (m.summary.growth or {}).values() if len(g.length) == 2), None)
-    at = f"  (operations at T={lengths[0]} and {lengths[1]})" if lengths else ""
-    page.line(Span(" What one training step costs", "bold"), Span(at, "dim"))
-    page.table([NAME, *(Column(head) for head in heads[1:])], rows)
-    page.wrap(COSTS_LEGEND, style="dim")
-    timed = {name: next(iter(entry.get("length") or ()), None) for name, entry in report.timing.training_step.items()}
-    other = [f"{m.name} {timed[m.name]}" for m in models if timed.get(m.name) not in (None, m.length)]
-    if other:
-        page.wrap(f"timed from a shorter T, to take no longer than seconds: {', '.join(other)}", style="dim")
-    if any(model.kind == "attention" for model in models):
-        page.wrap(QUADRATIC)
-    page.blank()
-
-
-def _growth(growth: Growth | None, single: int | None) -> str:
-    if growth is None or len(growth.count) < 2:
-        return numbers.MISSING if single is None else str(single)
-    return f"{growth.count[0]} {growth.count[1]} {growth.order}"
-
-
-def _time(entry: dict[str, Any] | None) -> list[str]:
-    if not entry:
-        return [numbers.MISSING, numbers.MISSING]
-    seconds = [numbers.as_number(value) for value in entry.get("seconds") or []]
-    exponent = numbers.as_number(entry.get("exponent"))
-    return [
-        " ".join(numbers.milliseconds(value) for value in seconds) or numbers.MISSING,
-        "inconclusive" if exponent is None else f"T^{exponent:.1f}",
-    ]
 
 
 def notes(page: Page, models: list[ModelResult]) -> None:
