@@ -26,9 +26,10 @@ def main(words: list[str]) -> int:
         figures += [(name, figure) for figure in ROWS[name](effort)]
     command = " ".join(["python -m benchmarks", *words])
     found = results.Results(command, effort.quick, figures, time.perf_counter() - begun)
-    if given.markdown:
-        PAGE.write_text(results.markdown(found), encoding="utf-8")
-        told.print(f"written: {PAGE.parent.name}/{PAGE.name}")
+    page = given.output or (PAGE if given.markdown else None)
+    if page is not None:
+        page.write_text(results.markdown(found), encoding="utf-8")
+        told.print(f"written: {page}", markup=False)
     if given.json:
         sys.stdout.write(results.as_json(found))
     else:
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--whole", action="store_true", help="the sizes of the goals, however long they take")
     parser.add_argument("--json", action="store_true", help="JSON instead of a table")
     parser.add_argument("--markdown", action="store_true", help="also write benchmarks/RESULTS.md")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the Markdown page there instead")
     return parser
 
 

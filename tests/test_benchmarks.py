@@ -23,10 +23,20 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def report() -> dict:
-    done = run("--quick", "--json", "--row", "sweeps", "--row", "gradients")
+def page(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("benchmarks") / "page.md"
+
+
+@pytest.fixture(scope="module")
+def report(page) -> dict:
+    done = run("--quick", "--json", "--row", "sweeps", "--row", "gradients", "-o", str(page))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def test_the_page_is_written_where_it_is_asked_for(report, page):
+    assert page.read_text(encoding="utf-8").startswith("# Benchmarks")
+    assert f"`{report['command']}`" in page.read_text(encoding="utf-8")
 
 
 def test_json_has_every_comparison_of_the_rows_asked_for(report):
