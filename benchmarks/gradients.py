@@ -46,6 +46,6 @@ def gradients(effort: Effort) -> list[Figure]:
 def gradient_norms(model: Recurrent, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """log10 of the norms of dL/ds_t and dL/dx_t and of the weight shares, each (steps, batch)."""
     trajectory = model.run(x)
-    adjoint = backpropagate(trajectory, final_cotangent(trajectory.output))
+    adjoint = backpropagate(trajectory, final_cotangent(trajectory.output), totals=False)
     weight = adjoint.weight
     return adjoint.state, adjoint.input, None if weight is None else shares(weight)

@@ -51,7 +51,7 @@ def _profiles(analysis: Analysis) -> tuple[Tensor, Tensor | None]:
     newest = analysis.anchors[-1]
     # In the adjoint of a loss at every step, newer terms would cover up what is lost: the newest anchor stands alone.
     try:
-        adjoints = [trace.adjoint(v) for trace, v in zip(analysis.traces, anchored, strict=True)]
+        adjoints = [trace.adjoint(v, totals=False) for trace, v in zip(analysis.traces, anchored, strict=True)]
     except Unavailable:
         return analysis.influence, None
     state = torch.cat([adjoint.state[: newest + 1].flip(0).T for adjoint in adjoints])

@@ -54,6 +54,11 @@ class Linearization(Protocol):
         """Inner quantities by name (`gate.forget`, `candidate`), each (T, batch, hidden), in order of computation."""
         ...
 
+    @property
+    def sees_input(self) -> bool:
+        """Whether the output depends on the input of the same step other than through the state."""
+        ...
+
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
         """Tangent of the new state: J_t ds + (ds_t/dx_t) dx."""
         ...

@@ -63,6 +63,8 @@ class CustomCell:
 class CustomLinearization:
     """Dense Jacobians of a step, computed a stretch of steps at a time as they are asked for."""
 
+    sees_input = False
+
     def __init__(self, cell: CustomCell, x: Tensor, states: Tensor) -> None:
         """Keep inputs (T, batch, I) and states (T + 1, batch, S)."""
         self.cell, self.x, self.states, self.outputs = cell, x, states, states[1:]

@@ -12,6 +12,8 @@ from gradscope.models.cell import At, Pulled
 from gradscope.models.norms import row_norms
 
 Blocks = tuple[slice, slice]
+PIECE = 2**17
+"""Numbers of a piece of a trajectory that is worked on at a time."""
 
 
 class HiddenOutput:
@@ -19,6 +21,7 @@ class HiddenOutput:
 
     hidden: int
     width: int
+    sees_input = False
 
     def push_output(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
         """The h part of the tangent."""
@@ -103,6 +106,18 @@ def input_part(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     """W_ih x + b_ih for all steps in one matrix product."""
     z = x @ weights["weight_ih"].T
     return z + weights["bias_ih"] if "bias_ih" in weights else z
+
+
+def driven(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    """W_ih x + b_ih + b_hh for all steps at once: all that does not depend on the state."""
+    biases = [weights[name] for name in ("bias_ih", "bias_hh") if name in weights]
+    return torch.nn.functional.linear(x, weights["weight_ih"], sum(biases[1:], biases[0]) if biases else None)
+
+
+def pieces(values: Tensor) -> Iterator[slice]:
+    """Stretches of steps of (T, ...) so short that a few temporaries of theirs stay in the cache."""
+    step = max(1, PIECE // max(1, values[0].numel())) if len(values) else 1
+    return (slice(start, start + step) for start in range(0, len(values), step))
 
 
 def state_part(h: Tensor, weights: Mapping[str, Tensor]) -> Tensor:

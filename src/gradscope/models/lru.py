@@ -86,6 +86,8 @@ class LRUCell:
 class LRULinearization:
     """J_t is the same at every step: a rotation and shrinking of each (Re, Im) pair."""
 
+    sees_input = True
+
     def __init__(
         self, cell: LRUCell, x: Tensor, undriven: Tensor, states: Tensor, coefficients: tuple[Tensor, Tensor, Tensor]
     ) -> None:

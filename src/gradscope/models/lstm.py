@@ -9,7 +9,16 @@ from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, log_determinant, state_part
+from gradscope.models.gated import (
+    HiddenOutput,
+    OuterWeights,
+    Stretch,
+    driven,
+    input_part,
+    log_determinant,
+    pieces,
+    state_part,
+)
 from gradscope.models.initialize import Draw, Init, recurrent_matrix
 
 
@@ -50,9 +59,7 @@ class LSTMCell:
 
     def linearize(self, x: Tensor, s0: Tensor) -> LSTMLinearization:
         """Run over x (T, batch, I)."""
-        z, hidden = input_part(x, self.parameters), self.output_size
-        if "bias_hh" in self.parameters:
-            z += self.parameters["bias_hh"]
+        z, hidden = driven(x, self.parameters), self.output_size
         states, u = z.new_empty(len(z) + 1, *s0.shape), self.parameters["weight_hh"].T
         gates, candidates = torch.empty_like(z), torch.empty_like(states[1:, :, :hidden])
         squashed = torch.empty_like(candidates)
@@ -103,15 +110,17 @@ class LSTMLinearization(HiddenOutput):
         gates, g, tanh_c = squashed
         i, f, _, o = gates.chunk(4, -1)
         self.keep = f
-        # sigmoid(-z) is 1 - sigmoid(z) without the cancellation near one; likewise 1/cosh^2 for 1 - tanh^2.
-        shut_i, shut_f, _, shut_o = (-z).sigmoid_().mul_(gates).chunk(4, -1)
         self.to_cell = z.new_empty(*z.shape[:-1], 3 * self.hidden)
+        self.to_hidden, self.cell_to_hidden = torch.empty_like(g), torch.empty_like(g)
         to_i, to_f, to_g = self.to_cell.chunk(3, -1)
-        torch.mul(g, shut_i, out=to_i)
-        torch.mul(before, shut_f, out=to_f)
-        torch.mul(i, _sech2(z[..., 2 * self.hidden : 3 * self.hidden]), out=to_g)
-        self.to_hidden = tanh_c * shut_o
-        self.cell_to_hidden = o * _sech2(after)
+        for at in pieces(z):
+            # sigmoid(-z) is 1 - sigmoid(z) without the cancellation near one; likewise 1/cosh^2 for 1 - tanh^2.
+            shut_i, shut_f, _, shut_o = (-z[at]).sigmoid_().mul_(gates[at]).chunk(4, -1)
+            torch.mul(g[at], shut_i, out=to_i[at])
+            torch.mul(before[at], shut_f, out=to_f[at])
+            torch.mul(i[at], _sech2(z[at][..., 2 * self.hidden : 3 * self.hidden]), out=to_g[at])
+            torch.mul(tanh_c[at], shut_o, out=self.to_hidden[at])
+            torch.mul(o[at], _sech2(after[at]), out=self.cell_to_hidden[at])
         self.values = {"gate.input": i, "gate.forget": f, "candidate": g, "cell": after, "gate.output": o}
         self.outer = OuterWeights(cell.parameters, x, states[:-1, :, : self.hidden], slice(None), (slice(None),))
 
@@ -219,7 +228,7 @@ class LSTMLinearization(HiddenOutput):
 
 
 def _sech2(z: Tensor) -> Tensor:
-    return z.cosh().reciprocal().square()
+    return z.cosh().reciprocal_().square_()
 
 
 def make_cell(options: Options, name: str, input_size: int, draw: Draw) -> LSTMCell:

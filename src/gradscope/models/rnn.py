@@ -11,10 +11,16 @@ from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, log_determinant, state_part
+from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, driven, input_part, log_determinant, state_part
 from gradscope.models.initialize import Draw, Init, input_matrix, recurrent_matrix
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda z: z}
+PHI_OUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "tanh": lambda z, out: torch.tanh(z, out=out),
+    "relu": lambda z, out: torch.clamp_min(z, 0.0, out=out),
+    "linear": lambda z, out: out.copy_(z),
+}
+"""The same, written where the new state belongs."""
 SLOPE: dict[str, Callable[[Tensor], Tensor]] = {
     # 1/cosh^2 of the pre-activation: 1 - tanh^2 is exactly zero beyond |z| of about 19.
     "tanh": lambda z: torch.cosh(z).reciprocal().square(),
@@ -59,14 +65,11 @@ class RNNCell:
 
     def linearize(self, x: Tensor, s0: Tensor) -> RNNLinearization:
         """Run over x (T, batch, I)."""
-        z = input_part(x, self.parameters)
-        if "bias_hh" in self.parameters:
-            z = z + self.parameters["bias_hh"]
-        states, u, phi = z.new_empty(len(z) + 1, *s0.shape), self.parameters["weight_hh"].T, PHI[self.nonlinearity]
-        states[0] = s0
-        for t in range(len(z)):
-            z[t] += states[t] @ u
-            states[t + 1] = phi(z[t])
+        z = driven(x, self.parameters)
+        states, u = z.new_empty(len(z) + 1, *s0.shape), self.parameters["weight_hh"].T
+        states[0], phi = s0, PHI_OUT[self.nonlinearity]
+        for pre, old, new in zip(z.unbind(0), states[:-1].unbind(0), states[1:].unbind(0), strict=True):
+            phi(pre.addmm_(old, u), new)
         return RNNLinearization(self, x, z, states)
 
 

@@ -25,6 +25,11 @@ class Borrowed:
         """y_1 .. y_T."""
         return self.layer.outputs
 
+    @property
+    def sees_input(self) -> bool:
+        """As the layer."""
+        return self.layer.sees_input
+
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
         """Tangent of the new state."""
         return self.layer.push(at, ds, dx)
@@ -60,6 +65,11 @@ class Borrowed:
 
 class WholeState(Borrowed):
     """Its output is all of its state: for losses that read more of it than the layer passes on."""
+
+    @property
+    def sees_input(self) -> bool:
+        """The state is all there is."""
+        return False
 
     @property
     def outputs(self) -> Tensor:

@@ -46,7 +46,7 @@ class LayerAdjoint:
     weight: Tensor | None
     """Norm of each step's contribution to dL/dW, (T, batch); None without parameters."""
     weight_gradient: float | None
-    """log10 of the norm of dL/dW itself, summed over steps and batch."""
+    """log10 of the norm of dL/dW itself, summed over steps and batch; None where it was not asked for."""
     start: Scaled
     """dL/ds_0 itself, m (batch, size)."""
 
@@ -80,39 +80,46 @@ class Adjoint:
         return log10_hypot(torch.stack(parts)) if parts else None
 
     @property
+    def has_totals(self) -> bool:
+        """Whether all of dL/dW that there is was summed."""
+        return all(layer.weight is None or layer.weight_gradient is not None for layer in self.layers)
+
+    @property
     def weight_gradient(self) -> float | None:
         """log10 of the norm of dL/dW, all layers together."""
         parts = [layer.weight_gradient for layer in self.layers if layer.weight_gradient is not None]
         return float(log10_hypot(torch.tensor(parts, dtype=torch.float64))) if parts else None
 
 
-def backpropagate(trajectory: Trajectory, cotangent: Tensor) -> Adjoint:
+def backpropagate(trajectory: Trajectory, cotangent: Tensor, *, totals: bool = True) -> Adjoint:
     """Sweep dL/dy back through a stack.
 
     Args:
         trajectory: the stack along its sequences.
         cotangent: v_t = dL/dy_t, (batch, T, output_size).
+        totals: whether to sum dL/dW itself too, which takes a matrix product of its own.
     """
     v = Scaled(*normalise(cotangent.transpose(0, 1)))
     aside: Scaled | None = v
     found = []
     with torch.no_grad():
         for layer in reversed(trajectory.layers):
-            adjoint, below = sweep(layer, v, aside)
-            direct = None if aside is None else layer.pull_output(slice(None), aside.m)[1]
+            adjoint, below = sweep(layer, v, aside, totals=totals)
+            direct = layer.pull_output(slice(None), aside.m)[1] if aside is not None and layer.sees_input else None
             aside = None if direct is None or aside is None else Scaled(direct, aside.e)
             v = below
             found.append(adjoint)
     return Adjoint(tuple(found[::-1]), v)
 
 
-def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerAdjoint, Scaled]:
+def sweep(layer: Linearization, v: Scaled, aside: Scaled | None, *, totals: bool = True) -> tuple[LayerAdjoint, Scaled]:
     """Sweep one layer; returns its adjoint and dL/dx, the cotangent of the layer below.
 
     Args:
         layer: the layer.
         v: dL/dy_t of its output.
         aside: the part of v that has passed through no state of a layer above at step t; None for no part.
+        totals: whether to sum dL/dW itself too.
     """
     steps, batch = layer.states.shape[0] - 1, layer.states.shape[1]
     width = max(1, layer.states.shape[-1] * batch)
@@ -128,7 +135,7 @@ def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerA
         joint.append(state[-1] if aside is v else _joint(layer, piece, aside, at))
         delta, scale = normalise(piece.deltas, piece.scales)
         below = layer.pull_input(at, delta)
-        direct = layer.pull_output(at, v.m[at])[1]
+        direct = layer.pull_output(at, v.m[at])[1] if layer.sees_input else None
         x, ex = (below, scale) if direct is None else add(below, scale, direct, v.e[at])
         x, ex = normalise(x, ex) if x.shape[-1] else (x, ex)
         inputs.append(x)
@@ -136,11 +143,12 @@ def sweep(layer: Linearization, v: Scaled, aside: Scaled | None) -> tuple[LayerA
         squares = layer.weight_norms(at, delta)
         if squares is not None:
             weights.append(squares.log10() / 2 + scale.double() * LOG10_2)
-            total.add(layer, at, delta, scale)
+            if totals:
+                total.add(layer, at, delta, scale)
     first = log10_norm(a, e)[None]
     down = Scaled(torch.cat(inputs[::-1]), torch.cat(exponents[::-1]))
     weight = torch.cat(weights[::-1]) if weights else None
-    norm = total.log10() if weights else None
+    norm = total.log10() if weights and totals else None
     kept, back = torch.cat([first, *state[::-1]]), torch.cat([first, *joint[::-1]])
     return LayerAdjoint(kept, back, log10_norm(down.m, down.e), weight, norm, Scaled(a, e)), down
 

@@ -51,7 +51,7 @@ class BareTrace:
         """All there is."""
         return v
 
-    def adjoint(self, v: Tensor) -> Adjoint:
+    def adjoint(self, v: Tensor, *, totals: bool = True) -> Adjoint:
         """There is no recurrence to sweep."""
         raise Unavailable("a file of Jacobians has no recurrent layers")
 

@@ -204,7 +204,7 @@ class ModuleTrace:
         self._flows = [*self._flows[-1:], (v, found)]
         return found
 
-    def adjoint(self, v: Cotangents) -> Adjoint:
+    def adjoint(self, v: Cotangents, *, totals: bool = True) -> Adjoint:
         """The backward pass through the joint recurrence."""
         place = self.seen.recurrences.index(self.joint)
         flow = self.flow(v)

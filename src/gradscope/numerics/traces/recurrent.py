@@ -75,12 +75,12 @@ class RecurrentTrace:
         """The cotangent of one step."""
         return influence.only_step(v, step)
 
-    def adjoint(self, v: Tensor) -> Adjoint:
+    def adjoint(self, v: Tensor, *, totals: bool = True) -> Adjoint:
         """The backward pass; asked again for the same cotangent, the same one."""
         for known, adjoint in self._swept:
-            if known is v:
+            if known is v and (adjoint.has_totals or not totals):
                 return adjoint
-        self._swept = [*self._swept[-1:], (v, backpropagate(self.trajectory, v))]
+        self._swept = [*self._swept[-1:], (v, backpropagate(self.trajectory, v, totals=totals))]
         return self._swept[-1][1]
 
     def layer_adjoints(self, v: Tensor) -> tuple[LayerAdjoint, ...]:
@@ -93,7 +93,7 @@ class RecurrentTrace:
 
     def profile(self, v: Tensor, step: int) -> Tensor:
         """log10 I(k) from the adjoint of the anchor's input, or of its state."""
-        adjoint = self.adjoint(v)
+        adjoint = self.adjoint(v, totals=False)
         if self.of_state:
             return adjoint.state[1 : step + 1].flip(0).T
         return adjoint.input[:step].flip(0).T

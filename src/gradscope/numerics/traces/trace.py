@@ -86,8 +86,8 @@ class Trace(Protocol):
         """The cotangent of that one step's output; `v` itself where it has no other."""
         ...
 
-    def adjoint(self, v: Cotangent) -> Adjoint:
-        """The backward pass of <v, y> through the recurrence."""
+    def adjoint(self, v: Cotangent, *, totals: bool = True) -> Adjoint:
+        """The backward pass of <v, y> through the recurrence; without `totals`, dL/dW itself may be left out."""
         ...
 
     def layer_adjoints(self, v: Cotangent) -> tuple[LayerAdjoint, ...]:
