@@ -23,7 +23,7 @@ PHI_OUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """The same, written where the new state belongs."""
 SLOPE: dict[str, Callable[[Tensor], Tensor]] = {
     # 1/cosh^2 of the pre-activation: 1 - tanh^2 is exactly zero beyond |z| of about 19.
-    "tanh": lambda z: torch.cosh(z).reciprocal().square(),
+    "tanh": lambda z: torch.cosh(z).reciprocal_().square_(),
     "relu": lambda z: (z > 0).to(z.dtype),
     "linear": torch.ones_like,
 }

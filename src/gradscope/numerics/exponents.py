@@ -120,8 +120,9 @@ def _log_volumes(chain: JacobianChain, start: int, stop: int) -> Tensor:
         # The layers' Jacobians are the diagonal blocks of a triangular one.
         parts = [layer.log_volume(slice(start, stop))[:, 0] for layer in chain.layers if isinstance(layer, Volume)]
         return torch.stack(parts).sum(0)
-    volumes: Tensor = torch.linalg.slogdet(chain.dense(start, stop)[0].double()).logabsdet
-    return volumes
+    # One at a time: factorising large matrices in a batch on several threads was seen to upset the library beneath.
+    matrices = chain.dense(start, stop)[0].double()
+    return torch.stack([torch.linalg.slogdet(matrix).logabsdet for matrix in matrices])
 
 
 def adjoint_profile(chain: JacobianChain, v: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ _LIMIT = {torch.float64: 1000, torch.float32: 120, torch.bfloat16: 120, torch.fl
 def normalise(m: Tensor, e: Tensor | None = None, dims: int = 1) -> tuple[Tensor, Tensor]:
     """The same value with its largest entry over the last `dims` dimensions in [0.5, 1); zeros and NaN stay."""
     over = tuple(range(-dims, 0))
-    shift = torch.frexp(m.detach().abs().amax(over)).exponent.clamp(-_LIMIT[m.dtype], _LIMIT[m.dtype])
+    # The largest magnitude without a copy of all magnitudes.
+    top = torch.maximum(m.detach().amax(over), -m.detach().amin(over))
+    shift = torch.frexp(top).exponent.clamp(-_LIMIT[m.dtype], _LIMIT[m.dtype])
     scaled = m * power_of_two(-shift, m.dtype)[(..., *(None,) * dims)]
     return scaled, shift.long() if e is None else e + shift
 
