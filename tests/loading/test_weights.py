@@ -127,6 +127,7 @@ def test_one_matrix_over_input_and_state(tmp_path: Path) -> None:
         float(torch.linalg.matrix_norm(recurrent, 2)), rel=1e-12
     )
     assert tanh.loaded.equality_check.passed
+    assert tanh.loaded.equality_check.against == "torch.nn.Linear over (x, h)"
     assert "--cell linear-concat --key" in refused(tmp_path / "w.pt")
     assert "--key" in refused(tmp_path / "w.pt", cell="tanh-concat")
 
@@ -139,6 +140,7 @@ def test_the_first_state_from_a_file(tmp_path: Path) -> None:
     first, second = (analysed(tmp_path / "w.pt", state=str(tmp_path / name)) for name in ("s.pt", "s.npy"))
     assert first.series == second.series
     assert first.loaded.equality_check.passed
+    assert first.loaded.equality_check.against == "torch.nn.LSTM"
     assert first.summary.rate != analysed(tmp_path / "w.pt").summary.rate
     np.save(tmp_path / "bad.npy", np.ones(7))
     assert "(20,)" in refused(tmp_path / "w.pt", state=str(tmp_path / "bad.npy"))

@@ -58,6 +58,8 @@ class Concat:
 class ConcatModule(nn.Module):
     """torch.nn.Linear on torch.cat((x, h), 1) in a loop."""
 
+    stands_for = "torch.nn.Linear over (x, h)"
+
     def __init__(self, found: Concat, dtype: torch.dtype, device: str) -> None:
         """Take the weights of the file."""
         super().__init__()

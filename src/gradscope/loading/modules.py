@@ -60,7 +60,7 @@ class Looped(nn.Module):
     def __init__(self, cell: nn.RNNCellBase) -> None:
         """Take the cell as it is."""
         super().__init__()
-        self.cell = cell
+        self.cell, self.stands_for = cell, f"torch.nn.{type(cell).__name__}"
 
     def forward(self, x: Tensor) -> tuple[Tensor]:
         """(batch, T, hidden)."""

@@ -104,6 +104,7 @@ class FromState(nn.Module):
         """Take the module and s_0 of every layer, each (1, h + c)."""
         super().__init__()
         self.module, self.start = module, tuple(start)
+        self.stands_for = str(getattr(module, "stands_for", f"torch.nn.{type(module).__name__}"))
 
     def forward(self, x: Tensor) -> Any:
         """What the module returns for x (batch, T, features)."""

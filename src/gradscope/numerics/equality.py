@@ -53,7 +53,8 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
         own_names = [name for name in by_name if len(adjoint.layers) == 1 or name.endswith(f"_l{index}")]
         parts = [g for name in own_names if (g := by_name[name]) is not None]
         differences.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
-    return _check(_difference(output, y), differences, f"torch.nn.{type(module).__name__}", x.dtype)
+    against = str(getattr(module, "stands_for", f"torch.nn.{type(module).__name__}"))
+    return _check(_difference(output, y), differences, against, x.dtype)
 
 
 def against_module(
