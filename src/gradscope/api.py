@@ -22,7 +22,7 @@ from gradscope.registry import unknown
 from gradscope.text import safe_text
 
 Loss = Callable[[Tensor], Tensor]
-LISTS = ("columns", "pair", "show", "select", "ignore")
+LISTS = ("columns", "pair", "show", "select", "ignore", "import_path")
 
 
 def analyze(model: Any, x: Tensor | None = None, loss: str | Loss = "final", **settings: Any) -> Report:
