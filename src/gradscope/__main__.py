@@ -43,13 +43,14 @@ def _run(words: list[str]) -> int:
     from gradscope.cli.commands import build
 
     try:
-        result = build()(words, prog_name="gradscope", standalone_mode=False)
+        result = build(words)(words or ["--help"], prog_name="gradscope", standalone_mode=False)
     except typer.TyperException as error:
-        said = error.format_message()
-        # With no words at all Typer has printed the help by itself and has nothing to add.
-        return _say(_usage(said, error), USAGE, debug=False) if said else USAGE
+        return _say(_usage(error.format_message(), error), USAGE, debug=False)
     except typer.Abort:
         return INTERRUPTED
+    if not words:
+        # Nothing was asked for: the help is shown, and a script that meant to ask finds out.
+        return USAGE
     return result if isinstance(result, int) else 0
 
 

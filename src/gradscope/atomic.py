@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -40,6 +39,9 @@ def write_file(path: Path, content: bytes) -> None:
 
 def temporary(target: Path) -> IO[bytes]:
     """A new file in the folder of `target`; on the same disk, so that moving it is one step."""
+    # Imported where a file is written, for it brings a dozen modules that a help text can do without.
+    import tempfile
+
     return tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name[:40]}.", delete=False)
 
 

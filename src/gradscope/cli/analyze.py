@@ -6,7 +6,6 @@ from typing import Annotated, Unpack
 
 import typer
 
-from gradscope.cli.measure import measure
 from gradscope.cli.options import RunFlags, spread
 
 
@@ -21,4 +20,6 @@ def analyze(
     **flags: Unpack[RunFlags],
 ) -> int:
     """How far back can this model learn, and why not further?"""
+    from gradscope.cli.measure import measure
+
     return measure([model] if model is not None else None, flags, compare=False)

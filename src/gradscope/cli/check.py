@@ -6,7 +6,7 @@ from typing import Annotated, Unpack
 
 import typer
 
-from gradscope.cli.gate import GateFlags, check_targets
+from gradscope.cli.gate_flags import GateFlags
 from gradscope.cli.options import spread
 
 
@@ -19,4 +19,6 @@ def check(
     **flags: Unpack[GateFlags],
 ) -> int:
     """Did this commit break gradient flow? Exit code 1 if so."""
+    from gradscope.cli.gate import check_targets
+
     return check_targets(targets or [], flags)

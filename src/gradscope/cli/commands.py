@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -26,17 +26,22 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-def build() -> typer.Typer:
-    """The application; the commands' modules are light, their work is imported when they run."""
+def build(words: Sequence[str] = ()) -> typer.Typer:
+    """The application; the commands' modules are light, their work is imported when they run.
+
+    Args:
+        words: the command line. Where it begins with a command, no other is loaded, and the help of its many options
+            is laid out in panels; the list of commands needs none, and does not wait for rich.
+    """
+    named = [word for word in words[:1] if word in COMMANDS]
     app = typer.Typer(
         context_settings={"help_option_names": ["-h", "--help"]},
-        no_args_is_help=True,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode="rich" if named else None,
     )
     app.callback()(_root)
-    for name, reference in COMMANDS.items():
-        app.command(name)(load(reference))
+    for name in named or COMMANDS:
+        app.command(name)(load(COMMANDS[name]))
     return app
 
 

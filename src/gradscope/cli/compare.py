@@ -6,7 +6,6 @@ from typing import Annotated, Unpack
 
 import typer
 
-from gradscope.cli.measure import measure
 from gradscope.cli.options import RunFlags, spread
 
 
@@ -18,5 +17,10 @@ def compare(
     ] = None,
     **flags: Unpack[RunFlags],
 ) -> int:
-    """Which of these models still hears the first step? Side by side, same sequence, same seed."""
+    """Which of these models still hears the first step?
+
+    Side by side, on the same sequence and seed.
+    """
+    from gradscope.cli.measure import measure
+
     return measure(models, flags, compare=True)

@@ -9,13 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gradscope.cli.output import emit
-from gradscope.config import build_spec
-from gradscope.config.sources import LIMITS
-from gradscope.config.targets import Project
 
 
 def config() -> int:
-    """Print every setting with its value and origin, as lines for gradscope.toml; then those of each target."""
+    """Print every setting with its value and where it came from.
+
+    As lines for gradscope.toml; then those of each target.
+    """
+    from gradscope.config import build_spec
+
     resolved = build_spec({}, cwd=Path.cwd(), environ=os.environ)
     lines = []
     for name, value in asdict(resolved.spec).items():
@@ -27,6 +29,9 @@ def config() -> int:
 
 def _targets() -> Iterator[str]:
     """Each target as a table: its model, limits, and every setting that is not the default."""
+    from gradscope.config.sources import LIMITS
+    from gradscope.config.targets import Project
+
     project = Project(Path.cwd(), os.environ, {}, {})
     for one in project.asked([]) if project.written else ():
         yield f"\n[targets.{json.dumps(one.target.name)}]"

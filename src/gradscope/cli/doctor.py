@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from importlib import metadata
 
 from gradscope import __version__
 from gradscope.cli.output import emit, is_coloured, is_unicode
@@ -17,7 +16,7 @@ PACKAGES = ("torch", "numpy", "typer", "rich", "pydantic", "safetensors")
 
 
 def doctor() -> int:
-    """Show versions, devices and the terminal, and warn of what could go wrong."""
+    """Show versions and devices, and warn of what could go wrong."""
     lines = [f"{name:<12} {value}" for name, value in _facts()]
     emit("\n".join([*lines, *(f"warning: {text}" for text in _warnings()), ""]))
     return 0
@@ -35,6 +34,8 @@ def _facts() -> Iterator[tuple[str, str]]:
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return safe_text(metadata.version(name))
     except metadata.PackageNotFoundError:

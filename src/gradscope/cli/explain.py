@@ -15,7 +15,7 @@ from gradscope.registry import GATE_RULES, RULES
 def explain(
     code: Annotated[str | None, typer.Argument(help="GS101, ...; without one, every rule.", metavar="CODE")] = None,
 ) -> int:
-    """What a rule finds, the maths, how it is measured, the threshold, remedies and papers."""
+    """What a rule means: the maths, its limits, remedies, papers."""
     from gradscope.rules.explain import explain as lesson
 
     emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else (*RULES, *GATE_RULES)))))

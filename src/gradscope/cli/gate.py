@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, cast
+from typing import cast
 
 from gradscope.atomic import write_file
+from gradscope.cli.gate_flags import GateFlags
 from gradscope.cli.measure import ONLY_SCREEN, read_by
-from gradscope.cli.options import RunFlags, ScreenFlags, option
+from gradscope.cli.options import ScreenFlags
 from gradscope.cli.output import Output, plan
 from gradscope.cli.progress import ProgressBar
 from gradscope.cli.summary import append_summary
@@ -21,40 +22,10 @@ from gradscope.records import Report
 from gradscope.text import safe_text
 from gradscope.verdicts import fails
 
-_GATE = "Gate"
 _LIMITS = ("min_reach", "max_drop", "timeout")
 _GATE_ONLY = frozenset({*_LIMITS, "jobs", "baseline", "update_baseline", "exit_zero", "junit_xml", "summary"})
 BRIEF = ("text", "github", "junit", "sarif")
 """Formats that show no series and no spectra."""
-
-
-class GateFlags(RunFlags, total=False):
-    """How targets are run and judged."""
-
-    jobs: Annotated[
-        int | None,
-        option(_GATE, "Targets at the same time. Default: the cores.", "--jobs", "-j", envvar="GRADSCOPE_JOBS"),
-    ]
-    timeout: Annotated[
-        float | None, option(_GATE, "Seconds for one target. Default 600.", "--timeout", envvar="GRADSCOPE_TIMEOUT")
-    ]
-    min_reach: Annotated[
-        int | None, option(_GATE, "Lags that every target must reach.", "--min-reach", envvar="GRADSCOPE_MIN_REACH")
-    ]
-    baseline: Annotated[
-        str | None, option(_GATE, "File of what was measured before.", "--baseline", envvar="GRADSCOPE_BASELINE")
-    ]
-    max_drop: Annotated[
-        str | None, option(_GATE, "How much worse than it. Default 10%.", "--max-drop", envvar="GRADSCOPE_MAX_DROP")
-    ]
-    update_baseline: Annotated[
-        bool, option(_GATE, "Write the baseline anew; its findings are accepted.", "--update-baseline")
-    ]
-    exit_zero: Annotated[bool, option(_GATE, "Findings do not fail the run.", "--exit-zero")]
-    junit_xml: Annotated[str | None, option(_GATE, "Also write JUnit XML.", "--junit-xml")]
-    summary: Annotated[
-        bool | None, option(_GATE, "Append to GITHUB_STEP_SUMMARY where that is set.", "--summary/--no-summary")
-    ]
 
 
 def check_targets(words: list[str], flags: GateFlags) -> int:

@@ -18,7 +18,7 @@ from gradscope.text import safe_text
 def init(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
 ) -> int:
-    """Look for recurrent modules in this folder, and write targets for `gradscope check`."""
+    """Find recurrent modules in this folder and write targets of check."""
     from gradscope.gate.discover import recurrent_modules
     from gradscope.gate.starter import starter
 

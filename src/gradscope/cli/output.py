@@ -9,14 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gradscope.atomic import temporary, unwritable, write_file
 from gradscope.cli.options import ScreenFlags
 from gradscope.errors import UsageError
-from gradscope.records import Report
 from gradscope.registry import RENDERERS, SUFFIXES, resolve, unknown
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
+
+if TYPE_CHECKING:
+    from gradscope.records import Report
 
 COLORS = ("auto", "always", "never")
 PICTURES = ("gates",)

@@ -21,7 +21,10 @@ def selftest(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The last line only.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Where each exact answer comes from.")] = False,
 ) -> int:
-    """Is this installation right? Exactly known cases: measured, exact, error, verdict. Exit 1 if one fails."""
+    """Measure what is known exactly: is this installation right?
+
+    Case by case: measured, exact, error, verdict. Exit 1 if one fails.
+    """
     if format not in FORMATS:
         raise UsageError(unknown("format", format, FORMATS))
     from gradscope.selftest import table

@@ -11,6 +11,8 @@ from torch import Tensor
 from gradscope.errors import UsageError
 from gradscope.memory import MARGIN, available_bytes
 
+BYTES = 8
+"""Of a number, drawn in float64 whatever the type of the run."""
 Init = Literal["uniform", "normal", "orthogonal", "identity"]
 
 
@@ -20,21 +22,28 @@ class Draw:
     def __init__(self, seed: int, dtype: torch.dtype, device: str) -> None:
         """Start the stream of `seed`; tensors come out in `dtype` on `device`."""
         self.generator = torch.Generator().manual_seed(seed)
-        self.free = available_bytes()
+        self.free, self.drawn, self.matrices = available_bytes(), 0, 0
         self.dtype, self.device = dtype, device
 
     def _room(self, *shape: int) -> None:
-        """Refuse a tensor before memory is asked for it.
+        """Refuse a tensor before memory is asked for it, what was drawn before counted in.
 
         Raises:
             UsageError: it does not fit, with the sizes.
         """
-        needed = 2 * 8 * math.prod(shape)
-        if self.free is not None and needed > MARGIN * self.free:
-            size, there = " x ".join(f"{n:,}" for n in shape), self.free / 2**30
-            fits = int((MARGIN * self.free / 16 / 8) ** 0.5)
-            what = f"weights of {size} need {needed / 2**30:,.0f} GiB and {there:.1f} GiB are free"
-            raise UsageError(f"{what}; a smaller model fits, --hidden {min(fits, *shape)} for one")
+        count = math.prod(shape)
+        needed = BYTES * (self.drawn + 2 * count)
+        self.drawn, self.matrices = self.drawn + count, self.matrices + (len(shape) > 1)
+        if self.free is None or needed <= MARGIN * self.free:
+            return
+        # As many matrices of one size, and as much again for what is computed with them.
+        fits = int((MARGIN * self.free / BYTES / 8 / max(2, self.matrices)) ** 0.5)
+        sizes = " x ".join(f"{n:,}" for n in shape)
+        what = (
+            f"{self.matrices} matrices of weights, the last of {sizes}," if self.matrices > 1 else f"weights of {sizes}"
+        )
+        have = f"need {needed / 2**30:,.1f} GiB and {self.free / 2**30:.1f} GiB are free"
+        raise UsageError(f"{what} {have}; a smaller model fits, --hidden {min(fits, *shape)} for one")
 
     def place(self, values: Tensor) -> Tensor:
         """`values` in the dtype and on the device of this stream."""

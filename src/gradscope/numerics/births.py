@@ -20,7 +20,8 @@ from gradscope.records import NonFinite
 def first_birth(model: Direct, x: Tensor, recurrences: Sequence[Recurrence]) -> NonFinite | None:
     """The submodule (by its dotted name), the step and the value; for a recurrence its layer and gate.
 
-    Runs the model once more. Of equal steps the submodule that was called first counts.
+    Runs the model once more. The submodule that was called first counts: one after it may spread what is not finite
+    over all steps. Inside a recurrence it is the earliest step of any layer.
     """
     inside = {id(one.module): one for one in recurrences}
     found: list[NonFinite | None] = []
@@ -28,7 +29,7 @@ def first_birth(model: Direct, x: Tensor, recurrences: Sequence[Recurrence]) -> 
     def note(name: str, part: nn.Module, output: Any) -> None:
         if (one := inside.pop(id(part), None)) is not None:
             units = [unit for level in one.levels for unit in level]
-            found.extend(finite.in_layer(unit.layer, f"{one.name}.{unit.name}") for unit in units)
+            found.append(finite.earliest(finite.in_layer(unit.layer, f"{one.name}.{unit.name}") for unit in units))
         found.append(_in_output(output, name, x.shape[0], x.shape[1]))
 
     with ExitStack() as hooks, torch.no_grad():
@@ -38,7 +39,7 @@ def first_birth(model: Direct, x: Tensor, recurrences: Sequence[Recurrence]) -> 
                     hooked(part, lambda part, args, kwargs, output, name=name: note(name, part, output))
                 )
         model.run(model.laid_out(x))
-    return finite.earliest(found)
+    return next((bad for bad in found if bad is not None), None)
 
 
 def _in_output(output: Any, name: str, batch: int, steps: int) -> NonFinite | None:

@@ -176,6 +176,8 @@ def layers(page: Page, model: ModelResult) -> None:
         Column("over time", left=True),
     ]
     page.table(columns, rows)
+    if any(layer.name.endswith("reverse") for layer in model.layers):
+        page.wrap("a reverse layer reads from the last step to the first; drawn by the steps of its input", style="dim")
     page.blank()
 
 

@@ -1,0 +1,104 @@
+"""Every layer by itself: rate and reach of its own input, its own Jacobians and products."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cases import Case
+from gradscope.metrics import layers
+from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
+from gradscope.models.rnn import RNNCell
+from gradscope.numerics.analysis import Analysis, Run
+from gradscope.records import Layer, RunSpec
+
+
+def measured(model: Recurrent | Direct, x: Tensor, **settings: object) -> tuple[Layer, ...]:
+    def loss(y: Tensor) -> Tensor:
+        return y[:, -1].sum()
+
+    return layers.measure(Analysis((Run(model, x, loss),), RunSpec(batch=len(x), **settings)))
+
+
+def linear(name: str, factor: float) -> RNNCell:
+    """h_t = factor h_{t-1} + x_t, one unit."""
+    weights = {
+        "weight_ih": torch.ones(1, 1, dtype=torch.float64),
+        "weight_hh": torch.full((1, 1), factor, dtype=torch.float64),
+    }
+    return RNNCell(name, weights, "linear")
+
+
+def test_two_linear_layers_in_closed_form() -> None:
+    slow, fast = 0.9, 0.5
+    steps = 30
+    found = measured(Recurrent("rnn", [linear("l0", slow), linear("l1", fast)]), torch.ones(1, steps, 1).double())
+    bottom, top = found
+    assert (bottom.name, top.name) == ("l0", "l1")
+    # The top layer's input k steps back acts on its newest output by 0.5^k: ln 0.5 a step, 1 % reached at k = 6.64
+    # beyond lag 1.
+    assert top.summary["rate"] == pytest.approx(math.log(fast), abs=1e-12)
+    assert top.summary["reach"] == 7
+    # The bottom layer's: sum over j of 0.9^(k-j) 0.5^j = (0.9^(k+1) - 0.5^(k+1)) / 0.4.
+    profile = [math.log((slow ** (k + 1) - fast ** (k + 1)) / (slow - fast)) for k in range(steps)]
+    lags = torch.arange(1, steps, dtype=torch.float64)
+    logs = torch.tensor(profile[1:], dtype=torch.float64)
+    slope = ((lags - lags.mean()) * logs).sum() / (lags - lags.mean()).square().sum()
+    assert bottom.summary["rate"] == pytest.approx(float(slope), abs=1e-12)
+    assert bottom.summary["reach"] == max(k for k in range(1, steps) if profile[k] >= profile[1] + math.log(0.01))
+    for layer, factor in ((bottom, slow), (top, fast)):
+        values = layer.series.values
+        assert values["log10_jacobian_norm"] == pytest.approx([math.log10(factor)] * steps, abs=1e-12)
+        powers = [math.log10(factor) * (steps - t) for t in range(steps + 1)]
+        assert values["log10_product_norm"] == pytest.approx(powers, abs=1e-12)
+
+
+def test_influence_of_a_layers_input_is_that_of_autograd() -> None:
+    case = Case("gru", {"layers": "2"}, batch=1, length=12)
+    model, x = case.model(), case.x()
+    top = measured(model, x)[1]
+    with torch.enable_grad():
+        state = [cell.initial_state(1) for cell in model.cells]
+        inner, outputs = [], []
+        for step in x.unbind(1):
+            state[0] = model.cells[0].step(step, state[0])
+            inner.append(model.cells[0].output(step, state[0]).detach().requires_grad_())
+            state[1] = model.cells[1].step(inner[-1], state[1])
+            outputs.append(model.cells[1].output(inner[-1], state[1]))
+        gradients = torch.autograd.grad(outputs[-1].sum(), inner)
+    logs = torch.stack([g.norm() for g in gradients]).log().flip(0)[1:]
+    lags = torch.arange(1, len(logs) + 1, dtype=torch.float64)
+    slope = ((lags - lags.mean()) * logs).sum() / (lags - lags.mean()).square().sum()
+    assert top.summary["rate"] == pytest.approx(float(slope), abs=1e-10)
+
+
+def test_a_single_layer_has_no_table() -> None:
+    case = Case("lstm")
+    assert measured(case.model(), case.x()) == ()
+
+
+def test_a_layer_that_reads_backwards_is_told_by_steps_of_its_input() -> None:
+    torch.manual_seed(0)
+    module = nn.RNN(3, 4, batch_first=True, bidirectional=True).double()
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = module
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rnn(x)[0]
+
+    x = torch.randn(1, 9, 3, dtype=torch.float64)
+    forward, reverse = measured(Direct("both", Both(), 3, kind="module"), x)
+    assert (forward.name, reverse.name) == ("l0.forward", "l0.reverse")
+    # At the newest step the reverse layer has read one input only: nothing older reaches what the loss reads.
+    ahead, back = (layer.series.values["log10_grad_input"] for layer in (forward, reverse))
+    assert all(value > -20 for value in ahead)
+    assert back[-1] > -20
+    assert set(back[:-1]) == {-math.inf}
+    assert reverse.summary["reach"] is None
