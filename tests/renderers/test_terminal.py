@@ -193,3 +193,16 @@ def test_every_status_draws_without_a_single_number():
         bare = replace(empty(), status=status, summary=Summary())
         assert "bare" in shown(bare)
         assert "bare" in shown(bare, vanishing())
+
+
+def test_a_narrow_screen_stacks_the_telling_rows_alone_and_leaves_out_what_is_not_there():
+    text = shown(vanishing(10), width=40)
+    # Ends, reach, and the extremes of ‖J‖, which goes as sin t.
+    assert re.findall(r"\n step: (\d+)\n", text) == ["0", "1", "3", "5", "8", "9", "10"]
+    assert ": -\n" not in text
+    assert len(re.findall(r"\n step: \d", shown(vanishing(10), width=40, steps="all"))) == 11
+
+
+def test_a_reach_beyond_the_needed_lag_is_not_a_part_of_it():
+    far = replace(healthy(), summary=replace(healthy().summary, reach=199, needed_lag=50))
+    assert "199 lags, 50 needed" in shown(far)

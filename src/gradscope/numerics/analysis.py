@@ -15,6 +15,7 @@ from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics import exponents, finite, influence, products, spectrum
 from gradscope.numerics.adjoint import Adjoint
+from gradscope.numerics.affordable import DENSE_NUMBERS, FULL_WORK, LEADING, too_much
 from gradscope.numerics.causal import look_ahead
 from gradscope.numerics.leading import Leading, leading_spectra
 from gradscope.numerics.scale import log10_sum
@@ -24,12 +25,6 @@ from gradscope.numerics.traces.recurrent import RecurrentTrace
 from gradscope.numerics.traces.trace import Cotangent, Loss, Trace
 from gradscope.numerics.traces.trace import Unavailable as Unavailable
 from gradscope.records import EqualityCheck, Growth, NonFinite, RunSpec
-
-FULL_WORK = 4e9
-"""T N^3 up to which whole spectra are computed by default; beyond it, the leading `LEADING` directions."""
-DENSE_NUMBERS = 2**26
-"""Entries of all Jacobians together up to which they are kept at once (512 MiB)."""
-LEADING = 16
 
 Progress = Callable[[str, int, int], None]
 
@@ -233,12 +228,10 @@ class Analysis:
         """Stop where only the leading directions are measured.
 
         Raises:
-            Unavailable: with the sizes.
+            Unavailable: with the sizes, and what the whole would take.
         """
         if not self.full:
-            raise Unavailable(
-                f"state {self.chain.size} over {self.length} steps: only the leading {LEADING} directions are measured"
-            )
+            raise Unavailable(too_much(self.chain.length, self.chain.size))
 
     @cached_property
     def jacobian_sigma(self) -> Tensor:

@@ -13,13 +13,13 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from gradscope.renderers.columns import Column, Layout
+from gradscope.renderers.numbers import MISSING
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-NARROW = 60
 LONGEST = 4000
 BREAKS = re.compile(" (?!%)")
 FOLDS = {
@@ -82,7 +82,7 @@ class Page:
     @property
     def narrow(self) -> bool:
         """Too narrow for tables."""
-        return self.view.width < NARROW
+        return self.view.narrow
 
     def fold(self, text: str) -> str:
         """Harmless text in the character set of the view."""
@@ -190,7 +190,7 @@ class Page:
     def _stacked(self, heads: list[str], rows: Sequence[Sequence[Span]]) -> None:
         for row in rows:
             for head, cell in zip(heads, row, strict=True):
-                if cell.text:
+                if cell.text and cell.text != MISSING:
                     self.wrap(cell.text, f" {head}: " if head.strip() else " ", cell.style)
             self.blank()
 

@@ -205,8 +205,8 @@ def findings(page: Page, models: list[ModelResult]) -> None:
         for tip in tips if page.view.verbose else tips[:1]:
             page.wrap(tip, f" try for {model.name}: ")
     for model in models:
-        for name, reason in model.skipped.items() if page.view.verbose else ():
-            page.wrap(f"{model.name} {name}: {reason}", " not measured: ", "dim")
+        for reason, names in wording.by_reason(model.skipped).items() if page.view.verbose else ():
+            page.wrap(f"{model.name} {', '.join(names)}: {reason}", " not measured: ", "dim")
     page.blank()
 
 

@@ -57,6 +57,8 @@ def _signal(model: ModelResult) -> list[tuple[str, str]]:
     rate = "" if s.rate is None else f"{_with_interval(s.rate, s.rate_ci)} nats/step"
     total = wording.lags(model)
     reach = "" if s.reach is None else f"{s.reach} of {total} lags" if total is not None else f"{s.reach} lags"
+    if s.reach is not None and total is not None and s.reach > total:
+        reach = f"{s.reach} lags, {total} needed"
     share = "" if s.gradient_share is None else f"{numbers.share(s.gradient_share)} at lag {s.needed_lag}"
     return [
         ("rate", rate),

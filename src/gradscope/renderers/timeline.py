@@ -68,7 +68,7 @@ def telling_rows(model: ModelResult, timeline: Timeline, view: View) -> dict[int
     """Position -> remark ('' for none), in time order: the rows of the table that `view.steps` asks for."""
     remarks = {place: text for place, text in _remarks(model, timeline) if 0 <= place < timeline.size}
     bounds = view.step_range()
-    few = FEW_TOKENS if timeline.series.token else FEW
+    few = FEW_TOKENS if timeline.series.token else 0 if view.narrow else FEW
     if view.steps == "all" or (bounds is None and timeline.size <= few + 1):
         chosen: Iterable[int] = range(timeline.size)
     elif bounds is not None:

@@ -10,6 +10,8 @@ from gradscope.text import safe_text
 
 STEPS = re.compile(r"(\d*):(\d*)")
 
+NARROW = 60
+
 
 @dataclass(frozen=True)
 class View:
@@ -20,7 +22,7 @@ class View:
     """
 
     width: int = 80
-    """Columns of the screen. Below 60, tables turn into `key: value` lines."""
+    """Columns of the screen. Below `NARROW`, tables turn into `key: value` lines."""
     ascii: bool = False
     """Replace every character outside ASCII."""
     colour: bool = False
@@ -37,6 +39,11 @@ class View:
             raise UsageError(f"--steps '{safe_text(self.steps)}' is not a choice of steps; use auto, all or a:b (0:20)")
         if self.width < 20:
             raise UsageError(f"--width {self.width} is too narrow; use 20 or more")
+
+    @property
+    def narrow(self) -> bool:
+        """Too narrow for tables."""
+        return self.width < NARROW
 
     def step_range(self) -> tuple[int, int | None] | None:
         """First and last step of `a:b` (last None: to the end); None for `auto` and `all`."""
