@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from gradscope.errors import UsageError
+from gradscope.files.names import first_twice
 from gradscope.text import safe_text
 
 MOST_ENTRIES = 65_536
@@ -44,8 +45,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int, shown: str, compre
     if len(entries) > MOST_ENTRIES:
         raise UsageError(f"'{shown}' has {len(entries):,} members, more than {MOST_ENTRIES:,}; save it with fewer")
     names = [entry.filename for entry in entries]
-    if len(set(names)) < len(names):
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
+    if (twice := first_twice(names)) is not None:
         raise UsageError(f"'{shown}' holds '{safe_text(twice, 40)}' twice, only one can be meant; save it again")
     for name in names:
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):

@@ -10,6 +10,7 @@ import safetensors.torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
+from gradscope.files.names import first_twice
 from gradscope.files.torch_file import reason
 from gradscope.text import safe_text
 
@@ -34,9 +35,7 @@ def _one_of_each(path: Path, shown: str) -> None:
     """Of two entries with one name the library silently takes the last."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) < len(names):
-            twice = next(name for place, name in enumerate(names) if name in names[:place])
+        if (twice := first_twice(name for name, _ in pairs)) is not None:
             raise UsageError(f"'{shown}' holds '{safe_text(twice, 40)}' twice, only one can be meant; save it again")
         return dict(pairs)
 

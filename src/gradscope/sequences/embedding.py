@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gradscope.config import model_file
 from gradscope.errors import UsageError
+from gradscope.files.names import first_twice
 from gradscope.files.paths import decode_utf8, existing_file, read_bytes
 from gradscope.files.tensors import floats
 from gradscope.files.weights_file import read_weights
@@ -36,18 +37,10 @@ def trained_vectors(spec: RunSpec, tokens: Sequence[str]) -> tuple[Tensor, str]:
     name = _name(tensors, spec.embedding or "", shown)
     table = floats(tensors[name], name, shown).double()
     rows = _rows(spec, len(table)) if spec.vocab is None else read_vocabulary(spec.vocab, len(table))
-    spare = next((rows[word] for word in UNKNOWN if word in rows), None)
-    missing = [token for token in tokens if token not in rows]
-    if missing and spare is None:
-        listed = ", ".join(f"'{safe_text(token, 20)}'" for token in missing[:5])
-        raise UsageError(
-            f"the vocabulary has no row for {len(missing)} of {len(tokens)} tokens ({listed}) and no <unk>; "
-            f"choose other --tokens or another text"
-        )
-    picked = table[[rows.get(token, spare if spare is not None else 0) for token in tokens]]
+    places, rest = rows_of(tokens, rows)
+    picked = table[places]
     if not bool(picked.isfinite().all()):
         raise UsageError(f"'{safe_text(name, 60)}' in '{shown}' has NaN or Inf for these tokens; leave --embedding out")
-    rest = f"; {len(missing)} of them have no row and are <unk>" if missing else ""
     return picked, f"trained embedding '{safe_text(name, 60)}' of {table.shape[1]} features{rest}"
 
 
@@ -61,6 +54,25 @@ def _name(tensors: Mapping[str, Tensor], key: str, shown: str) -> str:
         near = [safe_text(name, 40) for name in matrices]
         raise UsageError(f"'{shown}': {unknown('embedding', key, near)}; a matrix (tokens, features) is needed")
     return found[0]
+
+
+def rows_of(tokens: Sequence[str], rows: Mapping[str, int]) -> tuple[list[int], str]:
+    """The row of every token, that of <unk> for one without its own; and what to add to a note about them.
+
+    Raises:
+        UsageError: tokens without a row, and none for <unk>.
+    """
+    spare = next((rows[word] for word in UNKNOWN if word in rows), None)
+    distinct = dict.fromkeys(tokens)
+    missing = [token for token in distinct if token not in rows]
+    if missing and spare is None:
+        listed = ", ".join(f"'{safe_text(token, 20)}'" for token in missing[:5])
+        raise UsageError(
+            f"the vocabulary has no row for {len(missing)} of {len(distinct)} tokens ({listed}) and no <unk>; "
+            f"choose other --tokens or another text"
+        )
+    rest = f"; {len(missing)} of them have no row and are <unk>" if missing else ""
+    return [rows.get(token, spare or 0) for token in tokens], rest
 
 
 def byte_rows() -> dict[str, int]:
@@ -98,8 +110,7 @@ def _from_list(tokens: Sequence[Any], shown: str) -> dict[str, int]:
     lines = [token.removesuffix("\r") if isinstance(token, str) else token for token in tokens]
     if not lines or not all(isinstance(token, str) for token in lines):
         raise UsageError(f"--vocab '{shown}' holds no tokens; write a JSON object or list, or one token per line")
-    if len(set(lines)) < len(lines):
-        twice = next(token for place, token in enumerate(lines) if token in lines[:place])
+    if (twice := first_twice(lines)) is not None:
         raise UsageError(f"--vocab '{shown}' holds '{safe_text(twice, 40)}' twice; each row has one token")
     return {token: row for row, token in enumerate(lines)}
 

@@ -11,17 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gradscope.config.check import SYNTHETIC_BATCH, SYNTHETIC_LENGTH
 from gradscope.errors import UsageError
 from gradscope.files.paths import decode_utf8, existing_file, read_bytes
 from gradscope.models.token_ids import TokenIds
 from gradscope.records import RunSpec
 from gradscope.sequences.batch import Batch
-from gradscope.sequences.embedding import UNKNOWN, byte_rows, read_vocabulary
+from gradscope.sequences.embedding import byte_rows, read_vocabulary, rows_of
 from gradscope.sequences.file_data import FileData, column_numbers
 from gradscope.sequences.files import cut_sequences, read_numbers
 from gradscope.sequences.streams import integers
 from gradscope.sequences.stretches import stretches
-from gradscope.sequences.synthetic import BATCH, LENGTH
 from gradscope.sequences.text import TOKENIZERS, given_text
 from gradscope.text import safe_text
 
@@ -97,16 +97,8 @@ def _encoded(spec: RunSpec, ids: TokenIds, raw: bytes, what: str) -> tuple[list[
             f"the model takes {ids.size:,} token ids and nothing says whose; add --vocab FILE (json, or one per line)"
             f"{bytes_too}"
         )
-    spare = next((table[word] for word in UNKNOWN if word in table), None)
-    missing = [token for token in dict.fromkeys(tokens) if token not in table]
-    if missing and spare is None:
-        listed = ", ".join(f"'{safe_text(token, 20)}'" for token in missing[:5])
-        raise UsageError(
-            f"the vocabulary has no row for {len(missing)} of {len(set(tokens))} tokens ({listed}) and no <unk>; "
-            f"choose other --tokens or another text"
-        )
-    rest = f"; {len(missing)} of them have no row and are <unk>" if missing else ""
-    return [table.get(token, spare or 0) for token in tokens], tokens, origin + rest
+    rows, rest = rows_of(tokens, table)
+    return rows, tokens, origin + rest
 
 
 def _of_file(spec: RunSpec, ids: TokenIds, name: str) -> Batch:
@@ -139,8 +131,8 @@ def _ids_by_step(data: FileData, shown: str) -> NDArray[Any]:
 def _drawn(spec: RunSpec, ids: TokenIds, seed: int) -> Batch:
     if spec.sequence not in ("random", "zeros"):
         raise UsageError(f"--sequence {spec.sequence} makes numbers, the model takes token ids; use random or zeros")
-    batch = BATCH if spec.batch is None else spec.batch
-    length = spec.length or min(LENGTH, ids.longest or LENGTH)
+    batch = SYNTHETIC_BATCH if spec.batch is None else spec.batch
+    length = spec.length or min(SYNTHETIC_LENGTH, ids.longest or SYNTHETIC_LENGTH)
     if spec.sequence == "zeros":
         x = torch.zeros(batch, length, dtype=torch.int64)
     else:
