@@ -17,6 +17,7 @@ from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.metrics import collect, layers
 from gradscope.models.direct import Direct
+from gradscope.numerics.affordable import too_much
 from gradscope.numerics.analysis import Analysis, Run, Unavailable
 from gradscope.numerics.memory import require_memory
 from gradscope.numerics.threads import threads_for
@@ -182,16 +183,13 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
 
 def _narrowed(analysis: Analysis) -> tuple[str, ...]:
     """Said where only some directions are measured for want of time, or no Jacobians of a user's module, and why."""
-    model, check = analysis.model, analysis.equality
+    model = analysis.model
     try:
-        analysis.require_full()
+        chain, full = analysis.chain, analysis.full
     except Unavailable as reason:
-        if analysis.trace.kind == "recurrent" and "leading" in str(reason):
-            return (str(reason),)
-        known = analysis.non_finite is not None or "bidirectional" in str(reason) or (check and not check.passed)
-        if isinstance(model, Direct) and model.kind == "module" and not model.closed and not known:
-            return (f"no Jacobians: {reason}",)
-    return ()
+        opened = isinstance(model, Direct) and model.kind == "module" and not model.closed
+        return (f"no Jacobians: {reason}",) if opened and not reason.told else ()
+    return () if full or analysis.trace.kind != "recurrent" else (too_much(chain.length, chain.size),)
 
 
 def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:

@@ -153,6 +153,20 @@ def wrong(output):
     return output["absent"]
 """
 
+TWO = """
+from torch import nn
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.NAME = nn.LSTM(4, 8, batch_first=True)
+        self.second = nn.GRU(8, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.second(self.NAME(x)[0])[0]
+"""
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
@@ -311,3 +325,10 @@ def test_a_module_at_hand_is_left_as_it_was() -> None:
     assert module.rnn.weight_ih_l0.grad is None
     assert torch.equal(draws, torch.get_rng_state())
     assert not any(part._forward_hooks for part in module.modules())
+
+
+@pytest.mark.parametrize("name", ["first", "bidirectional_part", "leading_part"])
+def test_what_a_part_is_called_changes_nothing_that_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / "two.py").write_text(TWO.replace("NAME", name))
+    found = analysed(f"{tmp_path / 'two.py'}:Two", input_size=4)
+    assert f"no Jacobians: the module holds several recurrences ({name}, second); choose one with --key" in told(found)

@@ -13,7 +13,7 @@ def too_much(length: int, size: int) -> str:
     """Why only the leading directions of T Jacobians (N, N) are measured: the work or the memory of the whole."""
     work, numbers = length * size**3, length * size**2
     takes = f"cost T N^3 = {work:.1e} (the limit is {FULL_WORK:.0e})"
-    if numbers > DENSE_NUMBERS:
+    if work <= FULL_WORK:
         takes = f"keep {8 * numbers / 2**30:.1f} GiB of Jacobians (the limit is {8 * DENSE_NUMBERS / 2**30:.1f})"
     what = f"whole spectra of a state of {size} over {length} steps would {takes}"
     return f"{what}, so only the leading {LEADING} directions are measured"

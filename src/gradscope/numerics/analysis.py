@@ -182,7 +182,7 @@ class Analysis:
         check = self.equality
         if check is not None and not check.passed:
             worst = max(check.output, check.grad)
-            raise Unavailable(f"the chain does not reproduce {check.against}: it is off by {worst:.0e}")
+            raise Unavailable(f"the chain does not reproduce {check.against}: it is off by {worst:.0e}", told=True)
 
     def require_causal(self) -> None:
         """Stop where lags have no direction.
@@ -200,7 +200,8 @@ class Analysis:
             Unavailable: it is not, with the step.
         """
         if (bad := self.non_finite) is not None:
-            raise Unavailable(f"the forward pass is not finite from step {bad.step} on ({bad.layer}, {bad.where})")
+            reason = f"the forward pass is not finite from step {bad.step} on ({bad.layer}, {bad.where})"
+            raise Unavailable(reason, told=True)
 
     @cached_property
     def chain(self) -> JacobianChain:

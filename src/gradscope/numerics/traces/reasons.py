@@ -45,7 +45,8 @@ def with_joint_state(one: Recurrence, length: int) -> Recurrence:
         Unavailable: it is not, with the reason.
     """
     if not one.one_way:
-        raise Unavailable(f"{one.name} is bidirectional: its layers read the future, so no joint state exists")
+        reason = f"{one.name} is bidirectional: its layers read the future, so no joint state exists"
+        raise Unavailable(reason, told=True)
     if one.lengths is not None:
         raise Unavailable("the sequences are packed with different lengths, so there is no common last step")
     if len(one.x) != length:

@@ -19,7 +19,16 @@ Cotangent = Any
 
 
 class Unavailable(Exception):  # noqa: N818 - a state of affairs, not a failure
-    """A piece that does not exist for this model or run; the message is the reason, in words for the user."""
+    """A piece that does not exist for this model or run; the message is the reason, in words for the user.
+
+    Args:
+        reason: the message.
+        told: whether the report says so in a place of its own already, so that no note has to.
+    """
+
+    def __init__(self, reason: str, *, told: bool = False) -> None:
+        super().__init__(reason)
+        self.told = told
 
 
 class Trace(Protocol):
