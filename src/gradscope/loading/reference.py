@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gradscope.errors import UsageError
+from gradscope.loading.folders import searched
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
@@ -40,7 +39,7 @@ def _import(place: str, folders: Sequence[str]) -> Any:
         raise UsageError(f"no file '{safe_text(place)}'; check the path before the last colon")
     own = [str(path.resolve().parent)] if place.endswith(".py") else []
     try:
-        with _folders([*folders, *own, str(Path.cwd())]):
+        with searched([*folders, *own, str(Path.cwd())]):
             return _file(path) if place.endswith(".py") else importlib.import_module(place)
     except (Exception, SystemExit) as error:
         what = f"{type(error).__name__}: {safe_text(error)}"
@@ -54,14 +53,3 @@ def _file(path: Path) -> Any:
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module
-
-
-@contextmanager
-def _folders(folders: Sequence[str]) -> Iterator[None]:
-    """After all others, so that nothing in them can stand in for a library."""
-    before = list(sys.path)
-    sys.path.extend(folder for folder in folders if folder not in before)
-    try:
-        yield
-    finally:
-        sys.path[:] = before

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from gradscope.errors import UsageError
 from gradscope.files.preflight import check_zip
 from gradscope.files.sniff import Kind
 from gradscope.files.torch_file import reason
+from gradscope.loading.folders import searched
 from gradscope.text import safe_text
 
 
@@ -33,9 +34,9 @@ def load_trusted(path: Path, kind: Kind, import_path: tuple[str, ...]) -> Any:
     """
     if kind in ("torch zip", "TorchScript", "pt2"):
         check_zip(path, compressed=kind != "torch zip")
-    load = LOADERS.get(kind, _pickle)
+    load, folders = LOADERS.get(kind, _pickle), _resolved(import_path)
     try:
-        with _folders(import_path), contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        with searched(folders), contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return load(path)
     except (ImportError, AttributeError) as error:
@@ -132,15 +133,13 @@ def _cast(found: Any, dtype: torch.dtype) -> Any:
 LOADERS: Mapping[Kind, Callable[[Path], Any]] = {"TorchScript": _script, "pt2": _exported}
 
 
-@contextlib.contextmanager
-def _folders(import_path: tuple[str, ...]) -> Iterator[None]:
-    """Look for modules in these folders too, after all others: nothing there can replace a library."""
-    before = list(sys.path)
+def _resolved(import_path: tuple[str, ...]) -> list[str]:
+    """The folders of --import-path.
+
+    Raises:
+        UsageError: one that is none.
+    """
     for folder in import_path:
         if not Path(folder).is_dir():
             raise UsageError(f"--import-path '{safe_text(folder)}' is no folder; name the one that holds your code")
-    sys.path.extend(str(Path(folder).resolve()) for folder in import_path)
-    try:
-        yield
-    finally:
-        sys.path[:] = before
+    return [str(Path(folder).resolve()) for folder in import_path]
