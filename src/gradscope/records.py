@@ -22,13 +22,6 @@ Kind = Literal["recurrent", "attention", "module", "chain"]
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A quantity that does not exist or was not computed, with the reason."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
 class RunSpec:
     """Everything that decides a run. Two equal specs on one machine give equal reports (times aside)."""
 

@@ -35,8 +35,10 @@ MINIMUM: Mapping[str, int] = {
     "seeds": 1,
     "state_size": 1,
 }
-SYNTHETIC_LENGTH = 200
-SYNTHETIC_BATCH = 8
+SYNTHETIC_LENGTH, SYNTHETIC_BATCH = 200, 8
+"""Steps and sequences where nothing says how many."""
+FEATURES = 16
+"""Features per step where neither sequence nor model says how many."""
 
 
 def check(spec: RunSpec, origin: Mapping[str, str]) -> None:

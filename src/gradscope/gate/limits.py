@@ -22,16 +22,7 @@ def _reach(result: ModelResult, least: int) -> Verdict:
     reach = result.summary.reach
     if reach is None:
         return _unknown(result, "reach", "min_reach")
-    status: VerdictStatus = "pass" if reach >= least else "fail"
-    asked = "which keeps" if status == "pass" else "short of"
-    return verdict(
-        LIMIT,
-        status,
-        f"The reach is {reach} lags, {asked} min_reach = {least}.",
-        about="min_reach",
-        measured=reach,
-        threshold=least,
-    )
+    return _at_least(reach, least, f"The reach is {reach} lags", "min_reach", "min_reach")
 
 
 def _rate(result: ModelResult, low: float, high: float) -> Verdict:
@@ -61,16 +52,14 @@ def _horizon(result: ModelResult, kind: str, least: int) -> Verdict:
     lag = horizons[kind].get("lag")
     if lag is None:
         return verdict(LIMIT, "pass", f"In {kind} the gradient holds over the whole sequence.", about=about)
-    status: VerdictStatus = "pass" if lag >= least else "fail"
+    return _at_least(lag, least, f"In {kind} the gradient holds to lag {lag}", "precision_horizon", about)
+
+
+def _at_least(measured: int, least: int, said: str, limit: str, about: str) -> Verdict:
+    status: VerdictStatus = "pass" if measured >= least else "fail"
     asked = "which keeps" if status == "pass" else "short of"
-    return verdict(
-        LIMIT,
-        status,
-        f"In {kind} the gradient holds to lag {lag}, {asked} precision_horizon = {least}.",
-        about=about,
-        measured=lag,
-        threshold=least,
-    )
+    message = f"{said}, {asked} {limit} = {least}."
+    return verdict(LIMIT, status, message, about=about, measured=measured, threshold=least)
 
 
 def _unknown(result: ModelResult, quantity: str, about: str) -> Verdict:

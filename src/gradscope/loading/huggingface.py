@@ -77,7 +77,6 @@ def source_from_directory(word: str, spec: RunSpec) -> Source:
         module,
         module.embedding.embedding_dim,
         kind="attention" if module.attends else "module",
-        trained=True,
         ids=ids,
         closed=module.closed,
         weights=module.weights if module.attends else None,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from gradscope.config.check import FEATURES
 from gradscope.loading.source import Source
 from gradscope.loading.token_ids import token_ids
 from gradscope.models.capture.attended import reader
@@ -15,9 +16,6 @@ from gradscope.models.capture.known import cells_of
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
-
-FEATURES = 16
-"""Features per step where no layer declares how many it takes."""
 
 
 def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Direct:
@@ -29,10 +27,10 @@ def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Dire
     module = module.eval()
     if module.bidirectional:
         plain = BatchFirst(module)
-        return Direct(name, plain, module.input_size, kind="module", trained=True)
+        return Direct(name, plain, module.input_size, kind="module")
     reference = copy.deepcopy(module)
     reference.batch_first = True
-    return Recurrent(name, [level[0] for level in cells_of(module)], trained=True, reference=reference)
+    return Recurrent(name, [level[0] for level in cells_of(module)], reference=reference)
 
 
 class BatchFirst(nn.Module):
@@ -51,7 +49,7 @@ class BatchFirst(nn.Module):
 
 def from_cell(module: nn.RNNCellBase, name: str) -> Recurrent:
     """A cell of torch.nn by itself, held against itself called step by step."""
-    return Recurrent(name, [level[0] for level in cells_of(module)], trained=True, reference=Looped(module.eval()))
+    return Recurrent(name, [level[0] for level in cells_of(module)], reference=Looped(module.eval()))
 
 
 class Looped(nn.Module):
@@ -77,9 +75,7 @@ def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> 
     size = spec.input_size if spec.input_size is not None else _features(module)
     closed = str(getattr(module, "closed", ""))
     time_first = None if spec.layout is None else spec.layout == "time-first"
-    model = Direct(
-        name, module, size, kind="module", trained=True, time_first=time_first, ids=ids, key=spec.key, closed=closed
-    )
+    model = Direct(name, module, size, kind="module", time_first=time_first, ids=ids, key=spec.key, closed=closed)
     model.weights = reader(model)
     loaded = replace(loaded, assumed=(*loaded.assumed, *([closed] if closed else [])))
     return Source(name, lambda _size, _seed: model, size, loaded, ids)

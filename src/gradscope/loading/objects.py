@@ -70,7 +70,7 @@ def _source(thing: Any, name: str, spec: RunSpec) -> Source:
         return from_module(thing.to(spec.device, dtype).eval(), name, spec, loaded)
     if callable(thing) or hasattr(thing, "step"):
         cell = own_cell(thing, name, spec)
-        return _fixed(name, Recurrent(name, [cell], trained=True), cell.input_size, loaded)
+        return _fixed(name, Recurrent(name, [cell]), cell.input_size, loaded)
     raise UsageError(
         f"'{safe_text(name)}' is a {type(thing).__name__}; expected an nn.Module, a cell step(x, state), or Jacobians"
     )

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradscope.config.check import FEATURES
 from gradscope.errors import UsageError
 from gradscope.loading.state import first_states
 from gradscope.models.custom import CustomCell
 from gradscope.records import RunSpec
 from gradscope.text import safe_text
-
-FEATURES = 16
-"""Features per step of a cell that does not say how many it takes."""
 
 
 def is_cell(thing: Any, spec: RunSpec) -> bool:

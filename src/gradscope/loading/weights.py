@@ -76,9 +76,7 @@ def source_from_tensors(
     dtype = getattr(torch, spec.dtype)
     if spec.cell is not None:
         layer = find_concat(tensors, key, spec.cell, shown)
-        stack = Recurrent(
-            word, [layer.cell(dtype, spec.device)], trained=True, reference=layer.as_torch(dtype, spec.device)
-        )
+        stack = Recurrent(word, [layer.cell(dtype, spec.device)], reference=layer.as_torch(dtype, spec.device))
         return _fixed(word, _from_state(stack, spec), layer.name, (str(layer),), spec, shown)
     found = understand(choose(_some(groups(tensors), tensors, shown), key, shown), shown)
     phi, assumed = spec.nonlinearity or "tanh", [str(found)]
@@ -111,7 +109,7 @@ def _from_state(model: Recurrent | Direct, spec: RunSpec) -> Recurrent | Direct:
         raise UsageError("--state starts a recurrence of one direction, this one has two; leave it out")
     sizes = [(cell.output_size, cell.state_size - cell.output_size) for cell in model.cells]
     start = [state.to(spec.device, getattr(torch, spec.dtype)) for state in first_states(spec.state, sizes)]
-    return Recurrent(model.name, model.cells, trained=True, reference=FromState(model.reference, start), start=start)
+    return Recurrent(model.name, model.cells, reference=FromState(model.reference, start), start=start)
 
 
 def _some(found: list[Group], tensors: Mapping[str, Tensor], shown: str) -> list[Group]:

@@ -28,7 +28,6 @@ class Direct:
         *,
         kind: Literal["attention", "module"] = "attention",
         weights: Callable[[Tensor], list[Tensor]] | None = None,
-        trained: bool = False,
         time_first: bool | None = False,
         ids: TokenIds | None = None,
         key: str | None = None,
@@ -43,7 +42,6 @@ class Direct:
             input_size: features per step it takes.
             kind: `attention` when its weights can be read; `module` is looked into for recurrences.
             weights: x (batch, T, input_size) -> attention weights per layer, each (batch, heads, T, T).
-            trained: whether the weights were learned.
             time_first: whether the module takes and returns (T, batch, features); None to find out.
             ids: what is known of them, for a module that takes token ids (batch, T) instead of features.
             key: the recurrence inside whose state is meant, where there are several.
@@ -52,7 +50,7 @@ class Direct:
         """
         # What torch.compile makes of a module stands for that module.
         module = getattr(module, "_orig_mod", module)
-        self.name, self.module, self.weights, self.trained = name, module, weights, trained
+        self.name, self.module, self.weights = name, module, weights
         self.kind: Literal["attention", "module"] = kind
         self.input_size, self.ids, self.key = input_size, ids, key
         self.time_first, self.closed, self.carried = time_first, closed, carried

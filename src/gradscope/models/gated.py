@@ -11,7 +11,6 @@ from torch import Tensor
 from gradscope.models.cell import At, Pulled
 from gradscope.models.norms import row_norms
 
-Blocks = tuple[slice, slice]
 PIECE = 2**17
 """Numbers of a piece of a trajectory that is worked on at a time."""
 

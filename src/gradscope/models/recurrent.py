@@ -28,7 +28,6 @@ class Recurrent:
         self,
         name: str,
         cells: Sequence[Cell],
-        trained: bool = False,
         *,
         reference: nn.Module | None = None,
         start: Sequence[Tensor] | None = None,
@@ -39,12 +38,11 @@ class Recurrent:
         Args:
             name: what the user called it.
             cells: the layers.
-            trained: whether the weights were learned.
             reference: the torch.nn module with the same weights, batch first, that it must agree with.
             start: s_0 of every layer, each (batch, size); the cells' own when absent.
             cuts: steps (from 1) whose state does not hear from the one before, as far as gradients go.
         """
-        self.name, self.cells, self.trained = name, tuple(cells), trained
+        self.name, self.cells = name, tuple(cells)
         self.reference, self.start, self.cuts = reference, start, tuple(cuts)
         self.input_size, self.output_size = cells[0].input_size, cells[-1].output_size
         self.state_size = sum(cell.state_size for cell in cells)

@@ -28,10 +28,6 @@ class Timeline:
         # Lag 0 is the newest step the loss reads, so a profile of a lags starts at step a.
         self.anchor = min(len(series.values.get(INFLUENCE, ())) or self.size - 1, self.size - 1)
 
-    def has(self, name: str) -> bool:
-        """Whether any step has a value of that name."""
-        return any(value is not None for value in self.series.values.get(name, ()))
-
     def at(self, name: str, position: int) -> Number:
         """Value at a position; None where the quantity does not exist."""
         values = self.series.values.get(name, ())

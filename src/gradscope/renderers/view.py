@@ -11,6 +11,7 @@ from gradscope.text import safe_text
 STEPS = re.compile(r"(\d*):(\d*)")
 
 NARROW = 60
+"""Columns below which tables do not fit."""
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from gradscope.config.check import FEATURES, SYNTHETIC_BATCH, SYNTHETIC_LENGTH
 from gradscope.errors import UsageError
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.streams import normal
-
-LENGTH, BATCH, FEATURES = 200, 8, 16
 
 _GOLDEN, _SILVER = 0.618033988749895, 0.414213562373095
 
@@ -68,8 +67,8 @@ def synthetic(name: str, length: int | None, batch: int | None, features: int | 
     if name not in SEQUENCES:
         raise UsageError(unknown("sequence", name, SEQUENCES))
     shape = (
-        BATCH if batch is None else batch,
-        LENGTH if length is None else length,
+        SYNTHETIC_BATCH if batch is None else batch,
+        SYNTHETIC_LENGTH if length is None else length,
         FEATURES if features is None else features,
     )
     _check_memory(name, shape)

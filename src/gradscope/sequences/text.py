@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from gradscope.config.check import FEATURES
 from gradscope.errors import UsageError
 from gradscope.files.paths import decode_utf8, existing_file, read_bytes
 from gradscope.records import RunSpec
@@ -20,8 +21,6 @@ from gradscope.sequences.embedding import trained_vectors
 from gradscope.sequences.streams import normal
 from gradscope.sequences.stretches import stretches
 from gradscope.text import safe_text
-
-FEATURES = 16
 
 _BOM = b"\xef\xbb\xbf"
 

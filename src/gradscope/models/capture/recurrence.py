@@ -131,7 +131,7 @@ class Recurrence:
         """The recurrence by itself, from the state it was given, and what it read in one sequence, (1, T, features)."""
         cells = [level[0] for level in self.cells]
         start = [state[item : item + 1].detach() for state in self.start]
-        model = Recurrent(self.name, cells, trained=True, start=start, cuts=self.cuts)
+        model = Recurrent(self.name, cells, start=start, cuts=self.cuts)
         return model, self.x[:, item : item + 1].detach().transpose(0, 1)
 
 
