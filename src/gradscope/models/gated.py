@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from gradscope.models.norms import row_norms
 
 PIECE = 2**17
 """Numbers of a piece of a trajectory that is worked on at a time."""
+FLAT = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+"""Weights of one layer in the order in which torch's kernels take them."""
 
 
 class HiddenOutput:
@@ -43,17 +47,23 @@ class Stretch:
         self.deltas = a.new_empty(steps, len(a), width)
 
     def steps(self, *rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """By step, newest first: what arrives, what the outputs add, the adjoint, and its part of each of `rows`.
-
-        Where the outputs add nothing, an empty tensor stands for it. Rows are (n, ...).
-        """
-        seen = self.back[1:, :0] if self.seen is None else self.seen
-        parts = (self.back[1:], seen, self.adjoints, *rows)
-        return zip(*(reversed(part.unbind(0)) for part in parts), strict=True)
+        """Each step's part of `rows`, (n, ...), newest first; what the outputs add to its adjoint is added by then."""
+        parts = zip(*_backwards(*rows), strict=True)
+        if self.seen is None:
+            yield from parts
+            return
+        sums = zip(*_backwards(self.back[1:], self.seen, self.adjoints), strict=True)
+        for own, (arrived, added, adjoint) in zip(parts, sums, strict=True):
+            torch.add(arrived, added, out=adjoint)
+            yield own
 
     def pulled(self) -> Pulled:
         """The whole, once every step is done."""
         return Pulled(self.back[0], self.adjoints, self.back[1:], self.deltas)
+
+
+def _backwards(*rows: Tensor) -> list[Iterator[Tensor]]:
+    return [reversed(row.unbind(0)) for row in rows]
 
 
 @dataclass
@@ -111,6 +121,27 @@ def driven(x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     """W_ih x + b_ih + b_hh for all steps at once: all that does not depend on the state."""
     biases = [weights[name] for name in ("bias_ih", "bias_hh") if name in weights]
     return torch.nn.functional.linear(x, weights["weight_ih"], sum(biases[1:], biases[0]) if biases else None)
+
+
+def torch_outputs(
+    kernel: Callable[..., Any], x: Tensor, state: Sequence[Tensor], weights: Mapping[str, Tensor]
+) -> Tensor:
+    """h_1 .. h_T by torch's own kernel, which walks faster than any loop over steps.
+
+    Args:
+        kernel: `torch.lstm` or `torch.gru`.
+        x: (T, batch, I).
+        state: (h_0, c_0), or h_0 alone, each (batch, ...).
+        weights: named as in torch.nn.
+    """
+    start, flat = [part[None].contiguous() for part in state], [weights[name] for name in FLAT if name in weights]
+    with warnings.catch_warnings():
+        # A GPU would rather have the weights side by side; copying them for one call is what it does, and cheap.
+        warnings.filterwarnings("ignore", message=".*single contiguous chunk")
+        found: Tensor = kernel(
+            x, start if len(start) > 1 else start[0], flat, "bias_ih" in weights, 1, 0.0, False, False, False
+        )[0]
+    return found
 
 
 def pieces(values: Tensor) -> Iterator[slice]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, state_part
+from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, pieces, state_part, torch_outputs
 from gradscope.models.initialize import Draw, Init, recurrent_matrix
 
 
@@ -49,35 +49,56 @@ class GRUCell:
         return s
 
     def linearize(self, x: Tensor, s0: Tensor) -> GRULinearization:
-        """Run over x (T, batch, I)."""
-        zx, hidden = input_part(x, self.parameters), self.state_size
-        zh, states = torch.empty_like(zx), zx.new_empty(len(zx) + 1, *s0.shape)
-        states[0] = s0
-        for t in range(len(zx)):
-            zh[t] = state_part(states[t], self.parameters)
-            gates = (zx[t, :, : 2 * hidden] + zh[t, :, : 2 * hidden]).sigmoid()
-            r, z = gates.chunk(2, -1)
-            n = (zx[t, :, 2 * hidden :] + r * zh[t, :, 2 * hidden :]).tanh()
-            states[t + 1] = n + z * (states[t] - n)
-        return GRULinearization(self, x, zx, zh, states)
+        """Run over x (T, batch, I): torch says what every step hears, and its gates follow for many steps at once."""
+        z, states = input_part(x, self.parameters), s0.new_empty(len(x) + 1, *s0.shape)
+        gates, states[0] = torch.empty_like(z), s0
+        states[1:] = torch_outputs(torch.gru, x, (s0,), self.parameters)
+        for at in pieces(z):
+            h = states[:-1][at]
+            gates[at] = state_part(h, self.parameters)
+            _, keep, new = _write_slopes(z[at], gates[at], h)
+            states[1:][at] = new + keep * (h - new)
+        return GRULinearization(self, x, states, gates, z)
+
+
+def _write_slopes(zx: Tensor, zh: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+    """Write r, z and n over the state's part, and over the input's what a change of their pre-activations does to h'.
+
+    Returns r, z and n.
+    """
+    both = 2 * h.shape[-1]
+    pre, opened, m = zx[..., :both].add_(zh[..., :both]), zh[..., :both], zh[..., both:].clone()
+    torch.sigmoid(pre, out=opened)
+    r, z, n = zh.chunk(3, -1)
+    pre_n = torch.addcmul(zx[..., both:], r, m)
+    torch.tanh(pre_n, out=n)
+    # sigmoid(-z) is 1 - sigmoid(z) without the cancellation near one; likewise 1/cosh^2 for 1 - tanh^2.
+    shut_r, shut_z = (-pre).sigmoid_().chunk(2, -1)
+    from_r, from_z, from_n = zx.chunk(3, -1)
+    torch.mul(shut_z, pre_n.cosh_().reciprocal_().square_(), out=from_n)
+    torch.mul(from_n * m, r * shut_r, out=from_r)
+    torch.mul(h - n, z * shut_z, out=from_z)
+    return r, z, n
 
 
 class GRULinearization(HiddenOutput):
     """dh' = (1 - z) n' (W_in dx + r W_hn dh + m r' dz_r) + (h - n) z' dz_z + z dh, with m = W_hn h + b_hn."""
 
-    def __init__(self, cell: GRUCell, x: Tensor, zx: Tensor, zh: Tensor, states: Tensor) -> None:
-        """Keep the input and state parts zx, zh (T, batch, 3H) and states (T + 1, batch, H)."""
+    def __init__(self, cell: GRUCell, x: Tensor, states: Tensor, gates: Tensor, slopes: Tensor) -> None:
+        """Keep what the walk left.
+
+        Args:
+            cell: the layer.
+            x: its input, (T, batch, I).
+            states: (T + 1, batch, H).
+            gates: r, z and n, (T, batch, 3H).
+            slopes: (1 - z) n' m r', (h - n) z' and (1 - z) n', (T, batch, 3H).
+        """
         self.cell, self.states, self.outputs = cell, states, states[1:]
         self.hidden = self.width = hidden = cell.state_size
-        (xr, xz, xn), (hr, hz, m) = zx.chunk(3, -1), zh.chunk(3, -1)
-        r, z, n = (xr + hr).sigmoid(), (xz + hz).sigmoid(), (xn + (xr + hr).sigmoid() * m).tanh()
-        slope = (xn + r * m).cosh().reciprocal().square()
-        self.keep, self.reset = z, r
-        # sigmoid(-z) is 1 - sigmoid(z) without the cancellation near one.
-        self.from_n = (-(xz + hz)).sigmoid() * slope
-        self.from_r = self.from_n * m * r * (-(xr + hr)).sigmoid()
-        self.from_z = (states[:-1] - n) * z * (-(xz + hz)).sigmoid()
-        self.values = {"gate.reset": r, "gate.update": z, "candidate": n}
+        self.reset, self.keep, n = gates.chunk(3, -1)
+        self.from_r, self.from_z, self.from_n = slopes.chunk(3, -1)
+        self.values = {"gate.reset": self.reset, "gate.update": self.keep, "candidate": n}
         through_h = (slice(0, 2 * hidden), slice(3 * hidden, None))
         self.outer = OuterWeights(cell.parameters, x, states[:-1], slice(0, 3 * hidden), through_h)
 
@@ -105,10 +126,8 @@ class GRULinearization(HiddenOutput):
         through = a.new_empty(len(a), 3 * hidden)
         dr, dz, dn, dm = found.deltas.split(hidden, -1)
         slopes = (self.from_r[at], self.from_z[at], self.from_n[at], self.reset[at], self.keep[at])
-        rows = found.steps(*slopes, dr, dz, dn, dm, found.back[:-1])
-        for arrived, added, adjoint, from_r, from_z, from_n, reset, keep, own_r, own_z, own_n, own_m, before in rows:
-            if len(added):
-                torch.add(arrived, added, out=adjoint)
+        rows = found.steps(found.adjoints, *slopes, dr, dz, dn, dm, found.back[:-1])
+        for adjoint, from_r, from_z, from_n, reset, keep, own_r, own_z, own_n, own_m, before in rows:
             torch.mul(from_r, adjoint, out=own_r)
             torch.mul(from_z, adjoint, out=own_z)
             torch.mul(from_n, adjoint, out=own_n)

@@ -9,17 +9,9 @@ from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import (
-    HiddenOutput,
-    OuterWeights,
-    Stretch,
-    driven,
-    input_part,
-    log_determinant,
-    pieces,
-    state_part,
-)
+from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, log_determinant, state_part
 from gradscope.models.initialize import Draw, Init, recurrent_matrix
+from gradscope.models.lstm_walk import Walked, walk
 
 
 @dataclass(frozen=True)
@@ -59,70 +51,21 @@ class LSTMCell:
 
     def linearize(self, x: Tensor, s0: Tensor) -> LSTMLinearization:
         """Run over x (T, batch, I)."""
-        z, hidden = driven(x, self.parameters), self.output_size
-        states, u = z.new_empty(len(z) + 1, *s0.shape), self.parameters["weight_hh"].T
-        gates, candidates = torch.empty_like(z), torch.empty_like(states[1:, :, :hidden])
-        squashed = torch.empty_like(candidates)
-        states[0] = s0
-        h, c, parts = states[..., :hidden], states[..., hidden:], gates.unflatten(-1, (4, hidden))
-        rows = (
-            z,
-            z[..., 2 * hidden : 3 * hidden],
-            gates,
-            *parts.unbind(-2),
-            candidates,
-            squashed,
-            h[:-1],
-            c[:-1],
-            h[1:],
-            c[1:],
-        )
-        # Views by step, made at once: slicing inside the loop costs as much as the arithmetic.
-        for pre, pre_g, own, i, f, _, o, g, tanh_c, old_h, old_c, new_h, new_c in zip(
-            *(row.unbind(0) for row in rows), strict=True
-        ):
-            pre.addmm_(old_h, u)
-            torch.sigmoid(pre, out=own)
-            torch.tanh(pre_g, out=g)
-            torch.mul(i, g, out=new_c).addcmul_(f, old_c)
-            torch.mul(o, torch.tanh(new_c, out=tanh_c), out=new_h)
-        return LSTMLinearization(self, x, z, states, (gates, candidates, squashed))
+        return LSTMLinearization(self, x, walk(self.parameters, x, s0))
 
 
 class LSTMLinearization(HiddenOutput):
     """dc' = f dc + [g i', c f', i g'] dz and dh' = tanh(c') o' dz_o + o (1 - tanh^2 c') dc', dz = W_hh dh + W_ih dx."""
 
-    def __init__(
-        self, cell: LSTMCell, x: Tensor, z: Tensor, states: Tensor, squashed: tuple[Tensor, Tensor, Tensor]
-    ) -> None:
-        """Keep what the walk left.
-
-        Args:
-            cell: the layer.
-            x: its input, (T, batch, I).
-            z: gate pre-activations, (T, batch, 4H).
-            states: (T + 1, batch, 2H).
-            squashed: sigmoid(z) (T, batch, 4H), tanh of the candidates' part and tanh(c'), each (T, batch, H).
-        """
-        self.cell, self.states, self.hidden, self.width = cell, states, cell.output_size, cell.state_size
-        self.outputs = states[1:, :, : self.hidden]
-        before, after = states[:-1, :, self.hidden :], states[1:, :, self.hidden :]
-        gates, g, tanh_c = squashed
-        i, f, _, o = gates.chunk(4, -1)
-        self.keep = f
-        self.to_cell = z.new_empty(*z.shape[:-1], 3 * self.hidden)
-        self.to_hidden, self.cell_to_hidden = torch.empty_like(g), torch.empty_like(g)
-        to_i, to_f, to_g = self.to_cell.chunk(3, -1)
-        for at in pieces(z):
-            # sigmoid(-z) is 1 - sigmoid(z) without the cancellation near one; likewise 1/cosh^2 for 1 - tanh^2.
-            shut_i, shut_f, _, shut_o = (-z[at]).sigmoid_().mul_(gates[at]).chunk(4, -1)
-            torch.mul(g[at], shut_i, out=to_i[at])
-            torch.mul(before[at], shut_f, out=to_f[at])
-            torch.mul(i[at], _sech2(z[at][..., 2 * self.hidden : 3 * self.hidden]), out=to_g[at])
-            torch.mul(tanh_c[at], shut_o, out=self.to_hidden[at])
-            torch.mul(o[at], _sech2(after[at]), out=self.cell_to_hidden[at])
-        self.values = {"gate.input": i, "gate.forget": f, "candidate": g, "cell": after, "gate.output": o}
-        self.outer = OuterWeights(cell.parameters, x, states[:-1, :, : self.hidden], slice(None), (slice(None),))
+    def __init__(self, cell: LSTMCell, x: Tensor, walked: Walked) -> None:
+        """Keep the input (T, batch, I) and what the walk over it left."""
+        self.cell, self.states, self.hidden, self.width = cell, walked.states, cell.output_size, cell.state_size
+        h, c = walked.states.split(self.hidden, -1)
+        i, self.keep, g, o = walked.gates.chunk(4, -1)
+        self.outputs, self.cell_to_hidden = h[1:], walked.cell_to_hidden
+        self.to_cell, self.to_hidden = walked.slopes.split([3 * self.hidden, self.hidden], -1)
+        self.values = {"gate.input": i, "gate.forget": self.keep, "candidate": g, "cell": c[1:], "gate.output": o}
+        self.outer = OuterWeights(cell.parameters, x, h[:-1], slice(None), (slice(None),))
 
     def push(self, at: At, ds: Tensor, dx: Tensor | None = None) -> Tensor:
         """(dh', dc')."""
@@ -161,9 +104,7 @@ class LSTMLinearization(HiddenOutput):
             found.back[:-1, :, :hidden],
             found.back[:-1, :, hidden:],
         )
-        for arrived, added, adjoint, ah, ac, opened, to_cell, to_hidden, keep, delta, own, own_out, bh, bc in rows:
-            if len(added):
-                torch.add(arrived, added, out=adjoint)
+        for ah, ac, opened, to_cell, to_hidden, keep, delta, own, own_out, bh, bc in rows:
             through = torch.addcmul(ac, opened, ah)
             torch.mul(to_cell, through[:, None], out=own)
             torch.mul(to_hidden, ah, out=own_out)
@@ -198,7 +139,7 @@ class LSTMLinearization(HiddenOutput):
 
     def log_volume(self, at: slice) -> Tensor:
         """Ln |det W_ho| + sum ln f + sum ln |tanh(c') o'|: subtracting the rows of c' from those of h' leaves W_ho."""
-        scale = self.keep[at].double().log() + self.to_hidden[at].double().abs().log()
+        scale: Tensor = self.keep[at].double().log() + self.to_hidden[at].double().abs().log()
         output = self.cell.parameters["weight_hh"][3 * self.hidden :]
         return log_determinant(output) + scale.sum(-1)
 
@@ -225,10 +166,6 @@ class LSTMLinearization(HiddenOutput):
     def weight_gradient(self, at: slice, delta: Tensor) -> dict[str, Tensor]:
         """Summed contributions."""
         return self.outer.gradient(at, delta)
-
-
-def _sech2(z: Tensor) -> Tensor:
-    return z.cosh().reciprocal_().square_()
 
 
 def make_cell(options: Options, name: str, input_size: int, draw: Draw) -> LSTMCell:

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
 from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, driven, input_part, log_determinant, state_part
+from gradscope.models.gated import (
+    HiddenOutput,
+    OuterWeights,
+    Stretch,
+    driven,
+    input_part,
+    log_determinant,
+    pieces,
+    state_part,
+)
 from gradscope.models.initialize import Draw, Init, input_matrix, recurrent_matrix
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda z: z}
@@ -68,8 +77,11 @@ class RNNCell:
         z = driven(x, self.parameters)
         states, u = z.new_empty(len(z) + 1, *s0.shape), self.parameters["weight_hh"].T
         states[0], phi = s0, PHI_OUT[self.nonlinearity]
-        for pre, old, new in zip(z.unbind(0), states[:-1].unbind(0), states[1:].unbind(0), strict=True):
-            phi(pre.addmm_(old, u), new)
+        for at in pieces(z):
+            # Views by step, made at once but not for all steps: a million of them weigh more than the numbers.
+            rows = (z[at], states[:-1][at], states[1:][at])
+            for pre, old, new in zip(*(row.unbind(0) for row in rows), strict=True):
+                phi(pre.addmm_(old, u), new)
         return RNNLinearization(self, x, z, states)
 
 
@@ -99,10 +111,7 @@ class RNNLinearization(HiddenOutput):
     def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
         """A stretch: an element-wise product and a matrix product a step."""
         found, u = Stretch(a, seen, at.stop - at.start, self.hidden), self.cell.parameters["weight_hh"]
-        rows = found.steps(self.slope[at], found.deltas, found.back[:-1])
-        for arrived, added, adjoint, slope, delta, before in rows:
-            if len(added):
-                torch.add(arrived, added, out=adjoint)
+        for adjoint, slope, delta, before in found.steps(found.adjoints, self.slope[at], found.deltas, found.back[:-1]):
             torch.mul(slope, adjoint, out=delta)
             torch.mm(delta, u, out=before)
         return found.pulled()

@@ -21,8 +21,8 @@ STRIDE = 32
 """Steps between two moves of the scale into the exponent, where the range of the type allows it."""
 REACH = {torch.float64: 300, torch.float32: 30, torch.bfloat16: 30, torch.float16: 3}
 """Powers of two that what enters in a stretch may lie apart from what is already there."""
-CHUNK_NUMBERS = 2**20
-"""Adjoints kept at a time, in numbers; a bound on memory that does not depend on T."""
+CHUNK_NUMBERS = 2**17
+"""Adjoints kept at a time, in numbers: few enough to be in the cache still when their norms are taken."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,8 @@ def _sweep_chunk(layer: Linearization, v: Scaled, seen: list[bool], a: Tensor, e
         piece = _stretch(layer, v, seen, a, e, steps) or _step_by_step(layer, v, seen, a, e, steps)
         pieces.append(piece)
         a, e = piece.a, piece.e
+    if len(pieces) == 1:
+        return piece
     parts = [(p.adjoints, p.returned, p.returned_scales, p.deltas, p.scales) for p in reversed(pieces)]
     return _Piece(a, e, *(torch.cat(part) for part in zip(*parts, strict=True)))
 
