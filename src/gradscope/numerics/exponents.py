@@ -12,7 +12,7 @@ from torch import Tensor
 from gradscope.chain import JacobianChain
 from gradscope.models.cell import Volume
 from gradscope.models.recurrent import Trajectory
-from gradscope.numerics.frames import Carried, carry, orthonormalise
+from gradscope.numerics.frames import Carried, carry, log_volumes, random_frame
 from gradscope.numerics.products import Progress
 from gradscope.numerics.scale import log10_norm, normalise
 
@@ -20,6 +20,8 @@ STRETCHES = 10
 """Growth is told for this many equal stretches of the trajectory, or a multiple of it in long ones."""
 LONGEST = 32
 """Steps of a stretch, and so the most Jacobians that are multiplied between two factorisations."""
+WARM = 1000
+"""Steps that a frame of some columns is carried over once before its growth counts."""
 UNCERTAIN = 1e7
 """Condition of single factors from which on the sum of all exponents is taken from the determinants."""
 LOST = 1e-12
@@ -62,20 +64,32 @@ def lyapunov(chain: JacobianChain, count: int | None = None, progress: Progress 
     last factors allows; where more builds up than that, the steps are done again in smaller groups. Where single
     Jacobians exceed it, the sum of all exponents is that of ln |det J_t|, and the last one is what the others leave.
     """
-    size, like = chain.size, chain.like
-    frame = torch.eye(size, count or size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
-    found, stride = [], 1
+    frame, found, stride = _start(chain, count or chain.size), [], 1
+    volumes = torch.zeros(frame.shape[-1], dtype=torch.float64, device=frame.device)
     for start, stop in stretches(chain.length):
         carried = carry(chain, frame, stride, start, stop)
-        frame, stretch = _measured(chain, carried, start, stop)
-        found.append(stretch)
-        stride = carried.stride
+        frame, stride, before = carried.frame, carried.stride, volumes
+        volumes = torch.zeros_like(before) if carried.factors[-1].orthonormal else log_volumes(frame)
+        found.append(_measured(chain, carried, volumes - before, start, stop))
         progress(stop)
     growth = torch.stack([stretch.growth for stretch in found]).cpu()
     lost = torch.stack([stretch.lost for stretch in found]).any(0).cpu()
     first_zero = int(torch.stack([stretch.first_zero for stretch in found]).min())
     steps = torch.tensor([stretch.steps for stretch in found])
     return Exponents(growth, steps, ~lost, first_zero if first_zero <= chain.length else None)
+
+
+def _start(chain: JacobianChain, count: int) -> Tensor:
+    """The whole basis, or a random frame that has seen the first steps once.
+
+    What its columns lack of the fastest directions would be counted as slow growth, by ln(N)/2T or so.
+    """
+    if count == chain.size:
+        return torch.eye(count, dtype=chain.like.dtype, device=chain.like.device).expand(chain.batch, -1, -1)
+    frame = random_frame(chain, count)
+    for start, stop in stretches(min(WARM, chain.length)):
+        frame = carry(chain, frame, 1, start, stop).frame
+    return frame
 
 
 def stretches(length: int) -> Iterator[tuple[int, int]]:
@@ -96,25 +110,22 @@ class _Stretch:
     first_zero: Tensor
 
 
-def _measured(chain: JacobianChain, carried: Carried, start: int, stop: int) -> tuple[Tensor, _Stretch]:
-    """The frame after a stretch, orthonormal, and what the stretch did to it."""
-    frame, pivots = carried.frame, torch.stack([one.diagonal for one in carried.factors]).double().abs()
-    growth = pivots.log().sum(0)
-    if not carried.factors[-1].orthonormal:
-        whole = orthonormalise(frame)
-        frame, growth = whole.frame, growth + whole.diagonal.double().abs().log()
+def _measured(chain: JacobianChain, carried: Carried, widened: Tensor, start: int, stop: int) -> _Stretch:
+    """What a stretch did to the frame; `widened` is by how much the volumes of the frame itself have grown, (k)."""
+    pivots = torch.stack([one.diagonal for one in carried.factors]).double().abs()
+    growth = pivots.log().sum(0) + widened
     lost = ((pivots < LOST * pivots.amax(1, keepdim=True)) & (pivots > 0)).any(0)
     dead, ends = (pivots == 0).any(1), torch.tensor(carried.ends, device=pivots.device)
     if carried.condition > UNCERTAIN and len(growth) == chain.size:
-        volumes = _log_volumes(chain, start, stop).to(growth)
+        volumes = _determinants(chain, start, stop).to(growth)
         last = volumes.sum() - growth[:-1].sum()
         # Where the factors hold an exact zero, they say already which direction is lost.
         growth = torch.cat([growth[:-1], torch.where(growth.isfinite().all(), last, growth[-1])[None]])
         dead, ends = volumes == -math.inf, torch.arange(start + 1, stop + 1, device=pivots.device)
-    return frame, _Stretch(stop - start, growth, lost, torch.where(dead, ends, chain.length + 1).min())
+    return _Stretch(stop - start, growth, lost, torch.where(dead, ends, chain.length + 1).min())
 
 
-def _log_volumes(chain: JacobianChain, start: int, stop: int) -> Tensor:
+def _determinants(chain: JacobianChain, start: int, stop: int) -> Tensor:
     """The ln |det J_t| of sequence 0, t = start + 1 .. stop."""
     if isinstance(chain, Trajectory) and all(isinstance(layer, Volume) for layer in chain.layers):
         # The layers' Jacobians are the diagonal blocks of a triangular one.

@@ -3,7 +3,7 @@
 A frame of orthonormal columns is what exponents are defined by, but any basis of the same nested subspaces carries the
 same growth: A = P^T L U with row pivoting leaves the columns of P^T L, which span what those of A do and are well
 conditioned, for a third of the price of A = Q R (the staircase iteration of Rutishauser and Bauer). What the growth of
-such a frame lacks is the volume of the frame itself, which one QR of it returns. Its pivots multiply to |det A|
+such a frame lacks is the volume of the frame itself, which the R of one QR of it tells. Its pivots multiply to |det A|
 whatever the scale of single rows, as slopes near zero make them.
 """
 
@@ -46,19 +46,44 @@ def factorise(a: Tensor) -> Factored:
         return orthonormalise(a)
     packed, pivots, _ = torch.linalg.lu_factor_ex(a)
     condition, diagonal = _condition(a[0], packed[0]), packed[0].diagonal().clone()
-    # Row i of P^T L is the row of L that pivoting moved there: the number of the column of P that holds its one.
-    moved = torch.lu_unpack(packed, pivots, unpack_data=False)[0]
-    rows = (moved @ torch.arange(a.shape[-1], dtype=a.dtype, device=a.device)).long()
     lower = packed.tril_(-1)
     lower.diagonal(dim1=-2, dim2=-1).fill_(1.0)
-    batch = torch.arange(len(a), device=a.device)[:, None]
-    return Factored(lower[batch, rows], diagonal, condition, orthonormal=False)
+    moved = lower.mT.gather(-1, _rows(pivots, packed)[:, None].expand_as(lower)).mT
+    return Factored(moved, diagonal, condition, orthonormal=False)
+
+
+def _rows(pivots: Tensor, packed: Tensor) -> Tensor:
+    """Which row of L each row of P^T L is, (batch, N)."""
+    if pivots.device.type != "cpu":
+        # Read off the columns of P that hold a one, without waiting for the device.
+        moved = torch.lu_unpack(packed, pivots, unpack_data=False)[0]
+        return (moved @ torch.arange(moved.shape[-1], dtype=moved.dtype, device=moved.device)).long()
+    found = []
+    for swaps in pivots.tolist():
+        order = list(range(len(swaps)))
+        for row, other in enumerate(swaps):
+            order[row], order[other - 1] = order[other - 1], order[row]
+        found.append(order)
+    return torch.tensor(found).argsort(-1)
+
+
+def random_frame(chain: JacobianChain, count: int) -> Tensor:
+    """Orthonormal columns that lean to no unit, always the same, (batch, size, count)."""
+    drawn = torch.randn(chain.size, count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    frame: Tensor = torch.linalg.qr(drawn).Q.to(chain.like)
+    return frame.expand(chain.batch, -1, -1)
 
 
 def orthonormalise(a: Tensor) -> Factored:
     """Factors of a frame whose next one is orthonormal."""
     q, r = torch.linalg.qr(a)
     return Factored(q, r[0].diagonal(), _condition(a[0], r[0]), orthonormal=True)
+
+
+def log_volumes(frame: Tensor) -> Tensor:
+    """Ln |R_ii| of the frame of sequence 0: what its first i columns span, beside what one fewer span, (k)."""
+    r: Tensor = torch.linalg.qr(frame[0], mode="r").R
+    return r.diagonal().double().abs().log()
 
 
 def _condition(a: Tensor, r: Tensor) -> Tensor:

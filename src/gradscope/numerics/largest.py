@@ -1,23 +1,31 @@
 """The largest singular value of many matrices without decomposing any of them.
 
-Golub-Kahan bidiagonalisation with full re-orthogonalisation (Golub & Van Loan, Matrix Computations, section 10.4): a
-few products with A and A^T bring the largest singular value to rounding, the sooner the further it stands out, as it
-does in long products. Started from the singular vector of a neighbouring product, it is there sooner still.
+Golub-Kahan bidiagonalisation (Golub & Van Loan, Matrix Computations, section 10.4): a few products with A and A^T bring
+the largest singular value to rounding, the sooner the further it stands out. Vectors are not kept orthogonal by hand:
+they lose that only once a value has converged, and the largest is the first to do so (Paige 1976). Every search starts
+from a random vector: the singular vector of a neighbouring product would save nothing, and never leave its block where
+units do not hear of each other.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 SMALL = 128
 """Size up to which a plain decomposition is as quick."""
 MOST_STEPS = 96
 CHECK_EVERY = 4
-SETTLED = 1e-9
-"""Residual, beside the singular value, at which it counts as found; its own error is the square of that over the gap
-to the next one, and never more than the residual."""
+SETTLED = 1e-12
+"""Error, beside the singular value, at which it counts as found: the square of the residual over the gap to the next
+one, and never more than the residual (Parlett, The Symmetric Eigenvalue Problem, section 11.7)."""
 EXHAUSTED = 1e-13
+
+Values = NDArray[np.float64]
 
 
 def at_once(size: int, device: torch.device, numbers: int) -> int:
@@ -25,22 +33,14 @@ def at_once(size: int, device: torch.device, numbers: int) -> int:
     return 1 if device.type == "cpu" and size > SMALL else max(1, numbers // size**2)
 
 
-def largest_singular_values(matrices: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """sigma_1 of finite matrices (n, N, N) in float64, (n); decomposed where they do not settle.
-
-    Args:
-        matrices: the matrices.
-        start: a vector (N) near the first right singular vectors; a random one when absent.
-
-    Returns:
-        The values, and the right singular vector of the last matrix (N); None where none was needed.
-    """
+def largest_singular_values(matrices: Tensor) -> Tensor:
+    """sigma_1 of finite matrices (n, N, N) in float64, (n); decomposed where they do not settle."""
     if matrices.shape[-1] <= SMALL:
-        return _decomposed(matrices), None
-    found, settled, right = _bidiagonal(matrices, _random(matrices) if start is None else start)
+        return _decomposed(matrices)
+    found, settled = _bidiagonal(matrices)
     if not bool(settled.all()):
         found[~settled] = _decomposed(matrices[~settled])
-    return found, right
+    return found
 
 
 def _decomposed(matrices: Tensor) -> Tensor:
@@ -48,59 +48,52 @@ def _decomposed(matrices: Tensor) -> Tensor:
     return first
 
 
-def _random(like: Tensor) -> Tensor:
-    drawn = torch.randn(like.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+@cache
+def _random(size: int, device: torch.device) -> Tensor:
+    drawn = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     unit: Tensor = drawn / drawn.norm()
-    return unit.to(like)
+    return unit.to(device)
 
 
-def _bidiagonal(a: Tensor, start: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """sigma_1 and whether its residual is below `SETTLED` of it, both (n,), and the last right singular vector (N)."""
+def _bidiagonal(a: Tensor) -> tuple[Tensor, Tensor]:
+    """sigma_1 and whether it is settled, both (n,)."""
     n, size = a.shape[:2]
-    most = min(MOST_STEPS, size)
-    lefts, rights = a.new_zeros(n, most, size), a.new_zeros(n, most, size)
-    alphas, betas = a.new_zeros(n, most), a.new_zeros(n, most)
-    rights[:, 0] = start
-    u, alphas[:, 0] = _unit(_apply(a, rights[:, 0]), None)
-    lefts[:, 0] = u
-    least = EXHAUSTED * alphas[:, 0]
+    most, tiny = min(MOST_STEPS, size), torch.finfo(a.dtype).tiny
+    right = _random(size, a.device).expand(n, -1)
+    left, first = _unit(_apply(a, right), a.new_tensor(tiny))
+    least, alphas, betas = (EXHAUSTED * first).clamp_min(tiny), [first], []
     for k in range(1, most):
-        v = _apply(a.mT, lefts[:, k - 1]) - alphas[:, k - 1, None] * rights[:, k - 1]
-        rights[:, k], betas[:, k] = _unit(_orthogonal(v, rights[:, :k]), least)
+        right, beta = _unit(torch.addcmul(_apply(a.mT, left), alphas[-1], right, value=-1.0), least)
+        betas.append(beta)
         if k % CHECK_EVERY == 0 or k == most - 1:
-            sigma, settled, ritz = _ritz(alphas[:, :k], betas[:, 1 : k + 1])
-            if bool(settled.all()) or k == most - 1:
+            sigma, settled = _ritz(alphas, betas)
+            if settled.all():
                 break
-        u = _apply(a, rights[:, k]) - betas[:, k, None] * lefts[:, k - 1]
-        lefts[:, k], alphas[:, k] = _unit(_orthogonal(u, lefts[:, :k]), least)
-    return sigma, settled, ritz[-1] @ rights[-1, :k]
+        left, alpha = _unit(torch.addcmul(_apply(a, right), beta, left, value=-1.0), least)
+        alphas.append(alpha)
+    return torch.from_numpy(sigma).to(a), torch.from_numpy(settled).to(a.device)
 
 
 def _apply(a: Tensor, vectors: Tensor) -> Tensor:
     """One matrix and vector at a time where there is one: batched products with single vectors are slow on a CPU."""
-    if len(a) == 1:
-        return (a[0] @ vectors[0])[None]
-    return (a @ vectors[..., None])[..., 0]
+    return (a[0] @ vectors[0])[None] if len(a) == 1 else (a @ vectors[..., None])[..., 0]
 
 
-def _orthogonal(vectors: Tensor, basis: Tensor) -> Tensor:
-    """Without what lies along the rows of the basis, (n, N)."""
-    if len(basis) == 1:
-        return vectors - ((basis[0] @ vectors[0]) @ basis[0])[None]
-    return vectors - ((basis @ vectors[..., None]).mT @ basis)[:, 0]
+def _unit(vectors: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors (n, N) and their norms (n, 1); what is below `least` is nothing but rounding, and stays small."""
+    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / norm.clamp_min(least), norm
 
 
-def _unit(vectors: Tensor, least: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Unit vectors (n, N) and their norms (n,); what is not above `least` is nothing but rounding, and zero."""
-    norm = torch.linalg.vector_norm(vectors, dim=-1)
-    kept = norm > (0.0 if least is None else least)
-    scale = torch.where(kept, norm.reciprocal(), 0.0)
-    return vectors * scale[:, None], torch.where(kept, norm, 0.0)
-
-
-def _ritz(alphas: Tensor, betas: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest singular value of the bidiagonal matrix, whether its residual is negligible, its right vector."""
-    b = torch.diag_embed(alphas) + torch.diag_embed(betas[:, :-1], 1)
-    u, sigma, vh = torch.linalg.svd(b)
-    residual = betas[:, -1] * u[:, -1, 0].abs()
-    return sigma[:, 0], residual <= SETTLED * sigma[:, 0], vh[:, 0]
+def _ritz(alphas: list[Tensor], betas: list[Tensor]) -> tuple[Values, NDArray[np.bool_]]:
+    """The largest singular values of the bidiagonal matrices, and whether they are settled."""
+    diagonal, above = (torch.cat(parts, -1).cpu().numpy() for parts in (alphas, betas))
+    k = diagonal.shape[-1]
+    b = np.zeros((len(diagonal), k, k))
+    b[:, range(k), range(k)] = diagonal
+    b[:, range(k - 1), range(1, k)] = above[:, :-1]
+    squares, left = np.linalg.eigh(b @ b.swapaxes(1, 2))
+    first, second = np.sqrt(squares[:, -1]), np.sqrt(np.maximum(squares[:, -2], 0.0))
+    residual = above[:, -1] * np.abs(left[:, -1, -1])
+    error = residual * np.minimum(1.0, residual / np.maximum(first - second, np.finfo(np.float64).tiny))
+    return first, error <= SETTLED * first

@@ -5,7 +5,8 @@ pulled back through the transposes. The triangular factors of a pass are the pro
 from: their singular values are the best that this frame allows (Rayleigh-Ritz), and each further pass squares what is
 missing. Near products are formed, where one matrix is affordable. The left singular vectors of a product depend on
 its newest steps most, so those of the last near one serve all far lags: one pull over the whole chain passes every far
-lag, and pushes back from each refine it and show by how much it was off.
+lag, and pushes back from each refine it and show by how much it was off. Random directions travel with them: where
+units do not hear of each other, those that lead at far lags may be exactly absent from what led at near ones.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
+from gradscope.numerics.frames import random_frame
 from gradscope.numerics.scale import normalise
 from gradscope.numerics.spectrum import triangular_spectra
 
 NEAR = 100
 """Lags up to which products are formed as matrices: nearer spectra are too flat for iteration to settle."""
-MOST_ROUNDS = 4
+MOST_ROUNDS = 8
 SETTLED = 1e-4
 ENOUGH = 5e-4
 """Change, in ln, of a leading value at a far lag below which no further pull and push is made."""
 SPARE = 48
 """Directions carried beyond those asked for: the last ones of a frame converge slowly."""
+FRESH = 24
+"""How many of the directions carried to far lags are random ones."""
 FORMED = 1024
 """State size up to which near products are formed as matrices."""
 
@@ -82,10 +86,8 @@ def _formed(chain: JacobianChain, lags: list[int], width: int) -> tuple[Tensor, 
 
 def _iterated(chain: JacobianChain, lags: list[int], width: int, count: int) -> tuple[Tensor, list[Values]]:
     """Leading values of near products by orthogonal iteration from a random frame, and the left frame of the last."""
-    like = chain.like
-    start = torch.randn(chain.size, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    left = torch.linalg.qr(start).Q.to(like.device, like.dtype)[None].expand(chain.batch, -1, -1)
-    right, found = left, []
+    left = right = random_frame(chain, width)
+    found = []
     for lag in lags:
         left, values = _iterate(chain, lag, right, count)
         found.append(values)
@@ -110,7 +112,7 @@ def _far(chain: JacobianChain, lags: list[int], left: Tensor, count: int, progre
     """Values and their change at far lags, from one pull that passes all of them and a push or more from each."""
     found: list[Values] = []
     upper: list[Tensor] = []
-    frame, reached = left, 0
+    frame, reached = _refreshed(chain, left), 0
     for lag in lags:
         frame, more = _pass(chain.rmatmat, frame, range(chain.length - reached, chain.length - lag, -1))
         upper, reached = upper + more, lag
@@ -118,6 +120,14 @@ def _far(chain: JacobianChain, lags: list[int], left: Tensor, count: int, progre
         found.append(_refined(chain, lag, frame, seen, count))
         progress(lag, lags[-1])
     return found
+
+
+def _refreshed(chain: JacobianChain, left: Tensor) -> Tensor:
+    """The frame with random directions in the place of its last ones."""
+    fresh = random_frame(chain, min(FRESH, left.shape[-1] // 2))
+    known = left[..., : left.shape[-1] - fresh.shape[-1]]
+    frame: Tensor = torch.linalg.qr(torch.cat([known, fresh], -1)).Q
+    return frame
 
 
 def _refined(chain: JacobianChain, lag: int, right: Tensor, seen: Tensor, count: int) -> Values:

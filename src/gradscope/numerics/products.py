@@ -14,6 +14,8 @@ from gradscope.numerics.largest import at_once, largest_singular_values
 from gradscope.numerics.scale import LOG10_2, normalise
 
 CHUNK_NUMBERS = 2**22
+WIDE = 2.0**20
+"""How far the largest singular value may be from one before the scale is moved into the exponent."""
 Progress = Callable[[int], None]
 
 
@@ -64,20 +66,22 @@ def sweep_products(chain: JacobianChain, lag: int | None = None, progress: Progr
     directions, found, exponents = size, [], []
     # The transposed product, so that each step is one pull.
     p = torch.eye(size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
-    e, vector = torch.zeros(chain.batch, dtype=torch.int64, device=like.device), None
-    together = at_once(size, like.device, CHUNK_NUMBERS)
+    e = torch.zeros(chain.batch, dtype=torch.int64, device=like.device)
+    together, near = at_once(size, like.device, CHUNK_NUMBERS), 0.0
     for stop in range(length, 0, -together):
         kept = []
         for t in range(stop, max(0, stop - together), -1):
-            p, e = normalise(chain.rmatmat(t, p), e, dims=2)
+            p = chain.rmatmat(t, p)
+            if together > 1 or not 1 / WIDE < near < WIDE:
+                p, e = normalise(p, e, dims=2)
             kept.append(p[0])
             exponents.append(e[0])
             if t - 1 == counted:
                 sigma = torch.linalg.svdvals(p[0].double())
                 directions = int(((sigma >= 0.01 * sigma[0]) & (sigma > 0)).sum())
         matrices = kept[0][None] if len(kept) == 1 else torch.stack(kept)
-        sigmas, vector = largest_singular_values(matrices.double(), vector)
-        found.append(sigmas)
+        found.append(largest_singular_values(matrices.double()))
+        near = float(found[-1][-1]) if together == 1 else 0.0
         progress(length - t + 1)
     scale = torch.stack(exponents).to("cpu", torch.float64) * LOG10_2
     logs = torch.cat(found).log10().cpu() + scale
