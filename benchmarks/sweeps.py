@@ -32,7 +32,7 @@ def rnn(effort: Effort) -> list[Figure]:
     module, step, limit = module_of(made), tanh_step(made), floor.dense(hidden, torch.float64)
     swept: list[int] = []
     jobs: dict[str, Job] = {
-        "gradscope": lambda: swept.append(_sweep(_whole(made, x))),
+        "gradscope": lambda: swept.append(_sweep(made.run(x))),
         "floor": limit.job(),
         "jacrev": lambda: exponents_and_norms(jacrev_vmap(step, module, x[:, :peer_steps])),
     }
