@@ -20,7 +20,7 @@ SETTLED = 1e-3
 
 
 def leading(effort: Effort) -> list[Figure]:
-    """A GRU at log-spaced lags, against one training step on a batch of eight."""
+    """A GRU at log-spaced lags, against one training step on the same sequence, and on a batch of eight."""
     hidden, lengths = effort.pick((1024, (1000, 500, 200)), (64, (50,)))
     gru = model("gru", hidden, torch.float32)
     module = module_of(gru)
@@ -40,12 +40,18 @@ def leading(effort: Effort) -> list[Figure]:
     with threads_for(hidden):
         length, notes = fitting_length(lengths, job_of, effort)
         x = sequence(BATCH, length, torch.float32)
-        found = interleaved({"gradscope": job_of(length), "fused": lambda: fused_step(module, x)}, effort)
+        jobs: dict[str, Job] = {
+            "gradscope": job_of(length),
+            "one": lambda: fused_step(module, x[:1]),
+            "batch": lambda: fused_step(module, x),
+        }
+        found = interleaved(jobs, effort)
         size = f"GRU H={hidden} T={length} float32, {threads()}"
     lags = ", ".join(map(str, log_lags(length)))
     kept = f"lags {lags}; at most {formed[-1]} Jacobians formed at once"
     work = Work(f"leading {COUNT} singular values", size, found["gradscope"], (found.said, *notes))
     return [
-        work.price(f"fused forward + backward of nn.GRU, B={BATCH}", found["fused"], 10.0, kept),
+        work.price("fused forward + backward of nn.GRU, the same sequence", found["one"], 10.0, kept),
+        work.price(f"fused forward + backward of nn.GRU, B={BATCH}", found["batch"], None),
         Figure(work.name, size, "largest residual over all lags", residual[-1], SETTLED, "at most", "in ln"),
     ]

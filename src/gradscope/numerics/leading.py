@@ -78,8 +78,10 @@ def _formed(chain: JacobianChain, lags: list[int], width: int) -> tuple[Tensor, 
         if back in lags:
             _, sigma, vh = torch.linalg.svd(p[0].double(), full_matrices=False)
             ln = (sigma[:width].log() + float(e) * math.log(2)).cpu()
-            # A value far below the largest drowns in the rounding of the product.
-            found.append((ln, torch.finfo(like.dtype).eps * chain.size * (ln[0] - ln).exp()))
+            # A value far below the largest drowns in the rounding of the product: back * N additions, each of whose
+            # errors goes either way (Higham & Mary 2019).
+            rounding = torch.finfo(like.dtype).eps * math.sqrt(back * chain.size)
+            found.append((ln, rounding * (ln[0] - ln).exp()))
             left = vh[:width].mT.to(like.dtype).expand(chain.batch, -1, -1)
     return left, found
 
