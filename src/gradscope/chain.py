@@ -76,6 +76,27 @@ class ArrayChain:
         return self.jacobians[:, start:stop]
 
 
+class Backwards:
+    """A chain as gradients pass it: J_T^T is its first map, J_1^T its last."""
+
+    def __init__(self, chain: JacobianChain) -> None:
+        """Look at a chain from its other end."""
+        self.chain, self.like = chain, chain.like
+        self.batch, self.length, self.size = chain.batch, chain.length, chain.size
+
+    def matmat(self, t: int, q: Tensor) -> Tensor:
+        """J_{T+1-t}^T Q."""
+        return self.chain.rmatmat(self.length + 1 - t, q)
+
+    def rmatmat(self, t: int, q: Tensor) -> Tensor:
+        """J_{T+1-t} Q."""
+        return self.chain.matmat(self.length + 1 - t, q)
+
+    def dense(self, start: int, stop: int) -> Tensor:
+        """Its maps start + 1 .. stop."""
+        return self.chain.dense(self.length - stop, self.length - start).flip(1).mT
+
+
 def step_jacobians(
     step: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, states: Tensor
 ) -> tuple[Tensor, Tensor | None]:

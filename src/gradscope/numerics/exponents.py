@@ -69,7 +69,7 @@ def lyapunov(chain: JacobianChain, count: int | None = None, progress: Progress 
     for start, stop in stretches(chain.length):
         carried = carry(chain, frame, stride, start, stop)
         frame, stride, before = carried.frame, carried.stride, volumes
-        volumes = torch.zeros_like(before) if carried.factors[-1].orthonormal else log_volumes(frame)
+        volumes = torch.zeros_like(before) if carried.factors[-1].upper is not None else log_volumes(frame)
         found.append(_measured(chain, carried, volumes - before, start, stop))
         progress(stop)
     growth = torch.stack([stretch.growth for stretch in found]).cpu()

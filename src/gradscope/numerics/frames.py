@@ -10,6 +10,7 @@ whatever the scale of single rows, as slopes near zero make them.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -37,7 +38,8 @@ class Factored:
     """Diagonal of R for sequence 0: the growth of each direction, up to its sign, (k)."""
     condition: Tensor
     """||A||_F ||R^-1||_F of sequence 0, estimated, 0-dim; inf where R is singular or near the ends of its range."""
-    orthonormal: bool
+    upper: Tensor | None = None
+    """R of sequence 0, (k, k), where the frame is orthonormal."""
 
 
 def factorise(a: Tensor) -> Factored:
@@ -49,7 +51,7 @@ def factorise(a: Tensor) -> Factored:
     lower = packed.tril_(-1)
     lower.diagonal(dim1=-2, dim2=-1).fill_(1.0)
     moved = lower.mT.gather(-1, _rows(pivots, packed)[:, None].expand_as(lower)).mT
-    return Factored(moved, diagonal, condition, orthonormal=False)
+    return Factored(moved, diagonal, condition)
 
 
 def _rows(pivots: Tensor, packed: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ def random_frame(chain: JacobianChain, count: int) -> Tensor:
 def orthonormalise(a: Tensor) -> Factored:
     """Factors of a frame whose next one is orthonormal."""
     q, r = torch.linalg.qr(a)
-    return Factored(q, r[0].diagonal(), _condition(a[0], r[0]), orthonormal=True)
+    return Factored(q, r[0].diagonal(), _condition(a[0], r[0]), r[0])
 
 
 def log_volumes(frame: Tensor) -> Tensor:
@@ -115,19 +117,22 @@ class Carried:
     """How many Jacobians to multiply at a time from here on."""
 
 
-def carry(chain: JacobianChain, frame: Tensor, stride: int, start: int, stop: int) -> Carried:
+def carry(
+    chain: JacobianChain, frame: Tensor, stride: int, start: int, stop: int, *, orthonormal: bool = False
+) -> Carried:
     """Carry a frame over the steps start + 1 .. stop, multiplying `stride` Jacobians or more between factorisations.
 
     The stride follows the condition found in the last factors. Where more builds up than is allowed, the steps are done
-    again with half the stride; single Jacobians are taken as they are.
+    again with half the stride; single Jacobians are taken as they are. `orthonormal` asks for QR factorisations only.
     """
+    split = orthonormalise if orthonormal else factorise
     allowed = ALLOWED.get(frame.dtype, 10.0)
     factors: list[Factored] = []
     ends: list[int] = []
     worst, t = 0.0, start
     while t < stop:
         groups = [(a, min(a + stride, stop)) for a in range(t, min(stop, t + ROUND * stride), stride)]
-        tried = _factor_groups(chain, frame, groups)
+        tried = _factor_groups(chain, frame, groups, split)
         condition = float(torch.stack([one.condition for one in tried]).max())
         if condition > allowed and stride > 1:
             stride //= 2
@@ -140,12 +145,14 @@ def carry(chain: JacobianChain, frame: Tensor, stride: int, start: int, stop: in
     return Carried(frame, factors, ends, worst, stride)
 
 
-def _factor_groups(chain: JacobianChain, frame: Tensor, groups: list[tuple[int, int]]) -> list[Factored]:
+def _factor_groups(
+    chain: JacobianChain, frame: Tensor, groups: list[tuple[int, int]], split: Callable[[Tensor], Factored]
+) -> list[Factored]:
     found = []
     for start, stop in groups:
         for t in range(start + 1, stop + 1):
             frame = chain.matmat(t, frame)
-        found.append(factorise(frame))
+        found.append(split(frame))
         frame = found[-1].frame
     return found
 

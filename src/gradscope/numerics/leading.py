@@ -1,12 +1,12 @@
 """The leading singular values of long products of large Jacobians, without ever forming a product.
 
-Orthogonal iteration on P^T P: a thin frame is pushed through the chain with a QR factorisation at every step, and
-pulled back through the transposes. The triangular factors of a pass are the product seen from the frame it started
-from: their singular values are the best that this frame allows (Rayleigh-Ritz), and each further pass squares what is
-missing. Near products are formed, where one matrix is affordable. The left singular vectors of a product depend on
-its newest steps most, so those of the last near one serve all far lags: one pull over the whole chain passes every far
-lag, and pushes back from each refine it and show by how much it was off. Random directions travel with them: where
-units do not hear of each other, those that lead at far lags may be exactly absent from what led at near ones.
+Orthogonal iteration on P^T P: a thin frame is pushed through the chain, factorised by QR as often as its condition
+asks, and pulled back through the transposes. The triangular factors of a pass are the product seen from the frame it
+started from: their singular values are the best that this frame allows (Rayleigh-Ritz), and each further pass squares
+what is missing. Near products are formed, where one matrix is affordable. The left singular vectors of a product
+depend on its newest steps most, so those of the last near one serve all far lags: one pull over the whole chain passes
+every far lag, and pushes back from each refine it and show by how much it was off. Random directions travel with them:
+where units do not hear of each other, those that lead at far lags may be exactly absent from what led at near ones.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradscope.chain import JacobianChain
-from gradscope.numerics.frames import random_frame
+from gradscope.chain import Backwards, JacobianChain
+from gradscope.numerics.frames import carry, random_frame
+from gradscope.numerics.jacobi import log_singular_values
 from gradscope.numerics.scale import normalise
-from gradscope.numerics.spectrum import triangular_spectra
+from gradscope.numerics.spectrum import Rows, multiplied
 
 NEAR = 100
 """Lags up to which products are formed as matrices: nearer spectra are too flat for iteration to settle."""
@@ -33,6 +34,8 @@ SPARE = 48
 """Directions carried beyond those asked for: the last ones of a frame converge slowly."""
 FRESH = 24
 """How many of the directions carried to far lags are random ones."""
+TOGETHER = 256
+"""Steps whose triangular factors are kept at a time."""
 FORMED = 1024
 """State size up to which near products are formed as matrices."""
 
@@ -100,26 +103,25 @@ def _iterate(chain: JacobianChain, lag: int, right: Tensor, count: int) -> tuple
     """Rounds of push and pull until the values settle; returns the left frame, the values and their last change."""
     previous: Tensor | None = None
     for _ in range(MOST_ROUNDS):
-        left, upper = _push(chain, lag, right)
-        logs = triangular_spectra([upper])[0, :count]
+        left, product = _push(chain, lag, right)
+        logs = _values(product, count)
         change = torch.full_like(logs, torch.inf) if previous is None else _gap(logs, previous)
         if bool((change < SETTLED).all()):
             break
         previous = logs
-        right, _ = _pass(chain.rmatmat, left, range(chain.length, chain.length - lag, -1))
+        right, _ = _pass(Backwards(chain), left, 0, lag)
     return left, (logs, change)
 
 
 def _far(chain: JacobianChain, lags: list[int], left: Tensor, count: int, progress: Progress) -> list[Values]:
     """Values and their change at far lags, from one pull that passes all of them and a push or more from each."""
     found: list[Values] = []
-    upper: list[Tensor] = []
+    product: Rows | None = None
     frame, reached = _refreshed(chain, left), 0
     for lag in lags:
-        frame, more = _pass(chain.rmatmat, frame, range(chain.length - reached, chain.length - lag, -1))
-        upper, reached = upper + more, lag
-        seen = triangular_spectra([upper])[0, :count]
-        found.append(_refined(chain, lag, frame, seen, count))
+        frame, product = _pass(Backwards(chain), frame, reached, lag, product)
+        reached = lag
+        found.append(_refined(chain, lag, frame, _values(product, count), count))
         progress(lag, lags[-1])
     return found
 
@@ -137,11 +139,11 @@ def _refined(chain: JacobianChain, lag: int, right: Tensor, seen: Tensor, count:
     logs = seen
     for left in range(MOST_ROUNDS, 0, -1):
         ahead, pushed = _push(chain, lag, right)
-        before, logs = logs, triangular_spectra([pushed])[0, :count]
+        before, logs = logs, _values(pushed, count)
         change = _gap(logs, before)
         if left == 1 or bool((change < ENOUGH).all()):
             break
-        right, _ = _pass(chain.rmatmat, ahead, range(chain.length, chain.length - lag, -1))
+        right, _ = _pass(Backwards(chain), ahead, 0, lag)
     return logs, change
 
 
@@ -149,14 +151,27 @@ def _gap(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(a == b, torch.zeros_like(a), (a - b).abs())
 
 
-def _push(chain: JacobianChain, lag: int, right: Tensor) -> tuple[Tensor, list[Tensor]]:
-    return _pass(chain.matmat, right, range(chain.length - lag + 1, chain.length + 1))
+def _values(product: Rows, count: int) -> Tensor:
+    """The leading singular values, in ln."""
+    return log_singular_values(product.m[None], product.e[None])[0, :count]
 
 
-def _pass(apply: Callable[[int, Tensor], Tensor], frame: Tensor, steps: range) -> tuple[Tensor, list[Tensor]]:
-    """Carry a frame through the steps; returns it, orthonormal, and the triangular factors of sequence 0."""
-    upper = []
-    for t in steps:
-        frame, r = torch.linalg.qr(apply(t, frame))
-        upper.append(r[0].to("cpu", torch.float64))
-    return frame, upper
+def _push(chain: JacobianChain, lag: int, right: Tensor) -> tuple[Tensor, Rows]:
+    return _pass(chain, right, chain.length - lag, chain.length)
+
+
+def _pass(
+    chain: JacobianChain, frame: Tensor, start: int, stop: int, product: Rows | None = None
+) -> tuple[Tensor, Rows]:
+    """Carry a frame over the steps start + 1 .. stop.
+
+    Returns it, orthonormal, and the product of the triangular factors of sequence 0, `product` on its right.
+    """
+    stride = 1
+    for begin in range(start, stop, TOGETHER):
+        carried = carry(chain, frame, stride, begin, min(begin + TOGETHER, stop), orthonormal=True)
+        frame, stride = carried.frame, carried.stride
+        factors = torch.stack([one.upper for one in carried.factors if one.upper is not None])
+        product = multiplied(factors.to("cpu", torch.float64), product)
+    assert product is not None
+    return frame, product

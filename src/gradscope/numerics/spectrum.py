@@ -10,6 +10,7 @@ off it to the accuracy of each value, not of the largest.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,14 @@ class Spectrum:
 
     ln_sigma: Tensor
     resolved: Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A product of triangular factors, row by row: m (N, N), and a power of two e (N) beside each row."""
+
+    m: Tensor
+    e: Tensor
 
 
 def log_lags(length: int, steps: tuple[int, ...] = (1, 2, 5)) -> list[int]:
@@ -98,8 +107,8 @@ def _multiply_out(factors: Tensor) -> Tensor:
 
 def triangular_spectra(products: list[list[Tensor]]) -> Tensor:
     """Natural logs of the singular values of products R_n ... R_1 of triangular factors, (products, N)."""
-    rows, exponents = zip(*(_graded_rows(upper) for upper in products), strict=True)
-    return log_singular_values(torch.stack(rows), torch.stack(exponents))
+    graded = [_graded_rows(upper) for upper in products]
+    return log_singular_values(torch.stack([rows.m for rows in graded]), torch.stack([rows.e for rows in graded]))
 
 
 def _qr_sweep(factors: list[Tensor]) -> list[Tensor]:
@@ -111,22 +120,26 @@ def _qr_sweep(factors: list[Tensor]) -> list[Tensor]:
     return upper
 
 
-def _graded_rows(upper: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """The triangular product as rows (N, N) and their exponents (N), after as many sweeps as grading takes."""
+def _graded_rows(upper: list[Tensor]) -> Rows:
+    """The triangular product after as many sweeps as grading its rows takes."""
     for _ in range(MOST_SWEEPS):
         upper = _qr_sweep([r.mT for r in reversed(upper)])
-        rows, exponents = _multiply(upper)
-        rise = exponents[None, :] - exponents[:, None]
+        rows = multiplied(upper)
+        rise = rows.e[None, :] - rows.e[:, None]
         if int(rise.triu(1).max()) <= GRADED:
             break
-    return rows, exponents
+    return rows
 
 
-def _multiply(upper: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """R_n ... R_1 with a power of two beside each row."""
-    rows, e = normalise(upper[0])
-    for r in upper[1:]:
+def multiplied(upper: Iterable[Tensor], before: Rows | None = None) -> Rows:
+    """R_n ... R_1, and on the right of them the product of what came before."""
+    rows = before
+    for r in upper:
+        if rows is None:
+            rows = Rows(*normalise(r))
+            continue
         # Row p of the product is the sum over q >= p of R[p, q] 2^(e_q - e_p) rows[q], with e_p restored afterwards.
-        ratio = torch.ldexp(r, (e[None, :] - e[:, None]).clamp(-1000, 1000).triu())
-        rows, e = normalise(ratio @ rows, e)
-    return rows, e
+        ratio = torch.ldexp(r, (rows.e[None, :] - rows.e[:, None]).clamp(-1000, 1000).triu())
+        rows = Rows(*normalise(ratio @ rows.m, rows.e))
+    assert rows is not None
+    return rows
