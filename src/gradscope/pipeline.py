@@ -19,6 +19,7 @@ from gradscope.metrics import collect, layers
 from gradscope.models.direct import Direct
 from gradscope.numerics.affordable import too_much
 from gradscope.numerics.analysis import Analysis, Run, Unavailable
+from gradscope.numerics.full_precision import full_precision
 from gradscope.numerics.memory import require_memory
 from gradscope.numerics.threads import threads_for
 from gradscope.records import Attention, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
@@ -67,7 +68,7 @@ def diagnose_sources(
     for source in sources:
         start = time.perf_counter()
         # A user's code may draw random numbers: the same ones every time, and none of the caller's.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), full_precision():
             torch.manual_seed(spec.seed)
             runs, batch, notes = _runs(source, spec, x, loss)
             analysis = Analysis(runs, spec, told, detail=detail)

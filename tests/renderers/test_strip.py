@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 from gradscope.records import Series
-from gradscope.renderers.strip import gate_strip, glyph, series_strip
+from gradscope.renderers.strip import gate_strip, glyph, newest_strip, series_strip
 from renderers.reports import series
 
 
@@ -72,3 +72,24 @@ def test_gates_are_linear_from_zero_to_one():
     assert strip is not None
     assert strip.glyphs == "▁▅█"
     assert gate_strip(gates, "gate.input.mean", 3, False) is None
+
+
+def fading(steps: int) -> Series:
+    """Influence that falls by a power of ten every two steps: under 1e-12 beyond 25 of them."""
+    return profile(0.0, *[-0.5 * lag for lag in range(steps - 1)])
+
+
+def test_the_newest_steps_are_enlarged_where_the_whole_hides_them() -> None:
+    whole, newest = series_strip(fading(10_000), 78, False), newest_strip(fading(10_000), 78, False)
+    assert whole is not None
+    assert newest is not None
+    assert set(whole.glyphs) == {"·"}
+    assert (newest.first, newest.last, newest.scale()) == (9_923, 10_000, "1 column = 1 step")
+    assert newest.glyphs.count("·") == 78 - 26
+    assert newest.glyphs.endswith("▅▅▆▆▆")
+
+
+def test_nothing_is_enlarged_where_the_whole_shows_it() -> None:
+    assert newest_strip(fading(300), 78, False) is None
+    assert newest_strip(profile(*[0.0] * 10_000), 78, False) is None
+    assert newest_strip(profile(None, None), 78, False) is None

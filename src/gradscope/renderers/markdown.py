@@ -9,7 +9,7 @@ from gradscope.renderers import markdown_check, numbers, terminal_compare, termi
 from gradscope.renderers.checked import rows
 from gradscope.renderers.markdown_cells import escaped, table
 from gradscope.renderers.page import Page, pad
-from gradscope.renderers.strip import influence_strip
+from gradscope.renderers.strip import influence_strip, newest_strip
 from gradscope.renderers.terminal_model import legend
 from gradscope.renderers.view import View
 
@@ -79,6 +79,8 @@ def _strip(model: ModelResult, view: View) -> str:
         return ""
     page = Page(view)
     lines = [strip.axis(), strip.glyphs, legend(page, [strip])]
+    if newest := newest_strip(model.series, STRIP_WIDTH, view.ascii):
+        lines += ["", newest.axis(), newest.glyphs, f"the newest steps, enlarged; {newest.scale()}"]
     return "\n".join(["```text", *(page.fold(line) for line in lines), "```"])
 
 

@@ -11,6 +11,8 @@ from gradscope.records import ModelResult, Number, Series, Values
 from gradscope.renderers.timeline import INFLUENCE, Timeline
 
 FLOOR, CEILING = -12.0, 6.0
+ENLARGED = 4
+"""How many times larger the newest steps are drawn for their own strip to be worth it."""
 BLOCKS, RAMP = "▁▂▃▄▅▆▇█", ".:-=+*#"
 
 
@@ -52,15 +54,37 @@ def influence_strip(model: ModelResult, width: int, ascii_only: bool) -> Strip |
 
 def series_strip(series: Series, width: int, ascii_only: bool) -> Strip | None:
     """The same for any series object, of a model or of a layer; None if it holds nothing to draw."""
+    found = _relative(series)
+    return None if found is None else _draw_log(*found, width, ascii_only)
+
+
+def newest_strip(series: Series, width: int, ascii_only: bool) -> Strip | None:
+    """The newest steps alone, where all that is above the floor lies in a small part of the whole; else None."""
+    found = _relative(series)
+    if found is None:
+        return None
+    name, values, steps = found
+    seen = next((place for place, value in enumerate(values) if value is not None and not value < FLOOR), len(values))
+    newest = max(width, 2 * (len(values) - seen))
+    if newest * ENLARGED > len(values):
+        return None
+    return _draw_log(name, values[-newest:], steps[-newest:], width, ascii_only)
+
+
+def _relative(series: Series) -> tuple[str, Values, tuple[int, ...]] | None:
+    """Name, values relative to lag 1 and steps of the first series that there is to draw."""
     timeline = Timeline(series)
     for name in (INFLUENCE, "log10_grad_input", "log10_grad_state"):
         start, values = timeline.over(name)
         if any(value is not None for value in values):
             reference = _reference(values)
             shifted = tuple(None if value is None else value - reference for value in values)
-            steps = timeline.step[start:]
-            return _draw(shifted, steps, name, width, _farthest, lambda v: glyph(v, FLOOR, CEILING, ascii_only))
+            return name, shifted, timeline.step[start:]
     return None
+
+
+def _draw_log(name: str, values: Values, steps: tuple[int, ...], width: int, ascii_only: bool) -> Strip:
+    return _draw(values, steps, name, width, _farthest, lambda v: glyph(v, FLOOR, CEILING, ascii_only))
 
 
 def gate_strip(series: Series, name: str, width: int, ascii_only: bool) -> Strip | None:

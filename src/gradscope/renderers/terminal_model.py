@@ -8,7 +8,7 @@ from gradscope.records import Layer, ModelResult, Status
 from gradscope.renderers import numbers, terminal_numbers, terminal_tokens, wording
 from gradscope.renderers.columns import Column
 from gradscope.renderers.page import Page, Span, measure, pad
-from gradscope.renderers.strip import Strip, gate_strip, influence_strip, series_strip
+from gradscope.renderers.strip import Strip, gate_strip, influence_strip, newest_strip, series_strip
 from gradscope.renderers.timeline import INFLUENCE, Timeline, telling_rows
 
 # Okabe-Ito: told apart with every kind of colour vision, on dark and on light screens.
@@ -96,6 +96,11 @@ def picture(page: Page, model: ModelResult) -> None:
     page.line(" ", Span(strip.axis(), "dim"))
     page.line(" ", Span(strip.glyphs, STYLES[model.status]))
     page.wrap(legend(page, [strip]), style="dim")
+    if newest := newest_strip(model.series, page.view.width - 2, page.view.ascii):
+        page.blank()
+        page.line(" ", Span(newest.axis(), "dim"))
+        page.line(" ", Span(newest.glyphs, STYLES[model.status]))
+        page.wrap(f"the newest steps, enlarged; {newest.scale()}", style="dim")
     page.blank()
 
 
