@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from benchmarks import floor, jax_peer
 from benchmarks.counting import CountingChain
 from benchmarks.figure import Figure, Work
 from benchmarks.floor import Floor
 from benchmarks.measure import Effort, Job, fitting_length, interleaved
-from benchmarks.models import final_loss, model, module_of, sequence, threads
+from benchmarks.models import model, module_of, sequence, threads
 from benchmarks.peers import exponents_and_norms, jacrev_vmap, tanh_step
 from gradscope.chain import JacobianChain
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.exponents import lyapunov
 from gradscope.numerics.products import sweep_products
 from gradscope.numerics.threads import threads_for
-from gradscope.records import RunSpec
 
 WORK = "exponents and sigma_max at every lag"
 
@@ -71,11 +67,6 @@ def lstm(effort: Effort) -> list[Figure]:
         size = f"LSTM H={hidden} (state {2 * hidden}) T={length} B=1 float64, {threads()}"
     work = Work(WORK, size, found["gradscope"], (found.said, *notes))
     return [_beside_floor(work, limit, found["floor"], length, swept[-1])]
-
-
-def _whole(made: Recurrent, x: Tensor) -> JacobianChain:
-    """The chain as an analysis keeps it: matrices where they fit."""
-    return Analysis((Run(made, x, final_loss),), RunSpec()).chain
 
 
 def _sweep(chain: JacobianChain) -> int:
