@@ -33,7 +33,7 @@ def failures(*names: str) -> set[str]:
 
 
 def test_names_are_unique_and_fit_their_column() -> None:
-    assert len(BY_NAME) == len(CASES) == 44
+    assert len(BY_NAME) == len(CASES) == 45
     assert all(len(name) < 30 and name.isascii() for name in BY_NAME)
 
 
@@ -161,6 +161,13 @@ def nan_influence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gradscope.selftest.influence.temporal_range.measure", lambda analysis: math.nan)
 
 
+def known_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def first_unit(size: int, device: torch.device) -> Tensor:
+        return torch.eye(size, dtype=torch.float64, device=device)[0]
+
+    monkeypatch.setattr("gradscope.numerics.largest._random", first_unit)
+
+
 MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], set[str], set[str]]] = [
     # A transposed W has the same determinant.
     (transposed_weight, {"chain rule, rnn", "finite differences, rnn"}, {"sum of exponents, rnn"}),
@@ -190,6 +197,7 @@ MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], set[str], set[str]]] =
     (mirrored_rotation, {"lru equals its sum", "chain rule, lru", "finite differences, lru"}, {"diagonal SSM (lru)"}),
     (missing_mask, {"attention equals torch.nn", "transformer equals torch.nn"}, {"uniform attention, T=10"}),
     (nan_influence, {"uniform attention, T=10"}, set()),
+    (known_start, {"units that do not mix, N=160"}, {"varied 4x4, T=200"}),
 ]
 
 

@@ -48,6 +48,16 @@ def henon_product() -> Measurement:
     return compared(ln_sigma(chain), [7.5922929721177624738, -31.671749058636482326], 1e-10, MPMATH)
 
 
+def handed_over() -> Measurement:
+    """160 units that do not mix: sigma_1 at lags 20 and 40, where another unit leads; the rest is 0.8 to 0.9."""
+    slopes = torch.linspace(0.8, 0.9, 160, dtype=torch.float64).repeat(40, 1)
+    slopes[20:, 0], slopes[20:, 1] = 1.2, 0.9
+    slopes[:20, 0], slopes[:20, 1] = 0.9, 1.3
+    norms = sweep_products(ArrayChain(torch.diag_embed(slopes))).log10_norm * math.log(10)
+    exact = [3.6464311358790925242, 3.1400749761932950162]
+    return compared([float(norms[20]), float(norms[0])], exact, 1e-10, "20 ln 1.2 and 20 ln 1.17")
+
+
 JORDAN = [[0.9, 1.0], [0.0, 0.9]]
 SHEAR = [[1.0, 1.0], [0.0, 1.0]]
 DIAGONAL = [[2.0, 0.0], [0.0, 0.5]]
@@ -68,4 +78,5 @@ CASES = (
     Case("shear [[1,1],[0,1]], T=1000", _shear_1000),
     Case("varied 4x4, T=200", varied),
     Case("Henon map, product of 20", henon_product),
+    Case("units that do not mix, N=160", handed_over),
 )
