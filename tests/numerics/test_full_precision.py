@@ -2,55 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
 
 import pytest
+
+SCRIPT = """
+import json
+import sys
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gradscope
 from gradscope.errors import UsageError
 
+backends = torch.backends
+parts = (
+    backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn,
+    backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn,
+)
 
-@pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    yield
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = True
 
-
-noted: set[tuple[str, bool]] = set()
+def precisions():
+    return [part.fp32_precision for part in parts]
 
 
 class Noting(nn.Module):
-    """A recurrent module that notes how precise its products are to be."""
-
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.rnn = nn.RNN(3, 4, batch_first=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        noted.add((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+    def forward(self, x):
+        seen.append(precisions())
+        if broken:
+            raise RuntimeError("broken")
         return self.rnn(x)[0]
 
 
-@pytest.mark.parametrize("asked", ["highest", "high", "medium"])
-def test_products_are_not_rounded_to_fewer_digits(asked: str) -> None:
-    torch.set_float32_matmul_precision(asked)
-    noted.clear()
+exec(sys.argv[1])
+before, seen, broken = precisions(), [], False
+gradscope.analyze(Noting(), length=10, batch=2, dtype="float32")
+broken = True
+try:
     gradscope.analyze(Noting(), length=10, batch=2, dtype="float32")
-    assert noted == {("highest", False)}
-    assert torch.get_float32_matmul_precision() == asked
-    assert torch.backends.cudnn.allow_tf32
+except UsageError as error:
+    seen.append(precisions())
+print(json.dumps([before, seen[:-1], seen[-1], precisions()]))
+"""
 
 
-def test_what_was_set_comes_back_after_an_error() -> None:
-    torch.set_float32_matmul_precision("medium")
-
-    class Breaking(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            raise RuntimeError("broken")
-
-    with pytest.raises(UsageError):
-        gradscope.analyze(Breaking(), length=10, batch=2)
-    assert torch.get_float32_matmul_precision() == "medium"
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "pass",
+        "torch.set_float32_matmul_precision('medium')",
+        "backends.cuda.matmul.allow_tf32 = True",
+        "backends.fp32_precision = 'tf32'",
+        "backends.mkldnn.matmul.fp32_precision = 'bf16'",
+    ],
+)
+def test_products_are_not_rounded_to_fewer_digits_and_what_was_set_comes_back(setting: str) -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT, setting], capture_output=True, text=True, check=True)
+    before, inside, after_an_error, after = json.loads(done.stdout)
+    assert len(inside) >= 2
+    assert {precision for seen in inside for precision in seen} <= {"ieee", "none"}
+    # `none` asks what stands above it, which is left alone only where that asks for nothing.
+    assert "none" not in inside[0] or "fp32_precision" not in setting
+    assert after == after_an_error == before

@@ -15,7 +15,7 @@ from gradscope.models.norms import row_norms
 
 PIECE = 2**17
 """Numbers of a piece of a trajectory that is worked on at a time."""
-FLAT = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+FLAT = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 """Weights of one layer in the order in which torch's kernels take them."""
 
 

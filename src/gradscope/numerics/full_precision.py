@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -12,20 +13,41 @@ import torch
 def full_precision() -> Iterator[None]:
     """No product of float32 numbers is rounded to fewer digits (TF32, bfloat16) meanwhile.
 
-    cuDNN's recurrent kernels do that unless told otherwise, and scripts ask for it by
-    `torch.set_float32_matmul_precision`; three digits are too few to tell a chain from its model.
+    cuDNN's recurrent kernels do that unless told otherwise, and scripts ask for it; three digits are too few to tell a
+    chain from its model. torch has an older and a newer way to set it, and refuses to answer the older one where both
+    were used: the older is set where it answers, so that a user's module may ask it, and the newer where that leaves
+    anything open.
     """
-    cudnn = torch.backends.cudnn
+    parts = _parts()
+    before, older = [part.fp32_precision for part in parts], _older()
     try:
-        before = torch.get_float32_matmul_precision(), cudnn.allow_tf32
-    except RuntimeError:
-        # torch refuses to answer a process that has used its newer settings too; those are the user's to set.
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    cudnn.allow_tf32 = False
-    try:
+        if older is not None:
+            _set_older("highest", False)
+        for part in parts:
+            if part.fp32_precision not in (("ieee",) if older is None else ("ieee", "none")):
+                part.fp32_precision = "ieee"
         yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        cudnn.allow_tf32 = before[1]
+        if older is not None:
+            _set_older(*older)
+        for part, was in zip(parts, before, strict=True):
+            if part.fp32_precision != was:
+                part.fp32_precision = was
+
+
+def _parts() -> tuple[Any, ...]:
+    cudnn: Any = torch.backends.cudnn
+    mkldnn: Any = torch.backends.mkldnn
+    return torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn
+
+
+def _older() -> tuple[str, bool] | None:
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
+
+
+def _set_older(matmul: str, cudnn: bool) -> None:
+    torch.set_float32_matmul_precision(matmul)
+    torch.backends.cudnn.allow_tf32 = cudnn

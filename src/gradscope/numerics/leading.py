@@ -84,7 +84,7 @@ def _formed(chain: JacobianChain, lags: list[int], width: int) -> tuple[Tensor, 
             # A value far below the largest drowns in the rounding of the product: back * N additions, each of whose
             # errors goes either way (Higham & Mary 2019).
             rounding = torch.finfo(like.dtype).eps * math.sqrt(back * chain.size)
-            found.append((ln, rounding * (ln[0] - ln).exp()))
+            found.append((ln, rounding * _gap(ln[0], ln).exp()))
             left = vh[:width].mT.to(like.dtype).expand(chain.batch, -1, -1)
     return left, found
 

@@ -14,8 +14,6 @@ from gradscope.numerics.largest import at_once, largest_singular_values
 from gradscope.numerics.scale import LOG10_2, normalise
 
 CHUNK_NUMBERS = 2**22
-WIDE = 2.0**20
-"""How far the largest singular value may be from one before the scale is moved into the exponent."""
 Progress = Callable[[int], None]
 
 
@@ -27,12 +25,6 @@ class Products:
     """log10 of the largest singular value of P_0 .. P_T, (T + 1); -inf where the product is exactly zero."""
     directions: int
     """How many singular values of the product over the lag asked for are at least 1 % of the largest."""
-
-    @property
-    def zero_from(self) -> int | None:
-        """Largest t for which J_T ... J_t is exactly the zero matrix."""
-        zero = (self.log10_norm == -math.inf).nonzero()
-        return int(zero[-1]) + 1 if len(zero) else None
 
 
 def chunks(length: int, size: int, numbers: int = CHUNK_NUMBERS) -> Iterator[tuple[int, int]]:
@@ -67,13 +59,11 @@ def sweep_products(chain: JacobianChain, lag: int | None = None, progress: Progr
     # The transposed product, so that each step is one pull.
     p = torch.eye(size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
     e = torch.zeros(chain.batch, dtype=torch.int64, device=like.device)
-    together, near = at_once(size, like.device, CHUNK_NUMBERS), 0.0
+    together = at_once(size, like.device, CHUNK_NUMBERS)
     for stop in range(length, 0, -together):
         kept = []
         for t in range(stop, max(0, stop - together), -1):
-            p = chain.rmatmat(t, p)
-            if together > 1 or not 1 / WIDE < near < WIDE:
-                p, e = normalise(p, e, dims=2)
+            p, e = normalise(chain.rmatmat(t, p), e, dims=2)
             kept.append(p[0])
             exponents.append(e[0])
             if t - 1 == counted:
@@ -81,7 +71,6 @@ def sweep_products(chain: JacobianChain, lag: int | None = None, progress: Progr
                 directions = int(((sigma >= 0.01 * sigma[0]) & (sigma > 0)).sum())
         matrices = kept[0][None] if len(kept) == 1 else torch.stack(kept)
         found.append(largest_singular_values(matrices.double()))
-        near = float(found[-1][-1]) if together == 1 else 0.0
         progress(length - t + 1)
     scale = torch.stack(exponents).to("cpu", torch.float64) * LOG10_2
     logs = torch.cat(found).log10().cpu() + scale

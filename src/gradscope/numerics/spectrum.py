@@ -75,7 +75,7 @@ def product_spectra(factors: Tensor, counts: list[int], ln_sigma: Tensor | None 
     # The first sweep over the longest product is the first sweep of all shorter ones too.
     first = _qr_sweep([_multiply_out(factors[start:stop]) for start, stop in groups])
     ends = {stop: place + 1 for place, (_, stop) in enumerate(groups)}
-    logs = triangular_spectra([first[: ends[count]] for count in counts])
+    logs = _triangular_spectra([first[: ends[count]] for count in counts])
     fragile = ~(ln_sigma - ln_sigma[:, :1] > math.log(1e-12))
     return [Spectrum(ln, ~fragile[:count].any(0)) for ln, count in zip(logs, counts, strict=True)]
 
@@ -105,7 +105,7 @@ def _multiply_out(factors: Tensor) -> Tensor:
     return product
 
 
-def triangular_spectra(products: list[list[Tensor]]) -> Tensor:
+def _triangular_spectra(products: list[list[Tensor]]) -> Tensor:
     """Natural logs of the singular values of products R_n ... R_1 of triangular factors, (products, N)."""
     graded = [_graded_rows(upper) for upper in products]
     return log_singular_values(torch.stack([rows.m for rows in graded]), torch.stack([rows.e for rows in graded]))

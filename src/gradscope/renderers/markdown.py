@@ -78,8 +78,9 @@ def _strip(model: ModelResult, view: View) -> str:
     if strip is None:
         return ""
     page = Page(view)
-    lines = [strip.axis(), strip.glyphs, legend(page, [strip])]
-    if newest := newest_strip(model.series, STRIP_WIDTH, view.ascii):
+    newest = newest_strip(model.series, STRIP_WIDTH, view.ascii)
+    lines = [strip.axis(), strip.glyphs, legend(page, [strip, newest] if newest else [strip])]
+    if newest:
         lines += ["", newest.axis(), newest.glyphs, f"the newest steps, enlarged; {newest.scale()}"]
     return "\n".join(["```text", *(page.fold(line) for line in lines), "```"])
 

@@ -95,8 +95,9 @@ def picture(page: Page, model: ModelResult) -> None:
         return
     page.line(" ", Span(strip.axis(), "dim"))
     page.line(" ", Span(strip.glyphs, STYLES[model.status]))
-    page.wrap(legend(page, [strip]), style="dim")
-    if newest := newest_strip(model.series, page.view.width - 2, page.view.ascii):
+    newest = newest_strip(model.series, page.view.width - 2, page.view.ascii)
+    page.wrap(legend(page, [strip, newest] if newest else [strip]), style="dim")
+    if newest:
         page.blank()
         page.line(" ", Span(newest.axis(), "dim"))
         page.line(" ", Span(newest.glyphs, STYLES[model.status]))
