@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+import gradscope
 from gradscope.models.cell import Cell
 from gradscope.models.direct import Direct
 from gradscope.numerics.equality import comparable_weights
@@ -167,3 +168,12 @@ def test_a_loss_that_reads_nothing_is_no_failure() -> None:
     assert found is not None
     assert found.passed
     assert found.grad == 0
+
+
+def test_a_gradient_that_torch_rounds_to_zero_is_no_difference() -> None:
+    torch.manual_seed(0)
+    report = gradscope.analyze(nn.RNN(1, 256, batch_first=True), x=torch.full((2, 40, 1), 3e5), dtype="float64")
+    (model,) = report.models
+    assert model.loaded.equality_check is not None
+    assert model.loaded.equality_check.passed
+    assert model.status == "vanishing"
