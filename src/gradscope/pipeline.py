@@ -190,7 +190,10 @@ def _narrowed(analysis: Analysis) -> tuple[str, ...]:
     except Unavailable as reason:
         opened = isinstance(model, Direct) and model.kind == "module" and not model.closed
         return (f"no Jacobians: {reason}",) if opened and not reason.told else ()
-    return () if full or analysis.trace.kind != "recurrent" else (too_much(chain.length, chain.size),)
+    if full or analysis.trace.kind != "recurrent":
+        return ()
+    lags = ", ".join(map(str, analysis.leading.lag))
+    return (f"{too_much(chain.length, chain.size)}, at lags {lags}",)
 
 
 def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:

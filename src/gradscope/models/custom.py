@@ -57,7 +57,18 @@ class CustomCell:
         states[0] = s0
         for t in range(len(x)):
             states[t + 1] = self.step(x[t], states[t])
+        self._require_repeatable(x, states)
         return CustomLinearization(self, x, states)
+
+    def _require_repeatable(self, x: Tensor, states: Tensor) -> None:
+        """Refuse a step that draws random numbers or remembers its calls: its derivatives would be another one's."""
+        for t in sorted({0, len(x) // 2, len(x) - 1}):
+            again = self.step(x[t], states[t])
+            if not torch.allclose(again, states[t + 1], rtol=1e-6, atol=1e-12, equal_nan=True):
+                raise UsageError(
+                    f"the step of {safe_text(self.name)} returns another state when it is called again with the same "
+                    "input and state; take out what is random in it (dropout: eval mode) or kept between calls"
+                )
 
 
 class CustomLinearization:

@@ -21,7 +21,10 @@ STRETCHES = 10
 LONGEST = 32
 """Steps of a stretch, and so the most Jacobians that are multiplied between two factorisations."""
 WARM = 1000
-"""Steps that a frame of some columns is carried over once before its growth counts."""
+"""Steps that a frame of some columns is carried over before its growth counts."""
+MOST_PASSES = 10
+SETTLED = 1e-5
+"""Change of the leading growth from pass to pass, in nats per step, at which the frame is taken to be aligned."""
 UNCERTAIN = 1e7
 """Condition of single factors from which on the sum of all exponents is taken from the determinants."""
 LOST = 1e-12
@@ -80,15 +83,22 @@ def lyapunov(chain: JacobianChain, count: int | None = None, progress: Progress 
 
 
 def _start(chain: JacobianChain, count: int) -> Tensor:
-    """The whole basis, or a random frame that has seen the first steps once.
+    """The whole basis, or a random frame that has passed the first steps until its growth there has settled.
 
     What its columns lack of the fastest directions would be counted as slow growth, by ln(N)/2T or so.
     """
     if count == chain.size:
         return torch.eye(count, dtype=chain.like.dtype, device=chain.like.device).expand(chain.batch, -1, -1)
-    frame = random_frame(chain, count)
-    for start, stop in stretches(min(WARM, chain.length)):
-        frame = carry(chain, frame, 1, start, stop).frame
+    frame, before, steps = random_frame(chain, count), math.inf, min(WARM, chain.length)
+    for _ in range(MOST_PASSES):
+        growth = 0.0
+        for start, stop in stretches(steps):
+            carried = carry(chain, frame, 1, start, stop)
+            frame = carried.frame
+            growth += float(torch.stack([one.diagonal[0] for one in carried.factors]).double().abs().log().sum())
+        if not abs(growth - before) > SETTLED * steps:
+            break
+        before = growth
     return frame
 
 
