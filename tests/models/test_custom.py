@@ -73,3 +73,17 @@ def test_a_step_that_fails_or_returns_the_wrong_shape_is_one_clear_line() -> Non
         Recurrent("c", [CustomCell("c", lambda x, s: torch.zeros(1, 3), state, 1)]).run(x)
     with pytest.raises(UsageError, match="ZeroDivisionError"):
         Recurrent("c", [CustomCell("c", lambda x, s: s * (1 / 0), state, 1)]).run(x)
+
+
+@pytest.mark.parametrize("where", ["random", "remembered"])
+def test_a_step_that_is_another_function_at_every_call_is_refused(where: str) -> None:
+    calls: list[int] = []
+
+    def step(x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        factor = 1 + torch.rand(3, dtype=s.dtype) / 5 if where == "random" else 1 + len(calls) / 10
+        return torch.tanh(s + x) * factor
+
+    cell = CustomCell("cell", step, torch.zeros(3, dtype=torch.float64), 3)
+    with pytest.raises(UsageError, match="returns another state when it is called again"):
+        Recurrent("custom", [cell]).run(torch.ones(2, 9, 3, dtype=torch.float64))

@@ -86,3 +86,9 @@ def test_leading_exponents_of_units_that_never_change_are_their_slopes() -> None
     slopes = torch.linspace(0.5, 0.999, 300, dtype=torch.float64)
     found = lyapunov(Diagonal(slopes.expand(1000, -1)), 8)
     torch.testing.assert_close(found.mean[:3], slopes.flip(0)[:3].log(), rtol=0, atol=1e-4)
+
+
+def test_leading_exponents_have_the_right_sign_where_many_units_are_close() -> None:
+    slopes = torch.linspace(0.5, 1.0005, 400, dtype=torch.float64)
+    found = float(lyapunov(Diagonal(slopes.expand(200, -1)), 16).mean[0])
+    assert found == pytest.approx(math.log(1.0005), abs=1e-4)
