@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from cases import Case
-from gradscope.chain import ArrayChain
+from gradscope.chain import ArrayChain, Backwards
 from gradscope.numerics import analysis as analysis_module
 from gradscope.numerics.analysis import Analysis, Run, Unavailable
 from gradscope.numerics.leading import leading_spectra
@@ -33,3 +34,15 @@ def test_large_states_fall_back_with_a_reason(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(Unavailable, match="only the leading 16 directions are measured"):
         _ = found.products
     assert math.isfinite(float(found.leading.ln_sigma[-1, 0]))
+
+
+def test_a_chain_seen_from_its_other_end_is_its_transposes_in_reverse() -> None:
+    case = Case("gru", length=9)
+    chain = case.model().run(case.x())
+    back, q = Backwards(chain), torch.randn(chain.batch, chain.size, 3, dtype=torch.float64)
+    whole = back.dense(0, 9)
+    for t in (1, 4, 9):
+        torch.testing.assert_close(back.matmat(t, q), whole[:, t - 1] @ q, rtol=0, atol=1e-13)
+        torch.testing.assert_close(back.rmatmat(t, q), whole[:, t - 1].mT @ q, rtol=0, atol=1e-13)
+    torch.testing.assert_close(back.dense(2, 4), whole[:, 2:4], rtol=0, atol=0)
+    torch.testing.assert_close(whole[:, 0], chain.dense(8, 9)[:, 0].mT, rtol=0, atol=1e-13)

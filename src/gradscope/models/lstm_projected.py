@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gradscope.models.cell import At, Pulled, pull_steps
-from gradscope.models.gated import HiddenOutput, OuterWeights, input_part, state_part
+from gradscope.models.gated import HiddenOutput, OuterWeights, driven, input_part, state_part
 
 
 class ProjectedLSTMCell:
@@ -39,9 +39,7 @@ class ProjectedLSTMCell:
 
     def linearize(self, x: Tensor, s0: Tensor) -> ProjectedLSTMLinearization:
         """Run over x (T, batch, I)."""
-        z, width = input_part(x, self.parameters), self.output_size
-        if "bias_hh" in self.parameters:
-            z = z + self.parameters["bias_hh"]
+        z, width = driven(x, self.parameters), self.output_size
         states, u = z.new_empty(len(z) + 1, *s0.shape), self.parameters["weight_hh"].T
         states[0] = s0
         for t in range(len(z)):
