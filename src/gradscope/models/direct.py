@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -97,8 +97,12 @@ class Direct:
         """All weights by name."""
         return dict(self.module.named_parameters())
 
-    def run(self, x: Tensor) -> Any:
+    def run(self, x: Tensor, watch: AbstractContextManager[Any] | None = None) -> Any:
         """The module's own call on x as it takes it, and whatever it returns: the same whenever it is run.
+
+        Args:
+            x: the input.
+            watch: entered for the call alone.
 
         Raises:
             UsageError: it fails, with its own words.
@@ -108,7 +112,8 @@ class Direct:
         dtype = next((p.dtype for p in self.module.parameters()), x.dtype)
         try:
             with default_dtype(dtype), as_before(self.module), same_draws(self._draws), uncompiled():
-                return self.module(x)
+                with watch or nullcontext():
+                    return self.module(x)
         except UsageError:
             raise
         except Exception as error:

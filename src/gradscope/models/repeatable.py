@@ -85,5 +85,5 @@ def _near(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or not b.numel():
         return a.shape == b.shape
     near = 1e-9 if a.dtype == torch.float64 else 1e-3
-    size = near * float(b.nan_to_num(0, 0, 0).abs().max())
+    size = near * float(b.detach().nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(a.to(b), b, near, size, equal_nan=True)

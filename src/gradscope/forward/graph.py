@@ -1,0 +1,153 @@
+"""The graph of a recorded pass: operations in the order in which they ran, what each read, and what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Value = tuple[int, int]
+"""An operation's place in the graph, and which of its results."""
+Read = Value | None
+"""What an operation was made from; None for what has no gradient."""
+
+
+@dataclass(eq=False)
+class Graph:
+    """Operations, inputs before outputs; a leaf is an operation of its own."""
+
+    nodes: list[Any]
+    """Autograd's own nodes."""
+    reads: list[tuple[Read, ...]]
+    """For every operation, the values it was made from."""
+    place: dict[Any, int]
+    """Where a node stands."""
+
+    @classmethod
+    def of(cls, outputs: Iterable[Tensor]) -> Graph:
+        """All that the outputs were made from."""
+        stack = [edge.node for out in outputs if (edge := _edge(out)) is not None]
+        following: dict[Any, Any] = {}
+        while stack:
+            node = stack.pop()
+            if node in following:
+                continue
+            following[node] = node.next_functions
+            stack += [one for one, _ in following[node] if one is not None and one not in following]
+        nodes = sorted(following, key=_order)
+        place = {node: index for index, node in enumerate(nodes)}
+        reads = [tuple(None if one is None else (place[one], nr) for one, nr in following[node]) for node in nodes]
+        return cls(nodes, reads, place)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def value(self, tensor: Tensor) -> Value | None:
+        """Where a tensor was made; None for one without gradient, or outside this graph."""
+        edge = _edge(tensor)
+        return None if edge is None or edge.node not in self.place else (self.place[edge.node], edge.output_nr)
+
+    def shape(self, value: Value) -> torch.Size:
+        """Of a value."""
+        node = self.nodes[value[0]]
+        if (leaf := getattr(node, "variable", None)) is not None:
+            return torch.Size(leaf.shape)
+        return torch.Size(node._input_metadata[value[1]].shape)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What every operation is called: `AddmmBackward0`."""
+        return [type(node).__name__ if not hasattr(node, "name") else node.name() for node in self.nodes]
+
+    @cached_property
+    def users(self) -> list[list[tuple[int, int]]]:
+        """For every operation, who reads any of its results: (operation, place among its reads)."""
+        found: list[list[tuple[int, int]]] = [[] for _ in self.nodes]
+        for index, reads in enumerate(self.reads):
+            for place, read in enumerate(reads):
+                if read is not None:
+                    found[read[0]].append((index, place))
+        return found
+
+    def forwarded(self) -> Graph:
+        """The same graph in which what is taken out of a stack is the thing that was put into it."""
+        apart = {(index, nr): self._stacked(index, nr) for index in range(len(self)) for nr in self._taken(index)}
+        known = {value: read for value, read in apart.items() if read != value}
+        reads = [tuple(_followed(known, read) for read in own) for own in self.reads]
+        return Graph(self.nodes, reads, self.place)
+
+    def _taken(self, index: int) -> range:
+        return range(self.results(index)) if self.names[index] in ("SelectBackward0", "UnbindBackward0") else range(0)
+
+    def _stacked(self, index: int, nr: int) -> Read:
+        """What a piece of a stack was before it was stacked; the piece itself where it is of something else."""
+        node, source = self.nodes[index], self.reads[index][0]
+        if source is None or self.names[source[0]] != "StackBackward0":
+            return index, nr
+        ndim = len(self.shape(source))
+        if _signed(node._saved_dim) % ndim != _signed(self.nodes[source[0]]._saved_dim) % ndim:
+            return index, nr
+        at = nr if self.names[index] == "UnbindBackward0" else _signed(node._saved_index)
+        return self.reads[source[0]][at]
+
+    @cached_property
+    def recipes(self) -> list[int]:
+        """For every operation a number that two share when they do the same to the same leaves."""
+        known: dict[Any, int] = {}
+        found: list[int] = []
+        for index, name in enumerate(self.names):
+            leaf = index if hasattr(self.nodes[index], "variable") else None
+            key = (name, leaf, tuple(None if read is None else (found[read[0]], read[1]) for read in self.reads[index]))
+            found.append(known.setdefault(key, len(known)))
+        return found
+
+    def above(self, start: int) -> set[int]:
+        """Operations that one reads, directly or not, itself included."""
+        found, stack = {start}, [start]
+        while stack:
+            for read in self.reads[stack.pop()]:
+                if read is not None and read[0] not in found:
+                    found.add(read[0])
+                    stack.append(read[0])
+        return found
+
+    def apply(self, index: int, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        """Gradients of what an operation read, from those of its results."""
+        node = self.nodes[index]
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            given = [
+                torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if g is None else g
+                for g, meta in zip(gradients, node._input_metadata, strict=True)
+            ]
+            found = node.apply(*given)
+        else:
+            found = node(*gradients)
+        return found if isinstance(found, tuple) else (found,)
+
+    def results(self, index: int) -> int:
+        """How many results an operation has."""
+        node = self.nodes[index]
+        return 1 if hasattr(node, "variable") else len(node._input_metadata)
+
+
+def _followed(known: dict[Value, Read], read: Read) -> Read:
+    while read is not None and read in known:
+        read = known[read]
+    return read
+
+
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number
+
+
+def _edge(tensor: Tensor) -> Any:
+    return torch.autograd.graph.get_gradient_edge(tensor) if tensor.requires_grad else None
+
+
+def _order(node: Any) -> tuple[int, int]:
+    """Leaves first, then as they ran."""
+    return (0, 0) if hasattr(node, "variable") else (1, node._sequence_nr())

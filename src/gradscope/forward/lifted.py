@@ -1,0 +1,124 @@
+"""A walk as a chain of Jacobians: autograd's own formulas between one state and the next."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradscope.forward.graph import Graph, Value
+from gradscope.forward.pull import pull_plain
+from gradscope.forward.steps import State, Step, Walk
+
+KEPT = 2**25
+"""Numbers of Jacobians that are kept."""
+
+
+class LiftedChain:
+    """J_t of one sequence; a state narrower than the widest is filled with zeros."""
+
+    batch = 1
+
+    def __init__(self, graph: Graph, walk: Walk, like: Tensor) -> None:
+        """Take the walk.
+
+        Args:
+            graph: the pass.
+            walk: one recurrence in it.
+            like: of the type and on the device of the pass.
+        """
+        self.graph, self.walk, self.like = graph, walk, like.detach().new_empty(0)
+        self.length = len(walk.steps)
+        self.sizes = [self._numbers(state) for state in walk.states]
+        self.size = max(self.sizes)
+        self._kept: dict[int, Tensor] = {}
+
+    def _numbers(self, state: State) -> int:
+        return sum(self.graph.shape(value).numel() for value in state if value is not None)
+
+    def matmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t Q."""
+        return self.jacobian(t) @ q
+
+    def rmatmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t^T Q."""
+        return self.jacobian(t).mT @ q
+
+    def dense(self, start: int, stop: int) -> Tensor:
+        """J_{start+1} .. J_stop, (1, stop - start, size, size)."""
+        return torch.stack([self.jacobian(t) for t in range(start + 1, stop + 1)])[None]
+
+    def jacobian(self, t: int) -> Tensor:
+        """J_t, (size, size)."""
+        if t not in self._kept:
+            if len(self._kept) * self.size**2 > KEPT:
+                self._kept.clear()
+            self._kept[t] = self._computed(self.walk.steps[t - 1])
+        return self._kept[t]
+
+    def _computed(self, step: Step) -> Tensor:
+        found = self.like.new_zeros(self.size, self.size)
+        before = [value for value in step.before if value is not None]
+        after = [value for value in step.after if value is not None]
+        if not before or not after:
+            return found
+        nodes = self._dependent(step)
+        rows, columns = self._numbers(step.after), self._numbers(step.before)
+        identity = torch.eye(rows, dtype=self.like.dtype, device=self.like.device)
+
+        def row(v: Tensor) -> Tensor:
+            return self._pulled(v, after, before, nodes)
+
+        try:
+            made = torch.vmap(row)(identity)
+        except RuntimeError:
+            # Formulas that vmap cannot follow (a function of the user's own) are applied row by row.
+            made = torch.stack([row(v) for v in identity])
+        found[:rows, :columns] = made
+        return found
+
+    def _pulled(self, v: Tensor, after: list[Value], before: list[Value], nodes: tuple[int, ...]) -> Tensor:
+        shapes = [self.graph.shape(value) for value in after]
+        parts = v.split([shape.numel() for shape in shapes])
+        seeds: dict[Value, Tensor] = {}
+        tied = [other for value in before for other in self.walk.ties.get(value, ())]
+        for value, shape, part in zip(after, shapes, parts, strict=True):
+            seeds[value] = part.reshape(shape) + seeds[value] if value in seeds else part.reshape(shape)
+        with torch.no_grad():
+            pulled = pull_plain(self.graph, nodes, seeds, frozenset([*before, *tied]))
+        for value in before:
+            for other in self.walk.ties.get(value, ()):
+                if other in pulled:
+                    pulled[value] = pulled[other] + pulled[value] if value in pulled else pulled[other]
+        flat = [
+            pulled[value].reshape(-1) if value in pulled else v.new_zeros(self.graph.shape(value).numel())
+            for value in before
+        ]
+        return torch.cat(flat)
+
+    def _dependent(self, step: Step) -> tuple[int, ...]:
+        """The step's operations that depend on the state before, last first."""
+        reached = {value for value in step.before if value is not None}
+        reached |= {other for value in reached for other in self.walk.ties.get(value, ())}
+        nodes: set[int] = set()
+        for index in step.nodes:
+            if any(read is not None and (read in reached or read[0] in nodes) for read in self.graph.reads[index]):
+                nodes.add(index)
+        return tuple(sorted(nodes, reverse=True))
+
+    @cached_property
+    def silent(self) -> tuple[int, ...]:
+        """Steps whose Jacobian is exactly zero although the step does read the state before: a detach."""
+        return tuple(step.t for step in self.walk.steps if self._is_stopped(step))
+
+    def _is_stopped(self, step: Step) -> bool:
+        nodes = self._dependent(step)
+        if not any("StopBackward" in self.graph.names[index] for index in nodes):
+            return False
+        return not bool(self.jacobian(step.t).any())
+
+
+def numbers_of(walk: Walk, chain: LiftedChain) -> tuple[int, ...]:
+    """Floats carried after every step."""
+    return tuple(chain.sizes)

@@ -1,0 +1,200 @@
+"""A second look at a pass, without gradients: how long values live, what they are called, and what they are."""
+
+from __future__ import annotations
+
+import dis
+import os
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from gradscope.forward.given import given
+from gradscope.forward.record import gradients_wanted, stepwise
+from gradscope.models.direct import Direct
+
+_CODES: dict[Any, list[tuple[int, str, str]]] = {}
+Call = tuple[int, int]
+"""Which call, and which of its results."""
+NOT_OURS = tuple(f"{Path(one.__file__ or str()).parent}{os.sep}" for one in (torch, sys.modules[__package__ or "gradscope"]))
+
+
+@dataclass(eq=False)
+class Look:
+    """What was seen."""
+
+    raw: Any
+    count: int
+    lifetimes: dict[Call, int] = field(default_factory=dict)
+    values: dict[Call, Tensor] = field(default_factory=dict)
+    names: dict[Call, str] = field(default_factory=dict)
+
+
+def lifetimes(model: Direct, x: Tensor) -> Look:
+    """How many calls every result of a call outlives."""
+    return _look(model, x, Lives())
+
+
+def values(model: Direct, x: Tensor, wanted: frozenset[Call], named: frozenset[Call]) -> Look:
+    """Values of some results; the names that some of them have in the user's code."""
+    return _look(model, x, Values(model.module, wanted, named))
+
+
+def _look(model: Direct, x: Tensor, mode: Lives | Values) -> Look:
+    taken = given(model.module, x)
+    mode.embedded = taken.embedded
+    # Gradients stay switched on, since code may ask for that; but nothing wants any.
+    if taken.leaf is not None:
+        taken.taken = taken.taken.detach()
+    with stepwise(x), gradients_wanted(model.module, False), torch.enable_grad():
+        mode.found.raw = model.run(taken.taken, mode)
+    mode.found.count = mode.count
+    return mode.found
+
+
+class Counting(TorchFunctionMode):
+    """Counts calls as the recorder does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.found = Look(None, 0)
+        self.embedded: Callable[[Any, Any, Any], Any] | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call."""
+        self.count += 1
+        found = func(*args, **(kwargs or {}))
+        if func is Tensor.__setitem__:
+            return found
+        if isinstance(found, Tensor):
+            self.note(found, 0)
+        elif isinstance(found, tuple | list):
+            for place, one in enumerate(found):
+                if isinstance(one, Tensor):
+                    self.note(one, place)
+        return found
+
+    def note(self, value: Tensor, place: int) -> None:
+        """A result."""
+
+
+class Lives(Counting):
+    """Notes when results are forgotten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.born: dict[int, tuple[Call, Any]] = {}
+
+    def note(self, value: Tensor, place: int) -> None:
+        """Born now."""
+        call, key = (self.count, place), len(self.found.lifetimes)
+        self.found.lifetimes[call] = 2**20
+
+        def gone(_: Any) -> None:
+            self.found.lifetimes[call] = self.count - call[0]
+            self.born.pop(key, None)
+
+        self.born[key] = (call, weakref.ref(value, gone))
+
+
+class Values(Counting):
+    """Keeps some results."""
+
+    def __init__(self, module: nn.Module, wanted: frozenset[Call], named: frozenset[Call]) -> None:
+        super().__init__()
+        self.wanted, self.named = wanted, named
+        self.paths = {id(part): name for name, part in module.named_modules()}
+        self.open: dict[Call, Tensor] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call; what is looked for may have got its name since the last."""
+        if self.open:
+            self._name()
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def note(self, value: Tensor, place: int) -> None:
+        """A result, as it is now."""
+        call = (self.count, place)
+        if call in self.wanted:
+            self.found.values[call] = value.detach().clone()
+        if call in self.named:
+            name = next_name(sys._getframe(2), self.paths)
+            if name is None:
+                self.open[call] = value
+            else:
+                self.found.names[call] = name
+
+    def _name(self) -> None:
+        frames = list(_frames(sys._getframe(2)))
+        for call, value in list(self.open.items()):
+            name = next((n for frame in frames if (n := _bound(frame, value, self.paths))), None)
+            if name is not None:
+                self.found.names[call] = name
+                del self.open[call]
+
+
+def _frames(frame: FrameType | None) -> Any:
+    """The user's own frames, innermost first."""
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(NOT_OURS):
+            yield frame
+        frame = frame.f_back
+
+
+def next_name(frame: FrameType | None, paths: Mapping[int, str]) -> str | None:
+    """The variable that the value which is just being computed goes to, in the frame where that happens.
+
+    A value that is returned at once takes the name that its caller gives it.
+    """
+    for own in _frames(frame):
+        following = _following(own)
+        if following.startswith("STORE_FAST "):
+            name = following.removeprefix("STORE_FAST ")
+            path = paths.get(id(own.f_locals.get("self")), "").replace("_orig_mod.", "")
+            return f"{path}.{name}" if path else name
+        if following != "RETURN_VALUE":
+            return None
+    return None
+
+
+def _following(frame: FrameType) -> str:
+    """The instruction after the one that a frame is at."""
+    code = frame.f_code
+    if code not in _CODES:
+        _CODES[code] = [(one.offset, one.opname, one.argrepr) for one in dis.get_instructions(code)]
+    place = next((i for i, (offset, _, _) in enumerate(_CODES[code]) if offset > frame.f_lasti), None)
+    if place is None:
+        return ""
+    _, name, argument = _CODES[code][place]
+    return f"{name} {argument}".strip()
+
+
+def _bound(frame: FrameType, value: Tensor, paths: Mapping[int, str]) -> str | None:
+    """What a frame calls a value: a variable, an attribute of its module, or an item of either."""
+    own = frame.f_locals
+    module = own.get("self")
+    if id(module) not in paths:
+        return None
+    path = paths[id(module)].replace("_orig_mod.", "")
+    places = [*own.items(), *((f"self.{name}", thing) for name, thing in vars(module).items())]
+    found = next((name for name, thing in places if thing is value), None)
+    if found is None:
+        found = next((f"{n}[{i}]" for n, thing in places for i, item in _items(thing) if item is value), None)
+    if found is None:
+        return None
+    found = found.removeprefix("self.")
+    return f"{path}.{found}" if path else found
+
+
+def _items(thing: Any) -> Sequence[tuple[Any, Any]]:
+    if isinstance(thing, tuple | list) and len(thing) <= 64:
+        return list(enumerate(thing))
+    return [(repr(key), item) for key, item in list(thing.items())[:64]] if isinstance(thing, dict) else []

@@ -1,0 +1,146 @@
+"""One sequence through a model, opened: its graph, and the recurrences found in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradscope.forward.graph import Graph, Value
+from gradscope.forward.labels import Labels
+from gradscope.forward.lifted import LiftedChain
+from gradscope.forward.look import Look, lifetimes, values
+from gradscope.forward.picks import Picks
+from gradscope.forward.record import Recording, record
+from gradscope.forward.steps import Lifting, State, Walk, levels
+from gradscope.models.direct import Direct
+from gradscope.models.repeatable import alike
+
+
+@dataclass(eq=False)
+class Opened:
+    """A pass of one sequence."""
+
+    model: Direct
+    x: Tensor
+    """As the module takes it."""
+    recording: Recording
+    graph: Graph
+    labels: Labels
+    """In the direction of time."""
+    walks: tuple[Walk, ...]
+    axis: int
+    """Of time in the input."""
+
+    @property
+    def leaf(self) -> int | None:
+        """The operation that stands for the input."""
+        return _place(self.graph, self.recording.given)
+
+    @cached_property
+    def chains(self) -> tuple[LiftedChain, ...]:
+        """The Jacobians of every walk that has a state of its own."""
+        like = self.recording.outputs[0]
+        return tuple(LiftedChain(self.graph, walk, like) for walk in self.walks if walk.steps)
+
+    def states(self, walk: Walk) -> tuple[list[list[Tensor | None]], list[str]]:
+        """Values of s_0 .. s_T, one tensor or None for every part of the state, and the parts' names."""
+        calls = self.recording.calls
+        wanted = {v: calls[key] for state in walk.states for v in state if v and (key := self._edge(v)) in calls}
+        middle = walk.steps[len(walk.steps) // 2]
+        parts = [wanted.get(value) if value else None for value in middle.after]
+        look = values(self.model, self.x, frozenset(wanted.values()), frozenset(p for p in parts if p))
+        found = [[look.values.get(wanted[v]) if v in wanted else self._given(v) for v in s] for s in walk.states]
+        names = [look.names.get(part) if part else None for part in parts]
+        return found, _distinct([name or f"state{index + 1}" for index, name in enumerate(names)])
+
+    def _edge(self, value: Value) -> tuple[object, int]:
+        return self.graph.nodes[value[0]], value[1]
+
+    def _given(self, value: Value | None) -> Tensor | None:
+        """A value that no call made: a leaf."""
+        variable = None if value is None else getattr(self.graph.nodes[value[0]], "variable", None)
+        return None if variable is None else variable.detach()
+
+
+def opened(model: Direct, x: Tensor, *, axis: int = 1, look: Look | None = None) -> Opened:
+    """Run one sequence and find its recurrences.
+
+    Args:
+        model: what is run.
+        x: one sequence as the module takes it.
+        axis: of time in it.
+        look: how long values live, where a pass like this one was looked at before.
+    """
+    look = look or lifetimes(model, x)
+    recording = record(model, x)
+    if recording.count != look.count or not alike(recording.raw, look.raw):
+        # What the recorder adds has changed what the module does: without it, states that it makes have no gradient.
+        recording = record(model, x, plain=True)
+    graph = Graph.of(recording.outputs)
+    leaf = _place(graph, recording.given)
+    starts = [place for start in recording.starts if (place := _place(graph, start)) is not None]
+    steps = x.shape[axis]
+    lifetime = _lifetime(graph, recording, look)
+
+    def read(graph: Graph, *, backwards: bool = False, blocks: bool = False) -> tuple[Labels, list[Walk]]:
+        labels = Labels(graph, leaf, starts, Picks(leaf, axis, steps, backwards=backwards, blocks=blocks))
+        walks = [Lifting(graph, labels, level, lifetime).walk(backwards) for level in levels(labels)]
+        return labels, [walk for walk in walks if walk is not None]
+
+    labels, walks = read(graph)
+    if _falls(labels):
+        _, more = read(graph, backwards=True)
+        walks += more
+    elif len(walks) > 1 and len((joint := read(short := graph.forwarded()))[1]) == 1:
+        graph, (labels, walks) = short, joint
+    if not walks:
+        _, walks = read(graph, blocks=True)
+    return Opened(model, x, recording, graph, labels, tuple(walks), axis)
+
+
+def _lifetime(graph: Graph, recording: Recording, look: Look) -> Callable[[Value], int]:
+    """Lifetimes of values; 0 where they are not known."""
+    same = recording.count == look.count
+
+    def lifetime(value: Value) -> int:
+        call = recording.calls.get((graph.nodes[value[0]], value[1]))
+        return look.lifetimes.get(call, 0) if same and call is not None else 0
+
+    return lifetime
+
+
+def _place(graph: Graph, tensor: Tensor | None) -> int | None:
+    value = None if tensor is None else graph.value(tensor)
+    return None if value is None else value[0]
+
+
+def _falls(labels: Labels) -> bool:
+    """Whether some loop takes its steps from the last to the first."""
+    before, run = 0, 0
+    for index, mark in enumerate(labels.marks):
+        if mark is None or not mark.pure or not labels.graph.names[index].startswith(("Select", "Slice", "Index")):
+            continue
+        run = run + 1 if (mark.label or 0) == before - 1 else 0
+        before = mark.label or 0
+        if run >= 2:
+            return True
+    return any(len(s) > 2 and s[0] is not None for s in ()) or _unbound(labels)
+
+
+def _unbound(labels: Labels) -> bool:
+    """Whether all steps were taken apart at once, so that any order may follow."""
+    return any(nr > 1 for _, nr in labels.apart)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Names with a number where they are not the only ones."""
+    return [name if names.count(name) == 1 else f"{name}#{names[: i + 1].count(name)}" for i, name in enumerate(names)]
+
+
+def like_state(state: State) -> int:
+    """Parts of a state."""
+    return len(state)

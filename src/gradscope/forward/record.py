@@ -1,0 +1,253 @@
+"""One forward pass recorded: the graph that autograd keeps of it, with what autograd would leave out.
+
+Autograd's graph is functional already: writes in place, views and buffers are resolved in it. Three things are added
+while the pass runs. A detach stays visible as an operation whose gradient is zero, so that a cut is told from a
+restart. States that the module makes (zeros and the like) want gradients, so that ds_1/ds_0 exists. And what is read
+back from a buffer, at the place where it was written, is the thing that was written and not the whole buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from gradscope.forward.given import Given, given
+from gradscope.forward.written import Written
+from gradscope.models.direct import Direct
+
+Edge = tuple[Any, int]
+"""A node of autograd's graph and which of its outputs."""
+
+FACTORIES = frozenset(
+    {
+        *(torch.zeros, torch.ones, torch.full, torch.randn, torch.rand, torch.tensor),
+        *(torch.zeros_like, torch.ones_like, torch.full_like, torch.randn_like, torch.rand_like),
+        *(Tensor.new_zeros, Tensor.new_ones, Tensor.new_full, Tensor.new_tensor),
+    }
+)
+NUMBERS = frozenset({Tensor.__bool__, Tensor.item, Tensor.__float__, Tensor.__int__, Tensor.tolist})
+DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+
+
+class Stop(torch.autograd.Function):
+    """Numbers that pass on, and a gradient that does not: what a detach is to the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *sources: Tensor) -> Tensor:
+        """The value, as a tensor of its own."""
+        ctx.count = len(sources)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        """Nothing, for the value and for each of its sources."""
+        return (None,) * (1 + ctx.count)
+
+
+@dataclass(eq=False)
+class Recording:
+    """One pass."""
+
+    raw: Any
+    """What the module returned."""
+    given: Tensor | None
+    """The leaf that stands for the input, as the module takes it; None where no embedding read the token ids."""
+    starts: tuple[Tensor, ...]
+    """States that the module made, as leaves."""
+    calls: dict[Edge, tuple[int, int]]
+    """For every value that a call from Python returned: which call, and which of its results."""
+    count: int
+    """Calls."""
+    branched: bool
+    """Whether Python looked at numbers that depend on the input: another input may take another way."""
+    hooked: bool
+    """Whether the module hung hooks on gradients."""
+
+    @property
+    def outputs(self) -> list[Tensor]:
+        """Floating-point tensors that the module returned."""
+        return [v for v in pytree.tree_leaves(self.raw) if isinstance(v, Tensor) and v.is_floating_point()]
+
+
+def record(model: Direct, x: Tensor, *, plain: bool = False) -> Recording:
+    """Run the model on x, as it takes it.
+
+    Args:
+        model: what is run.
+        x: (batch, T, features) or (T, batch, features), or ids.
+        plain: leave starts and buffers as they are.
+    """
+    taken = given(model.module, x)
+    mode = Recorder(taken, plain=plain)
+    with stepwise(x), gradients_wanted(model.module), torch.enable_grad():
+        raw = model.run(taken.taken, mode)
+    return Recording(raw, taken.leaf, tuple(mode.starts), mode.calls, mode.count, mode.branched, mode.hooked)
+
+
+class Recorder(TorchFunctionMode):
+    """Watches the calls of one pass."""
+
+    def __init__(self, taken: Given, *, plain: bool) -> None:
+        super().__init__()
+        self.taken, self.plain = taken, plain
+        self.starts: list[Tensor] = []
+        self.calls: dict[Edge, tuple[int, int]] = {}
+        self.count = 0
+        self.branched = self.hooked = False
+        self.written = Written()
+        self.derived = torch.utils.weak.WeakIdKeyDictionary()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call."""
+        kwargs = kwargs or {}
+        self.count += 1
+        special = SPECIAL.get(func)
+        if special is not None:
+            found = special(self, func, args, kwargs)
+        elif torch.is_grad_enabled():
+            found = func(*args, **kwargs)
+        else:
+            found = self._without_gradient(func, args, kwargs)
+        if isinstance(found, Tensor):
+            self._note(found, 0, args)
+        elif isinstance(found, tuple | list):
+            for place, one in enumerate(found):
+                if isinstance(one, Tensor):
+                    self._note(one, place, args)
+        return found
+
+    def _note(self, value: Tensor, place: int, args: Any) -> None:
+        if value.grad_fn is not None:
+            self.calls.setdefault((value.grad_fn, value.output_nr), (self.count, place))
+        elif value.dtype == torch.bool and any(_joined(arg) or _known(self.derived, arg) for arg in args):
+            self.derived[value] = True
+
+    def _without_gradient(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A call under no_grad; what it returns still knows where it came from."""
+        found = func(*args, **kwargs)
+        sources = [arg for arg in pytree.tree_leaves((args, kwargs)) if _joined(arg)]
+        if not sources or not isinstance(found, Tensor) or any(found is arg for arg in args):
+            return found
+        return stopped(found, sources)
+
+    def start(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A tensor that the module makes."""
+        found = func(*args, **kwargs)
+        if self.plain or not torch.is_grad_enabled() or not found.is_floating_point() or found.requires_grad:
+            return found
+        self.starts.append(found.requires_grad_())
+        return found.clone()
+
+    def cut(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A detach."""
+        source = args[0]
+        if not _joined(source) or not source.is_floating_point():
+            return func(*args, **kwargs)
+        return stopped(source.detach(), [source])
+
+    def cut_in_place(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A detach that changes the tensor itself."""
+        source = args[0]
+        if not _joined(source):
+            return func(*args, **kwargs)
+        stop = stopped(source.detach(), [source])
+        func(*args, **kwargs)
+        with torch.enable_grad():
+            source.copy_(stop)
+        return source
+
+    def number(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Python looks at a number."""
+        self.branched = self.branched or _joined(args[0]) or _known(self.derived, args[0])
+        return func(*args, **kwargs)
+
+    def numpy(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Numbers that leave torch."""
+        return func(args[0].detach(), *args[1:], **kwargs)
+
+    def hook(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A hook of the module's own on a gradient."""
+        self.hooked = True
+        return func(*args, **kwargs)
+
+    def embed(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Ids become numbers."""
+        return self.taken.embedded(args, kwargs, func(*args, **kwargs))
+
+    def write(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Buffer[key] = value."""
+        return func(*args, **kwargs) if self.plain else self.written.write(func, *args)
+
+    def read(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Buffer[key]."""
+        kept = None if self.plain else self.written.read(*args)
+        return func(*args, **kwargs) if kept is None else kept
+
+
+SPECIAL: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(FACTORIES, Recorder.start),
+    **dict.fromkeys(NUMBERS, Recorder.number),
+    Tensor.detach: Recorder.cut,
+    torch.detach: Recorder.cut,
+    DATA: Recorder.cut,
+    Tensor.detach_: Recorder.cut_in_place,
+    Tensor.numpy: Recorder.numpy,
+    Tensor.register_hook: Recorder.hook,
+    nn.functional.embedding: Recorder.embed,
+    torch.embedding: Recorder.embed,
+    Tensor.__setitem__: Recorder.write,
+    Tensor.__getitem__: Recorder.read,
+}
+
+
+def stopped(value: Tensor, sources: Sequence[Tensor]) -> Tensor:
+    """The value without its gradient, joined to where it came from."""
+    if not value.is_floating_point():
+        return value
+    with torch.enable_grad():
+        found: Tensor = Stop.apply(value.detach(), *sources)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _joined(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _known(derived: Any, value: Any) -> bool:
+    return isinstance(value, Tensor) and value in derived
+
+
+@contextmanager
+def stepwise(x: Tensor) -> Iterator[None]:
+    """Kernels that hide the steps of a recurrence in one operation are left aside."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with ExitStack() as stack:
+        if x.dtype != torch.float64:
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+        if x.is_cuda:
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def gradients_wanted(module: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """All parameters want gradients, or none, for a while."""
+    changed = [p for p in module.parameters() if p.requires_grad != wanted and p.is_floating_point()]
+    for parameter in changed:
+        parameter.requires_grad_(wanted)
+    try:
+        yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(not wanted)

@@ -1,0 +1,280 @@
+"""The steps of a loop: what is made between one state and the next, found once and recognised at every other step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gradscope.forward.cuts import Crossings, narrowest
+from gradscope.forward.graph import Graph, Read, Value
+from gradscope.forward.labels import Labels
+
+State = tuple[Read, ...]
+"""The values that a state is made of; None for a number without gradient."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens between two states."""
+
+    t: int
+    before: State
+    after: State
+    nodes: tuple[int, ...]
+    """Operations, in the order in which they ran."""
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """One recurrence along one pass: s_0, and its steps 1 .. T."""
+
+    level: int
+    backwards: bool
+    steps: tuple[Step, ...]
+    repeats: int
+    """How many steps are like another one, operation by operation."""
+    ties: Mapping[Value, tuple[Value, ...]] = field(default_factory=dict)
+    """Where s_0 was made in several copies that are one and the same from then on, the others of each."""
+    grows: tuple[int, ...] = ()
+    """Floats carried by step, where they grow with every step and there is no fixed state; no steps then."""
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        """s_0 .. s_T."""
+        return (self.steps[0].before, *(step.after for step in self.steps))
+
+
+class Lifting:
+    """Takes a loop of one level apart."""
+
+    def __init__(self, graph: Graph, labels: Labels, level: int, lifetime: Callable[[Value], int]) -> None:
+        self.graph, self.labels, self.lifetime, self.level = graph, labels, lifetime, level
+        self.crossings = Crossings(graph, labels, level)
+        self.kinds: list[Step] = []
+        """Steps unlike each other."""
+        self.repeats = 0
+        self.ties: dict[Value, tuple[Value, ...]] = {}
+
+    def walk(self, backwards: bool) -> Walk | None:
+        """The recurrence; None where no step reads what an earlier one made."""
+        steps = self.crossings.steps()
+        if len(steps) < 2 and not (steps and self.labels.steps <= 3):
+            return None
+        last = steps[-1]
+        state: State = tuple(narrowest(self.crossings, last, self.lifetime))
+        if not state:
+            return None
+        if grown := self._growth(steps):
+            return Walk(self.level, backwards, (), 0, grows=grown)
+        found: list[Step] = []
+        for t in range(last, 0, -1):
+            step = self._step(t, state)
+            found.append(step)
+            state = step.before
+        found.reverse()
+        while (more := self._following(found[-1])) is not None:
+            found.append(more)
+        return Walk(self.level, backwards, tuple(self._filled(found)), self.repeats, self.ties)
+
+    def _filled(self, steps: Sequence[Step]) -> list[Step]:
+        """States that nothing reads, since a restart follows, as the steps that lead to them tell what they are."""
+        found: list[Step] = []
+        for step in steps:
+            before = found[-1] if found else None
+            if before is not None and not step.before and before.after:
+                step = replace(step, before=before.after)
+            if before is not None and not step.after and before.after and (more := self._following(before)) is not None:
+                step = more
+            found.append(step)
+        return found
+
+    def _growth(self, steps: Sequence[int]) -> tuple[int, ...]:
+        """Floats carried by step, if they only ever grow."""
+        probed = [steps[i * (len(steps) - 1) // 4] for i in range(5)]
+        sizes = [self._floats(t) for t in probed]
+        if len(steps) < 8 or not all(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
+            return ()
+        return tuple(self._floats(t) for t in steps)
+
+    def _floats(self, t: int) -> int:
+        return sum(self.graph.shape(v).numel() for v in narrowest(self.crossings, t, self.lifetime))
+
+    def _step(self, t: int, after: State) -> Step:
+        """The step that ends in a state, and so the state before."""
+        for place, kind in enumerate(self.kinds):
+            if (found := self._recognised(kind, t, after)) is not None:
+                self.kinds.insert(0, self.kinds.pop(place))
+                self.repeats += 1
+                return found
+        before: State = tuple(narrowest(self.crossings, t - 1, self.lifetime)) if t > 1 else ()
+        step = Step(t, before, after, self._between(before, after))
+        if t > 1 and after:
+            self.kinds.insert(0, step)
+        return step
+
+    def _numbers(self, state: State) -> int:
+        return sum(self.graph.shape(value).numel() for value in state if value is not None)
+
+    def _between(self, before: State, after: State) -> tuple[int, ...]:
+        """Operations of a step: all that leads to `after` and is made of this level's values, up to `before`."""
+        found: set[int] = set()
+        stack = [value for value in after if value is not None and value not in before]
+        while stack:
+            value = stack.pop()
+            mark = self.labels.of(value)
+            if value[0] in found or mark is None or not self.crossings.is_step(mark):
+                continue
+            found.add(value[0])
+            stack += [read for read in self.graph.reads[value[0]] if read is not None and read not in before]
+        return tuple(sorted(found))
+
+    def _recognised(self, kind: Step, t: int, after: State) -> Step | None:
+        """The step that ends in `after`, if it is like `kind`."""
+        if len(kind.after) != len(after):
+            return None
+        match = _Match(self.graph, self.labels, kind, t)
+        for there, here in zip(kind.after, after, strict=True):
+            if not match.unify(there, here):
+                return None
+        before = tuple(match.slots.get(value) for value in kind.before)
+        if any(value not in match.slots for value in kind.before):
+            if t > 1:
+                return None
+            before = tuple(dict.fromkeys(match.slots.values())) + tuple(match.first)
+            if self._numbers(before) != self._numbers(kind.before):
+                before = ()
+        if t == 1:
+            self.ties = {value: tuple(others) for value, others in match.ties.items()}
+        return Step(t, before, after, tuple(sorted(match.nodes.values())))
+
+    def _following(self, last: Step) -> Step | None:
+        """The step after the last one known, if it is like one of the others: nothing reads its state any more."""
+        for kind in self.kinds:
+            if len(kind.before) != len(last.after):
+                continue
+            after = _carried_on(self.graph, self.labels, kind, last)
+            found = None if after is None else self._recognised(kind, last.t + 1, after)
+            if found is not None and found.before == last.after:
+                self.repeats += 1
+                return found
+        return None
+
+
+class _Match:
+    """One step laid on another, from its end."""
+
+    def __init__(self, graph: Graph, labels: Labels, kind: Step, t: int) -> None:
+        self.graph, self.labels, self.kind, self.t = graph, labels, kind, t
+        self.slots: dict[Value, Read] = {}
+        self.nodes: dict[int, int] = {}
+        self.ties: dict[Value, list[Value]] = {}
+        self.first: list[Value] = []
+        """At step 1, what stands where a state would be put together from its parts."""
+        self.before = frozenset(value for value in kind.before if value is not None)
+        self.own = frozenset(kind.nodes)
+
+    def unify(self, there: Read, here: Read) -> bool:
+        """Whether a value of the known step and one of this step are made in the same way."""
+        stack = [(there, here)]
+        while stack:
+            a, b = stack.pop()
+            if a in self.before:
+                assert a is not None
+                if self.slots.setdefault(a, b) != b and not self._tied(self.slots[a], b):
+                    return False
+                continue
+            if a is None or a[0] not in self.own:
+                if not self._alike(a, b):
+                    return False
+                continue
+            if b is None or b[1] != a[1] or self.graph.names[a[0]] != self.graph.names[b[0]]:
+                if not self._begins(b):
+                    return False
+                continue
+            if a[0] in self.nodes:
+                if self.nodes[a[0]] != b[0]:
+                    return False
+                continue
+            reads_a, reads_b = self.graph.reads[a[0]], self.graph.reads[b[0]]
+            if len(reads_a) != len(reads_b) or self.graph.shape(a) != self.graph.shape(b):
+                return False
+            self.nodes[a[0]] = b[0]
+            stack += zip(reads_a, reads_b, strict=True)
+        return True
+
+    def _tied(self, a: Read, b: Read) -> bool:
+        """Whether both are copies of one state that was made in the beginning."""
+        if self.t > 1 or a is None or b is None or not self._begins(b) or self.graph.shape(a) != self.graph.shape(b):
+            return False
+        self.first.remove(b)
+        self.ties.setdefault(a, []).append(b)
+        return True
+
+    def _begins(self, b: Read) -> bool:
+        """Whether a value is what the first step begins with: a state that was made, learned, or given."""
+        mark = self.labels.of(b)
+        if (mark is not None and mark.label) or (self.t > 1 and (mark is None or mark.label is None)):
+            return False
+        if b is not None and b not in self.first:
+            self.first.append(b)
+        return True
+
+    def _alike(self, a: Read, b: Read) -> bool:
+        """What a step reads beside its state: its own input, weights, and what is given to all steps."""
+        known, other = self.labels.of(a), self.labels.of(b)
+        if known is None or other is None:
+            return known is other and same_weight(self.graph, a, b)
+        if known.label is None or other.label is None:
+            return known.label is other.label
+        return known.label - self.kind.t == other.label - self.t or known.label == other.label == 0
+
+
+def _carried_on(graph: Graph, labels: Labels, kind: Step, last: Step) -> State | None:
+    """The state after the step that follows `last`, if operations follow each other as they do in `kind`."""
+    values: dict[Read, Read] = dict(zip(kind.before, last.after, strict=True))
+    taken: set[int] = set()
+    for index in kind.nodes:
+        known = [(place, values[read]) for place, read in enumerate(graph.reads[index]) if read in values]
+        if not known or any(value is None for _, value in known):
+            continue
+        found = _user(graph, labels, index, known, last.t + 1 - kind.t, taken, frozenset(last.nodes))
+        if found is None:
+            return None
+        taken.add(found)
+        values |= {(index, nr): (found, nr) for nr in range(graph.results(index))}
+    if any(value not in values for value in kind.after):
+        return None
+    return tuple(values[value] for value in kind.after)
+
+
+def _user(
+    graph: Graph, labels: Labels, index: int, known: Sequence[tuple[int, Read]], later: int, taken: set[int],
+    before: frozenset[int],
+) -> int | None:
+    """The operation that reads known values as another one, `later` steps before, does; sooner one not met `before`."""
+    place, value = known[0]
+    own = labels.marks[index]
+    for user, at in sorted(graph.users[value[0]], key=lambda one: one[0] in before) if value is not None else ():
+        mark, reads = labels.marks[user], graph.reads[user]
+        if at != place or user in taken or graph.names[user] != graph.names[index] or mark is None or own is None:
+            continue
+        if len(reads) != len(graph.reads[index]) or any(reads[p] != v for p, v in known):
+            continue
+        pairs = zip(reads, graph.reads[index], strict=True)
+        if not all(same_weight(graph, a, b) for a, b in pairs if labels.of(a) is None and labels.of(b) is None):
+            continue
+        if mark.label is not None and own.label is not None and mark.label == own.label + later:
+            return user
+    return None
+
+
+def same_weight(graph: Graph, a: Read, b: Read) -> bool:
+    """Whether two values that depend on no input are made in the same way from the same parameters."""
+    if a is None or b is None:
+        return a is b
+    return a[1] == b[1] and graph.recipes[a[0]] == graph.recipes[b[0]]
+
+
+def levels(labels: Labels) -> list[int]:
+    """Levels at which something happens by steps."""
+    return sorted({mark.level for mark in labels.marks if mark is not None and mark.label and not mark.pure})

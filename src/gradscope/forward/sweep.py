@@ -1,0 +1,190 @@
+"""Backpropagation through a recorded pass: what every state, input and step's weights receive, in log scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradscope.forward.graph import Graph, Value
+from gradscope.forward.labels import Labels
+from gradscope.forward.pull import Pending, Term, pull_scaled
+from gradscope.forward.steps import Walk
+
+LOG10_2 = math.log10(2.0)
+NEVER = 2**62
+
+
+@dataclass(eq=False)
+class Swept:
+    """What one walk receives."""
+
+    state: list[float]
+    """log10 ||dL/ds_t||, t = 0 .. T."""
+    weight: list[float] | None
+    """log10 of the norm of each step's contribution to dL/dW, t = 1 .. T; None where it was not asked for."""
+    ends: dict[int, list[Term]] = field(default_factory=dict)
+    """dL/ds_t itself at the steps that were asked for, flat."""
+
+
+class Sweeper:
+    """Knows the order in which a pass with its walks is to be gone back through."""
+
+    def __init__(self, graph: Graph, labels: Labels, walks: Sequence[Walk]) -> None:
+        """Sort the operations: what comes after a state before what leads to it, for every state of every walk."""
+        self.graph, self.labels = graph, labels
+        self.walks = [walk for walk in walks if walk.steps]
+        self.stages = [_stages(graph, walk) for walk in self.walks]
+        self.order = sorted(
+            range(len(graph)), key=lambda index: (*(stage[index] for stage in self.stages), index), reverse=True
+        )
+
+    @cached_property
+    def owners(self) -> dict[int, tuple[int, int]]:
+        """Which walk's which step an operation belongs to, with what the step makes of its own input."""
+        found: dict[int, tuple[int, int]] = {}
+        for place, walk in enumerate(self.walks):
+            for step in walk.steps:
+                stack = list(step.nodes)
+                while stack:
+                    index = stack.pop()
+                    if index in found:
+                        continue
+                    found[index] = (place, step.t)
+                    for read in self.graph.reads[index]:
+                        mark = self.labels.of(read)
+                        if read is not None and mark is not None and (mark.pure or mark.label == 0):
+                            stack.append(read[0])
+        return found
+
+    def sweep(
+        self, seeds: Mapping[Value, list[Term]], leaf: int | None, *, weights: Pending | None, ends: bool = False
+    ) -> tuple[list[Swept], list[Term]]:
+        """One backward pass.
+
+        Args:
+            seeds: gradients of what the module returned.
+            leaf: the operation that stands for the input.
+            weights: what parameters receive is added here; None to leave them out.
+            ends: whether to keep dL/ds_0 and dL/ds_T of every walk.
+
+        Returns:
+            What every walk receives, and dL/dx.
+        """
+        run = _Run(self, weights, ends)
+        pending = pull_scaled(self.graph, self.order, seeds, run.visit, run.deposit)
+        run.finish(pending)
+        return run.found, [] if leaf is None else pending.take((leaf, 0))
+
+
+class _Run:
+    """One pass under way."""
+
+    def __init__(self, sweeper: Sweeper, weights: Pending | None, ends: bool) -> None:
+        self.sweeper, self.graph, self.weights, self.ends = sweeper, sweeper.graph, weights, ends
+        self.next = [len(walk.steps) for walk in sweeper.walks]
+        self.found = [
+            Swept([-math.inf] * (len(walk.steps) + 1), None if weights is None else [-math.inf] * len(walk.steps))
+            for walk in sweeper.walks
+        ]
+        self.first = {value for walk in sweeper.walks for value in walk.steps[0].before if value is not None}
+        self.first |= {other for walk in sweeper.walks for others in walk.ties.values() for other in others}
+        self.parts: dict[tuple[int, int], Pending] = {}
+        self.owners = sweeper.owners if weights is not None else {}
+
+    def visit(self, index: int, pending: Pending) -> None:
+        """Look at the states that everything after has been gone back through."""
+        for place, stage in enumerate(self.sweeper.stages):
+            while self.next[place] >= 0 and stage[index] <= self.next[place]:
+                self._look(place, self.next[place], pending)
+                self.next[place] -= 1
+
+    def finish(self, pending: Pending) -> None:
+        """States that no operation leads to."""
+        for place in range(len(self.next)):
+            while self.next[place] >= 0:
+                self._look(place, self.next[place], pending)
+                self.next[place] -= 1
+            self._close(place, 1)
+
+    def _look(self, place: int, t: int, pending: Pending) -> None:
+        walk = self.sweeper.walks[place]
+        values = [value for value in dict.fromkeys(walk.states[t]) if value is not None]
+        arrived = [self._arrived(walk, t, value, pending) for value in values]
+        self.found[place].state[t] = log10_of([term for terms in arrived for term in terms])
+        if self.ends and t in (0, len(walk.steps) - 1, len(walk.steps)):
+            self.found[place].ends[t] = [self._flat(value, terms) for value, terms in zip(values, arrived, strict=True)]
+        self._close(place, t + 1)
+
+    def _arrived(self, walk: Walk, t: int, value: Value, pending: Pending) -> list[Term]:
+        """What a part of a state receives."""
+        tied = walk.ties.get(value, ()) if t == 0 else ()
+        if not tied:
+            return pending.look(value)
+        both = Pending(self.graph)
+        for one in (value, *tied):
+            for m, e in pending.look(one):
+                both.add(value, m, e)
+        return both.look(value)
+
+    def _flat(self, value: Value, terms: Sequence[Term]) -> Term:
+        if not terms:
+            return torch.zeros(self.graph.shape(value).numel(), dtype=torch.float64), -(2**40)
+        m, e = max(terms, key=lambda term: term[1])
+        return m.reshape(-1), e
+
+    def deposit(self, index: int, read: Value, m: Tensor, e: int) -> bool:
+        """What an operation gives to a parameter."""
+        if self.sweeper.labels.of(read) is not None or read in self.first:
+            return False
+        owner = self.owners.get(index)
+        if owner is not None:
+            self.parts.setdefault(owner, Pending(self.graph)).add(read, m, e)
+        return True
+
+    def _close(self, place: int, t: int) -> None:
+        """All that step t gives to its weights has arrived."""
+        part = self.parts.pop((place, t), None)
+        swept = self.found[place]
+        if part is None or swept.weight is None or self.weights is None:
+            return
+        above = sorted({index for value in part.terms for index in self.graph.above(value[0])}, reverse=True)
+        arrived = pull_scaled(self.graph, above, part.terms)
+        leaves = [term for terms in arrived.terms.values() for term in terms]
+        swept.weight[t - 1] = log10_of(leaves)
+        for value, terms in arrived.terms.items():
+            for m, e in terms:
+                self.weights.add(value, m, e)
+
+
+def log10_of(terms: Sequence[Term]) -> float:
+    """log10 of the norm of several parts side by side; -inf for none."""
+    logs = []
+    for m, e in terms:
+        top = float(m.detach().abs().max()) if m.numel() else 0.0
+        if top != top or top == math.inf:
+            return math.nan if top != top else math.inf
+        if top > 0:
+            logs.append(math.log10(float((m / top).double().norm())) + math.log10(top) + e * LOG10_2)
+    if not logs:
+        return -math.inf
+    highest = max(logs)
+    return highest + math.log10(math.fsum(10.0 ** (2 * (log - highest)) for log in logs)) / 2
+
+
+def _stages(graph: Graph, walk: Walk) -> list[int]:
+    """For every operation, the first state that it leads to."""
+    found = [NEVER] * len(graph)
+    for t, state in enumerate(walk.states):
+        stack = [value[0] for value in state if value is not None]
+        while stack:
+            index = stack.pop()
+            if found[index] <= t:
+                continue
+            found[index] = t
+            stack += [read[0] for read in graph.reads[index] if read is not None]
+    return found
