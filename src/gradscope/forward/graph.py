@@ -59,6 +59,11 @@ class Graph:
         return torch.Size(node._input_metadata[value[1]].shape)
 
     @cached_property
+    def is_leaf(self) -> list[bool]:
+        """Whether an operation is none, but a leaf."""
+        return [hasattr(node, "variable") for node in self.nodes]
+
+    @cached_property
     def names(self) -> list[str]:
         """What every operation is called: `AddmmBackward0`."""
         return [type(node).__name__ if not hasattr(node, "name") else node.name() for node in self.nodes]
@@ -131,7 +136,7 @@ class Graph:
     def results(self, index: int) -> int:
         """How many results an operation has."""
         node = self.nodes[index]
-        return 1 if hasattr(node, "variable") else len(node._input_metadata)
+        return 1 if self.is_leaf[index] else len(node._input_metadata)
 
 
 def _followed(known: dict[Value, Read], read: Read) -> Read:

@@ -41,7 +41,9 @@ WHOLE = Mark(None)
 class Labels:
     """Marks of all values of a graph."""
 
-    def __init__(self, graph: Graph, leaf: int | None, starts: Sequence[int], picks: Picks) -> None:
+    def __init__(
+        self, graph: Graph, leaf: int | None, starts: Sequence[int], picks: Picks, *, wholes: Sequence[int] = ()
+    ) -> None:
         """Walk the graph once.
 
         Args:
@@ -49,6 +51,7 @@ class Labels:
             leaf: the operation that stands for the input.
             starts: those that stand for states the module made.
             picks: knows which step a piece of a whole is.
+            wholes: those that stand for what recurrences returned, all steps at once.
         """
         self.graph, self.picks = graph, picks
         self.steps = picks.steps
@@ -57,7 +60,11 @@ class Labels:
         """Marks of results that differ from the operation's others (unbind)."""
         self._links = _links(graph)
         self._running: frozenset[int] = frozenset()
-        self._first = {leaf: WHOLE, **dict.fromkeys(starts, Mark(0))}
+        self._first = {
+            leaf: WHOLE,
+            **dict.fromkeys(starts, Mark(0)),
+            **dict.fromkeys(wholes, Mark(None, level=1)),
+        }
         self._walk()
         if running := self._find_running():
             self._running = running

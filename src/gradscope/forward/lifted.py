@@ -117,8 +117,3 @@ class LiftedChain:
         if not any("StopBackward" in self.graph.names[index] for index in nodes):
             return False
         return not bool(self.jacobian(step.t).any())
-
-
-def numbers_of(walk: Walk, chain: LiftedChain) -> tuple[int, ...]:
-    """Floats carried after every step."""
-    return tuple(chain.sizes)

@@ -15,7 +15,7 @@ from gradscope.forward.lifted import LiftedChain
 from gradscope.forward.look import Look, lifetimes, values
 from gradscope.forward.picks import Picks
 from gradscope.forward.record import Recording, record
-from gradscope.forward.steps import Lifting, State, Walk, levels
+from gradscope.forward.steps import Lifting, Walk, levels
 from gradscope.models.direct import Direct
 from gradscope.models.repeatable import alike
 
@@ -34,6 +34,8 @@ class Opened:
     walks: tuple[Walk, ...]
     axis: int
     """Of time in the input."""
+    look: Look
+    """How long values live."""
 
     @property
     def leaf(self) -> int | None:
@@ -66,7 +68,9 @@ class Opened:
         return None if variable is None else variable.detach()
 
 
-def opened(model: Direct, x: Tensor, *, axis: int = 1, look: Look | None = None) -> Opened:
+def opened(
+    model: Direct, x: Tensor, *, axis: int = 1, look: Look | None = None, plain: bool = False
+) -> Opened:
     """Run one sequence and find its recurrences.
 
     Args:
@@ -74,12 +78,14 @@ def opened(model: Direct, x: Tensor, *, axis: int = 1, look: Look | None = None)
         x: one sequence as the module takes it.
         axis: of time in it.
         look: how long values live, where a pass like this one was looked at before.
+        plain: whether to leave the states that the module makes as they are.
     """
-    look = look or lifetimes(model, x)
-    recording = record(model, x)
-    if recording.count != look.count or not alike(recording.raw, look.raw):
-        # What the recorder adds has changed what the module does: without it, states that it makes have no gradient.
-        recording = record(model, x, plain=True)
+    recording = record(model, x, plain=plain)
+    if look is None or look.count != recording.count:
+        look = lifetimes(model, x)
+        if not plain and (recording.count != look.count or not alike(recording.raw, look.raw)):
+            # What the recorder adds has changed what the module does: without it, its own states have no gradient.
+            recording = record(model, x, plain=True)
     graph = Graph.of(recording.outputs)
     leaf = _place(graph, recording.given)
     starts = [place for start in recording.starts if (place := _place(graph, start)) is not None]
@@ -99,7 +105,7 @@ def opened(model: Direct, x: Tensor, *, axis: int = 1, look: Look | None = None)
         graph, (labels, walks) = short, joint
     if not walks:
         _, walks = read(graph, blocks=True)
-    return Opened(model, x, recording, graph, labels, tuple(walks), axis)
+    return Opened(model, x, recording, graph, labels, tuple(walks), axis, look)
 
 
 def _lifetime(graph: Graph, recording: Recording, look: Look) -> Callable[[Value], int]:
@@ -128,7 +134,7 @@ def _falls(labels: Labels) -> bool:
         before = mark.label or 0
         if run >= 2:
             return True
-    return any(len(s) > 2 and s[0] is not None for s in ()) or _unbound(labels)
+    return _unbound(labels)
 
 
 def _unbound(labels: Labels) -> bool:
@@ -139,8 +145,3 @@ def _unbound(labels: Labels) -> bool:
 def _distinct(names: list[str]) -> list[str]:
     """Names with a number where they are not the only ones."""
     return [name if names.count(name) == 1 else f"{name}#{names[: i + 1].count(name)}" for i, name in enumerate(names)]
-
-
-def like_state(state: State) -> int:
-    """Parts of a state."""
-    return len(state)

@@ -58,8 +58,8 @@ def pull_scaled(
     graph: Graph,
     order: Iterable[int],
     seeds: Mapping[Value, list[Term]],
-    visit: Callable[[int, Pending], None] = lambda index, pending: None,
-    deposit: Callable[[int, Value, Tensor, int], bool] = lambda index, value, m, e: False,
+    visit: Visit = lambda index, pull: None,
+    deposit: Deposit = lambda index, value, m, e: False,
 ) -> Pending:
     """Pull gradients from `seeds` through all operations in `order`.
 
@@ -67,7 +67,7 @@ def pull_scaled(
         graph: of the pass.
         order: operations, every one before what it reads.
         seeds: gradients by value.
-        visit: called as visit(operation, pending) before each.
+        visit: called as visit(operation, pull) before each.
         deposit: called as deposit(operation, value, m, e) with what an operation gives to one of its reads; true
             where it has been dealt with.
 
@@ -78,25 +78,41 @@ def pull_scaled(
     for value, terms in seeds.items():
         for m, e in terms:
             pending.add(value, m, e)
-    leaf = [hasattr(node, "variable") for node in graph.nodes]
+    pull = Pull(pending, deposit)
     for index in order:
-        visit(index, pending)
-        if leaf[index]:
-            continue
-        count = graph.results(index)
-        taken = [pending.take((index, nr)) for nr in range(count)]
+        visit(index, pull)
+        pull.through(index)
+    return pending
+
+
+@dataclass(eq=False)
+class Pull:
+    """Gradients on their way through the operations of a graph."""
+
+    pending: Pending
+    deposit: Deposit
+
+    def through(self, index: int) -> None:
+        """Pull what has arrived at an operation's results on to what it read; it may be asked again when more has."""
+        pending, graph = self.pending, self.pending.graph
+        if graph.is_leaf[index]:
+            return
+        taken = [pending.take((index, nr)) for nr in range(graph.results(index))]
         if not any(taken):
-            continue
+            return
         if (piece := piece_of(graph, index)) is not None:
             source = graph.reads[index][0]
             assert source is not None
             pending.slots.setdefault(source, []).extend((*piece, m, e) for m, e in taken[0])
-            continue
+            return
         for gradients, e in _bands(taken):
             for read, m in zip(graph.reads[index], graph.apply(index, gradients), strict=False):
-                if read is not None and m is not None and not deposit(index, read, m, e):
+                if read is not None and m is not None and not self.deposit(index, read, m, e):
                     pending.add(read, m, e)
-    return pending
+
+
+Visit = Callable[[int, Pull], None]
+Deposit = Callable[[int, Value, Tensor, int], bool]
 
 
 def pull_plain(

@@ -9,6 +9,9 @@ from gradscope.forward.cuts import Crossings, narrowest
 from gradscope.forward.graph import Graph, Read, Value
 from gradscope.forward.labels import Labels
 
+VIEWS = frozenset(
+    f"{name}Backward0" for name in ("Stack", "Select", "View", "Unsqueeze", "Squeeze", "Clone", "Alias", "UnsafeView")
+)
 State = tuple[Read, ...]
 """The values that a state is made of; None for a number without gradient."""
 
@@ -112,6 +115,13 @@ class Lifting:
             self.kinds.insert(0, step)
         return step
 
+    def _first(self, kind: Step, match: _Match) -> State:
+        """s_0, where it was made in another form than the states after it; nothing where it has other numbers."""
+        bound = tuple(dict.fromkeys(match.slots.values()))
+        whole = tuple(value for key, value in match.made.items() if set(key) <= match.before)
+        fitting = (bound + one for one in (tuple(match.first), whole))
+        return next((state for state in fitting if self._numbers(state) == self._numbers(kind.before)), ())
+
     def _numbers(self, state: State) -> int:
         return sum(self.graph.shape(value).numel() for value in state if value is not None)
 
@@ -140,9 +150,7 @@ class Lifting:
         if any(value not in match.slots for value in kind.before):
             if t > 1:
                 return None
-            before = tuple(dict.fromkeys(match.slots.values())) + tuple(match.first)
-            if self._numbers(before) != self._numbers(kind.before):
-                before = ()
+            before = self._first(kind, match)
         if t == 1:
             self.ties = {value: tuple(others) for value, others in match.ties.items()}
         return Step(t, before, after, tuple(sorted(match.nodes.values())))
@@ -168,6 +176,7 @@ class _Match:
         self.slots: dict[Value, Read] = {}
         self.nodes: dict[int, int] = {}
         self.ties: dict[Value, list[Value]] = {}
+        self.made: dict[tuple[Read, ...], Value] = {}
         self.first: list[Value] = []
         """At step 1, what stands where a state would be put together from its parts."""
         self.before = frozenset(value for value in kind.before if value is not None)
@@ -188,8 +197,14 @@ class _Match:
                     return False
                 continue
             if b is None or b[1] != a[1] or self.graph.names[a[0]] != self.graph.names[b[0]]:
-                if not self._begins(b):
+                slot = self._alone(a)
+                if slot is not None and b is not None and self._fills(slot, b):
+                    if self.slots.setdefault(slot, b) != b and not self._tied(self.slots[slot], b):
+                        return False
+                elif not self._begins(b) or b is None:
                     return False
+                else:
+                    self._put_together(a, b)
                 continue
             if a[0] in self.nodes:
                 if self.nodes[a[0]] != b[0]:
@@ -202,12 +217,26 @@ class _Match:
             stack += zip(reads_a, reads_b, strict=True)
         return True
 
+    def _alone(self, a: Value) -> Read:
+        """The part of the state that a value of the known step is a mere view of."""
+        value: Read = a
+        while value is not None and value not in self.before and self.graph.names[value[0]] in VIEWS:
+            read = self.graph.reads[value[0]]
+            value = read[0] if len(read) == 1 else None
+        return value if value in self.before else None
+
+    def _fills(self, slot: Value, b: Value) -> bool:
+        """Whether a value that the first step begins with has as many numbers as a part of the state."""
+        mark = self.labels.of(b)
+        begins = mark is not None and mark.label == 0 or self.t == 1 and (mark is None or not mark.label)
+        return begins and self.graph.shape(slot).numel() == self.graph.shape(b).numel()
+
     def _tied(self, a: Read, b: Read) -> bool:
         """Whether both are copies of one state that was made in the beginning."""
-        if self.t > 1 or a is None or b is None or not self._begins(b) or self.graph.shape(a) != self.graph.shape(b):
+        if self.t > 1 or a is None or b is None or not self._fills(a, b):
             return False
-        self.first.remove(b)
-        self.ties.setdefault(a, []).append(b)
+        if b not in self.ties.setdefault(a, []):
+            self.ties[a].append(b)
         return True
 
     def _begins(self, b: Read) -> bool:
@@ -215,9 +244,18 @@ class _Match:
         mark = self.labels.of(b)
         if (mark is not None and mark.label) or (self.t > 1 and (mark is None or mark.label is None)):
             return False
-        if b is not None and b not in self.first:
-            self.first.append(b)
         return True
+
+    def _put_together(self, a: Value, b: Value) -> None:
+        """Note a state of several parts that the first step is given whole; copies of the same parts are one."""
+        parts = self.graph.reads[a[0]]
+        key = parts if all(part in self.before for part in parts) else (a,)
+        made = self.made.setdefault(key, b)
+        if made == b:
+            if b not in self.first:
+                self.first.append(b)
+        elif self.graph.shape(made) == self.graph.shape(b) and b not in self.ties.setdefault(made, []):
+            self.ties[made].append(b)
 
     def _alike(self, a: Read, b: Read) -> bool:
         """What a step reads beside its state: its own input, weights, and what is given to all steps."""

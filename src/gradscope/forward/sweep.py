@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.labels import Labels
-from gradscope.forward.pull import Pending, Term, pull_scaled
+from gradscope.forward.pull import Pending, Pull, Term, pull_scaled
 from gradscope.forward.steps import Walk
 
 LOG10_2 = math.log10(2.0)
@@ -77,7 +77,7 @@ class Sweeper:
         """
         run = _Run(self, weights, ends)
         pending = pull_scaled(self.graph, self.order, seeds, run.visit, run.deposit)
-        run.finish(pending)
+        run.finish(Pull(pending, run.deposit))
         return run.found, [] if leaf is None else pending.take((leaf, 0))
 
 
@@ -96,20 +96,27 @@ class _Run:
         self.parts: dict[tuple[int, int], Pending] = {}
         self.owners = sweeper.owners if weights is not None else {}
 
-    def visit(self, index: int, pending: Pending) -> None:
+    def visit(self, index: int, pull: Pull) -> None:
         """Look at the states that everything after has been gone back through."""
         for place, stage in enumerate(self.sweeper.stages):
             while self.next[place] >= 0 and stage[index] <= self.next[place]:
-                self._look(place, self.next[place], pending)
-                self.next[place] -= 1
+                self._arrive(place, self.next[place], pull)
 
-    def finish(self, pending: Pending) -> None:
+    def finish(self, pull: Pull) -> None:
         """States that no operation leads to."""
         for place in range(len(self.next)):
             while self.next[place] >= 0:
-                self._look(place, self.next[place], pending)
-                self.next[place] -= 1
+                self._arrive(place, self.next[place], pull)
             self._close(place, 1)
+
+    def _arrive(self, place: int, t: int, pull: Pull) -> None:
+        """State t is reached; what the step after it shares with steps before brings its part first."""
+        walk, stage = self.sweeper.walks[place], self.sweeper.stages[place]
+        for shared in reversed(walk.steps[t].nodes if t < len(walk.steps) else ()):
+            if stage[shared] <= t:
+                pull.through(shared)
+        self._look(place, t, pull.pending)
+        self.next[place] -= 1
 
     def _look(self, place: int, t: int, pending: Pending) -> None:
         walk = self.sweeper.walks[place]
@@ -169,7 +176,7 @@ def log10_of(terms: Sequence[Term]) -> float:
         if top != top or top == math.inf:
             return math.nan if top != top else math.inf
         if top > 0:
-            logs.append(math.log10(float((m / top).double().norm())) + math.log10(top) + e * LOG10_2)
+            logs.append(math.log10(float((m.detach() / top).double().norm())) + math.log10(top) + e * LOG10_2)
     if not logs:
         return -math.inf
     highest = max(logs)
@@ -181,6 +188,7 @@ def _stages(graph: Graph, walk: Walk) -> list[int]:
     found = [NEVER] * len(graph)
     for t, state in enumerate(walk.states):
         stack = [value[0] for value in state if value is not None]
+        stack += [] if t else [other[0] for others in walk.ties.values() for other in others]
         while stack:
             index = stack.pop()
             if found[index] <= t:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from gradscope.config.check import FEATURES
 from gradscope.loading.source import Source
 from gradscope.loading.token_ids import token_ids
+from gradscope.loading.widths import features
 from gradscope.models.capture.attended import reader
 from gradscope.models.capture.known import cells_of
 from gradscope.models.direct import Direct
@@ -72,21 +72,10 @@ class Looped(nn.Module):
 def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> Source:
     """Any nn.Module, in the type and on the device of the run."""
     ids = token_ids(module) if spec.input_size is None else None
-    size = spec.input_size if spec.input_size is not None else _features(module)
+    size = spec.input_size if spec.input_size is not None else features(module)
     closed = str(getattr(module, "closed", ""))
     time_first = None if spec.layout is None else spec.layout == "time-first"
     model = Direct(name, module, size, kind="module", time_first=time_first, ids=ids, key=spec.key, closed=closed)
     model.weights = reader(model)
     loaded = replace(loaded, assumed=(*loaded.assumed, *([closed] if closed else [])))
     return Source(name, lambda _size, _seed: model, size, loaded, ids)
-
-
-def _features(module: nn.Module) -> int:
-    """Features the first layer with a declared width takes."""
-    for part in module.modules():
-        for attribute in ("input_size", "in_features", "embed_dim", "d_model", "in_channels", "normalized_shape"):
-            found = getattr(part, attribute, None)
-            found = found[0] if isinstance(found, tuple) and len(found) == 1 else found
-            if isinstance(found, int) and not isinstance(found, bool) and found > 0:
-                return found
-    return FEATURES

@@ -20,7 +20,7 @@ from gradscope.numerics.causal import look_ahead
 from gradscope.numerics.leading import Leading, leading_spectra
 from gradscope.numerics.scale import log10_sum
 from gradscope.numerics.traces.bare import BareTrace
-from gradscope.numerics.traces.module import ModuleTrace
+from gradscope.numerics.traces.find import module_trace
 from gradscope.numerics.traces.recurrent import RecurrentTrace
 from gradscope.numerics.traces.trace import Cotangent, Loss, Trace
 from gradscope.numerics.traces.trace import Unavailable as Unavailable
@@ -44,7 +44,7 @@ class Run:
             return BareTrace(self.model, self.seed)
         if isinstance(self.model, Recurrent):
             return RecurrentTrace(self.model, self.x)
-        return ModuleTrace(self.model, self.x)
+        return module_trace(self.model, self.x)
 
 
 class Analysis:

@@ -83,6 +83,19 @@ def against_module(
     return _check(max(outputs, default=0.0), differences, name, gradient.dtype)
 
 
+def against_gradients(
+    outputs: Iterable[tuple[Tensor, Tensor]],
+    gradient: tuple[Tensor, Tensor],
+    weights: Iterable[tuple[float, Tensor]],
+    name: str,
+) -> EqualityCheck:
+    """Hold pairs of (own, torch's): outputs, dL/dx (T, batch, features), and log10 ||dL/dW|| with dL/dW."""
+    off = [_difference(own, theirs) for own, theirs in outputs]
+    own, theirs = gradient
+    differences = [_of_input(own, theirs), *(_of_weights([log10], [g]) for log10, g in weights)]
+    return _check(max(off, default=0.0), differences, name, theirs.dtype)
+
+
 def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:
     """Parameters by module, of the recurrences whose chains tell all there is to tell about the gradient of theirs.
 

@@ -13,12 +13,9 @@ from torch import Tensor, nn
 
 from gradscope.models.capture.given import InputLeaf, TokenInput
 from gradscope.models.capture.handover import handed_on
-from gradscope.models.capture.known import KNOWN, Levels, cells_of, is_known, read_cell, read_fused
-from gradscope.models.capture.own import Suspect, outermost, read_own
-from gradscope.models.capture.own_step import OwnStep, own_step
+from gradscope.models.capture.known import Levels, cells_of, is_known, read_cell, read_fused
 from gradscope.models.capture.reading import Reading
 from gradscope.models.capture.recurrence import Recurrence
-from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 
 Call = Callable[[Tensor], Any]
@@ -35,8 +32,6 @@ class Seen:
     it. None where tokens went in and no embedding read them."""
     recurrences: tuple[Recurrence, ...]
     """In the order of their first calls."""
-    unfollowed: tuple[str, ...] = ()
-    """Why what looked like a recurrence could not be followed, a sentence each."""
     again: Any = None
     """What the module returned for the same input in a run before."""
 
@@ -66,67 +61,31 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
 
 
 def watch(module: nn.Module, call: Call, x: Tensor, steps: int, *, search: bool = True) -> Seen:
-    """Run `call` on x and follow every recurrence of torch.nn in `module`, and every cell of the user's own.
+    """Run `call` on x and follow every recurrence of torch.nn in `module`.
 
     Args:
         module: what is looked into.
         call: runs it; differentiable.
         x: the input as the module takes it, floating point, or token ids.
-        steps: T, which a cell of the user's own must be called for to be taken for one.
+        steps: T.
         search: whether to look for recurrences at all.
     """
-    own, unfollowed, again = _own_cells(module, call, x, steps) if search else ({}, (), None)
     notes: dict[str, _Note] = {}
     given = InputLeaf(x) if x.is_floating_point() else TokenInput(module, x)
     with ExitStack() as hooks, torch.enable_grad():
         for name, part in module.named_modules() if search else ():
-            if is_known(part) and not any(name == o or name.startswith(f"{o}.") for o in own):
+            if is_known(part):
                 hooks.enter_context(hooked(part, partial(_note_known, notes.setdefault(name, _Note()))))
-            elif name in own:
-                note = partial(_note_own, notes.setdefault(name, _Note()), own[name])
-                hooks.enter_context(hooked(part, note))
         for part in given.embeddings:
             hooks.enter_context(hooked(part, given.note))
         raw = call(given.taken)
     parts = dict(module.named_modules())
     found = [one for name, note in notes.items() for one in _joined(name, parts[name], note)]
-    return Seen(raw, given.leaf, tuple(found), unfollowed, again)
-
-
-def _own_cells(module: nn.Module, call: Call, x: Tensor, steps: int) -> tuple[dict[str, OwnStep], tuple[str, ...], Any]:
-    """The user's own cells by name, from a first run; what was none in spite of its looks; what the run returned."""
-    suspects = {
-        name: (part, Suspect())
-        for name, part in module.named_modules()
-        if name and not isinstance(part, torch.jit.ScriptModule) and not any(map(is_known, part.modules()))
-    }
-
-    def see(suspect: Suspect, part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        suspect.see(args, kwargs, output)
-
-    with torch.no_grad():
-        with ExitStack() as hooks:
-            for part, suspect in suspects.values():
-                hooks.enter_context(hooked(part, partial(see, suspect)))
-            raw = call(x.clone())
-        batch = len(x) if x.shape[1] == steps else x.shape[1]
-        cells: dict[str, OwnStep] = {}
-        why = [_own_forward(name, part) for name, (part, _) in suspects.items() if isinstance(part, nn.RNNBase)]
-        for name in outermost([name for name, (_, suspect) in suspects.items() if suspect.is_cell(steps)]):
-            part, suspect = suspects[name]
-            step = own_step(part, suspect.links, *suspect.call, batch) if suspect.steady else None
-            if step is not None:
-                cells[name] = step
-            elif suspect.steady:
-                why.append(f"{name} hands its state on, but not with one row for each sequence")
-            else:
-                why.append(f"{name} hands its state on, but other settings than tensors change from call to call")
-    return cells, tuple(why), raw
-
-
-def _own_forward(name: str, part: nn.Module) -> str:
-    base = next(kind.__name__ for kind in KNOWN if isinstance(part, kind))
-    return f"{name} is a torch.nn.{base} with a forward of its own ({type(part).__name__}), which hides its states"
+    again = None
+    if found:
+        with torch.no_grad():
+            again = call(x.clone())
+    return Seen(raw, given.leaf, tuple(found), again)
 
 
 @contextmanager
@@ -147,16 +106,6 @@ def _note_known(note: _Note, part: nn.Module, args: Any, kwargs: Any, output: An
     if not note.readings:
         assert isinstance(part, nn.RNNBase | nn.RNNCellBase)
         note.cells = cells_of(part)
-    note.readings.append(reading)
-    return replaced
-
-
-def _note_own(note: _Note, step: OwnStep, part: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-    if not torch.is_grad_enabled():
-        return output
-    replaced, reading = read_own(step, args, kwargs, output)
-    if not note.readings:
-        note.cells = ((CustomCell("l0", step, reading.start[0][0].detach(), reading.x.shape[-1]),),)
     note.readings.append(reading)
     return replaced
 

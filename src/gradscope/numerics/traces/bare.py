@@ -75,6 +75,14 @@ class BareTrace:
         """There is none."""
         raise Unavailable("a file of Jacobians has no model")
 
+    def ends(self, item: int) -> tuple[Tensor, Tensor]:
+        """There is nothing beside the chain."""
+        raise Unavailable("a file of Jacobians has no model")
+
+    def cut_steps(self, item: int) -> tuple[int, ...]:
+        """There is nothing beside the chain."""
+        raise Unavailable("a file of Jacobians has no model")
+
     def chain(self, item: int) -> JacobianChain:
         """Sequence `item` of the chain."""
         return ArrayChain(self.bare.jacobians[item])

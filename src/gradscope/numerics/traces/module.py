@@ -24,6 +24,7 @@ from gradscope.numerics.births import first_birth
 from gradscope.numerics.equality import against_module, comparable_weights, number, wanted
 from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
+from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
 from gradscope.numerics.traces.reasons import unfollowed, unseen, with_joint_state
 from gradscope.numerics.traces.trace import Loss, Unavailable
 from gradscope.records import EqualityCheck, Kind, NonFinite
@@ -61,6 +62,12 @@ class ModuleTrace:
         """The forward pass, opened at the recurrences that could be followed."""
         return self._seen[0]
 
+    @property
+    def followed(self) -> bool:
+        """Whether there are recurrences and nothing stands in the way of following them."""
+        seen, _, why = self._seen
+        return bool(seen.recurrences) and not why
+
     @cached_property
     def joint(self) -> Recurrence:
         """The recurrence whose state is the model's.
@@ -71,8 +78,6 @@ class ModuleTrace:
         found, why = self.seen.recurrences, self._seen[2]
         if why:
             raise Unavailable(why)
-        if not found and self.seen.unfollowed:
-            raise Unavailable("; ".join(self.seen.unfollowed))
         if not found:
             if self.model.closed:
                 raise Unavailable(self.model.closed)
@@ -250,6 +255,14 @@ class ModuleTrace:
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """The joint recurrence by itself, from the state it was given."""
         return self.joint.of_item(item)
+
+    def ends(self, item: int) -> tuple[Tensor, Tensor]:
+        """dL/ds_0 and dL/ds_T through the unrolled recurrence."""
+        return autograd_ends(*self.recurrence(item))
+
+    def cut_steps(self, item: int) -> tuple[int, ...]:
+        """Steps at which the recurrence was given a state without gradient, or moves without one."""
+        return moved_without_gradient(*self.recurrence(item))
 
     def chain(self, item: int) -> JacobianChain:
         """Its trajectory in one sequence."""

@@ -13,6 +13,7 @@ from gradscope.models.recurrent import Recurrent, Trajectory
 from gradscope.numerics import finite, influence
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, backpropagate
 from gradscope.numerics.equality import against_reference
+from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
 from gradscope.numerics.traces.trace import Loss
 from gradscope.records import EqualityCheck, Kind, NonFinite
 
@@ -107,6 +108,14 @@ class RecurrentTrace:
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """The model itself."""
         return self.model, self.x[item : item + 1]
+
+    def ends(self, item: int) -> tuple[Tensor, Tensor]:
+        """dL/ds_0 and dL/ds_T through the unrolled model."""
+        return autograd_ends(*self.recurrence(item))
+
+    def cut_steps(self, item: int) -> tuple[int, ...]:
+        """Steps that move without a gradient."""
+        return moved_without_gradient(*self.recurrence(item))
 
     def chain(self, item: int) -> JacobianChain:
         """The trajectory of one sequence."""

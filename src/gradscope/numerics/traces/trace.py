@@ -119,6 +119,17 @@ class Trace(Protocol):
         """The recurrence by itself and what it reads in sequence `item`, (1, T, features)."""
         ...
 
+    def ends(self, item: int) -> tuple[Tensor, Tensor]:
+        """dL/ds_0 and dL/ds_T of sequence `item`, each (size,), for L = <v, y_T>, v a seeded unit vector.
+
+        By autograd, and not by the chain.
+        """
+        ...
+
+    def cut_steps(self, item: int) -> tuple[int, ...]:
+        """Steps whose Jacobian is exactly zero although the new state depends on the old one."""
+        ...
+
     def chain(self, item: int) -> JacobianChain:
         """Jacobians of the joint state in sequence `item`."""
         ...

@@ -1,0 +1,44 @@
+"""How many features a module takes: as its layers declare, and as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from gradscope.config.check import FEATURES
+from gradscope.errors import UsageError
+from gradscope.models.direct import Direct
+
+DECLARED = ("input_size", "in_features", "embed_dim", "d_model", "in_channels", "normalized_shape")
+MOST = 12
+"""Widths that are tried."""
+
+
+def features(module: nn.Module) -> int:
+    """The first width that a layer declares with which the module runs; the first of all where it runs with none."""
+    widths = list(dict.fromkeys(_declared(module)))[:MOST]
+    if len(widths) > 1 and not any(map(nn.parameter.is_lazy, module.parameters())):
+        return next((width for width in widths if _runs(module, width)), widths[0])
+    return widths[0] if widths else FEATURES
+
+
+def _declared(module: nn.Module) -> Iterator[int]:
+    for part in module.modules():
+        for attribute in DECLARED:
+            found = getattr(part, attribute, None)
+            found = found[0] if isinstance(found, tuple) and len(found) == 1 else found
+            if isinstance(found, int) and not isinstance(found, bool) and found > 0:
+                yield found
+
+
+def _runs(module: nn.Module, width: int) -> bool:
+    """Whether it takes two sequences of three steps."""
+    weight = next(module.parameters(), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            Direct("", module, width, kind="module").run(weight.new_zeros(2, 3, width))
+    except UsageError:
+        return False
+    return True

@@ -1,0 +1,59 @@
+"""Which way a user's module is followed: torch.nn's kernels in closed form, or the steps found in its computation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradscope.errors import UsageError
+from gradscope.forward.graph import Graph
+from gradscope.forward.labels import Labels
+from gradscope.forward.opened import Opened, opened
+from gradscope.forward.picks import Picks
+from gradscope.forward.steps import Lifting, levels
+from gradscope.models.capture.watch import Seen
+from gradscope.models.direct import Direct
+from gradscope.numerics.traces.lifted import LiftedTrace
+from gradscope.numerics.traces.module import ModuleTrace
+from gradscope.numerics.traces.rows import reals
+
+
+def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
+    """A model along x (batch, T, features), or token ids (batch, T)."""
+    whole = ModuleTrace(model, x)
+    if model.kind != "module" or model.closed:
+        return whole
+    if whole.followed and not loops_beside(whole.seen, model.laid_out(x)):
+        return whole
+    first = _first(model, x)
+    if first is None or not first.walks:
+        return whole
+    return LiftedTrace(model, x, first)
+
+
+def _first(model: Direct, x: Tensor) -> Opened | None:
+    """The first sequence, opened; time is the second axis, or the first where only so there is a recurrence."""
+    tried: list[Opened] = []
+    for time_first in (False, True) if model.time_first is None else (model.time_first,):
+        one = x[:1].transpose(0, 1) if time_first else x[:1]
+        try:
+            tried.append(opened(model, one, axis=0 if time_first else 1))
+        except UsageError:
+            if model.time_first is not None:
+                raise
+            continue
+        if tried[-1].walks:
+            model.time_first = time_first
+            break
+    return tried[-1] if tried and tried[-1].walks else None
+
+
+def loops_beside(seen: Seen, x: Tensor) -> bool:
+    """Whether something walks along time beside the recurrences that were followed in closed form."""
+    ends = [*reals(seen.raw), *(tensor for one in seen.recurrences for tensor in (one.x, *one.start))]
+    graph = Graph.of(ends)
+    leaf = None if seen.given is None else graph.value(seen.given)
+    wholes = [place[0] for one in seen.recurrences for own in one.leaves if (place := graph.value(own)) is not None]
+    picks = Picks(None if leaf is None else leaf[0], 1, x.shape[1])
+    labels = Labels(graph, None if leaf is None else leaf[0], (), picks, wholes=wholes)
+    return any(Lifting(graph, labels, level, lambda value: 0).walk(False) is not None for level in levels(labels))

@@ -1,0 +1,374 @@
+"""A user's module whose recurrence was found in the computation: every sequence opened by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradscope.chain import JacobianChain
+from gradscope.errors import UsageError
+from gradscope.forward.layer import LiftedLayer
+from gradscope.forward.lifted import LiftedChain
+from gradscope.forward.names import walk_names
+from gradscope.forward.opened import Opened, opened
+from gradscope.forward.pull import Pending, Term, normalised
+from gradscope.forward.steps import Walk
+from gradscope.forward.sweep import Sweeper, Swept, log10_of
+from gradscope.models.capture.gradients import gradients
+from gradscope.models.capture.watch import see
+from gradscope.models.cell import Linearization
+from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
+from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, Scaled
+from gradscope.numerics.equality import against_gradients, number, wanted
+from gradscope.numerics.scale import add, log10_norm
+from gradscope.numerics.scale import normalise as normalise_rows
+from gradscope.numerics.traces.module import Cotangents, ModuleTrace
+from gradscope.numerics.traces.rows import reals as _reals
+from gradscope.numerics.traces.rows import row_of, rows_agree
+from gradscope.numerics.traces.trace import Unavailable
+from gradscope.records import EqualityCheck, Kind
+from gradscope.registry import unknown
+
+
+@dataclass(frozen=True, eq=False)
+class Back:
+    """One backward pass of all sequences."""
+
+    swept: tuple[tuple[Swept, ...], ...]
+    """By sequence and walk."""
+    given: Scaled
+    """dL/dx, m (T, batch, features)."""
+    weights: Pending | None
+    """dL/dW of the steps of the first sequence's graph, summed over the sequences."""
+    total: float | None
+    """log10 ||dL/dW||, all walks together."""
+
+
+class LiftedTrace(ModuleTrace):
+    """Autograd's own formulas, in log scale, along the graph of each sequence."""
+
+    def __init__(self, model: Direct, x: Tensor, first: Opened) -> None:
+        """Take the model, its input and its first sequence, opened."""
+        super().__init__(model, x)
+        self.first = first
+        self._backs: list[tuple[Cotangents, Back]] = []
+
+    @cached_property
+    def openings(self) -> tuple[Opened, ...]:
+        """Every sequence by itself.
+
+        Raises:
+            Unavailable: a sequence gives something else by itself than among the others.
+        """
+        found = []
+        for b in range(self.sequences):
+            one = self.first if b == 0 else self._open(b, plain=False)
+            if not rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
+                one = self._open(b, plain=True)
+            if not rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
+                raise Unavailable(
+                    "a sequence gives other outputs by itself than among the others of its batch, so its own "
+                    "recurrence cannot be followed"
+                )
+            found.append(one)
+        return tuple(found)
+
+    def _open(self, b: int, *, plain: bool) -> Opened:
+        x = self.model.laid_out(self.x[b : b + 1])
+        return opened(self.model, x, axis=self.first.axis, look=self.first.look, plain=plain)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """What every walk is called."""
+        return walk_names(self.first)
+
+    @cached_property
+    def joint_place(self) -> int:
+        """Which walk's state is the model's.
+
+        Raises:
+            Unavailable: none has one that goes along with the input, or several do.
+        """
+        walks = self.first.walks
+        if self.model.key is not None:
+            if self.model.key not in self.names:
+                raise UsageError(unknown("recurrence", self.model.key, list(self.names)) + " (--key)")
+            return self._with_state(self.names.index(self.model.key))
+        along = [place for place, walk in enumerate(walks) if len(walk.steps) == self.length]
+        if len(walks) == 1 or len(along) == 1 and len(walks) == len(along):
+            return self._with_state(0)
+        raise Unavailable(f"the module holds several recurrences ({', '.join(self.names)}); choose one with --key")
+
+    def _with_state(self, place: int) -> int:
+        walk, name = self.first.walks[place], self.names[place]
+        if walk.grows:
+            raise Unavailable(
+                f"what {name} carries grows with every step ({walk.grows[0]} floats after the first, {walk.grows[-1]} "
+                f"after the last): a cache, not a state"
+            )
+        if walk.backwards:
+            raise Unavailable(f"{name} reads the sequence from its end, so it has no state that outputs could wait for")
+        if len(walk.steps) != self.length:
+            raise Unavailable(f"{name} walks {len(walk.steps)} steps of its own where the input has {self.length}")
+        return place
+
+    @property
+    def kind(self) -> Kind:
+        """A recurrence was found."""
+        return "recurrent"
+
+    @cached_property
+    def size(self) -> int:
+        """Numbers in all states, or in that of the chosen one."""
+        chains = dict(zip(self._walking, self.first.chains, strict=True))
+        if self.model.key in self.names:
+            place = self.names.index(self.model.key or "")
+            return chains[place].size if place in chains else 0
+        return sum(chain.size for chain in chains.values())
+
+    @cached_property
+    def _walking(self) -> tuple[int, ...]:
+        """Places of the walks that have a state."""
+        return tuple(place for place, walk in enumerate(self.first.walks) if walk.steps)
+
+    @property
+    def shape(self) -> str:
+        """`2x64` for two parts of a state, or their numbers joined by plus."""
+        parts = [
+            self.first.graph.shape(value).numel()
+            for place in self._walking
+            for value in self.first.walks[place].steps[-1].after
+            if value is not None
+        ]
+        return f"{len(parts)}x{parts[0]}" if len(set(parts)) == 1 else "+".join(map(str, parts))
+
+    @cached_property
+    def layers(self) -> tuple[tuple[str, Linearization], ...]:
+        """Every walk with a state of its own, by name."""
+        try:
+            return tuple(
+                (self.names[place], LiftedLayer(self.names[place], [self._walk(one, place) for one in self.openings]))
+                for place in self._walking
+            )
+        except Unavailable:
+            return ()
+
+    def _walk(self, one: Opened, place: int) -> tuple[Opened, Walk, LiftedChain]:
+        """A sequence's own walk, its chain.
+
+        Raises:
+            Unavailable: this sequence takes another way.
+        """
+        mine = self.first.walks[place]
+        for walk, chain in zip([w for w in one.walks if w.steps], one.chains, strict=True):
+            if (walk.level, walk.backwards, len(walk.steps)) == (mine.level, mine.backwards, len(mine.steps)):
+                return one, walk, chain
+        raise Unavailable("the sequences of the batch go through different recurrences")
+
+    @property
+    def orders(self) -> tuple[Tensor | None, ...]:
+        """Walks in their own order of steps."""
+        found = []
+        for place in self._walking:
+            walk = self.first.walks[place]
+            steps = len(walk.steps)
+            back = torch.arange(steps - 1, -1, -1)[:, None].expand(steps, self.sequences)
+            found.append(back if walk.backwards else None)
+        return tuple(found)
+
+    def back(self, v: Cotangents, *, weights: bool) -> Back:
+        """The backward pass; asked again for the same cotangents, the same one."""
+        for known, back in self._backs:
+            if known is v and (back.weights is not None or not weights):
+                return back
+        found = self._back(v, weights)
+        self._backs = [*self._backs[-1:], (v, found)]
+        return found
+
+    def _back(self, v: Cotangents, weights: bool) -> Back:
+        arrived: list[Scaled] = []
+        swept = []
+        sums = Pending(self.first.graph) if weights else None
+        for b, one in enumerate(self.openings):
+            own = Pending(one.graph) if weights else None
+            found, terms = self._sweepers[b].sweep(self._seeds(v, b), one.leaf, weights=own)
+            swept.append(tuple(found))
+            arrived.append(_by_step(terms, one))
+            if sums is not None and own is not None:
+                _collect(sums, own, one)
+        given = Scaled(torch.cat([one.m for one in arrived], 1), torch.cat([one.e for one in arrived], 1))
+        total = None if sums is None else log10_of([term for terms in sums.terms.values() for term in terms])
+        return Back(tuple(swept), given, sums, total)
+
+    @cached_property
+    def _sweepers(self) -> tuple[Sweeper, ...]:
+        return tuple(Sweeper(one.graph, one.labels, one.walks) for one in self.openings)
+
+    def _seeds(self, v: Cotangents, b: int) -> dict[tuple[int, int], list[Term]]:
+        """The cotangents of one sequence, by value of its graph."""
+        one = self.openings[b]
+        found: dict[tuple[int, int], list[Term]] = {}
+        for whole, own, g in zip(_reals(self.seen.raw), one.recording.outputs, v, strict=True):
+            value = one.graph.value(own)
+            if g is None or value is None or not bool((g != 0).any()):
+                continue
+            row = row_of(g, own.shape, b, self.sequences)
+            if row is None:
+                raise Unavailable(f"the loss reads an output of shape {tuple(whole.shape)}, which mixes the sequences")
+            found.setdefault(value, []).append(normalised(row.to(own), 0))
+        return found
+
+    def adjoint(self, v: Cotangents, *, totals: bool = True) -> Adjoint:
+        """The backward pass through the joint recurrence."""
+        place = self._walking.index(self.joint_place)
+        back = self.back(v, weights=True)
+        return Adjoint((self._layer(back, place),), back.given)
+
+    def _layer(self, back: Back, place: int) -> LayerAdjoint:
+        own = [swept[place] for swept in back.swept]
+        state = torch.tensor([one.state for one in own], dtype=torch.float64).T
+        weight = None
+        if all(one.weight is not None for one in own):
+            weight = torch.tensor([one.weight for one in own], dtype=torch.float64).T
+        start = Scaled(torch.zeros(self.sequences, 1), torch.zeros(self.sequences, dtype=torch.int64))
+        return LayerAdjoint(state, state, log10_norm(back.given.m, back.given.e), weight, back.total, start)
+
+    def layer_adjoints(self, v: Cotangents) -> tuple[LayerAdjoint, ...]:
+        """What every walk receives, by its own steps."""
+        back = self.back(v, weights=True)
+        return tuple(self._layer(back, place) for place in range(len(self._walking)))
+
+    def input_gradient(self, v: Cotangents) -> Tensor:
+        """log10 ||dL/dx_t||, (batch, T); with respect to the embeddings of tokens."""
+        if self.first.recording.given is None:
+            raise Unavailable("no embedding of the module reads its token ids: there is no input to differentiate by")
+        given = self.back(v, weights=False).given
+        return log10_norm(given.m, given.e).T
+
+    def equality(self, v: Cotangents) -> EqualityCheck | None:
+        """Outputs and gradients along the graphs against the module, run and differentiated whole by torch."""
+        try:
+            back = self.back(v, weights=True)
+        except Unavailable:
+            return None
+        assert back.weights is not None
+        graph, sums = self.first.graph, back.weights.terms
+        leaves = [index for index in self._within_steps if (index, 0) in sums]
+        weights = [graph.nodes[index].variable for index in leaves]
+        x = self.model.laid_out(self.x)
+        with wanted(weights), torch.enable_grad():
+            whole = see(self.model, self.x, search=False)
+            pairs = [(y, g) for y, g in zip(_reals(whole.raw), v, strict=True) if g is not None and y.requires_grad]
+            assert whole.given is not None
+            asked = (whole.given, *weights)
+            found = gradients([y for y, _ in pairs], asked, [g for _, g in pairs]) if pairs else [None] * len(asked)
+        theirs = [torch.zeros_like(one) if g is None else g for one, g in zip(asked, found, strict=True)]
+        by_time = theirs[0].movedim(self.first.axis, 0).reshape(x.shape[self.first.axis], self.sequences, -1)
+        return against_gradients(
+            self._outputs(),
+            (number(back.given), by_time),
+            [(log10_of(sums[index, 0]), g) for index, g in zip(leaves, theirs[1:], strict=True)],
+            type(self.model.module).__name__,
+        )
+
+    def _outputs(self) -> list[tuple[Tensor, Tensor]]:
+        """Every sequence's own outputs beside its part of the batch's."""
+        found = []
+        for b, one in enumerate(self.openings):
+            for whole, own in zip(_reals(self.seen.raw), one.recording.outputs, strict=True):
+                row = row_of(whole, own.shape, b, self.sequences)
+                if row is not None:
+                    found.append((own, row))
+        return found
+
+    @cached_property
+    def _within_steps(self) -> list[int]:
+        """Parameters that the steps of the walks alone read."""
+        graph, owners = self.first.graph, self._sweepers[0].owners
+        found = []
+        for index in range(len(graph)):
+            if not graph.is_leaf[index] or self.first.labels.marks[index] is not None:
+                continue
+            stack, inside = [index], True
+            while stack and inside:
+                for user, _ in graph.users[stack.pop()]:
+                    if self.first.labels.marks[user] is None:
+                        stack.append(user)
+                    else:
+                        inside = inside and user in owners
+            if inside:
+                found.append(index)
+        return found
+
+    def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
+        """It is not one of gradscope's own cells.
+
+        Raises:
+            Unavailable: always.
+        """
+        raise Unavailable("the recurrence is the module's own code", told=True)
+
+    def chain(self, item: int) -> JacobianChain:
+        """The Jacobians of the joint state in one sequence."""
+        return self._walk(self.openings[item], self.joint_place)[2]
+
+    def ends(self, item: int) -> tuple[Tensor, Tensor]:
+        """dL/ds_0 and dL/ds_T, L = <v, y_T> for a seeded unit v, of one sequence: by the graph, not by the Jacobians.
+
+        Raises:
+            Unavailable: the outputs have no steps.
+        """
+        one, place = self.openings[item], self._walking.index(self.joint_place)
+        own = one.recording.outputs[0]
+        drawn = torch.randn(own.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        v = torch.zeros_like(own)
+        last = v[-1] if self.model.time_first else v[:, -1]
+        if own.ndim != 3:
+            raise Unavailable("the output has no steps")
+        last[:] = drawn / drawn.norm()
+        value = one.graph.value(own)
+        if value is None:
+            raise Unavailable("the output has no gradient")
+        found, _ = self._sweepers[item].sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
+        first, final = found[place].ends[0], found[place].ends[self.length]
+        return _plain(first), _plain(final)
+
+    def cut_steps(self, item: int) -> tuple[int, ...]:
+        """Steps at which a detach stops the gradient."""
+        chain = self._walk(self.openings[item], self.joint_place)[2]
+        return chain.silent
+
+
+def _plain(parts: Sequence[Term]) -> Tensor:
+    return torch.cat([m.detach() * 2.0 ** max(e, -1074) for m, e in parts]) if parts else torch.zeros(0)
+
+
+def _by_step(terms: Sequence[Term], one: Opened) -> Scaled:
+    """dL/dx of one sequence, m (T, 1, features), every step with its own exponent."""
+    given = one.recording.given
+    assert given is not None
+    steps, total = given.shape[one.axis], None
+    for m, e in terms:
+        rows = m.detach().movedim(one.axis, 0).reshape(steps, 1, -1)
+        own, exponents = normalise_rows(rows, torch.full((steps, 1), e, dtype=torch.int64, device=m.device))
+        total = Scaled(own, exponents) if total is None else Scaled(*add(total.m, total.e, own, exponents))
+    if total is None:
+        like = given.detach().new_zeros(steps, 1, math.prod(given.shape) // steps)
+        return Scaled(like, torch.zeros(steps, 1, dtype=torch.int64, device=like.device))
+    return total
+
+
+def _collect(sums: Pending, own: Pending, one: Opened) -> None:
+    """Add one sequence's dL/dW to those of the others, by parameter."""
+    by_leaf = {id(node.variable): place for place, node in enumerate(sums.graph.nodes) if hasattr(node, "variable")}
+    for value, terms in own.terms.items():
+        place = by_leaf.get(id(one.graph.nodes[value[0]].variable))
+        if place is not None:
+            for m, e in terms:
+                sums.add((place, 0), m.detach(), e)

@@ -1,0 +1,47 @@
+"""One sequence's own part of what a module returned for a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+NEAR = {torch.float64: 1e-9, torch.float32: 1e-3}
+
+
+def row_of(whole: Tensor, shape: Sequence[int], b: int, batch: int) -> Tensor | None:
+    """Sequence b of a tensor of the batch, in the shape that it has by itself; None where it has no such part."""
+    if batch == 1:
+        return whole if whole.shape == torch.Size(shape) else None
+    if whole.ndim != len(shape):
+        return None
+    apart = [axis for axis in range(whole.ndim) if whole.shape[axis] != shape[axis]]
+    if len(apart) != 1 or whole.shape[apart[0]] != batch * shape[apart[0]]:
+        return None
+    width = shape[apart[0]]
+    return whole.narrow(apart[0], b * width, width)
+
+
+def rows_agree(whole: Any, own: Any, b: int, batch: int) -> bool:
+    """Whether a sequence by itself returned what it did among the others, within rounding."""
+    pairs = list(zip(reals(whole), reals(own), strict=False))
+    if len(reals(whole)) != len(reals(own)) or not pairs:
+        return False
+    for one, alone in pairs:
+        row = row_of(one, alone.shape, b, batch)
+        if row is None:
+            continue
+        a, c = row.detach().double(), alone.detach().double()
+        size = float(a.nan_to_num(0, 0, 0).abs().max()) if a.numel() else 0.0
+        near = NEAR.get(alone.dtype, 1e-3)
+        if not torch.allclose(a, c, near, near * size, equal_nan=True):
+            return False
+    return True
+
+
+def reals(raw: Any) -> list[Tensor]:
+    """Floating-point tensors among what a module returned."""
+    return [v for v in pytree.tree_leaves(raw) if isinstance(v, Tensor) and v.is_floating_point()]
