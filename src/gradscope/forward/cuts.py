@@ -29,14 +29,23 @@ class Crossings:
         self.newest = self._newest()
         self.at: dict[int, set[Value]] = defaultdict(set)
         """Values made up to step t and read after it, by t."""
+        self.longest: int
+        """How many steps lie between a value and the last that reads it, at most."""
+        reach: dict[Value, int] = {}
         for index, mark in enumerate(labels.marks):
             if mark is None or not self.is_step(mark) or self.newest[index] <= (mark.label or 0):
                 continue
             for read in graph.reads[index]:
                 before = labels.of(read)
                 if read is not None and before is not None and self.is_state(before):
-                    for t in range(before.label or 0, mark.label or 0):
-                        self.at[t].add(read)
+                    reach[read] = max(reach.get(read, 0), mark.label or 0)
+        ages = [last - _label(labels, value) for value, last in reach.items() if _label(labels, value)]
+        self.longest = max(ages, default=0)
+        for value, last in reach.items():
+            # What was made before the first step and is read much later is given to all steps, and no state.
+            if _label(labels, value) or last <= self.longest:
+                for t in range(_label(labels, value), last):
+                    self.at[t].add(value)
 
     def is_step(self, mark: Mark) -> bool:
         """Whether something happens at a step of this level, and not for a collection only."""
@@ -89,13 +98,18 @@ class Crossings:
         return mark is not None and bool(mark.label)
 
 
-def narrowest(crossings: Crossings, t: int, lifetime: Callable[[Value], int]) -> list[Value]:
+def narrowest(
+    crossings: Crossings, t: int, lifetime: Callable[[Value], int], *, at_the_end: bool = False
+) -> list[Value]:
     """The state after step t, in the order in which it was made.
 
     What the step gives to the outputs is to come out of the state as well, where that makes it no wider: y_t = C s_t.
+    At the end, where nothing comes after, it is what the outputs need.
     """
-    needed = {value for value in crossings.at[t] if _made(crossings.labels, value)}
-    if not needed:
+    needed = set(crossings.at[t])
+    if not needed and at_the_end:
+        needed = set(crossings.given_out(t))
+    if not any(_made(crossings.labels, value) for value in needed):
         return []
     found = _cut(crossings, needed, lifetime)
     for value in crossings.given_out(t):
@@ -120,6 +134,9 @@ def _cut(crossings: Crossings, sinks: set[Value], lifetime: Callable[[Value], in
     while stack:
         value = stack.pop()
         size = graph.shape(value).numel() * LONGEST + LONGEST - min(lifetime(value), LONGEST - 1)
+        if "StopBackward" in graph.names[value[0]]:
+            # The state is what is detached, so that the detach belongs to the step that does it.
+            size += LONGEST // 2
         net.add_edge((value, "in"), (value, "out"), capacity=size)
         if value in sinks:
             net.add_edge((value, "out"), "after")

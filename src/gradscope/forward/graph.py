@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradscope.errors import UsageError
+from gradscope.text import safe_text
+
 Value = tuple[int, int]
 """An operation's place in the graph, and which of its results."""
 Read = Value | None
@@ -53,10 +56,15 @@ class Graph:
 
     def shape(self, value: Value) -> torch.Size:
         """Of a value."""
-        node = self.nodes[value[0]]
-        if (leaf := getattr(node, "variable", None)) is not None:
-            return torch.Size(leaf.shape)
-        return torch.Size(node._input_metadata[value[1]].shape)
+        if value not in self._shapes:
+            node = self.nodes[value[0]]
+            leaf = getattr(node, "variable", None)
+            self._shapes[value] = torch.Size(node._input_metadata[value[1]].shape if leaf is None else leaf.shape)
+        return self._shapes[value]
+
+    @cached_property
+    def _shapes(self) -> dict[Value, torch.Size]:
+        return {}
 
     @cached_property
     def is_leaf(self) -> list[bool]:
@@ -66,7 +74,7 @@ class Graph:
     @cached_property
     def names(self) -> list[str]:
         """What every operation is called: `AddmmBackward0`."""
-        return [type(node).__name__ if not hasattr(node, "name") else node.name() for node in self.nodes]
+        return [node.name().rpartition("::")[2] for node in self.nodes]
 
     @cached_property
     def users(self) -> list[list[tuple[int, int]]]:
@@ -122,16 +130,31 @@ class Graph:
 
     def apply(self, index: int, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
         """Gradients of what an operation read, from those of its results."""
+        try:
+            found = self._differentiated(index, gradients)
+        except RuntimeError as error:
+            if "inplace operation" not in str(error):
+                raise
+            what = safe_text(str(error).partition("\n")[0], 160)
+            raise UsageError(
+                f"torch cannot differentiate the module: {what}; does its loss.backward() work?"
+            ) from error
+        found = found if isinstance(found, tuple) else (found,)
+        # As torch's engine does: what was broadcast on the way is summed over.
+        return [
+            g if g is None or read is None or g.shape == (own := self.shape(read)) else g.sum_to_size(own)
+            for g, read in zip(found, self.reads[index], strict=False)
+        ]
+
+    def _differentiated(self, index: int, gradients: Sequence[Tensor | None]) -> Any:
         node = self.nodes[index]
-        if isinstance(node, torch.autograd.function.BackwardCFunction):
-            given = [
-                torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if g is None else g
-                for g, meta in zip(gradients, node._input_metadata, strict=True)
-            ]
-            found = node.apply(*given)
-        else:
-            found = node(*gradients)
-        return found if isinstance(found, tuple) else (found,)
+        if not isinstance(node, torch.autograd.function.BackwardCFunction):
+            return node(*gradients)
+        given = [
+            torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if g is None else g
+            for g, meta in zip(gradients, node._input_metadata, strict=True)
+        ]
+        return node.apply(*given)
 
     def results(self, index: int) -> int:
         """How many results an operation has."""

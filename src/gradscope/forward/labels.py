@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.picks import Picks
@@ -90,6 +91,11 @@ class Labels:
             elif before is None or newer:
                 runs[index] = [index]
         return frozenset(index for run in runs.values() if len(run) >= RUN for index in run)
+
+    @cached_property
+    def begun(self) -> int:
+        """The first operation that reads a step's own input."""
+        return next((index for index, mark in enumerate(self.marks) if mark is not None and mark.label), len(self.graph))
 
     def of(self, value: Value | None) -> Mark | None:
         """The mark of a value."""

@@ -64,7 +64,7 @@ class LiftedChain:
         if not before or not after:
             return found
         nodes = self._dependent(step)
-        rows, columns = self._numbers(step.after), self._numbers(step.before)
+        rows = self._numbers(step.after)
         identity = torch.eye(rows, dtype=self.like.dtype, device=self.like.device)
 
         def row(v: Tensor) -> Tensor:
@@ -75,8 +75,19 @@ class LiftedChain:
         except RuntimeError:
             # Formulas that vmap cannot follow (a function of the user's own) are applied row by row.
             made = torch.stack([row(v) for v in identity])
-        found[:rows, :columns] = made
+        rows_at, columns_at = self._places(step.after), self._places(step.before)
+        found[rows_at[:, None], columns_at] = made
         return found
+
+    def _places(self, state: State) -> Tensor:
+        """Where the numbers of a state stand among those of the widest; parts that are not there leave a gap."""
+        like = self.walk.states[self.sizes.index(self.size)]
+        widths = [self._numbers((value,)) for value in like]
+        if len(state) != len(like) or any(v and self._numbers((v,)) != w for v, w in zip(state, widths, strict=True)):
+            return torch.arange(self._numbers(state))
+        starts = [sum(widths[:place]) for place in range(len(widths))]
+        kept = [torch.arange(s, s + w) for s, w, v in zip(starts, widths, state, strict=True) if v is not None]
+        return torch.cat(kept)
 
     def _pulled(self, v: Tensor, after: list[Value], before: list[Value], nodes: tuple[int, ...]) -> Tensor:
         shapes = [self.graph.shape(value) for value in after]

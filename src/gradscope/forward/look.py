@@ -6,7 +6,7 @@ import dis
 import os
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gradscope.forward.given import given
-from gradscope.forward.record import gradients_wanted, stepwise
+from gradscope.forward.record import NUMBERS, gradients_wanted, stepwise
 from gradscope.models.direct import Direct
 
 _CODES: dict[Any, list[tuple[int, str, str]]] = {}
@@ -35,21 +35,30 @@ class Look:
     lifetimes: dict[Call, int] = field(default_factory=dict)
     values: dict[Call, Tensor] = field(default_factory=dict)
     names: dict[Call, str] = field(default_factory=dict)
+    answers: list[Any] = field(default_factory=list)
+    """What Python was told when it looked at numbers."""
 
 
-def lifetimes(model: Direct, x: Tensor) -> Look:
+def lifetimes(model: Direct, x: Tensor, answers: Sequence[Any] = ()) -> Look:
     """How many calls every result of a call outlives."""
-    return _look(model, x, Lives())
+    return _look(model, x, Lives(), answers)
 
 
-def values(model: Direct, x: Tensor, wanted: frozenset[Call], named: frozenset[Call]) -> Look:
+def values(
+    model: Direct, x: Tensor, wanted: frozenset[Call], named: frozenset[Call], answers: Sequence[Any] = ()
+) -> Look:
     """Values of some results; the names that some of them have in the user's code."""
-    return _look(model, x, Values(model.module, wanted, named))
+    return _look(model, x, Values(model.module, wanted, named), answers)
 
 
-def _look(model: Direct, x: Tensor, mode: Lives | Values) -> Look:
+def answers_of(model: Direct, x: Tensor) -> list[Any]:
+    """What Python is told when it looks at numbers on the way."""
+    return _look(model, x, Counting(), ()).answers
+
+
+def _look(model: Direct, x: Tensor, mode: Counting, answers: Sequence[Any]) -> Look:
+    mode.given = list(answers)[::-1]
     taken = given(model.module, x)
-    mode.embedded = taken.embedded
     # Gradients stay switched on, since code may ask for that; but nothing wants any.
     if taken.leaf is not None:
         taken.taken = taken.taken.detach()
@@ -66,11 +75,14 @@ class Counting(TorchFunctionMode):
         super().__init__()
         self.count = 0
         self.found = Look(None, 0)
-        self.embedded: Callable[[Any, Any, Any], Any] | None = None
+        self.given: list[Any] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call."""
         self.count += 1
+        if func in NUMBERS:
+            self.found.answers.append(self.given.pop() if self.given else func(*args, **(kwargs or {})))
+            return self.found.answers[-1]
         found = func(*args, **(kwargs or {}))
         if func is Tensor.__setitem__:
             return found
@@ -187,7 +199,8 @@ def _bound(frame: FrameType, value: Tensor, paths: Mapping[int, str]) -> str | N
     places = [*own.items(), *((f"self.{name}", thing) for name, thing in vars(module).items())]
     found = next((name for name, thing in places if thing is value), None)
     if found is None:
-        found = next((f"{n}[{i}]" for n, thing in places for i, item in _items(thing) if item is value), None)
+        small = sorted(places, key=lambda place: len(_items(place[1])))
+        found = next((f"{n}[{i}]" for n, thing in small for i, item in _items(thing) if item is value), None)
     if found is None:
         return None
     found = found.removeprefix("self.")

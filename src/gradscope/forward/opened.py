@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class Opened:
     """Of time in the input."""
     look: Look
     """How long values live."""
+    answers: Sequence[Any] = ()
+    """What Python was told when it looked at numbers, where that was laid down."""
 
     @property
     def leaf(self) -> int | None:
@@ -54,7 +57,7 @@ class Opened:
         wanted = {v: calls[key] for state in walk.states for v in state if v and (key := self._edge(v)) in calls}
         middle = walk.steps[len(walk.steps) // 2]
         parts = [wanted.get(value) if value else None for value in middle.after]
-        look = values(self.model, self.x, frozenset(wanted.values()), frozenset(p for p in parts if p))
+        look = values(self.model, self.x, frozenset(wanted.values()), frozenset(p for p in parts if p), self.answers)
         found = [[look.values.get(wanted[v]) if v in wanted else self._given(v) for v in s] for s in walk.states]
         names = [look.names.get(part) if part else None for part in parts]
         return found, _distinct([name or f"state{index + 1}" for index, name in enumerate(names)])
@@ -69,7 +72,13 @@ class Opened:
 
 
 def opened(
-    model: Direct, x: Tensor, *, axis: int = 1, look: Look | None = None, plain: bool = False
+    model: Direct,
+    x: Tensor,
+    *,
+    axis: int = 1,
+    look: Look | None = None,
+    plain: bool = False,
+    answers: Sequence[Any] = (),
 ) -> Opened:
     """Run one sequence and find its recurrences.
 
@@ -79,13 +88,14 @@ def opened(
         axis: of time in it.
         look: how long values live, where a pass like this one was looked at before.
         plain: whether to leave the states that the module makes as they are.
+        answers: what Python is told when it looks at numbers, instead of what they are.
     """
-    recording = record(model, x, plain=plain)
+    recording = record(model, x, plain=plain, answers=answers)
     if look is None or look.count != recording.count:
-        look = lifetimes(model, x)
+        look = lifetimes(model, x, answers)
         if not plain and (recording.count != look.count or not alike(recording.raw, look.raw)):
             # What the recorder adds has changed what the module does: without it, its own states have no gradient.
-            recording = record(model, x, plain=True)
+            recording = record(model, x, plain=True, answers=answers)
     graph = Graph.of(recording.outputs)
     leaf = _place(graph, recording.given)
     starts = [place for start in recording.starts if (place := _place(graph, start)) is not None]
@@ -105,7 +115,7 @@ def opened(
         graph, (labels, walks) = short, joint
     if not walks:
         _, walks = read(graph, blocks=True)
-    return Opened(model, x, recording, graph, labels, tuple(walks), axis, look)
+    return Opened(model, x, recording, graph, labels, tuple(walks), axis, look, answers)
 
 
 def _lifetime(graph: Graph, recording: Recording, look: Look) -> Callable[[Value], int]:

@@ -63,21 +63,30 @@ class Lifting:
         steps = self.crossings.steps()
         if len(steps) < 2 and not (steps and self.labels.steps <= 3):
             return None
-        last = steps[-1]
-        state: State = tuple(narrowest(self.crossings, last, self.lifetime))
-        if not state:
-            return None
         if grown := self._growth(steps):
             return Walk(self.level, backwards, (), 0, grows=grown)
+        # The newest steps are not read any more by all that would read them if there were more.
+        settled = steps[-1] - self.crossings.longest
+        last = max((t for t in steps if t <= settled), default=steps[-1])
+        state: State = tuple(narrowest(self.crossings, last, self.lifetime))
         found: list[Step] = []
         for t in range(last, 0, -1):
             step = self._step(t, state)
             found.append(step)
             state = step.before
         found.reverse()
-        while (more := self._following(found[-1])) is not None:
+        while (more := self._following(found[-1]) or self._unlike(found[-1])) is not None:
             found.append(more)
         return Walk(self.level, backwards, tuple(self._filled(found)), self.repeats, self.ties)
+
+    def _unlike(self, last: Step) -> Step | None:
+        """The step after the last one known, where it is like no other."""
+        after: State = tuple(narrowest(self.crossings, last.t + 1, self.lifetime, at_the_end=True))
+        if not after or last.t >= self.labels.steps:
+            return None
+        step = Step(last.t + 1, last.after, after, self._between(last.after, after))
+        self.kinds.append(step)
+        return step
 
     def _filled(self, steps: Sequence[Step]) -> list[Step]:
         """States that nothing reads, since a restart follows, as the steps that lead to them tell what they are."""
@@ -109,7 +118,7 @@ class Lifting:
                 self.kinds.insert(0, self.kinds.pop(place))
                 self.repeats += 1
                 return found
-        before: State = tuple(narrowest(self.crossings, t - 1, self.lifetime)) if t > 1 else ()
+        before: State = tuple(narrowest(self.crossings, t - 1, self.lifetime)) if t > 1 else self._made_before(after)
         step = Step(t, before, after, self._between(before, after))
         if t > 1 and after:
             self.kinds.insert(0, step)
@@ -125,6 +134,21 @@ class Lifting:
     def _numbers(self, state: State) -> int:
         return sum(self.graph.shape(value).numel() for value in state if value is not None)
 
+    def _made_before(self, after: State) -> State:
+        """States that the module made, in what the first step reads, if they have as many numbers as later ones."""
+        found: list[Value] = []
+        stack, seen = [value for value in after if value is not None], set()
+        while stack:
+            index = stack.pop()[0]
+            for read in self.graph.reads[index]:
+                mark = self.labels.of(read)
+                if read is None or mark is None or read in seen or mark.label is None or mark.pure:
+                    continue
+                seen.add(read)
+                made = mark.label == 0 and all(r is None or self.graph.is_leaf[r[0]] for r in self.graph.reads[read[0]])
+                (found if made else stack).append(read)
+        return tuple(found) if self._numbers(tuple(found)) == self._numbers(after) else ()
+
     def _between(self, before: State, after: State) -> tuple[int, ...]:
         """Operations of a step: all that leads to `after` and is made of this level's values, up to `before`."""
         found: set[int] = set()
@@ -132,7 +156,8 @@ class Lifting:
         while stack:
             value = stack.pop()
             mark = self.labels.of(value)
-            if value[0] in found or mark is None or not self.crossings.is_step(mark):
+            begins = mark is not None and mark.label == 0 and not self.graph.is_leaf[value[0]]
+            if value[0] in found or mark is None or not (begins or self.crossings.is_step(mark)):
                 continue
             found.add(value[0])
             stack += [read for read in self.graph.reads[value[0]] if read is not None and read not in before]
@@ -144,12 +169,13 @@ class Lifting:
             return None
         match = _Match(self.graph, self.labels, kind, t)
         for there, here in zip(kind.after, after, strict=True):
-            if not match.unify(there, here):
+            if here is not None and not match.unify(there, here):
                 return None
         before = tuple(match.slots.get(value) for value in kind.before)
-        if any(value not in match.slots for value in kind.before):
-            if t > 1:
-                return None
+        missing = any(value not in match.slots for value in kind.before)
+        if missing and t > 1 and None not in after:
+            return None
+        if missing and t == 1:
             before = self._first(kind, match)
         if t == 1:
             self.ties = {value: tuple(others) for value, others in match.ties.items()}
@@ -162,9 +188,9 @@ class Lifting:
                 continue
             after = _carried_on(self.graph, self.labels, kind, last)
             found = None if after is None else self._recognised(kind, last.t + 1, after)
-            if found is not None and found.before == last.after:
+            if found is not None and all(a in (None, b) for a, b in zip(found.before, last.after, strict=True)):
                 self.repeats += 1
-                return found
+                return replace(found, before=last.after)
         return None
 
 
@@ -189,6 +215,11 @@ class _Match:
             a, b = stack.pop()
             if a in self.before:
                 assert a is not None
+                made = self.labels.of(b)
+                if self.t > 1 and made is not None and made.label == 0 and not self._is_early(b):
+                    return False
+                if b is not None and self.graph.names[b[0]].startswith("StopBackward"):
+                    return False
                 if self.slots.setdefault(a, b) != b and not self._tied(self.slots[a], b):
                     return False
                 continue
@@ -228,7 +259,7 @@ class _Match:
     def _fills(self, slot: Value, b: Value) -> bool:
         """Whether a value that the first step begins with has as many numbers as a part of the state."""
         mark = self.labels.of(b)
-        begins = mark is not None and mark.label == 0 or self.t == 1 and (mark is None or not mark.label)
+        begins = self._is_early(b) or self.t == 1 and (mark is None or not mark.label)
         return begins and self.graph.shape(slot).numel() == self.graph.shape(b).numel()
 
     def _tied(self, a: Read, b: Read) -> bool:
@@ -242,9 +273,12 @@ class _Match:
     def _begins(self, b: Read) -> bool:
         """Whether a value is what the first step begins with: a state that was made, learned, or given."""
         mark = self.labels.of(b)
-        if (mark is not None and mark.label) or (self.t > 1 and (mark is None or mark.label is None)):
-            return False
-        return True
+        return self._is_early(b) or self.t == 1 and (mark is None or not mark.label)
+
+    def _is_early(self, b: Read) -> bool:
+        """Whether a value is a state that was made before the first step."""
+        mark = self.labels.of(b)
+        return b is not None and mark is not None and mark.label == 0 and b[0] < self.labels.begun
 
     def _put_together(self, a: Value, b: Value) -> None:
         """Note a state of several parts that the first step is given whole; copies of the same parts are one."""
@@ -277,12 +311,12 @@ def _carried_on(graph: Graph, labels: Labels, kind: Step, last: Step) -> State |
             continue
         found = _user(graph, labels, index, known, last.t + 1 - kind.t, taken, frozenset(last.nodes))
         if found is None:
-            return None
+            # At the last step, what only a later step would have read was never made part of the graph.
+            continue
         taken.add(found)
         values |= {(index, nr): (found, nr) for nr in range(graph.results(index))}
-    if any(value not in values for value in kind.after):
-        return None
-    return tuple(values[value] for value in kind.after)
+    found = tuple(values.get(value) for value in kind.after)
+    return found if any(value is not None and value[0] in taken for value in found) else None
 
 
 def _user(

@@ -49,10 +49,11 @@ class Sweeper:
         found: dict[int, tuple[int, int]] = {}
         for place, walk in enumerate(self.walks):
             for step in walk.steps:
-                stack = list(step.nodes)
+                known = {value[0] for value in step.before if value is not None}
+                stack = [*step.nodes, *(value[0] for value in step.after if value is not None)]
                 while stack:
                     index = stack.pop()
-                    if index in found:
+                    if index in found or index in known:
                         continue
                     found[index] = (place, step.t)
                     for read in self.graph.reads[index]:

@@ -13,6 +13,7 @@ from gradscope.forward.picks import Picks
 from gradscope.forward.steps import Lifting, levels
 from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
+from gradscope.models.repeatable import alike
 from gradscope.numerics.traces.lifted import LiftedTrace
 from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.rows import reals
@@ -21,31 +22,44 @@ from gradscope.numerics.traces.rows import reals
 def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
     """A model along x (batch, T, features), or token ids (batch, T)."""
     whole = ModuleTrace(model, x)
-    if model.kind != "module" or model.closed:
+    if model.kind != "module" or model.closed or isinstance(model.module, torch.jit.ScriptModule):
         return whole
-    if whole.followed and not loops_beside(whole.seen, model.laid_out(x)):
+    several = len(whole.seen.recurrences) > 1
+    if whole.followed and not several and not loops_beside(whole.seen, model.laid_out(x)):
         return whole
     first = _first(model, x)
-    if first is None or not first.walks:
+    if first is None:
         return whole
-    return LiftedTrace(model, x, first)
+    if why := _not_opened(first):
+        whole.why = why
+        return whole
+    lifted = LiftedTrace(model, x, first)
+    return whole if several and whole.followed and not lifted.has_joint else lifted
 
 
 def _first(model: Direct, x: Tensor) -> Opened | None:
     """The first sequence, opened; time is the second axis, or the first where only so there is a recurrence."""
-    tried: list[Opened] = []
     for time_first in (False, True) if model.time_first is None else (model.time_first,):
         one = x[:1].transpose(0, 1) if time_first else x[:1]
         try:
-            tried.append(opened(model, one, axis=0 if time_first else 1))
+            found = opened(model, one, axis=0 if time_first else 1)
         except UsageError:
             if model.time_first is not None:
                 raise
             continue
-        if tried[-1].walks:
+        if found.walks:
             model.time_first = time_first
-            break
-    return tried[-1] if tried and tried[-1].walks else None
+            return found
+    return None
+
+
+def _not_opened(first: Opened) -> str:
+    """Why a pass is not what the module does every time; empty where it is."""
+    if first.recording.hooked:
+        return "the module hangs hooks of its own on gradients, which are then not those of its operations"
+    if not alike(first.recording.raw, first.look.raw):
+        return "the module returns something else when it is run again, so it cannot be followed"
+    return ""
 
 
 def loops_beside(seen: Seen, x: Tensor) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
 from gradscope.forward.layer import LiftedLayer
+from gradscope.forward.look import answers_of
 from gradscope.forward.lifted import LiftedChain
 from gradscope.forward.names import walk_names
 from gradscope.forward.opened import Opened, opened
@@ -68,7 +70,10 @@ class LiftedTrace(ModuleTrace):
         """
         found = []
         for b in range(self.sequences):
-            one = self.first if b == 0 else self._open(b, plain=False)
+            one = self.first if b == 0 else self._open(b)
+            if one.recording.branched and self.sequences > 1:
+                # Python looked at numbers of all sequences together: each takes the way that they took.
+                one = self._open(b, answers=self._answers)
             if not rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
                 one = self._open(b, plain=True)
             if not rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
@@ -79,9 +84,13 @@ class LiftedTrace(ModuleTrace):
             found.append(one)
         return tuple(found)
 
-    def _open(self, b: int, *, plain: bool) -> Opened:
+    def _open(self, b: int, *, plain: bool = False, answers: Sequence[Any] = ()) -> Opened:
         x = self.model.laid_out(self.x[b : b + 1])
-        return opened(self.model, x, axis=self.first.axis, look=self.first.look, plain=plain)
+        return opened(self.model, x, axis=self.first.axis, look=self.first.look, plain=plain, answers=answers)
+
+    @cached_property
+    def _answers(self) -> list[Any]:
+        return answers_of(self.model, self.model.laid_out(self.x))
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -104,6 +113,14 @@ class LiftedTrace(ModuleTrace):
         if len(walks) == 1 or len(along) == 1 and len(walks) == len(along):
             return self._with_state(0)
         raise Unavailable(f"the module holds several recurrences ({', '.join(self.names)}); choose one with --key")
+
+    @property
+    def has_joint(self) -> bool:
+        """Whether there is a state that is the model's."""
+        try:
+            return self.joint_place >= 0
+        except Unavailable:
+            return False
 
     def _with_state(self, place: int) -> int:
         walk, name = self.first.walks[place], self.names[place]

@@ -43,6 +43,8 @@ class ModuleTrace:
         """Remember the model and x (batch, T, features), or token ids (batch, T)."""
         self.model, self.x = model, x
         self.sequences, self.length = x.shape[:2]
+        self.why = ""
+        """Why nothing was found in its computation, where that is known."""
         self._flows: list[tuple[Cotangents, Flow]] = []
 
     @cached_property
@@ -75,7 +77,7 @@ class ModuleTrace:
         Raises:
             Unavailable: there is none, or more than one, or it has no joint causal state.
         """
-        found, why = self.seen.recurrences, self._seen[2]
+        found, why = self.seen.recurrences, self.why or self._seen[2]
         if why:
             raise Unavailable(why)
         if not found:
