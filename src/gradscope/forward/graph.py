@@ -13,6 +13,8 @@ from torch import Tensor
 from gradscope.errors import UsageError
 from gradscope.text import safe_text
 
+PRODUCTS = {"AddmmBackward0": 1, "MmBackward0": 0}
+"""At which place x is read by what multiplies it with a weight."""
 Value = tuple[int, int]
 """An operation's place in the graph, and which of its results."""
 Read = Value | None
@@ -29,6 +31,8 @@ class Graph:
     """For every operation, the values it was made from."""
     place: dict[Any, int]
     """Where a node stands."""
+    products: frozenset[int] = frozenset()
+    """Operations that multiply with what depends on no input."""
 
     @classmethod
     def of(cls, outputs: Iterable[Tensor]) -> Graph:
@@ -43,7 +47,11 @@ class Graph:
             stack += [one for one, _ in following[node] if one is not None and one not in following]
         nodes = sorted(following, key=_order)
         place = {node: index for index, node in enumerate(nodes)}
-        reads = [tuple(None if one is None else (place[one], nr) for one, nr in following[node]) for node in nodes]
+        numbers: dict[Any, int | None] = {None: None, **place}
+        reads = [
+            tuple([None if (at := numbers[one]) is None else (at, nr) for one, nr in following[node]])
+            for node in nodes
+        ]
         return cls(nodes, reads, place)
 
     def __len__(self) -> int:
@@ -91,7 +99,7 @@ class Graph:
         apart = {(index, nr): self._stacked(index, nr) for index in range(len(self)) for nr in self._taken(index)}
         known = {value: read for value, read in apart.items() if read != value}
         reads = [tuple(_followed(known, read) for read in own) for own in self.reads]
-        return Graph(self.nodes, reads, self.place)
+        return Graph(self.nodes, reads, self.place, self.products)
 
     def _taken(self, index: int) -> range:
         return range(self.results(index)) if self.names[index] in ("SelectBackward0", "UnbindBackward0") else range(0)
@@ -128,10 +136,23 @@ class Graph:
                     stack.append(read[0])
         return found
 
-    def apply(self, index: int, gradients: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        """Gradients of what an operation read, from those of its results."""
+    def apply(
+        self, index: int, gradients: Sequence[Tensor | None], *, skip_weights: bool = False
+    ) -> Sequence[Tensor | None]:
+        """Gradients of what an operation read, from those of its results.
+
+        Args:
+            index: the operation.
+            gradients: of its results, None for nothing.
+            skip_weights: leave out the gradient of a matrix that is multiplied with, where it is known how.
+
+        Raises:
+            UsageError: torch cannot differentiate the module, with its own words.
+        """
         try:
-            found = self._differentiated(index, gradients)
+            found = self._times_weight(index, gradients[0]) if skip_weights else None
+            if found is None:
+                found = self._differentiated(index, gradients)
         except RuntimeError as error:
             if "inplace operation" not in str(error):
                 raise
@@ -145,6 +166,17 @@ class Graph:
             g if g is None or read is None or g.shape == (own := self.shape(read)) else g.sum_to_size(own)
             for g, read in zip(found, self.reads[index], strict=False)
         ]
+
+    def _times_weight(self, index: int, gradient: Tensor | None) -> Any:
+        """For y = x W + b and y = x W, dL/dx = dL/dy W^T alone; None for any other operation."""
+        name = self.names[index]
+        if index not in self.products or gradient is None or self.reads[index][PRODUCTS[name]] is None:
+            return None
+        node, found = self.nodes[index], [None] * len(self.reads[index])
+        if name == "AddmmBackward0" and (node._saved_alpha != 1 or node._saved_beta != 1):
+            return None
+        found[PRODUCTS[name]] = gradient @ node._saved_mat2.mT
+        return tuple(found)
 
     def _differentiated(self, index: int, gradients: Sequence[Tensor | None]) -> Any:
         node = self.nodes[index]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from gradscope.forward.graph import Graph, Value
+from gradscope.forward.graph import PRODUCTS, Graph, Value
 from gradscope.forward.picks import Picks
 
 COLLECT = frozenset({"StackBackward0", "CatBackward0"})
@@ -71,6 +71,11 @@ class Labels:
             self._running = running
             self.apart.clear()
             self._walk()
+        graph.products = frozenset(
+            index
+            for index, name in enumerate(graph.names)
+            if name in PRODUCTS and self.of(graph.reads[index][PRODUCTS[name] + 1]) is None
+        )
 
     def _walk(self) -> None:
         for index in range(len(self.graph)):

@@ -65,6 +65,7 @@ def _look(model: Direct, x: Tensor, mode: Counting, answers: Sequence[Any]) -> L
     with stepwise(x), gradients_wanted(model.module, False), torch.enable_grad():
         mode.found.raw = model.run(taken.taken, mode)
     mode.found.count = mode.count
+    mode.finish()
     return mode.found
 
 
@@ -97,24 +98,30 @@ class Counting(TorchFunctionMode):
     def note(self, value: Tensor, place: int) -> None:
         """A result."""
 
+    def finish(self) -> None:
+        """The pass is over."""
+
 
 class Lives(Counting):
     """Notes when results are forgotten."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.born: dict[int, tuple[Call, Any]] = {}
+        self.born: dict[int, tuple[Any, Call]] = {}
 
     def note(self, value: Tensor, place: int) -> None:
         """Born now."""
-        call, key = (self.count, place), len(self.found.lifetimes)
-        self.found.lifetimes[call] = 2**20
+        reference = weakref.ref(value, self._gone)
+        self.born[id(reference)] = (reference, (self.count, place))
 
-        def gone(_: Any) -> None:
-            self.found.lifetimes[call] = self.count - call[0]
-            self.born.pop(key, None)
+    def _gone(self, reference: Any) -> None:
+        _, call = self.born.pop(id(reference))
+        self.found.lifetimes[call] = self.count - call[0]
 
-        self.born[key] = (call, weakref.ref(value, gone))
+    def finish(self) -> None:
+        """What is still there outlives everything."""
+        self.found.lifetimes |= {call: 2**20 for _, call in self.born.values()}
+        self.born.clear()
 
 
 class Values(Counting):

@@ -37,6 +37,8 @@ class Opened:
     """Of time in the input."""
     look: Look
     """How long values live."""
+    forwarded: bool = False
+    """Whether what is taken out of a stack was put in the place of the piece."""
     answers: Sequence[Any] = ()
     """What Python was told when it looked at numbers, where that was laid down."""
 
@@ -108,14 +110,16 @@ def opened(
         return labels, [walk for walk in walks if walk is not None]
 
     labels, walks = read(graph)
+    forwarded = False
     if _falls(labels):
         _, more = read(graph, backwards=True)
         walks += more
     elif len(walks) > 1 and len((joint := read(short := graph.forwarded()))[1]) == 1:
         graph, (labels, walks) = short, joint
+        forwarded = True
     if not walks:
         _, walks = read(graph, blocks=True)
-    return Opened(model, x, recording, graph, labels, tuple(walks), axis, look, answers)
+    return Opened(model, x, recording, graph, labels, tuple(walks), axis, look, forwarded, answers)
 
 
 def _lifetime(graph: Graph, recording: Recording, look: Look) -> Callable[[Value], int]:

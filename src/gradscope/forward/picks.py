@@ -96,7 +96,7 @@ class Picks:
         drawn = torch.rand(seed.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.5
         gradient = (seed.double() * drawn).to(variable)
         above = sorted(graph.above(value[0]), reverse=True)
-        pending = pull_scaled(graph, above, {value: [normalised(gradient, 0)]})
+        pending = pull_scaled(graph, above, {value: [normalised(gradient, 0)]}, skip_weights=True)
         terms = pending.take((self.leaf, 0))
         if not terms:
             return None, None

@@ -16,6 +16,9 @@ from gradscope.forward.graph import Graph, Value
 
 Term = tuple[Tensor, int]
 """m and e."""
+Visit = Callable[[int, "Pull"], None]
+Deposit = Callable[[int, Value, Tensor, int], bool]
+Pulled = Callable[[int, Sequence[Tensor | None], int, Sequence[Tensor | None]], None]
 BAND = {torch.float64: 300, torch.float32: 40}
 """Powers of two that terms may lie apart and still be one."""
 SELECT, SLICE = "SelectBackward0", "SliceBackward0"
@@ -60,6 +63,9 @@ def pull_scaled(
     seeds: Mapping[Value, list[Term]],
     visit: Visit = lambda index, pull: None,
     deposit: Deposit = lambda index, value, m, e: False,
+    *,
+    skip_weights: bool = False,
+    pulled: Pulled = lambda index, gradients, e, found: None,
 ) -> Pending:
     """Pull gradients from `seeds` through all operations in `order`.
 
@@ -70,6 +76,8 @@ def pull_scaled(
         visit: called as visit(operation, pull) before each.
         deposit: called as deposit(operation, value, m, e) with what an operation gives to one of its reads; true
             where it has been dealt with.
+        skip_weights: leave out gradients of matrices that are multiplied with.
+        pulled: called as pulled(operation, gradients of its results, e, gradients of its reads) after each.
 
     Returns:
         What arrived at leaves.
@@ -78,7 +86,7 @@ def pull_scaled(
     for value, terms in seeds.items():
         for m, e in terms:
             pending.add(value, m, e)
-    pull = Pull(pending, deposit)
+    pull = Pull(pending, deposit, skip_weights, pulled)
     for index in order:
         visit(index, pull)
         pull.through(index)
@@ -91,6 +99,9 @@ class Pull:
 
     pending: Pending
     deposit: Deposit
+    skip_weights: bool
+    pulled: Pulled = lambda index, gradients, e, found: None
+    """Told of every operation that was gone through."""
 
     def through(self, index: int) -> None:
         """Pull what has arrived at an operation's results on to what it read; it may be asked again when more has."""
@@ -106,13 +117,11 @@ class Pull:
             pending.slots.setdefault(source, []).extend((*piece, m, e) for m, e in taken[0])
             return
         for gradients, e in _bands(taken):
-            for read, m in zip(graph.reads[index], graph.apply(index, gradients), strict=False):
+            found = graph.apply(index, gradients, skip_weights=self.skip_weights)
+            self.pulled(index, gradients, e, found)
+            for read, m in zip(graph.reads[index], found, strict=False):
                 if read is not None and m is not None and not self.deposit(index, read, m, e):
                     pending.add(read, m, e)
-
-
-Visit = Callable[[int, Pull], None]
-Deposit = Callable[[int, Value, Tensor, int], bool]
 
 
 def pull_plain(
@@ -125,7 +134,7 @@ def pull_plain(
         taken = [pending.get((index, nr)) for nr in range(count)]
         if all(one is None for one in taken):
             continue
-        for read, m in zip(graph.reads[index], graph.apply(index, taken), strict=False):
+        for read, m in zip(graph.reads[index], graph.apply(index, taken, skip_weights=True), strict=False):
             if read is not None and m is not None:
                 pending[read] = m if read not in pending else pending[read] + m
     return {value: m for value, m in pending.items() if value in wanted}

@@ -69,6 +69,8 @@ class Recording:
     """Whether Python looked at numbers that depend on the input: another input may take another way."""
     hooked: bool
     """Whether the module hung hooks on gradients."""
+    plain: bool
+    """Whether starts and buffers were left as they are."""
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -89,7 +91,7 @@ def record(model: Direct, x: Tensor, *, plain: bool = False, answers: Sequence[A
     mode = Recorder(taken, plain=plain, answers=answers)
     with stepwise(x), gradients_wanted(model.module), torch.enable_grad():
         raw = model.run(taken.taken, mode)
-    return Recording(raw, taken.leaf, tuple(mode.starts), mode.calls, mode.count, mode.branched, mode.hooked)
+    return Recording(raw, taken.leaf, tuple(mode.starts), mode.calls, mode.count, mode.branched, mode.hooked, plain)
 
 
 class Recorder(TorchFunctionMode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from gradscope.forward.cuts import Crossings, narrowest
 from gradscope.forward.graph import Graph, Read, Value
@@ -41,7 +42,7 @@ class Walk:
     grows: tuple[int, ...] = ()
     """Floats carried by step, where they grow with every step and there is no fixed state; no steps then."""
 
-    @property
+    @cached_property
     def states(self) -> tuple[State, ...]:
         """s_0 .. s_T."""
         return (self.steps[0].before, *(step.after for step in self.steps))

@@ -13,20 +13,21 @@ from torch import Tensor
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.labels import Labels
 from gradscope.forward.pull import Pending, Pull, Term, pull_scaled
+from gradscope.forward.rows import Axis, hypot, log10_rows
+from gradscope.forward.shares import Shares
 from gradscope.forward.steps import Walk
 
-LOG10_2 = math.log10(2.0)
 NEVER = 2**62
 
 
 @dataclass(eq=False)
 class Swept:
-    """What one walk receives."""
+    """What one walk receives; all log10 of norms, by sequence."""
 
-    state: list[float]
-    """log10 ||dL/ds_t||, t = 0 .. T."""
-    weight: list[float] | None
-    """log10 of the norm of each step's contribution to dL/dW, t = 1 .. T; None where it was not asked for."""
+    state: Tensor
+    """dL/ds_t for t = 0 .. T, (T + 1, sequences)."""
+    weight: Tensor | None
+    """Norm of each step's contribution to dL/dW, t = 1 .. T, (T, sequences); None where it was not asked for."""
     ends: dict[int, list[Term]] = field(default_factory=dict)
     """dL/ds_t itself at the steps that were asked for, flat."""
 
@@ -34,9 +35,19 @@ class Swept:
 class Sweeper:
     """Knows the order in which a pass with its walks is to be gone back through."""
 
-    def __init__(self, graph: Graph, labels: Labels, walks: Sequence[Walk]) -> None:
-        """Sort the operations: what comes after a state before what leads to it, for every state of every walk."""
-        self.graph, self.labels = graph, labels
+    def __init__(
+        self, graph: Graph, labels: Labels, walks: Sequence[Walk], rows: int = 1, axis: Axis = lambda value: None
+    ) -> None:
+        """Sort the operations: what comes after a state before what leads to it, for every state of every walk.
+
+        Args:
+            graph: of the pass.
+            labels: of its values.
+            walks: its recurrences.
+            rows: sequences that go through it side by side.
+            axis: which axis of a value they lie along; None for all others.
+        """
+        self.graph, self.labels, self.rows, self.axis = graph, labels, rows, axis
         self.walks = [walk for walk in walks if walk.steps]
         self.stages = [_stages(graph, walk) for walk in self.walks]
         self.order = sorted(
@@ -77,9 +88,10 @@ class Sweeper:
             What every walk receives, and dL/dx.
         """
         run = _Run(self, weights, ends)
-        pending = pull_scaled(self.graph, self.order, seeds, run.visit, run.deposit)
-        run.finish(Pull(pending, run.deposit))
-        return run.found, [] if leaf is None else pending.take((leaf, 0))
+        skip = weights is None
+        pending = pull_scaled(self.graph, self.order, seeds, run.visit, run.deposit, skip_weights=skip, pulled=run.pulled)
+        run.finish(Pull(pending, run.deposit, skip, run.pulled))
+        return run.result(), [] if leaf is None else pending.take((leaf, 0))
 
 
 class _Run:
@@ -88,14 +100,22 @@ class _Run:
     def __init__(self, sweeper: Sweeper, weights: Pending | None, ends: bool) -> None:
         self.sweeper, self.graph, self.weights, self.ends = sweeper, sweeper.graph, weights, ends
         self.next = [len(walk.steps) for walk in sweeper.walks]
-        self.found = [
-            Swept([-math.inf] * (len(walk.steps) + 1), None if weights is None else [-math.inf] * len(walk.steps))
-            for walk in sweeper.walks
-        ]
+        self.state = [[torch.empty(0)] * (len(walk.steps) + 1) for walk in sweeper.walks]
+        none = torch.full((sweeper.rows,), -math.inf, dtype=torch.float64)
+        self.weight = [[none] * len(walk.steps) for walk in sweeper.walks]
+        self.kept: list[dict[int, list[Term]]] = [{} for _ in sweeper.walks]
         self.first = {value for walk in sweeper.walks for value in walk.steps[0].before if value is not None}
         self.first |= {other for walk in sweeper.walks for others in walk.ties.values() for other in others}
-        self.parts: dict[tuple[int, int], Pending] = {}
+        self.parts: dict[tuple[int, int], Shares] = {}
         self.owners = sweeper.owners if weights is not None else {}
+
+    def result(self) -> list[Swept]:
+        """What every walk received."""
+        found = zip(self.state, self.weight, self.kept, strict=True)
+        return [
+            Swept(torch.stack(state), torch.stack(weight) if self.weights is not None else None, kept)
+            for state, weight, kept in found
+        ]
 
     def visit(self, index: int, pull: Pull) -> None:
         """Look at the states that everything after has been gone back through."""
@@ -123,9 +143,14 @@ class _Run:
         walk = self.sweeper.walks[place]
         values = [value for value in dict.fromkeys(walk.states[t]) if value is not None]
         arrived = [self._arrived(walk, t, value, pending) for value in values]
-        self.found[place].state[t] = log10_of([term for terms in arrived for term in terms])
+        parts = [
+            log10_rows(m, e, self.sweeper.axis(value), self.sweeper.rows)
+            for value, terms in zip(values, arrived, strict=True)
+            for m, e in terms
+        ]
+        self.state[place][t] = hypot(parts, self.sweeper.rows)
         if self.ends and t in (0, len(walk.steps) - 1, len(walk.steps)):
-            self.found[place].ends[t] = [self._flat(value, terms) for value, terms in zip(values, arrived, strict=True)]
+            self.kept[place][t] = [self._flat(value, terms) for value, terms in zip(values, arrived, strict=True)]
         self._close(place, t + 1)
 
     def _arrived(self, walk: Walk, t: int, value: Value, pending: Pending) -> list[Term]:
@@ -146,42 +171,25 @@ class _Run:
         return m.reshape(-1), e
 
     def deposit(self, index: int, read: Value, m: Tensor, e: int) -> bool:
-        """What an operation gives to a parameter."""
-        if self.sweeper.labels.of(read) is not None or read in self.first:
-            return False
+        """What an operation gives to a parameter: gone back through apart, for all sequences and for each."""
+        return self.sweeper.labels.of(read) is None and read not in self.first
+
+    def pulled(self, index: int, gradients: Sequence[Tensor | None], e: int, found: Sequence[Tensor | None]) -> None:
+        """An operation was gone through; note what it gave to parameters."""
         owner = self.owners.get(index)
-        if owner is not None:
-            self.parts.setdefault(owner, Pending(self.graph)).add(read, m, e)
-        return True
+        if owner is None:
+            return
+        for place, (read, m) in enumerate(zip(self.graph.reads[index], found, strict=False)):
+            if read is not None and m is not None and self.deposit(index, read, m, e):
+                shares = self.parts.setdefault(owner, Shares(self.sweeper.graph, self.sweeper.axis, self.sweeper.rows))
+                shares.add(index, place, read, gradients, m, e)
 
     def _close(self, place: int, t: int) -> None:
         """All that step t gives to its weights has arrived."""
         part = self.parts.pop((place, t), None)
-        swept = self.found[place]
-        if part is None or swept.weight is None or self.weights is None:
-            return
-        above = sorted({index for value in part.terms for index in self.graph.above(value[0])}, reverse=True)
-        arrived = pull_scaled(self.graph, above, part.terms)
-        leaves = [term for terms in arrived.terms.values() for term in terms]
-        swept.weight[t - 1] = log10_of(leaves)
-        for value, terms in arrived.terms.items():
-            for m, e in terms:
-                self.weights.add(value, m, e)
-
-
-def log10_of(terms: Sequence[Term]) -> float:
-    """log10 of the norm of several parts side by side; -inf for none."""
-    logs = []
-    for m, e in terms:
-        top = float(m.detach().abs().max()) if m.numel() else 0.0
-        if top != top or top == math.inf:
-            return math.nan if top != top else math.inf
-        if top > 0:
-            logs.append(math.log10(float((m.detach() / top).double().norm())) + math.log10(top) + e * LOG10_2)
-    if not logs:
-        return -math.inf
-    highest = max(logs)
-    return highest + math.log10(math.fsum(10.0 ** (2 * (log - highest)) for log in logs)) / 2
+        if part is not None and self.weights is not None:
+            self.weight[place][t - 1] = part.log10()
+            part.add_to(self.weights)
 
 
 def _stages(graph: Graph, walk: Walk) -> list[int]:

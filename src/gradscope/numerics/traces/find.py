@@ -34,7 +34,15 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
         whole.why = why
         return whole
     lifted = LiftedTrace(model, x, first)
-    return whole if several and whole.followed and not lifted.has_joint else lifted
+    return whole if several and whole.followed and not _joins(lifted, whole) else lifted
+
+
+def _joins(lifted: LiftedTrace, whole: ModuleTrace) -> bool:
+    """Whether what looks like several recurrences is one that starts anew now and then."""
+    recurrences = whole.seen.recurrences
+    one = recurrences[0]
+    same = all(other.module is one.module and other.one_way for other in recurrences)
+    return same and lifted.has_joint and lifted.size == sum(state.shape[-1] for state in one.start)
 
 
 def _first(model: Direct, x: Tensor) -> Opened | None:

@@ -18,9 +18,12 @@ from gradscope.forward.look import answers_of
 from gradscope.forward.lifted import LiftedChain
 from gradscope.forward.names import walk_names
 from gradscope.forward.opened import Opened, opened
+from gradscope.forward.graph import Graph
 from gradscope.forward.pull import Pending, Term, normalised
+from gradscope.forward.record import Recording, record
+from gradscope.forward.rows import axes, hypot, log10_rows, same_graph
 from gradscope.forward.steps import Walk
-from gradscope.forward.sweep import Sweeper, Swept, log10_of
+from gradscope.forward.sweep import Sweeper, Swept
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.watch import see
 from gradscope.models.cell import Linearization
@@ -39,11 +42,22 @@ from gradscope.registry import unknown
 
 
 @dataclass(frozen=True, eq=False)
+class Strand:
+    """A pass that some of the sequences go through."""
+
+    graph: Graph
+    leaf: int | None
+    recording: Recording
+    sweeper: Sweeper
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Back:
     """One backward pass of all sequences."""
 
     swept: tuple[tuple[Swept, ...], ...]
-    """By sequence and walk."""
+    """By strand and walk."""
     given: Scaled
     """dL/dx, m (T, batch, features)."""
     weights: Pending | None
@@ -60,29 +74,36 @@ class LiftedTrace(ModuleTrace):
         super().__init__(model, x)
         self.first = first
         self._backs: list[tuple[Cotangents, Back]] = []
+        self._opened: dict[int, Opened] = {}
 
-    @cached_property
+    @property
     def openings(self) -> tuple[Opened, ...]:
-        """Every sequence by itself.
+        """Every sequence by itself."""
+        return tuple(self.opening(b) for b in range(self.sequences))
+
+    def opening(self, b: int) -> Opened:
+        """One sequence by itself.
 
         Raises:
-            Unavailable: a sequence gives something else by itself than among the others.
+            Unavailable: it gives something else by itself than among the others.
         """
-        found = []
-        for b in range(self.sequences):
-            one = self.first if b == 0 else self._open(b)
-            if one.recording.branched and self.sequences > 1:
-                # Python looked at numbers of all sequences together: each takes the way that they took.
-                one = self._open(b, answers=self._answers)
-            if not rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
-                one = self._open(b, plain=True)
-            if not rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
-                raise Unavailable(
-                    "a sequence gives other outputs by itself than among the others of its batch, so its own "
-                    "recurrence cannot be followed"
-                )
-            found.append(one)
-        return tuple(found)
+        if b not in self._opened:
+            self._opened[b] = self._agreeing(b)
+        return self._opened[b]
+
+    def _agreeing(self, b: int) -> Opened:
+        one = self.first if b == 0 else self._open(b)
+        if one.recording.branched and self.sequences > 1:
+            # Python looked at numbers of all sequences together: each takes the way that they took.
+            one = self._open(b, answers=self._answers)
+        if not rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
+            one = self._open(b, plain=True)
+        if rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
+            return one
+        raise Unavailable(
+            "a sequence gives other outputs by itself than among the others of its batch, so its own recurrence "
+            "cannot be followed"
+        )
 
     def _open(self, b: int, *, plain: bool = False, answers: Sequence[Any] = ()) -> Opened:
         x = self.model.laid_out(self.x[b : b + 1])
@@ -210,34 +231,57 @@ class LiftedTrace(ModuleTrace):
 
     def _back(self, v: Cotangents, weights: bool) -> Back:
         arrived: list[Scaled] = []
-        swept = []
+        swept: list[tuple[Swept, ...]] = []
         sums = Pending(self.first.graph) if weights else None
-        for b, one in enumerate(self.openings):
-            own = Pending(one.graph) if weights else None
-            found, terms = self._sweepers[b].sweep(self._seeds(v, b), one.leaf, weights=own)
+        for strand in self.strands:
+            own = Pending(strand.graph) if weights else None
+            found, terms = strand.sweeper.sweep(self._seeds(v, strand), strand.leaf, weights=own)
             swept.append(tuple(found))
-            arrived.append(_by_step(terms, one))
+            arrived.append(_by_step(terms, strand, self.first.axis))
             if sums is not None and own is not None:
-                _collect(sums, own, one)
+                _collect(sums, own, strand.graph)
         given = Scaled(torch.cat([one.m for one in arrived], 1), torch.cat([one.e for one in arrived], 1))
         total = None if sums is None else log10_of([term for terms in sums.terms.values() for term in terms])
         return Back(tuple(swept), given, sums, total)
 
     @cached_property
-    def _sweepers(self) -> tuple[Sweeper, ...]:
-        return tuple(Sweeper(one.graph, one.labels, one.walks) for one in self.openings)
+    def strands(self) -> tuple[Strand, ...]:
+        """All sequences in one pass, where each goes through the same operations; else each by itself."""
+        together = self._together()
+        if together is not None:
+            return (together,)
+        return tuple(
+            Strand(one.graph, one.leaf, one.recording, Sweeper(one.graph, one.labels, one.walks), (b,))
+            for b, one in enumerate(self.openings)
+        )
 
-    def _seeds(self, v: Cotangents, b: int) -> dict[tuple[int, int], list[Term]]:
-        """The cotangents of one sequence, by value of its graph."""
-        one = self.openings[b]
+    def _together(self) -> Strand | None:
+        first = self.first
+        if self.sequences == 1:
+            return None
+        recording = record(self.model, self.model.laid_out(self.x), plain=first.recording.plain)
+        graph = Graph.of(recording.outputs)
+        graph = graph if len(graph) != len(first.graph) or not first.forwarded else graph.forwarded()
+        if not same_graph(first.graph, graph) or not rows_agree(recording.raw, first.recording.raw, 0, self.sequences):
+            return None
+        graph.products = first.graph.products
+        axis = axes(first.graph, graph, self.sequences)
+        if any(axis(value) is None for walk in first.walks for state in walk.states[1:] for value in state if value):
+            return None
+        leaf = None if recording.given is None else graph.value(recording.given)
+        sweeper = Sweeper(graph, first.labels, first.walks, self.sequences, axis)
+        return Strand(graph, None if leaf is None else leaf[0], recording, sweeper, tuple(range(self.sequences)))
+
+    def _seeds(self, v: Cotangents, strand: Strand) -> dict[tuple[int, int], list[Term]]:
+        """The cotangents of a strand's sequences, by value of its graph."""
         found: dict[tuple[int, int], list[Term]] = {}
-        for whole, own, g in zip(_reals(self.seen.raw), one.recording.outputs, v, strict=True):
-            value = one.graph.value(own)
+        for own, g in zip(strand.recording.outputs, v, strict=True):
+            value = strand.graph.value(own)
             if g is None or value is None or not bool((g != 0).any()):
                 continue
-            row = row_of(g, own.shape, b, self.sequences)
+            row = g if len(strand.rows) == self.sequences else row_of(g, own.shape, strand.rows[0], self.sequences)
             if row is None:
-                raise Unavailable(f"the loss reads an output of shape {tuple(whole.shape)}, which mixes the sequences")
+                raise Unavailable(f"the loss reads an output of shape {tuple(g.shape)}, which mixes the sequences")
             found.setdefault(value, []).append(normalised(row.to(own), 0))
         return found
 
@@ -249,10 +293,9 @@ class LiftedTrace(ModuleTrace):
 
     def _layer(self, back: Back, place: int) -> LayerAdjoint:
         own = [swept[place] for swept in back.swept]
-        state = torch.tensor([one.state for one in own], dtype=torch.float64).T
-        weight = None
-        if all(one.weight is not None for one in own):
-            weight = torch.tensor([one.weight for one in own], dtype=torch.float64).T
+        state = torch.cat([one.state for one in own], 1)
+        weights = [one.weight for one in own if one.weight is not None]
+        weight = torch.cat(weights, 1) if weights else None
         start = Scaled(torch.zeros(self.sequences, 1), torch.zeros(self.sequences, dtype=torch.int64))
         return LayerAdjoint(state, state, log10_norm(back.given.m, back.given.e), weight, back.total, start)
 
@@ -297,9 +340,10 @@ class LiftedTrace(ModuleTrace):
     def _outputs(self) -> list[tuple[Tensor, Tensor]]:
         """Every sequence's own outputs beside its part of the batch's."""
         found = []
-        for b, one in enumerate(self.openings):
-            for whole, own in zip(_reals(self.seen.raw), one.recording.outputs, strict=True):
-                row = row_of(whole, own.shape, b, self.sequences)
+        for strand in self.strands:
+            for whole, own in zip(_reals(self.seen.raw), strand.recording.outputs, strict=True):
+                every = len(strand.rows) == self.sequences
+                row = whole if every else row_of(whole, own.shape, strand.rows[0], self.sequences)
                 if row is not None:
                     found.append((own, row))
         return found
@@ -307,7 +351,7 @@ class LiftedTrace(ModuleTrace):
     @cached_property
     def _within_steps(self) -> list[int]:
         """Parameters that the steps of the walks alone read."""
-        graph, owners = self.first.graph, self._sweepers[0].owners
+        graph, owners = self.first.graph, self.strands[0].sweeper.owners
         found = []
         for index in range(len(graph)):
             if not graph.is_leaf[index] or self.first.labels.marks[index] is not None:
@@ -333,7 +377,7 @@ class LiftedTrace(ModuleTrace):
 
     def chain(self, item: int) -> JacobianChain:
         """The Jacobians of the joint state in one sequence."""
-        return self._walk(self.openings[item], self.joint_place)[2]
+        return self._walk(self.opening(item), self.joint_place)[2]
 
     def ends(self, item: int) -> tuple[Tensor, Tensor]:
         """dL/ds_0 and dL/ds_T, L = <v, y_T> for a seeded unit v, of one sequence: by the graph, not by the Jacobians.
@@ -341,7 +385,7 @@ class LiftedTrace(ModuleTrace):
         Raises:
             Unavailable: the outputs have no steps.
         """
-        one, place = self.openings[item], self._walking.index(self.joint_place)
+        one, place = self.opening(item), self._walking.index(self.joint_place)
         own = one.recording.outputs[0]
         drawn = torch.randn(own.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         v = torch.zeros_like(own)
@@ -352,13 +396,13 @@ class LiftedTrace(ModuleTrace):
         value = one.graph.value(own)
         if value is None:
             raise Unavailable("the output has no gradient")
-        found, _ = self._sweepers[item].sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
+        found, _ = Sweeper(one.graph, one.labels, one.walks).sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
         first, final = found[place].ends[0], found[place].ends[self.length]
         return _plain(first), _plain(final)
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps at which a detach stops the gradient."""
-        chain = self._walk(self.openings[item], self.joint_place)[2]
+        chain = self._walk(self.opening(item), self.joint_place)[2]
         return chain.silent
 
 
@@ -366,26 +410,34 @@ def _plain(parts: Sequence[Term]) -> Tensor:
     return torch.cat([m.detach() * 2.0 ** max(e, -1074) for m, e in parts]) if parts else torch.zeros(0)
 
 
-def _by_step(terms: Sequence[Term], one: Opened) -> Scaled:
-    """dL/dx of one sequence, m (T, 1, features), every step with its own exponent."""
-    given = one.recording.given
+def _by_step(terms: Sequence[Term], strand: Strand, axis: int) -> Scaled:
+    """dL/dx of a strand's sequences, m (T, sequences, features), every step of each with its own exponent."""
+    given = strand.recording.given
     assert given is not None
-    steps, total = given.shape[one.axis], None
+    total = None
     for m, e in terms:
-        rows = m.detach().movedim(one.axis, 0).reshape(steps, 1, -1)
-        own, exponents = normalise_rows(rows, torch.full((steps, 1), e, dtype=torch.int64, device=m.device))
+        rows = m.detach().movedim(axis, 0)
+        rows = rows.reshape(*rows.shape[:2], -1)
+        whole = torch.full(rows.shape[:2], e, dtype=torch.int64, device=m.device)
+        own, exponents = normalise_rows(rows, whole)
         total = Scaled(own, exponents) if total is None else Scaled(*add(total.m, total.e, own, exponents))
     if total is None:
-        like = given.detach().new_zeros(steps, 1, math.prod(given.shape) // steps)
-        return Scaled(like, torch.zeros(steps, 1, dtype=torch.int64, device=like.device))
+        like = torch.zeros_like(given).movedim(axis, 0)
+        like = like.reshape(*like.shape[:2], -1)
+        return Scaled(like, torch.zeros(like.shape[:2], dtype=torch.int64, device=like.device))
     return total
 
 
-def _collect(sums: Pending, own: Pending, one: Opened) -> None:
-    """Add one sequence's dL/dW to those of the others, by parameter."""
-    by_leaf = {id(node.variable): place for place, node in enumerate(sums.graph.nodes) if hasattr(node, "variable")}
+def _collect(sums: Pending, own: Pending, graph: Graph) -> None:
+    """Add one strand's dL/dW to those of the others, by parameter."""
+    by_leaf = {id(node.variable): place for place, node in enumerate(sums.graph.nodes) if sums.graph.is_leaf[place]}
     for value, terms in own.terms.items():
-        place = by_leaf.get(id(one.graph.nodes[value[0]].variable))
+        place = by_leaf.get(id(graph.nodes[value[0]].variable))
         if place is not None:
             for m, e in terms:
                 sums.add((place, 0), m.detach(), e)
+
+
+def log10_of(terms: Sequence[Term]) -> float:
+    """log10 of the norm of several parts side by side; -inf for none."""
+    return float(hypot([log10_rows(m, e, None, 1) for m, e in terms], 1))

@@ -1,0 +1,140 @@
+"""What one step gives to the weights, for every sequence by itself.
+
+For y = x W + b the contribution of sequence b to dL/dW is x_b^T g_b, whose norm is that of x_b times that of g_b, and
+the inner product of two such contributions is (x_b . x'_b)(g_b . g'_b): no matrix of the size of W is made. Any other
+operation is differentiated once for each sequence, with the gradients of all others set to zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradscope.forward.graph import PRODUCTS, Graph, Value
+from gradscope.forward.pull import Pending, pull_scaled
+from gradscope.forward.rows import Axis, hypot, log10_rows
+
+VIEWS = frozenset(f"{name}Backward0" for name in ("T", "Transpose", "Permute", "View", "Alias", "Clone"))
+PIECES = frozenset(f"{name}Backward0" for name in ("Split", "UnsafeSplit", "SplitWithSizes", "Unbind"))
+LOG10_2 = math.log10(2.0)
+Factors = tuple[Tensor, Tensor, int]
+"""x (rows, n), g (rows, m) and e: contributions x^T g 2^e."""
+
+
+class Shares:
+    """One step's contributions."""
+
+    def __init__(self, graph: Graph, axis: Axis, rows: int) -> None:
+        """Begin with nothing."""
+        self.graph, self.axis, self.rows = graph, axis, rows
+        self.total = Pending(graph)
+        self.factors: dict[int, list[tuple[Value, Factors]]] = {}
+        """By the recipe of what is multiplied with."""
+        self.each: list[Pending] = []
+
+    def add(
+        self, index: int, place: int, read: Value, gradients: Sequence[Tensor | None], m: Tensor, e: int
+    ) -> None:
+        """What operation `index` gave to its read `place`: m 2^e for all sequences together."""
+        self.total.add(read, m, e)
+        if self.rows == 1:
+            return
+        factors = self._factors(index, place, gradients, e)
+        if factors is not None:
+            key = (self.graph.recipes[read[0]] << 8) + read[1]
+            self.factors.setdefault(key, []).append((read, factors))
+            return
+        if not self.each:
+            self.each = [Pending(self.graph) for _ in range(self.rows)]
+        for row, own in enumerate(self._one_by_one(index, place, gradients)):
+            if own is not None:
+                self.each[row].add(read, own, e)
+
+    def _factors(self, index: int, place: int, gradients: Sequence[Tensor | None], e: int) -> Factors | None:
+        """Of a product with a matrix whose rows are the sequences; None for anything else."""
+        name, g = self.graph.names[index], gradients[0]
+        if index not in self.graph.products or place != PRODUCTS[name] + 1 or g is None or g.shape[0] != self.rows:
+            return None
+        node = self.graph.nodes[index]
+        if self.axis((index, 0)) != 0 or getattr(node, "_saved_alpha", 1) != 1:
+            return None
+        return (node._saved_mat1 if name == "AddmmBackward0" else node._saved_self), g, e
+
+    def _one_by_one(self, index: int, place: int, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+        found: list[Tensor | None] = []
+        for row in range(self.rows):
+            alone = [None if g is None else self._only(g, (index, nr), row) for nr, g in enumerate(gradients)]
+            found.append(self.graph.apply(index, alone)[place])
+        return found
+
+    def _only(self, g: Tensor, value: Value, row: int) -> Tensor:
+        axis = self.axis(value)
+        if axis is None:
+            return g
+        width = g.shape[axis] // self.rows
+        alone = torch.zeros_like(g)
+        alone.narrow(axis, row * width, width).copy_(g.narrow(axis, row * width, width))
+        return alone
+
+    def log10(self) -> Tensor:
+        """Norms of every sequence's contribution, all parameters together, (rows)."""
+        self._resolve()
+        if self.rows == 1:
+            parts = [
+                log10_rows(m, e, None, 1) for terms in self._at_leaves(self.total).values() for m, e in terms
+            ]
+            return hypot(parts, 1)
+        found = [_products([factors for _, factors in group]) for group in self.factors.values()]
+        rows = [[log10_rows(m, e, None, 1) for ts in self._at_leaves(p).values() for m, e in ts] for p in self.each]
+        if rows:
+            found.append(torch.cat([hypot(parts, 1) for parts in rows]))
+        return hypot([part.cpu() for part in found], self.rows)
+
+    def _resolve(self) -> None:
+        """Products with several forms of one parameter are no longer apart: their matrices are made after all."""
+        leaves = [(key, *self._origin(group[0][0])) for key, group in self.factors.items()]
+        for key, leaf, piece in leaves:
+            if leaf is not None and (piece or all(other != leaf for k, other, _ in leaves if k != key)):
+                continue
+            self.each = self.each or [Pending(self.graph) for _ in range(self.rows)]
+            for read, (x, g, e) in self.factors.pop(key):
+                for row, own in enumerate(self.each):
+                    own.add(read, torch.outer(x[row], g[row]), e)
+
+    def _origin(self, value: Value) -> tuple[int | None, bool]:
+        """The parameter that a matrix is a mere view of (None for another), and whether it is a piece of it."""
+        index, piece = value[0], False
+        while not self.graph.is_leaf[index]:
+            name, reads = self.graph.names[index], self.graph.reads[index]
+            if name not in VIEWS | PIECES or len(reads) != 1 or reads[0] is None:
+                return None, False
+            piece = piece or name in PIECES
+            index = reads[0][0]
+        return index, piece
+
+    def _at_leaves(self, pending: Pending) -> dict[Value, list[tuple[Tensor, int]]]:
+        """The same gone back to the parameters themselves."""
+        above = sorted({index for value in pending.terms for index in self.graph.above(value[0])}, reverse=True)
+        return pull_scaled(self.graph, above, pending.terms).terms
+
+    def add_to(self, sums: Pending) -> None:
+        """Add all sequences' contributions to a sum by parameter."""
+        for value, terms in self._at_leaves(self.total).items():
+            for m, e in terms:
+                sums.add(value, m, e)
+
+
+def _products(group: Sequence[Factors]) -> Tensor:
+    """log10 of the norm of sum_i x_i^T g_i 2^e_i, by row."""
+    top = max(e for _, _, e in group)
+    total = torch.zeros(len(group[0][0]), dtype=torch.float64)
+    scale = [(x.detach().double(), g.detach().double() * 2.0 ** (e - top)) for x, g, e in group]
+    tops = torch.stack([g.abs().amax(-1) for _, g in scale]).amax(0)
+    safe = torch.where(tops > 0, tops, torch.ones_like(tops))[:, None]
+    for x, g in scale:
+        for other, h in scale:
+            total = total.to(x.device) + (x * other).sum(-1) * (g / safe * (h / safe)).sum(-1)
+    return total.clamp_min(0).sqrt().log10() + safe[:, 0].log10() + top * LOG10_2
