@@ -13,8 +13,11 @@ class Given(Protocol):
 
     taken: Tensor
     """What the module is called with."""
-    leaf: Tensor | None
-    """Where the gradient arrives."""
+
+    @property
+    def leaf(self) -> Tensor | None:
+        """Where the gradient arrives."""
+        ...
 
     def embedded(self, args: Any, kwargs: Any, output: Any) -> Any:
         """What is to be returned by a call of an embedding."""
@@ -31,7 +34,7 @@ class Features:
 
     def __init__(self, x: Tensor) -> None:
         """Take them; the module gets a copy, which it may write into."""
-        self.leaf = x.detach().clone().requires_grad_()
+        self.leaf: Tensor | None = x.detach().clone().requires_grad_()
         with torch.enable_grad():
             self.taken = self.leaf.clone()
 

@@ -33,6 +33,8 @@ class Graph:
     """Where a node stands."""
     products: frozenset[int] = frozenset()
     """Operations that multiply with what depends on no input."""
+    pieces: list[tuple[int, int, int] | None] | None = None
+    """(axis, start, length) of the operations that take a piece of what they read, once somebody asked."""
 
     @classmethod
     def of(cls, outputs: Iterable[Tensor]) -> Graph:
@@ -49,8 +51,7 @@ class Graph:
         place = {node: index for index, node in enumerate(nodes)}
         numbers: dict[Any, int | None] = {None: None, **place}
         reads = [
-            tuple([None if (at := numbers[one]) is None else (at, nr) for one, nr in following[node]])
-            for node in nodes
+            tuple([None if (at := numbers[one]) is None else (at, nr) for one, nr in following[node]]) for node in nodes
         ]
         return cls(nodes, reads, place)
 
@@ -69,6 +70,11 @@ class Graph:
             leaf = getattr(node, "variable", None)
             self._shapes[value] = torch.Size(node._input_metadata[value[1]].shape if leaf is None else leaf.shape)
         return self._shapes[value]
+
+    @cached_property
+    def shapes(self) -> list[list[torch.Size | None] | None]:
+        """Of what every operation reads, once somebody asked."""
+        return [None] * len(self.nodes)
 
     @cached_property
     def _shapes(self) -> dict[Value, torch.Size]:
@@ -162,9 +168,14 @@ class Graph:
             ) from error
         found = found if isinstance(found, tuple) else (found,)
         # As torch's engine does: what was broadcast on the way is summed over.
+        shapes = self.shapes[index]
+        if shapes is None:
+            shapes = self.shapes[index] = [None if read is None else self.shape(read) for read in self.reads[index]]
+        if all(g is None or own is None or g.shape == own for g, own in zip(found, shapes, strict=False)):
+            return tuple(found)
         return [
-            g if g is None or read is None or g.shape == (own := self.shape(read)) else g.sum_to_size(own)
-            for g, read in zip(found, self.reads[index], strict=False)
+            g if g is None or own is None or g.shape == own else g.sum_to_size(own)
+            for g, own in zip(found, shapes, strict=False)
         ]
 
     def _times_weight(self, index: int, gradient: Tensor | None) -> Any:
@@ -179,12 +190,12 @@ class Graph:
         return tuple(found)
 
     def _differentiated(self, index: int, gradients: Sequence[Tensor | None]) -> Any:
-        node = self.nodes[index]
+        node: Any = self.nodes[index]
         if not isinstance(node, torch.autograd.function.BackwardCFunction):
             return node(*gradients)
         given = [
             torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if g is None else g
-            for g, meta in zip(gradients, node._input_metadata, strict=True)
+            for g, meta in zip(gradients, self.nodes[index]._input_metadata, strict=True)
         ]
         return node.apply(*given)
 

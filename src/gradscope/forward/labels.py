@@ -61,7 +61,7 @@ class Labels:
         """Marks of results that differ from the operation's others (unbind)."""
         self._links = _links(graph)
         self._running: frozenset[int] = frozenset()
-        self._first = {
+        self._first: dict[int | None, Mark] = {
             leaf: WHOLE,
             **dict.fromkeys(starts, Mark(0)),
             **dict.fromkeys(wholes, Mark(None, level=1)),
@@ -100,7 +100,9 @@ class Labels:
     @cached_property
     def begun(self) -> int:
         """The first operation that reads a step's own input."""
-        return next((index for index, mark in enumerate(self.marks) if mark is not None and mark.label), len(self.graph))
+        return next(
+            (index for index, mark in enumerate(self.marks) if mark is not None and mark.label), len(self.graph)
+        )
 
     def of(self, value: Value | None) -> Mark | None:
         """The mark of a value."""
@@ -150,7 +152,9 @@ class Labels:
         if index in self._running:
             link = self._links[index]
             before = self.of(self.graph.reads[index][link])
-            others = [m for p, r in enumerate(self.graph.reads[index]) if p != link and (m := self._read(r)) is not None]
+            others = [
+                m for p, r in enumerate(self.graph.reads[index]) if p != link and (m := self._read(r)) is not None
+            ]
             own = frozenset() if before is None else before.collected or frozenset({before.label or 0} - {0})
             return Mark(None, level=level, collected=own | {mark.label for mark in others if mark.label})
         if self.graph.names[index] in COLLECT:

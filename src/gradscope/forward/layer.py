@@ -2,62 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gradscope.forward.lifted import LiftedChain
-from gradscope.forward.opened import Opened
-from gradscope.forward.steps import Walk
+from gradscope.forward.rows import by_row
+from gradscope.forward.state_values import States
 
 
+@dataclass(eq=False)
 class LiftedLayer:
     """One walk of all sequences of a batch."""
 
+    name: str
+    length: int
+    look: Callable[[], Sequence[tuple[States, list[str], Sequence[int | None], int]]]
+    """Values of the states by pass: (s_0 .. s_T by part, names of the parts, batch axis of each part, sequences)."""
+    chains: Callable[[], Sequence[LiftedChain]]
+    """Its Jacobians, by sequence."""
+
     sees_input = False
 
-    def __init__(self, name: str, parts: Sequence[tuple[Opened, Walk, LiftedChain]]) -> None:
-        """Take the walk of every sequence."""
-        self.name, self.parts = name, parts
-
     @cached_property
-    def _looked(self) -> list[tuple[list[list[Tensor | None]], list[str]]]:
-        return [one.states(walk) for one, walk, _ in self.parts]
+    def _looked(self) -> Sequence[tuple[States, list[str], Sequence[int | None], int]]:
+        return self.look()
 
     @cached_property
     def values(self) -> Mapping[str, Tensor]:
         """Parts of the state by name, `state.h`, each (T, batch, numbers); NaN where a value is not known."""
         found: dict[str, Tensor] = {}
         for place, name in enumerate(self._looked[0][1]):
-            rows = [self._part(states[1:], place) for states, _ in self._looked]
-            if all(row is not None for row in rows) and len({row.shape for row in rows if row is not None}) == 1:
-                found[f"state.{name}"] = torch.stack([row for row in rows if row is not None], 1)
+            rows = [part for looked in self._looked if (part := self._part(looked, place)) is not None]
+            if len(rows) == len(self._looked) and len({row.shape[2] for row in rows}) == 1:
+                found[f"state.{name}"] = torch.cat(rows, 1)[1:]
         return found
 
-    def _part(self, states: list[list[Tensor | None]], place: int) -> Tensor | None:
-        """(T, numbers) of one part of one sequence."""
+    def _part(self, looked: tuple[States, list[str], Sequence[int | None], int], place: int) -> Tensor | None:
+        """(T + 1, sequences, numbers) of one part in one pass."""
+        states, _, axes, rows = looked
         known = [state[place] if place < len(state) else None for state in states]
-        like = next((value for value in known if value is not None), None)
+        shown = [None if value is None else by_row(value, axes[place], rows) for value in known]
+        like = next((value for value in shown[1:] if value is not None), None)
         if like is None:
             return None
-        blank = torch.full((like.numel(),), torch.nan, dtype=like.dtype, device=like.device)
-        rows = [blank if value is None or value.numel() != like.numel() else value.reshape(-1) for value in known]
-        return torch.stack(rows)
+        blank = torch.full_like(like, torch.nan)
+        return torch.stack([blank if value is None or value.shape != like.shape else value for value in shown])
 
     @cached_property
     def states(self) -> Tensor:
         """s_0 .. s_T, (T + 1, batch, numbers); NaN where a value is not known."""
-        chain = self.parts[0][2]
-        found = chain.like.new_full((chain.length + 1, len(self.parts), chain.size), torch.nan)
-        for b, (states, _) in enumerate(self._looked):
-            for t, state in enumerate(states):
-                flat = [value.reshape(-1) for value in state if value is not None]
-                if flat and len(flat) == len(state):
-                    whole = torch.cat(flat)
-                    found[t, b, : len(whole)] = whole
-        return found
+        passes = []
+        for looked in self._looked:
+            parts = [part for place in range(len(looked[1])) if (part := self._part(looked, place)) is not None]
+            passes.append(torch.cat(parts, -1) if parts else torch.full((self.length + 1, looked[3], 1), torch.nan))
+        return torch.cat(passes, 1)
 
     @property
     def outputs(self) -> Tensor:
@@ -66,12 +68,12 @@ class LiftedLayer:
 
     def apply(self, at: int, q: Tensor) -> Tensor:
         """J_t Q."""
-        return torch.stack([chain.jacobian(at + 1) for _, _, chain in self.parts]) @ q
+        return torch.stack([chain.jacobian(at + 1) for chain in self.chains()]) @ q
 
     def apply_transposed(self, at: int, q: Tensor) -> Tensor:
         """J_t^T Q."""
-        return torch.stack([chain.jacobian(at + 1).mT for _, _, chain in self.parts]) @ q
+        return torch.stack([chain.jacobian(at + 1).mT for chain in self.chains()]) @ q
 
     def jacobians(self, at: slice) -> Tensor:
         """J_t, (batch, n, size, size)."""
-        return torch.cat([chain.dense(at.start, at.stop) for _, _, chain in self.parts])
+        return torch.cat([chain.dense(at.start, at.stop) for chain in self.chains()])

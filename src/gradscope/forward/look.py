@@ -23,7 +23,9 @@ from gradscope.models.direct import Direct
 _CODES: dict[Any, list[tuple[int, str, str]]] = {}
 Call = tuple[int, int]
 """Which call, and which of its results."""
-NOT_OURS = tuple(f"{Path(one.__file__ or str()).parent}{os.sep}" for one in (torch, sys.modules[__package__ or "gradscope"]))
+NOT_OURS = tuple(
+    f"{Path(one.__file__ or '').parent}{os.sep}" for one in (torch, sys.modules[__package__ or "gradscope"])
+)
 
 
 @dataclass(eq=False)

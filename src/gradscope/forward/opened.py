@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.labels import Labels
 from gradscope.forward.lifted import LiftedChain
-from gradscope.forward.look import Look, lifetimes, values
+from gradscope.forward.look import Look, lifetimes
 from gradscope.forward.picks import Picks
 from gradscope.forward.record import Recording, record
+from gradscope.forward.state_values import state_values
 from gradscope.forward.steps import Lifting, Walk, levels
+from gradscope.forward.sweep import Sweeper
 from gradscope.models.direct import Direct
 from gradscope.models.repeatable import alike
 
@@ -53,24 +56,14 @@ class Opened:
         like = self.recording.outputs[0]
         return tuple(LiftedChain(self.graph, walk, like) for walk in self.walks if walk.steps)
 
+    @cached_property
+    def sweeper(self) -> Sweeper:
+        """Goes back through it."""
+        return Sweeper(self.graph, self.labels, self.walks)
+
     def states(self, walk: Walk) -> tuple[list[list[Tensor | None]], list[str]]:
         """Values of s_0 .. s_T, one tensor or None for every part of the state, and the parts' names."""
-        calls = self.recording.calls
-        wanted = {v: calls[key] for state in walk.states for v in state if v and (key := self._edge(v)) in calls}
-        middle = walk.steps[len(walk.steps) // 2]
-        parts = [wanted.get(value) if value else None for value in middle.after]
-        look = values(self.model, self.x, frozenset(wanted.values()), frozenset(p for p in parts if p), self.answers)
-        found = [[look.values.get(wanted[v]) if v in wanted else self._given(v) for v in s] for s in walk.states]
-        names = [look.names.get(part) if part else None for part in parts]
-        return found, _distinct([name or f"state{index + 1}" for index, name in enumerate(names)])
-
-    def _edge(self, value: Value) -> tuple[object, int]:
-        return self.graph.nodes[value[0]], value[1]
-
-    def _given(self, value: Value | None) -> Tensor | None:
-        """A value that no call made: a leaf."""
-        variable = None if value is None else getattr(self.graph.nodes[value[0]], "variable", None)
-        return None if variable is None else variable.detach()
+        return state_values(self.model, self.x, self.recording, self.graph, walk, self.answers)
 
 
 def opened(
@@ -92,6 +85,23 @@ def opened(
         plain: whether to leave the states that the module makes as they are.
         answers: what Python is told when it looks at numbers, instead of what they are.
     """
+    with uncollected():
+        return _opened(model, x, axis, look, plain, answers)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without the garbage collector, which would go through all nodes of a growing graph again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _opened(model: Direct, x: Tensor, axis: int, look: Look | None, plain: bool, answers: Sequence[Any]) -> Opened:
     recording = record(model, x, plain=plain, answers=answers)
     if look is None or look.count != recording.count:
         look = lifetimes(model, x, answers)
@@ -154,8 +164,3 @@ def _falls(labels: Labels) -> bool:
 def _unbound(labels: Labels) -> bool:
     """Whether all steps were taken apart at once, so that any order may follow."""
     return any(nr > 1 for _, nr in labels.apart)
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """Names with a number where they are not the only ones."""
-    return [name if names.count(name) == 1 else f"{name}#{names[: i + 1].count(name)}" for i, name in enumerate(names)]

@@ -22,7 +22,9 @@ SINGLE = frozenset({"IndexBackward0", "IndexSelectBackward0", "GatherBackward0",
 class Picks:
     """Knows the pieces of the wholes of one graph."""
 
-    def __init__(self, leaf: int | None, axis: int, steps: int, *, backwards: bool = False, blocks: bool = False) -> None:
+    def __init__(
+        self, leaf: int | None, axis: int, steps: int, *, backwards: bool = False, blocks: bool = False
+    ) -> None:
         """Remember where the input is.
 
         Args:

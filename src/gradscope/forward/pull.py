@@ -6,6 +6,7 @@ or overflows on the way, however long it is, and every operation is differentiat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ Deposit = Callable[[int, Value, Tensor, int], bool]
 Pulled = Callable[[int, Sequence[Tensor | None], int, Sequence[Tensor | None]], None]
 BAND = {torch.float64: 300, torch.float32: 40}
 """Powers of two that terms may lie apart and still be one."""
+NOTHING: list[Term] = []
 SELECT, SLICE = "SelectBackward0", "SliceBackward0"
 WRAPPED = 2**63
 
@@ -34,9 +36,19 @@ class Pending:
     slots: dict[Value, list[tuple[int, int, int, Tensor, int]]] = field(default_factory=dict)
     """Pieces of a value by (axis, start, length; 0 for an index), so that T of them are not T whole tensors."""
 
+    @property
+    def pieces(self) -> list[tuple[int, int, int] | None]:
+        """Of every operation, what piece it takes."""
+        if self.graph.pieces is None:
+            self.graph.pieces = [piece_of(self.graph, index) for index in range(len(self.graph))]
+        return self.graph.pieces
+
     def add(self, value: Value, m: Tensor, e: int) -> None:
         """One more term."""
-        kept = self.terms.setdefault(value, [])
+        kept = self.terms.get(value)
+        if kept is None:
+            self.terms[value] = [(m, e)]
+            return
         for place, (other, exponent) in enumerate(kept):
             if abs(exponent - e) <= BAND.get(m.dtype, 40):
                 kept[place] = _joined(other, exponent, m, e)
@@ -45,13 +57,14 @@ class Pending:
 
     def take(self, value: Value) -> list[Term]:
         """All that arrived at a value, which is forgotten."""
-        for m, e in _filled(self.graph, value, self.slots.pop(value, ())):
-            self.add(value, m, e)
-        return self.terms.pop(value, [])
+        if value in self.slots:
+            for m, e in _filled(self.graph, value, self.slots.pop(value)):
+                self.add(value, m, e)
+        return self.terms.pop(value, NOTHING)
 
     def look(self, value: Value) -> list[Term]:
-        """All that arrived at a value, its scale put in order."""
-        found = [normalised(m, e) for m, e in self.take(value)]
+        """All that arrived at a value, its scale put in order; what is zero has not arrived."""
+        found = [normalised(m, e) for m, e in self.take(value) if bool((m != 0).any())]
         for m, e in found:
             self.add(value, m, e)
         return self.terms.get(value, [])
@@ -111,7 +124,7 @@ class Pull:
         taken = [pending.take((index, nr)) for nr in range(graph.results(index))]
         if not any(taken):
             return
-        if (piece := piece_of(graph, index)) is not None:
+        if (piece := self.pending.pieces[index]) is not None:
             source = graph.reads[index][0]
             assert source is not None
             pending.slots.setdefault(source, []).extend((*piece, m, e) for m, e in taken[0])
@@ -160,8 +173,10 @@ def normalised(m: Tensor, e: int) -> Term:
     top = float(m.detach().abs().max()) if m.numel() else 0.0
     if top == 0 or top != top or top == float("inf"):
         return m, e
-    shift = int(torch.frexp(torch.tensor(top)).exponent)
-    return torch.ldexp(m, torch.tensor(-shift)), e + shift
+    shift = math.frexp(top)[1]
+    # Two factors, since one alone may be out of the range of the type.
+    half = -shift // 2
+    return m * 2.0**half * 2.0 ** (-shift - half), e + shift
 
 
 def _joined(a: Tensor, ea: int, b: Tensor, eb: int) -> Term:
@@ -174,7 +189,8 @@ def _joined(a: Tensor, ea: int, b: Tensor, eb: int) -> Term:
 def _bands(taken: Sequence[list[Term]]) -> Iterable[tuple[list[Tensor | None], int]]:
     """Terms of several results, those of like exponents together."""
     if len(taken) == 1:
-        yield from (([m], e) for m, e in taken[0])
+        for m, e in taken[0]:
+            yield [m], e
         return
     left = sorted(((e, nr, m) for nr, terms in enumerate(taken) for m, e in terms), key=lambda one: -one[0])
     while left:

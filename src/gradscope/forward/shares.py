@@ -30,38 +30,43 @@ class Shares:
     def __init__(self, graph: Graph, axis: Axis, rows: int) -> None:
         """Begin with nothing."""
         self.graph, self.axis, self.rows = graph, axis, rows
-        self.total = Pending(graph)
         self.factors: dict[int, list[tuple[Value, Factors]]] = {}
         """By the recipe of what is multiplied with."""
-        self.each: list[Pending] = []
+        self.each = [Pending(graph) for _ in range(rows)]
 
-    def add(
-        self, index: int, place: int, read: Value, gradients: Sequence[Tensor | None], m: Tensor, e: int
-    ) -> None:
+    def add(self, index: int, place: int, read: Value, gradients: Sequence[Tensor | None], m: Tensor, e: int) -> None:
         """What operation `index` gave to its read `place`: m 2^e for all sequences together."""
-        self.total.add(read, m, e)
         if self.rows == 1:
+            self.each[0].add(read, m, e)
             return
-        factors = self._factors(index, place, gradients, e)
+        g = gradients[0]
+        factors = None if g is None or self.axis((index, 0)) != 0 else self._factors(index, place, read, g)
         if factors is not None:
             key = (self.graph.recipes[read[0]] << 8) + read[1]
-            self.factors.setdefault(key, []).append((read, factors))
+            self.factors.setdefault(key, []).append((read, (*factors, e)))
             return
-        if not self.each:
-            self.each = [Pending(self.graph) for _ in range(self.rows)]
         for row, own in enumerate(self._one_by_one(index, place, gradients)):
             if own is not None:
                 self.each[row].add(read, own, e)
 
-    def _factors(self, index: int, place: int, gradients: Sequence[Tensor | None], e: int) -> Factors | None:
-        """Of a product with a matrix whose rows are the sequences; None for anything else."""
-        name, g = self.graph.names[index], gradients[0]
-        if index not in self.graph.products or place != PRODUCTS[name] + 1 or g is None or g.shape[0] != self.rows:
+    def _factors(self, index: int, place: int, read: Value, g: Tensor) -> tuple[Tensor, Tensor] | None:
+        """X and g of a contribution x^T g, for operations of which it is known how; None for any other."""
+        name, node = self.graph.names[index], self.graph.nodes[index]
+        if g.ndim != 2 or len(g) != self.rows:
             return None
-        node = self.graph.nodes[index]
-        if self.axis((index, 0)) != 0 or getattr(node, "_saved_alpha", 1) != 1:
+        if index in self.graph.products and place == PRODUCTS[name] + 1 and getattr(node, "_saved_alpha", 1) == 1:
+            return (node._saved_mat1 if name == "AddmmBackward0" else node._saved_self), g
+        if self.graph.shape(read).numel() != g.shape[1]:
             return None
-        return (node._saved_mat1 if name == "AddmmBackward0" else node._saved_self), g, e
+        ones = g.new_ones(self.rows, 1)
+        if name == "AddmmBackward0" and place == 0 and node._saved_beta == 1:
+            return ones, g
+        if name == "AddBackward0":
+            return ones, g * node._saved_alpha if place else g
+        if name == "MulBackward0":
+            other = node._saved_self if place else node._saved_other
+            return (ones, g * other) if other is not None and other.shape == g.shape else None
+        return None
 
     def _one_by_one(self, index: int, place: int, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         found: list[Tensor | None] = []
@@ -82,14 +87,9 @@ class Shares:
     def log10(self) -> Tensor:
         """Norms of every sequence's contribution, all parameters together, (rows)."""
         self._resolve()
-        if self.rows == 1:
-            parts = [
-                log10_rows(m, e, None, 1) for terms in self._at_leaves(self.total).values() for m, e in terms
-            ]
-            return hypot(parts, 1)
         found = [_products([factors for _, factors in group]) for group in self.factors.values()]
-        rows = [[log10_rows(m, e, None, 1) for ts in self._at_leaves(p).values() for m, e in ts] for p in self.each]
-        if rows:
+        if any(own.terms for own in self.each):
+            rows = [[log10_rows(m, e, None, 1) for ts in self._at_leaves(p).values() for m, e in ts] for p in self.each]
             found.append(torch.cat([hypot(parts, 1) for parts in rows]))
         return hypot([part.cpu() for part in found], self.rows)
 
@@ -99,7 +99,6 @@ class Shares:
         for key, leaf, piece in leaves:
             if leaf is not None and (piece or all(other != leaf for k, other, _ in leaves if k != key)):
                 continue
-            self.each = self.each or [Pending(self.graph) for _ in range(self.rows)]
             for read, (x, g, e) in self.factors.pop(key):
                 for row, own in enumerate(self.each):
                     own.add(read, torch.outer(x[row], g[row]), e)
@@ -120,21 +119,15 @@ class Shares:
         above = sorted({index for value in pending.terms for index in self.graph.above(value[0])}, reverse=True)
         return pull_scaled(self.graph, above, pending.terms).terms
 
-    def add_to(self, sums: Pending) -> None:
-        """Add all sequences' contributions to a sum by parameter."""
-        for value, terms in self._at_leaves(self.total).items():
-            for m, e in terms:
-                sums.add(value, m, e)
-
 
 def _products(group: Sequence[Factors]) -> Tensor:
     """log10 of the norm of sum_i x_i^T g_i 2^e_i, by row."""
+    if len(group) == 1:
+        x, g, e = group[0]
+        return log10_rows(x, 0, 0, len(x)) + log10_rows(g, e, 0, len(g))
     top = max(e for _, _, e in group)
-    total = torch.zeros(len(group[0][0]), dtype=torch.float64)
-    scale = [(x.detach().double(), g.detach().double() * 2.0 ** (e - top)) for x, g, e in group]
-    tops = torch.stack([g.abs().amax(-1) for _, g in scale]).amax(0)
+    scaled = [(x.detach().double(), g.detach().double() * 2.0 ** (e - top)) for x, g, e in group]
+    tops = torch.stack([g.abs().amax(-1) for _, g in scaled]).amax(0)
     safe = torch.where(tops > 0, tops, torch.ones_like(tops))[:, None]
-    for x, g in scale:
-        for other, h in scale:
-            total = total.to(x.device) + (x * other).sum(-1) * (g / safe * (h / safe)).sum(-1)
-    return total.clamp_min(0).sqrt().log10() + safe[:, 0].log10() + top * LOG10_2
+    pairs = [(x * y).sum(-1) * (g / safe * (h / safe)).sum(-1) for x, g in scaled for y, h in scaled]
+    return torch.stack(pairs).sum(0).clamp_min(0).sqrt().log10() + safe[:, 0].log10() + top * LOG10_2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 
 from gradscope.forward.cuts import Crossings, narrowest
 from gradscope.forward.graph import Graph, Read, Value
@@ -105,7 +106,7 @@ class Lifting:
         """Floats carried by step, if they only ever grow."""
         probed = [steps[i * (len(steps) - 1) // 4] for i in range(5)]
         sizes = [self._floats(t) for t in probed]
-        if len(steps) < 8 or not all(a < b for a, b in zip(sizes, sizes[1:], strict=False)):
+        if len(steps) < 8 or not all(a < b for a, b in pairwise(sizes)):
             return ()
         return tuple(self._floats(t) for t in steps)
 
@@ -172,7 +173,7 @@ class Lifting:
         for there, here in zip(kind.after, after, strict=True):
             if here is not None and not match.unify(there, here):
                 return None
-        before = tuple(match.slots.get(value) for value in kind.before)
+        before: State = tuple(None if value is None else match.slots.get(value) for value in kind.before)
         missing = any(value not in match.slots for value in kind.before)
         if missing and t > 1 and None not in after:
             return None
@@ -260,7 +261,7 @@ class _Match:
     def _fills(self, slot: Value, b: Value) -> bool:
         """Whether a value that the first step begins with has as many numbers as a part of the state."""
         mark = self.labels.of(b)
-        begins = self._is_early(b) or self.t == 1 and (mark is None or not mark.label)
+        begins = self._is_early(b) or (self.t == 1 and (mark is None or not mark.label))
         return begins and self.graph.shape(slot).numel() == self.graph.shape(b).numel()
 
     def _tied(self, a: Read, b: Read) -> bool:
@@ -274,7 +275,7 @@ class _Match:
     def _begins(self, b: Read) -> bool:
         """Whether a value is what the first step begins with: a state that was made, learned, or given."""
         mark = self.labels.of(b)
-        return self._is_early(b) or self.t == 1 and (mark is None or not mark.label)
+        return self._is_early(b) or (self.t == 1 and (mark is None or not mark.label))
 
     def _is_early(self, b: Read) -> bool:
         """Whether a value is a state that was made before the first step."""
@@ -310,18 +311,23 @@ def _carried_on(graph: Graph, labels: Labels, kind: Step, last: Step) -> State |
         known = [(place, values[read]) for place, read in enumerate(graph.reads[index]) if read in values]
         if not known or any(value is None for _, value in known):
             continue
-        found = _user(graph, labels, index, known, last.t + 1 - kind.t, taken, frozenset(last.nodes))
-        if found is None:
+        user = _user(graph, labels, index, known, last.t + 1 - kind.t, taken, frozenset(last.nodes))
+        if user is None:
             # At the last step, what only a later step would have read was never made part of the graph.
             continue
-        taken.add(found)
-        values |= {(index, nr): (found, nr) for nr in range(graph.results(index))}
+        taken.add(user)
+        values |= {(index, nr): (user, nr) for nr in range(graph.results(index))}
     found = tuple(values.get(value) for value in kind.after)
     return found if any(value is not None and value[0] in taken for value in found) else None
 
 
 def _user(
-    graph: Graph, labels: Labels, index: int, known: Sequence[tuple[int, Read]], later: int, taken: set[int],
+    graph: Graph,
+    labels: Labels,
+    index: int,
+    known: Sequence[tuple[int, Read]],
+    later: int,
+    taken: set[int],
     before: frozenset[int],
 ) -> int | None:
     """The operation that reads known values as another one, `later` steps before, does; sooner one not met `before`."""

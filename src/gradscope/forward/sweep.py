@@ -73,6 +73,23 @@ class Sweeper:
                             stack.append(read[0])
         return found
 
+    @cached_property
+    def read_in_steps(self) -> frozenset[int]:
+        """Parameters that some step reads."""
+        graph, found = self.graph, set()
+        stack = [
+            read[0]
+            for index in self.owners
+            for read in graph.reads[index]
+            if read is not None and self.labels.of(read) is None
+        ]
+        while stack:
+            index = stack.pop()
+            if index not in found:
+                found.add(index)
+                stack += [read[0] for read in graph.reads[index] if read is not None]
+        return frozenset(index for index in found if graph.is_leaf[index])
+
     def sweep(
         self, seeds: Mapping[Value, list[Term]], leaf: int | None, *, weights: Pending | None, ends: bool = False
     ) -> tuple[list[Swept], list[Term]]:
@@ -89,8 +106,14 @@ class Sweeper:
         """
         run = _Run(self, weights, ends)
         skip = weights is None
-        pending = pull_scaled(self.graph, self.order, seeds, run.visit, run.deposit, skip_weights=skip, pulled=run.pulled)
+        pending = pull_scaled(
+            self.graph, self.order, seeds, run.visit, run.deposit, skip_weights=skip, pulled=run.pulled
+        )
         run.finish(Pull(pending, run.deposit, skip, run.pulled))
+        if weights is not None:
+            for value in [value for value in pending.terms if value[0] in self.read_in_steps]:
+                for m, e in pending.terms[value]:
+                    weights.add(value, m, e)
         return run.result(), [] if leaf is None else pending.take((leaf, 0))
 
 
@@ -171,7 +194,11 @@ class _Run:
         return m.reshape(-1), e
 
     def deposit(self, index: int, read: Value, m: Tensor, e: int) -> bool:
-        """What an operation gives to a parameter: gone back through apart, for all sequences and for each."""
+        """What an operation gives to a parameter goes no further, where that is not asked for."""
+        return self.weights is None and self.is_weight(read)
+
+    def is_weight(self, read: Value) -> bool:
+        """Whether a value is made of parameters alone, and no state."""
         return self.sweeper.labels.of(read) is None and read not in self.first
 
     def pulled(self, index: int, gradients: Sequence[Tensor | None], e: int, found: Sequence[Tensor | None]) -> None:
@@ -180,7 +207,7 @@ class _Run:
         if owner is None:
             return
         for place, (read, m) in enumerate(zip(self.graph.reads[index], found, strict=False)):
-            if read is not None and m is not None and self.deposit(index, read, m, e):
+            if read is not None and m is not None and self.is_weight(read):
                 shares = self.parts.setdefault(owner, Shares(self.sweeper.graph, self.sweeper.axis, self.sweeper.rows))
                 shares.add(index, place, read, gradients, m, e)
 
@@ -189,7 +216,6 @@ class _Run:
         part = self.parts.pop((place, t), None)
         if part is not None and self.weights is not None:
             self.weight[place][t - 1] = part.log10()
-            part.add_to(self.weights)
 
 
 def _stages(graph: Graph, walk: Walk) -> list[int]:

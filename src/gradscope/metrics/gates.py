@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from gradscope.metrics.track import Track, Tracks, numbers
-from gradscope.models.cell import Linearization
+from gradscope.models.cell import Layer
 from gradscope.numerics.analysis import Analysis
 
 
@@ -14,7 +14,7 @@ def measure(analysis: Analysis) -> Tracks:
     return means([layer for _, layer in analysis.trace.layers])
 
 
-def means(layers: list[Linearization]) -> Tracks:
+def means(layers: list[Layer]) -> Tracks:
     """Mean of every gate that the layers have, over those that have it."""
     names = dict.fromkeys(name for layer in layers for name in layer.values if name.startswith("gate."))
     return {

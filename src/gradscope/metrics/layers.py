@@ -12,7 +12,8 @@ from gradscope.metrics import rate, reach
 from gradscope.metrics.gates import means
 from gradscope.metrics.track import Tracks, numbers, over_sequences
 from gradscope.metrics.weight_share import shares
-from gradscope.models.cell import Linearization
+from gradscope.models import cell
+from gradscope.models.cell import ClosedForm, Linearization
 from gradscope.models.recurrent import Trajectory
 from gradscope.numerics import products
 from gradscope.numerics.adjoint import LayerAdjoint
@@ -52,6 +53,14 @@ def measure(analysis: Analysis) -> tuple[Layer, ...]:
     return tuple(found)
 
 
+def _dense(layer: cell.Layer, steps: int) -> Tensor:
+    """All Jacobians of a layer, (batch, T, size, size)."""
+    if isinstance(layer, ClosedForm):
+        return layer.jacobians(slice(0, steps))
+    assert isinstance(layer, Linearization)
+    return Trajectory((layer,), ("alone",)).dense(0, steps)
+
+
 def _gradients(adjoints: list[LayerAdjoint]) -> dict[str, Values]:
     tracks: Tracks = {
         "log10_grad_state": over_sequences(torch.cat([a.state.T for a in adjoints])),
@@ -74,13 +83,12 @@ def _reach(analysis: Analysis, adjoints: list[LayerAdjoint]) -> dict[str, Number
     return {"rate": math.fsum(slopes) / len(slopes) if slopes else None, "reach": far}
 
 
-def _jacobians(analysis: Analysis, layer: Linearization, order: Tensor | None) -> dict[str, Values]:
+def _jacobians(analysis: Analysis, layer: cell.Layer, order: Tensor | None) -> dict[str, Values]:
     """Norms of the layer's own Jacobians and their products, in sequence `item`, where they are affordable."""
-    alone = Trajectory((layer,), ("alone",))
-    held = alone.batch * alone.length * alone.size**2
-    if alone.length * alone.size**3 > AFFORDABLE or held > HELD:
+    steps, batch, size = layer.states.shape[0] - 1, *layer.states.shape[1:]
+    if steps * size**3 > AFFORDABLE or batch * steps * size**2 > HELD:
         return {}
-    jacobians: Tensor = alone.dense(0, alone.length)[analysis.spec.item].double()
+    jacobians = _dense(layer, steps)[analysis.spec.item].double()
     if not bool(jacobians.isfinite().all()):
         return {}
     chain = ArrayChain(jacobians.contiguous())

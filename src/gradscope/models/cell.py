@@ -31,13 +31,8 @@ class Pulled:
     """(n, batch, ...)."""
 
 
-class Linearization(Protocol):
-    """One layer along one trajectory: its values, and s_t = step(x_t, s_{t-1}) to first order."""
-
-    @property
-    def cell(self) -> Cell:
-        """The layer that was run."""
-        ...
+class Layer(Protocol):
+    """What is known of one layer along one trajectory, whoever ran it."""
 
     @property
     def states(self) -> Tensor:
@@ -52,6 +47,16 @@ class Linearization(Protocol):
     @property
     def values(self) -> Mapping[str, Tensor]:
         """Inner quantities by name (`gate.forget`, `candidate`), each (T, batch, hidden), in order of computation."""
+        ...
+
+
+@runtime_checkable
+class Linearization(Layer, Protocol):
+    """One layer along one trajectory: its values, and s_t = step(x_t, s_{t-1}) to first order."""
+
+    @property
+    def cell(self) -> Cell:
+        """The layer that was run."""
         ...
 
     @property

@@ -16,6 +16,8 @@ from gradscope.models.repeatable import as_before, same_draws, uncompiled
 from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
 
+NOTHING: AbstractContextManager[Any] = nullcontext()
+
 
 class Direct:
     """A map from a whole sequence to a whole sequence, of which nothing but its own forward pass is known."""
@@ -97,7 +99,7 @@ class Direct:
         """All weights by name."""
         return dict(self.module.named_parameters())
 
-    def run(self, x: Tensor, watch: AbstractContextManager[Any] | None = None) -> Any:
+    def run(self, x: Tensor, watch: AbstractContextManager[Any] = NOTHING) -> Any:
         """The module's own call on x as it takes it, and whatever it returns: the same whenever it is run.
 
         Args:
@@ -111,9 +113,8 @@ class Direct:
             self._draws = torch.get_rng_state()
         dtype = next((p.dtype for p in self.module.parameters()), x.dtype)
         try:
-            with default_dtype(dtype), as_before(self.module), same_draws(self._draws), uncompiled():
-                with watch or nullcontext():
-                    return self.module(x)
+            with default_dtype(dtype), as_before(self.module), same_draws(self._draws), uncompiled(), watch:
+                return self.module(x)
         except UsageError:
             raise
         except Exception as error:

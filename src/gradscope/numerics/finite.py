@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
-from gradscope.models.cell import Linearization
+from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Trajectory
 from gradscope.records import NonFinite
 
@@ -28,7 +28,7 @@ def in_trajectories(trajectories: Sequence[Trajectory]) -> NonFinite | None:
     )
 
 
-def in_layer(layer: Linearization, name: str) -> NonFinite | None:
+def in_layer(layer: Layer, name: str) -> NonFinite | None:
     """The first step and gate of one layer."""
     return first_bad({**layer.values, "state": layer.states[1:]}, name)
 

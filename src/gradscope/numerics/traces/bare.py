@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import ArrayChain, JacobianChain
-from gradscope.models.cell import Linearization
+from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics import exponents, finite
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
@@ -19,7 +19,7 @@ class BareTrace:
 
     kind: Kind = "chain"
     of_state = True
-    layers: tuple[tuple[str, Linearization], ...] = ()
+    layers: tuple[tuple[str, Layer], ...] = ()
     orders: tuple[Tensor | None, ...] = ()
 
     def __init__(self, chain: ArrayChain, seed: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,20 +12,21 @@ from torch import Tensor
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
-from gradscope.forward.layer import LiftedLayer
-from gradscope.forward.look import answers_of
-from gradscope.forward.lifted import LiftedChain
-from gradscope.forward.names import walk_names
-from gradscope.forward.opened import Opened, opened
 from gradscope.forward.graph import Graph
+from gradscope.forward.layer import LiftedLayer
+from gradscope.forward.lifted import LiftedChain
+from gradscope.forward.look import answers_of
+from gradscope.forward.names import walk_names
+from gradscope.forward.opened import Opened, opened, uncollected
 from gradscope.forward.pull import Pending, Term, normalised
 from gradscope.forward.record import Recording, record
 from gradscope.forward.rows import axes, hypot, log10_rows, same_graph
+from gradscope.forward.state_values import States, state_values
 from gradscope.forward.steps import Walk
 from gradscope.forward.sweep import Sweeper, Swept
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.watch import see
-from gradscope.models.cell import Linearization
+from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, Scaled
@@ -49,7 +49,9 @@ class Strand:
     leaf: int | None
     recording: Recording
     sweeper: Sweeper
+    walks: Sequence[Walk]
     rows: tuple[int, ...]
+    answers: Sequence[Any] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +133,7 @@ class LiftedTrace(ModuleTrace):
                 raise UsageError(unknown("recurrence", self.model.key, list(self.names)) + " (--key)")
             return self._with_state(self.names.index(self.model.key))
         along = [place for place, walk in enumerate(walks) if len(walk.steps) == self.length]
-        if len(walks) == 1 or len(along) == 1 and len(walks) == len(along):
+        if len(walks) == 1 or (len(along) == 1 and len(walks) == len(along)):
             return self._with_state(0)
         raise Unavailable(f"the module holds several recurrences ({', '.join(self.names)}); choose one with --key")
 
@@ -187,15 +189,43 @@ class LiftedTrace(ModuleTrace):
         return f"{len(parts)}x{parts[0]}" if len(set(parts)) == 1 else "+".join(map(str, parts))
 
     @cached_property
-    def layers(self) -> tuple[tuple[str, Linearization], ...]:
+    def layers(self) -> tuple[tuple[str, Layer], ...]:
         """Every walk with a state of its own, by name."""
-        try:
-            return tuple(
-                (self.names[place], LiftedLayer(self.names[place], [self._walk(one, place) for one in self.openings]))
-                for place in self._walking
-            )
-        except Unavailable:
-            return ()
+        return tuple((self.names[place], self._named_layer(place)) for place in self._walking)
+
+    def _named_layer(self, place: int) -> LiftedLayer:
+        walk = self.first.walks[place]
+
+        def look() -> list[tuple[States, list[str], list[int | None], int]]:
+            found = []
+            for strand in self.strands:
+                x = self.x if len(strand.rows) == self.sequences else self.x[strand.rows[0] : strand.rows[0] + 1]
+                own = self._same(strand.walks, place)
+                looked = state_values(
+                    self.model, self.model.laid_out(x), strand.recording, strand.graph, own, strand.answers
+                )
+                axes = [None if value is None else strand.sweeper.axis(value) for value in own.steps[-1].before]
+                found.append((*looked, axes, len(strand.rows)))
+            return found
+
+        return LiftedLayer(
+            self.names[place],
+            len(walk.steps),
+            look,
+            lambda: [self._walk(self.opening(b), place)[2] for b in range(self.sequences)],
+        )
+
+    def _same(self, walks: Sequence[Walk], place: int) -> Walk:
+        """The walk among others that is the first sequence's.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        mine = self.first.walks[place]
+        for walk in walks:
+            if (walk.level, walk.backwards, len(walk.steps)) == (mine.level, mine.backwards, len(mine.steps)):
+                return walk
+        raise Unavailable("the sequences of the batch go through different recurrences")
 
     def _walk(self, one: Opened, place: int) -> tuple[Opened, Walk, LiftedChain]:
         """A sequence's own walk, its chain.
@@ -203,11 +233,8 @@ class LiftedTrace(ModuleTrace):
         Raises:
             Unavailable: this sequence takes another way.
         """
-        mine = self.first.walks[place]
-        for walk, chain in zip([w for w in one.walks if w.steps], one.chains, strict=True):
-            if (walk.level, walk.backwards, len(walk.steps)) == (mine.level, mine.backwards, len(mine.steps)):
-                return one, walk, chain
-        raise Unavailable("the sequences of the batch go through different recurrences")
+        walk = self._same(one.walks, place)
+        return one, walk, one.chains[[w for w in one.walks if w.steps].index(walk)]
 
     @property
     def orders(self) -> tuple[Tensor | None, ...]:
@@ -225,7 +252,8 @@ class LiftedTrace(ModuleTrace):
         for known, back in self._backs:
             if known is v and (back.weights is not None or not weights):
                 return back
-        found = self._back(v, weights)
+        with uncollected():
+            found = self._back(v, weights)
         self._backs = [*self._backs[-1:], (v, found)]
         return found
 
@@ -251,7 +279,15 @@ class LiftedTrace(ModuleTrace):
         if together is not None:
             return (together,)
         return tuple(
-            Strand(one.graph, one.leaf, one.recording, Sweeper(one.graph, one.labels, one.walks), (b,))
+            Strand(
+                one.graph,
+                one.leaf,
+                one.recording,
+                one.sweeper,
+                one.walks,
+                (b,),
+                one.answers,
+            )
             for b, one in enumerate(self.openings)
         )
 
@@ -270,7 +306,9 @@ class LiftedTrace(ModuleTrace):
             return None
         leaf = None if recording.given is None else graph.value(recording.given)
         sweeper = Sweeper(graph, first.labels, first.walks, self.sequences, axis)
-        return Strand(graph, None if leaf is None else leaf[0], recording, sweeper, tuple(range(self.sequences)))
+        return Strand(
+            graph, None if leaf is None else leaf[0], recording, sweeper, first.walks, tuple(range(self.sequences))
+        )
 
     def _seeds(self, v: Cotangents, strand: Strand) -> dict[tuple[int, int], list[Term]]:
         """The cotangents of a strand's sequences, by value of its graph."""
@@ -396,7 +434,7 @@ class LiftedTrace(ModuleTrace):
         value = one.graph.value(own)
         if value is None:
             raise Unavailable("the output has no gradient")
-        found, _ = Sweeper(one.graph, one.labels, one.walks).sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
+        found, _ = one.sweeper.sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
         first, final = found[place].ends[0], found[place].ends[self.length]
         return _plain(first), _plain(final)
 

@@ -15,7 +15,7 @@ from gradscope.errors import UsageError
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
-from gradscope.models.cell import Linearization
+from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics import finite, influence
@@ -118,7 +118,7 @@ class ModuleTrace:
         return f"{len(widths)}x{widths[0]}" if len(set(widths)) == 1 else "+".join(map(str, widths))
 
     @cached_property
-    def layers(self) -> tuple[tuple[str, Linearization], ...]:
+    def layers(self) -> tuple[tuple[str, Layer], ...]:
         """Every unit of every recurrence, by name."""
         several = len(self.seen.recurrences) > 1
         return tuple(

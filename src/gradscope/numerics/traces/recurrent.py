@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
-from gradscope.models.cell import Linearization
+from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Recurrent, Trajectory
 from gradscope.numerics import finite, influence
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, backpropagate
@@ -42,7 +42,7 @@ class RecurrentTrace:
         return self.model.run(self.x)
 
     @property
-    def layers(self) -> tuple[tuple[str, Linearization], ...]:
+    def layers(self) -> tuple[tuple[str, Layer], ...]:
         """All of the stack."""
         return tuple(zip(self.trajectory.names, self.trajectory.layers, strict=True))
 

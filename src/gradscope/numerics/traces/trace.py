@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
-from gradscope.models.cell import Linearization
+from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
 from gradscope.records import EqualityCheck, Kind, NonFinite
@@ -65,7 +65,7 @@ class Trace(Protocol):
         ...
 
     @property
-    def layers(self) -> tuple[tuple[str, Linearization], ...]:
+    def layers(self) -> tuple[tuple[str, Layer], ...]:
         """Every recurrent layer by name, bottom first."""
         ...
 
