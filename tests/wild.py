@@ -333,6 +333,8 @@ class Wild:
     make: Callable[[], nn.Module]
     followed: tuple[str, ...] = ()
     why: str = ""
+    size: int = 0
+    """Numbers of the state, where the steps are found in the computation."""
 
     def __str__(self) -> str:
         return self.name
@@ -343,26 +345,25 @@ class Wild:
         return self.make().double().eval()
 
 
-CHANGED = "cell cannot be followed as one recurrence: the state, or the gradient of the state, is changed"
 SEVERAL = "several recurrences"
 WILD = [
     Wild("handed on", lambda: Loop(same), ("cell",)),
     Wild("cloned", lambda: Loop(lambda h, x, t: h.clone()), ("cell",)),
     Wild("viewed", lambda: Loop(lambda h, x, t: h[None].squeeze(0)), ("cell",)),
     Wild("cut", lambda: Loop(lambda h, x, t: h.detach().clone() if t == 4 else h), ("cell",)),
-    Wild("written", lambda: Loop(written), (), CHANGED),
-    Wild("halved", lambda: Loop(lambda h, x, t: Halved.apply(h)), (), CHANGED),
-    Wild("scaled gradient", lambda: Loop(lambda h, x, t: h.detach() + (h - h.detach()) / 3), (), CHANGED),
-    Wild("clipped", lambda: Loop(clipped), (), CHANGED),
-    Wild("leaky", lambda: Loop(lambda h, x, t: 0.9 * h), (), CHANGED),
-    Wild("gated by input", lambda: Loop(lambda h, x, t: h * x[:, :1].sigmoid()), (), CHANGED),
-    Wild("restarted", lambda: Loop(lambda h, x, t: h if t != 5 else h * 0), ("cell", "cell#2"), SEVERAL),
+    Wild("written", lambda: Loop(written), size=4),
+    Wild("halved", lambda: Loop(lambda h, x, t: Halved.apply(h)), size=4),
+    Wild("scaled gradient", lambda: Loop(lambda h, x, t: h.detach() + (h - h.detach()) / 3), size=4),
+    Wild("clipped", lambda: Loop(clipped), (), "hangs hooks of its own on gradients"),
+    Wild("leaky", lambda: Loop(lambda h, x, t: 0.9 * h), size=4),
+    Wild("gated by input", lambda: Loop(lambda h, x, t: h * x[:, :1].sigmoid()), size=4),
+    Wild("restarted", lambda: Loop(lambda h, x, t: h if t != 5 else h * 0), size=4),
     Wild("stateless", lambda: Fused(lambda c, x: torch.stack([c(s) for s in x.unbind(1)], 1), nn.GRUCell(3, 4)), (),
          "every call starts anew"),
     Wild("h and c", lambda: Pair(lambda h, c: (h, c)), ("cell",)),
-    Wild("h and c swapped", lambda: Pair(lambda h, c: (c, h)), (), CHANGED),
-    Wild("h cut", lambda: Pair(lambda h, c: (h.detach(), c)), (), CHANGED),
-    Wild("h normed", lambda: Pair(lambda h, c: (h.tanh(), c)), (), CHANGED),
+    Wild("h and c swapped", lambda: Pair(lambda h, c: (c, h)), size=8),
+    Wild("h cut", lambda: Pair(lambda h, c: (h.detach(), c)), size=8),
+    Wild("h normed", lambda: Pair(lambda h, c: (h.tanh(), c)), size=8),
     Wild("both cut", lambda: Pair(lambda h, c: (h.detach(), c.detach())), ("cell",)),
     Wild("added in place", lambda: Fused(added), ("rnn",)),
     Wild("input written", lambda: Fused(blanked), ("rnn",)),
@@ -377,22 +378,21 @@ WILD = [
          ("rnn", "rnn#2", "rnn#3"), SEVERAL),
     Wild("one recurrence twice", lambda: Fused(both_ways), ("rnn", "rnn#2"), SEVERAL),
     Wild("sequence by sequence", lambda: Fused(lambda r, x: torch.stack([r(one)[0] for one in x]), nn.LSTM(3, 4)),
-         ("rnn", "rnn#2"), SEVERAL),
+         size=8),
     Wild("checkpointed", lambda: Fused(lambda r, x: checkpoint(lambda u: r(u)[0], x, use_reentrant=False)), ("rnn",)),
     Wild("preallocated", lambda: Fused(preallocated, nn.GRUCell(3, 4)), ("rnn",)),
-    Wild("stacked states", StackedLoop, ("cell",)),
-    Wild("image states", ImageLoop, ("cell",)),
-    Wild("image states, h cut", lambda: ImageLoop(cut_h=True), (), CHANGED),
-    Wild("timed", TimedLoop, (), "cell hands its state on, but other settings than tensors change"),
+    Wild("stacked states", StackedLoop, size=8),
+    Wild("image states", ImageLoop, size=12),
+    Wild("image states, h cut", lambda: ImageLoop(cut_h=True), size=12),
+    Wild("timed", TimedLoop, size=4),
     Wild("deep", lambda: Deep(4), (), "no recurrence was seen inside Deep"),
     Wild("as deep as long", lambda: Deep(9), (), "no recurrence was seen inside Deep"),
-    Wild("attending", Attending, (), "comes back to it as input"),
+    Wild("attending", Attending, (), SEVERAL),
     Wild("greedy", Greedy, ("encoder", "cell"), SEVERAL),
     Wild("keeping", Keeping, ("rnn",)),
     Wild("counting", Counting, (), "returns something else when it is run again"),
-    Wild("own forward", lambda: Fused(lambda r, x: r(x), Doubled(3, 4, batch_first=True)), (),
-         "a forward of its own (Doubled)"),
-    Wild("own step", lambda: Loop(same, NormedCell()), ("cell",)),
+    Wild("own forward", lambda: Fused(lambda r, x: r(x), Doubled(3, 4, batch_first=True)), size=8),
+    Wild("own step", lambda: Loop(same, NormedCell()), size=4),
     Wild("weight norm", lambda: Fused(lambda r, x: r(x)[0], normalized()), ("rnn",)),
     Wild("orthogonal", lambda: Loop(same, orthogonal()), ("cell",)),
     Wild("parallel", lambda: nn.DataParallel(Loop(same)), ("module.cell",)),

@@ -55,7 +55,7 @@ def test_another_state_to_start_from_is_seen() -> None:
     def moved(one: Any) -> None:
         one.__dict__["start"] = tuple(state.detach() + 1e-6 for state in one.start)
 
-    assert not checked(wrapped("own loop pair"), change=moved).passed
+    assert not checked(wrapped("GRUCell loop"), change=moved).passed
 
 
 def frozen(*names: str) -> nn.Module:

@@ -81,6 +81,31 @@ class Crossings:
                     found.append(read)
         return found
 
+    def read_after(self, t: int) -> set[Value]:
+        """Values made up to step t that anything of a later step reads, wherever that leads."""
+        found = set()
+        for later in [step for step in self._at_step if step > t]:
+            for index in self._at_step[later]:
+                for read in self.graph.reads[index]:
+                    mark = self.labels.of(read)
+                    if read is not None and mark is not None and self.is_step(mark) and (mark.label or 0) <= t:
+                        found.add(read)
+        return found
+
+    def passes(self, state: Iterable[Value | None], t: int) -> bool:
+        """Whether all that is read after step t comes through a state."""
+        held = set(state)
+        stack, seen = list(self.read_after(t)), set()
+        while stack:
+            value = stack.pop()
+            if value in held or value in seen:
+                continue
+            seen.add(value)
+            if _reads_input(self.labels, self.graph.reads[value[0]]):
+                return False
+            stack += _state_reads(self, value[0])
+        return True
+
     @cached_property
     def _at_step(self) -> dict[int, list[int]]:
         found: dict[int, list[int]] = defaultdict(list)
@@ -108,7 +133,7 @@ def narrowest(
     """
     needed = set(crossings.at[t])
     if not needed and at_the_end:
-        needed = set(crossings.given_out(t))
+        needed = crossings.read_after(t) or set(crossings.given_out(t))
     if not any(_made(crossings.labels, value) for value in needed):
         return []
     found = _cut(crossings, needed, lifetime)

@@ -75,11 +75,11 @@ class LiftedChain:
         except RuntimeError:
             # Formulas that vmap cannot follow (a function of the user's own) are applied row by row.
             made = torch.stack([row(v) for v in identity])
-        rows_at, columns_at = self._places(step.after), self._places(step.before)
+        rows_at, columns_at = self.places(step.after), self.places(step.before)
         found[rows_at[:, None], columns_at] = made
         return found
 
-    def _places(self, state: State) -> Tensor:
+    def places(self, state: State) -> Tensor:
         """Where the numbers of a state stand among those of the widest; parts that are not there leave a gap."""
         like = self.walk.states[self.sizes.index(self.size)]
         widths = [self._numbers((value,)) for value in like]

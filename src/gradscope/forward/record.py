@@ -8,6 +8,7 @@ back from a buffer, at the place where it was written, is the thing that was wri
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -170,7 +171,7 @@ class Recorder(TorchFunctionMode):
     def number(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Python looks at a number."""
         self.branched = self.branched or _joined(args[0]) or _known(self.derived, args[0])
-        return self.answers.pop() if self.answers else func(*args, **kwargs)
+        return self.answers.pop() if self.answers else func(args[0].detach(), *args[1:], **kwargs)
 
     def numpy(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Numbers that leave torch."""
@@ -234,7 +235,10 @@ def stepwise(x: Tensor) -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         if x.dtype != torch.float64:
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            with warnings.catch_warnings():
+                # It warns of hardware that is not there.
+                warnings.simplefilter("ignore", UserWarning)
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         if x.is_cuda:
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         torch.backends.mha.set_fastpath_enabled(False)

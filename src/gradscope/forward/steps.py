@@ -179,18 +179,21 @@ class Lifting:
             return None
         if missing and t == 1:
             before = self._first(kind, match)
+        # A value that stands for several parts at once is one part.
+        before = tuple(dict.fromkeys(before))
         if t == 1:
             self.ties = {value: tuple(others) for value, others in match.ties.items()}
         return Step(t, before, after, tuple(sorted(match.nodes.values())))
 
     def _following(self, last: Step) -> Step | None:
         """The step after the last one known, if it is like one of the others: nothing reads its state any more."""
-        for kind in self.kinds:
+        for kind in self.kinds if last.t < self.labels.steps else ():
             if len(kind.before) != len(last.after):
                 continue
             after = _carried_on(self.graph, self.labels, kind, last)
             found = None if after is None else self._recognised(kind, last.t + 1, after)
-            if found is not None and all(a in (None, b) for a, b in zip(found.before, last.after, strict=True)):
+            same = found is not None and all(a in (None, b) for a, b in zip(found.before, last.after, strict=True))
+            if found is not None and same and self.crossings.passes(found.after, found.t):
                 self.repeats += 1
                 return replace(found, before=last.after)
         return None
@@ -311,8 +314,8 @@ def _carried_on(graph: Graph, labels: Labels, kind: Step, last: Step) -> State |
         known = [(place, values[read]) for place, read in enumerate(graph.reads[index]) if read in values]
         if not known or any(value is None for _, value in known):
             continue
-        user = _user(graph, labels, index, known, last.t + 1 - kind.t, taken, frozenset(last.nodes))
-        if user is None:
+        user = _user(graph, labels, index, known, last.t + 1 - kind.t)
+        if user is None or user in taken:
             # At the last step, what only a later step would have read was never made part of the graph.
             continue
         taken.add(user)
@@ -321,30 +324,37 @@ def _carried_on(graph: Graph, labels: Labels, kind: Step, last: Step) -> State |
     return found if any(value is not None and value[0] in taken for value in found) else None
 
 
-def _user(
-    graph: Graph,
-    labels: Labels,
-    index: int,
-    known: Sequence[tuple[int, Read]],
-    later: int,
-    taken: set[int],
-    before: frozenset[int],
-) -> int | None:
-    """The operation that reads known values as another one, `later` steps before, does; sooner one not met `before`."""
+def _user(graph: Graph, labels: Labels, index: int, known: Sequence[tuple[int, Read]], later: int) -> int | None:
+    """The operation that reads known values as another one, `later` steps before, does.
+
+    Of several that do, the one that stands where that one stands among those that read what it reads.
+    """
     place, value = known[0]
-    own = labels.marks[index]
-    for user, at in sorted(graph.users[value[0]], key=lambda one: one[0] in before) if value is not None else ():
-        mark, reads = labels.marks[user], graph.reads[user]
-        if at != place or user in taken or graph.names[user] != graph.names[index] or mark is None or own is None:
-            continue
-        if len(reads) != len(graph.reads[index]) or any(reads[p] != v for p, v in known):
-            continue
-        pairs = zip(reads, graph.reads[index], strict=True)
-        if not all(same_weight(graph, a, b) for a, b in pairs if labels.of(a) is None and labels.of(b) is None):
-            continue
-        if mark.label is not None and own.label is not None and mark.label == own.label + later:
-            return user
-    return None
+    there = graph.reads[index][place]
+    if value is None or there is None:
+        return None
+    models = [user for user, at in graph.users[there[0]] if at == place and _alike(graph, labels, index, user, 0)]
+    found = [
+        user
+        for user, at in graph.users[value[0]]
+        if at == place
+        and _alike(graph, labels, index, user, later)
+        and all(graph.reads[user][p] == v for p, v in known)
+    ]
+    rank = models.index(index)
+    return None if not found else found[min(rank, len(found) - 1)]
+
+
+def _alike(graph: Graph, labels: Labels, index: int, other: int, later: int) -> bool:
+    """Whether two operations are called the same, read as many values and the same weights, `later` steps apart."""
+    own, mark = labels.marks[index], labels.marks[other]
+    reads, others = graph.reads[index], graph.reads[other]
+    if graph.names[index] != graph.names[other] or len(reads) != len(others) or own is None or mark is None:
+        return False
+    if own.label is None or mark.label is None or mark.label != own.label + later:
+        return False
+    pairs = zip(reads, others, strict=True)
+    return all(same_weight(graph, a, b) for a, b in pairs if labels.of(a) is None and labels.of(b) is None)
 
 
 def same_weight(graph: Graph, a: Read, b: Read) -> bool:

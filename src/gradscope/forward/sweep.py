@@ -129,6 +129,7 @@ class _Run:
         self.kept: list[dict[int, list[Term]]] = [{} for _ in sweeper.walks]
         self.first = {value for walk in sweeper.walks for value in walk.steps[0].before if value is not None}
         self.first |= {other for walk in sweeper.walks for others in walk.ties.values() for other in others}
+        self.inside = {index for walk in sweeper.walks for index in walk.steps[0].nodes}
         self.parts: dict[tuple[int, int], Shares] = {}
         self.owners = sweeper.owners if weights is not None else {}
 
@@ -199,7 +200,7 @@ class _Run:
 
     def is_weight(self, read: Value) -> bool:
         """Whether a value is made of parameters alone, and no state."""
-        return self.sweeper.labels.of(read) is None and read not in self.first
+        return self.sweeper.labels.of(read) is None and read not in self.first and read[0] not in self.inside
 
     def pulled(self, index: int, gradients: Sequence[Tensor | None], e: int, found: Sequence[Tensor | None]) -> None:
         """An operation was gone through; note what it gave to parameters."""

@@ -18,7 +18,9 @@ def measure(analysis: Analysis) -> float:
     chain = analysis.chain
     if analysis.length > LONGEST or chain.size > LARGEST:
         raise Unavailable(f"checked up to {LONGEST} steps and {LARGEST} numbers of state")
-    first, last = analysis.trace.ends(analysis.spec.item)
+    first, last, steps = analysis.trace.ends(analysis.spec.item)
+    if not steps:
+        raise Unavailable("there is a single step")
     if len(first) != len(last):
         raise Unavailable("the first state has other numbers than the last")
     scale = first.double().norm()
@@ -27,12 +29,12 @@ def measure(analysis: Analysis) -> float:
     tiny = torch.finfo(first.dtype).tiny / torch.finfo(first.dtype).eps
     if not tiny < float(scale) < torch.finfo(first.dtype).max:
         raise Unavailable(f"dL/ds_0 is outside the range of {str(first.dtype)[6:]}, in which autograd works")
-    return float((first.double() - through_product(chain, last.double())).norm() / scale)
+    return float((first.double() - through_product(chain, last.double(), steps)).norm() / scale)
 
 
-def through_product(chain: JacobianChain, adjoint: Tensor) -> Tensor:
-    """P_0^T a, with P_0 = J_T ... J_1 multiplied out from the dense Jacobians of sequence 0."""
-    jacobians = chain.dense(0, chain.length)[0].double()
+def through_product(chain: JacobianChain, adjoint: Tensor, steps: int) -> Tensor:
+    """P^T a, with P = J_t ... J_1, t = `steps`, multiplied out from the dense Jacobians of sequence 0."""
+    jacobians = chain.dense(0, steps)[0].double()
     p, e = normalise(jacobians[0], dims=2)
     for jacobian in jacobians[1:]:
         p, e = normalise(jacobian @ p, e, dims=2)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from gradscope.models.capture.watch import see
 from gradscope.models.direct import Direct
+from gradscope.numerics.traces.find import module_trace
+from gradscope.numerics.traces.lifted import LiftedTrace
 from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.trace import Unavailable
 from wild import WILD, Keeping, Loop, Wild, same
@@ -25,7 +27,7 @@ def loss(output: Tensor) -> Tensor:
 def traced(case: Wild) -> ModuleTrace:
     module = case.module()
     torch.manual_seed(8)
-    return ModuleTrace(Direct(case.name, module, 3, kind="module"), X)
+    return module_trace(Direct(case.name, module, 3, kind="module"), X)
 
 
 def plain(case: Wild) -> Tensor:
@@ -56,8 +58,12 @@ def test_the_gradient_of_the_input_is_that_of_autograd(case: Wild) -> None:
 @pytest.mark.parametrize("case", WILD, ids=str)
 def test_a_recurrence_is_followed_only_where_its_state_is_handed_on_whole(case: Wild) -> None:
     trace = traced(case)
-    assert tuple(one.name for one in trace.seen.recurrences) == case.followed
-    if case.followed:
+    assert isinstance(trace, LiftedTrace) == (case.size > 0 or case.name == "attending")
+    if case.size:
+        assert (trace.chain(0).length, trace.chain(0).size) == (9, case.size)
+    else:
+        assert tuple(one.name for one in trace.seen.recurrences) == case.followed
+    if case.followed or case.size:
         assert trace.equality(trace.cotangent(loss)).passed
     if case.why:
         with pytest.raises(Unavailable) as reason:

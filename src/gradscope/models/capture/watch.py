@@ -52,7 +52,7 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
     """
     search = search and model.kind == "module" and not model.closed
     found = watch(model.module, model.run, model.laid_out(x), x.shape[1], search=search)
-    if model.time_first is None:
+    if model.time_first is None and found.recurrences:
         batch, steps = x.shape[:2]
         model.time_first = batch != steps and any(one.x.shape[:2] == (batch, steps) for one in found.recurrences)
         if model.time_first:

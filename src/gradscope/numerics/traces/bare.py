@@ -75,7 +75,7 @@ class BareTrace:
         """There is none."""
         raise Unavailable("a file of Jacobians has no model")
 
-    def ends(self, item: int) -> tuple[Tensor, Tensor]:
+    def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
         """There is nothing beside the chain."""
         raise Unavailable("a file of Jacobians has no model")
 

@@ -417,8 +417,8 @@ class LiftedTrace(ModuleTrace):
         """The Jacobians of the joint state in one sequence."""
         return self._walk(self.opening(item), self.joint_place)[2]
 
-    def ends(self, item: int) -> tuple[Tensor, Tensor]:
-        """dL/ds_0 and dL/ds_T, L = <v, y_T> for a seeded unit v, of one sequence: by the graph, not by the Jacobians.
+    def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
+        """dL/ds_0 and dL/ds_{T-1} for L = <v, y_T>, v a seeded unit vector: by the graph, not by the Jacobians.
 
         Raises:
             Unavailable: the outputs have no steps.
@@ -435,8 +435,8 @@ class LiftedTrace(ModuleTrace):
         if value is None:
             raise Unavailable("the output has no gradient")
         found, _ = one.sweeper.sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
-        first, final = found[place].ends[0], found[place].ends[self.length]
-        return _plain(first), _plain(final)
+        steps = self.length - 1
+        return _plain(found[place].ends[0]), _plain(found[place].ends[steps]), steps
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps at which a detach stops the gradient."""

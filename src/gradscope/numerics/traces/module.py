@@ -258,9 +258,9 @@ class ModuleTrace:
         """The joint recurrence by itself, from the state it was given."""
         return self.joint.of_item(item)
 
-    def ends(self, item: int) -> tuple[Tensor, Tensor]:
+    def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
         """dL/ds_0 and dL/ds_T through the unrolled recurrence."""
-        return autograd_ends(*self.recurrence(item))
+        return (*autograd_ends(*self.recurrence(item)), self.length)
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps at which the recurrence was given a state without gradient, or moves without one."""

@@ -109,9 +109,9 @@ class RecurrentTrace:
         """The model itself."""
         return self.model, self.x[item : item + 1]
 
-    def ends(self, item: int) -> tuple[Tensor, Tensor]:
+    def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
         """dL/ds_0 and dL/ds_T through the unrolled model."""
-        return autograd_ends(*self.recurrence(item))
+        return (*autograd_ends(*self.recurrence(item)), self.length)
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps that move without a gradient."""

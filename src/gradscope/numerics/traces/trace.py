@@ -119,10 +119,10 @@ class Trace(Protocol):
         """The recurrence by itself and what it reads in sequence `item`, (1, T, features)."""
         ...
 
-    def ends(self, item: int) -> tuple[Tensor, Tensor]:
-        """dL/ds_0 and dL/ds_T of sequence `item`, each (size,), for L = <v, y_T>, v a seeded unit vector.
+    def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
+        """dL/ds_0 and dL/ds_t of sequence `item`, each (size,), for L = <v, y_T>, v a seeded unit vector; and t.
 
-        By autograd, and not by the chain.
+        By autograd, and not by the chain. t is T, or T - 1 where y_T may read more than s_T.
         """
         ...
 

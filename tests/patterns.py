@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -320,17 +321,22 @@ class Clockwork(Base):
         return torch.stack(outputs, 1)
 
 
-@torch.jit.script
-def scripted_step(x: Tensor, h: Tensor, w: Tensor, u: Tensor) -> Tensor:
+def normed_step(x: Tensor, h: Tensor, w: Tensor, u: Tensor) -> Tensor:
     norm = torch.layer_norm(h @ w + x @ u, [4])
     return torch.tanh(norm)
 
 
 class Scripted(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.step = torch.jit.script(normed_step)
+
     def forward(self, x: Tensor) -> Tensor:
         h, outputs = self.zeros(x), []
         for t in range(x.shape[1]):
-            h = scripted_step(x[:, t], h, self.w.weight, self.u.weight.t())
+            h = self.step(x[:, t], h, self.w.weight, self.u.weight.t())
             outputs.append(h)
         return torch.stack(outputs, 1)
 

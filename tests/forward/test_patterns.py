@@ -1,0 +1,199 @@
+"""Recurrences found in the computation of loops as people write them, held against autograd alone."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+from torch.utils import _pytree as pytree
+
+from gradscope.forward.lifted import LiftedChain
+from gradscope.forward.opened import Opened, opened
+from gradscope.forward.steps import State
+from gradscope.models.direct import Direct
+from gradscope.numerics.traces.find import module_trace
+from gradscope.numerics.traces.lifted import LiftedTrace
+from gradscope.numerics.traces.trace import Unavailable
+from patterns import PATTERNS, BothWays, Pattern, Reversed, Running, Skipping
+
+X = torch.randn(2, 11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+
+
+def loss(raw: Any) -> Tensor:
+    return sum((value.square().sum() for value in pytree.tree_leaves(raw)), torch.zeros(()))
+
+
+def traced(module: torch.nn.Module, x: Tensor = X, **settings: Any) -> LiftedTrace:
+    torch.manual_seed(9)
+    found = module_trace(Direct("m", module, 3, kind="module", **settings), x)
+    assert isinstance(found, LiftedTrace)
+    return found
+
+
+def edges(one: Opened, state: State) -> list[GradientEdge]:
+    return [GradientEdge(one.graph.nodes[value[0]], value[1]) for value in state if value is not None]
+
+
+def by_autograd(one: Opened, before: State, after: State) -> Tensor:
+    """d(after)/d(before) by torch's own engine; parts of a state that feed each other are held apart."""
+    rows = []
+    ends, starts = edges(one, after), edges(one, before)
+    shapes = [one.graph.shape(value) for value in after if value is not None]
+    inner = [_jacobian([end], [one.graph.shape(v)], starts) for end, v in zip(starts, _values(before), strict=True)]
+    whole = _jacobian(ends, shapes, starts)
+    # A total derivative by an early part counts what it does through later parts: those are taken off, last first.
+    columns = [shape.numel() for shape in (one.graph.shape(value) for value in _values(before))]
+    places = [0, *torch.tensor(columns).cumsum(0).tolist()]
+    apart = whole.clone()
+    for later in reversed(range(len(columns))):
+        for early in range(len(columns)):
+            if early != later:
+                through = inner[later][:, places[early] : places[early + 1]]
+                apart[:, places[early] : places[early + 1]] -= apart[:, places[later] : places[later + 1]] @ through
+    rows.append(apart)
+    return torch.cat(rows)
+
+
+def _values(state: State) -> list[Any]:
+    return [value for value in state if value is not None]
+
+
+def _jacobian(ends: list[GradientEdge], shapes: list[torch.Size], starts: list[GradientEdge]) -> Tensor:
+    """Row by row."""
+    rows = []
+    for place, shape in enumerate(shapes):
+        for entry in range(shape.numel()):
+            seeds = [torch.zeros(one, dtype=torch.float64) for one in shapes]
+            seeds[place].view(-1)[entry] = 1
+            found = torch.autograd.grad(ends, starts, seeds, retain_graph=True, allow_unused=True)
+            sizes = [start.node._input_metadata[start.output_nr].shape for start in starts]
+            filled = [
+                torch.zeros(s, dtype=torch.float64) if g is None else g for g, s in zip(found, sizes, strict=True)
+            ]
+            rows.append(torch.cat([g.reshape(-1) for g in filled]))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("case", PATTERNS, ids=str)
+def test_the_state_is_that_of_the_textbook(case: Pattern) -> None:
+    trace = traced(case.module())
+    chain = trace.chain(0)
+    assert (chain.length, chain.size) == (11, case.size)
+    assert tuple(t for t in range(1, 12) if not chain.jacobian(t).any()) == case.zero
+    assert trace.cut_steps(0) == case.cut
+
+
+@pytest.mark.parametrize("case", PATTERNS, ids=str)
+def test_outputs_and_gradients_are_those_of_the_module(case: Pattern) -> None:
+    trace = traced(case.module())
+    check = trace.equality(trace.cotangent(loss))
+    assert check is not None
+    assert check.passed
+    assert check.output < 1e-12
+    assert check.grad < 1e-10
+
+
+@pytest.mark.parametrize("case", PATTERNS, ids=str)
+def test_jacobians_are_those_of_autograd(case: Pattern) -> None:
+    trace = traced(case.module())
+    one = trace.opening(0)
+    (walk,) = one.walks
+    chain = trace.chain(0)
+    assert isinstance(chain, LiftedChain)
+    for t, (before, after) in enumerate(pairwise(walk.states), 1):
+        if t in case.zero or (t == 1 and walk.ties) or set(before) & set(after):
+            continue
+        expected = by_autograd(one, before, after)
+        own = chain.jacobian(t)[chain.places(after)][:, chain.places(before)]
+        assert torch.allclose(own, expected, rtol=0, atol=1e-12), t
+
+
+@pytest.mark.parametrize("case", [case for case in PATTERNS if case.first], ids=str)
+def test_products_carry_the_adjoint_to_the_first_state(case: Pattern) -> None:
+    """dL/ds_0 = P_0^T dL/ds_T for a loss on the last output: by the graph on one side, by Jacobians on the other."""
+    trace = traced(case.module())
+    chain = trace.chain(0)
+    if trace.output.ndim != 3:
+        pytest.skip("the output has no steps")
+    first, last, steps = trace.ends(0)
+    product = torch.eye(chain.size, dtype=torch.float64)
+    for t in range(1, steps + 1):
+        product = chain.jacobian(t) @ product
+    places = chain.places(trace.opening(0).walks[0].states[0])
+    found = (product.mT @ _spread(last, chain, trace.opening(0).walks[0].states[steps]))[places]
+    assert float((found - first).abs().max()) < 1e-12
+
+
+def _spread(part: Tensor, chain: LiftedChain, state: State) -> Tensor:
+    whole = torch.zeros(chain.size, dtype=torch.float64)
+    whole[chain.places(state)] = part
+    return whole
+
+
+def test_the_weights_of_every_step_and_sequence_are_those_of_autograd() -> None:
+    """Each step's contribution to dL/dW, with one leaf per step for the weights."""
+    module = next(case for case in PATTERNS if case.name == "unbound").module()
+    trace = traced(module)
+    v = trace.cotangent(loss)
+    own = trace.adjoint(v).weight
+    assert own is not None
+    names = ("w.weight", "w.bias", "u.weight", "u.bias")
+    for b in range(2):
+        copies = [
+            {name: p.detach().clone().requires_grad_() for name, p in module.named_parameters()} for _ in range(11)
+        ]
+        h, value = torch.zeros(1, 4, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        for t, weights in enumerate(copies):
+            before = h @ weights["w.weight"].T + weights["w.bias"] + X[b : b + 1, t] @ weights["u.weight"].T
+            h = torch.tanh(before + weights["u.bias"])
+            value = value + module.v(h).square().sum()
+        value.backward()
+        norms = [torch.cat([weights[name].grad.flatten() for name in names]).norm() for weights in copies]
+        assert torch.allclose(10 ** own[:, b], torch.stack(norms), rtol=1e-10)
+
+
+def test_a_loop_from_the_end_says_so() -> None:
+    trace = traced(Reversed().double().eval())
+    assert trace.names == ("loop.reverse",)
+    assert trace.equality(trace.cotangent(loss)).passed
+    with pytest.raises(Unavailable, match="reads the sequence from its end"):
+        trace.chain(0)
+
+
+def test_both_ways_are_two_recurrences() -> None:
+    trace = traced(BothWays().double().eval())
+    assert trace.names == ("loop", "loop.reverse")
+    assert trace.equality(trace.cotangent(loss)).passed
+    there = traced(BothWays().double().eval(), key="loop")
+    assert there.chain(0).size == 4
+
+
+def test_steps_of_another_number_are_counted() -> None:
+    trace = traced(Skipping().double().eval())
+    with pytest.raises(Unavailable, match="walks 5 steps of its own where the input has 11"):
+        trace.chain(0)
+
+
+def test_a_long_loop_keeps_its_scale() -> None:
+    """Each step divides by 8: after 1,000 of them the gradient is 2^-3000 of what it was, far outside float64."""
+    module = Running().double().eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+        module.w.weight.copy_(torch.eye(4) / 8)
+        module.u.weight[:3, :3].copy_(torch.eye(3))
+        module.v.weight.fill_(1)
+    x = torch.zeros(2, 1000, 3, dtype=torch.float64)
+    trace = traced(module, x)
+    logs = trace.input_gradient(trace.cotangent(lambda y: (y * 1000).sum()))
+    expected = torch.tensor([sum(8.0**-k for k in range(1000 - t)) for t in range(1000)], dtype=torch.float64)
+    assert torch.allclose(logs[0], (expected * 2 * 3**0.5).log10(), atol=1e-12)
+
+
+def test_names_are_those_of_the_code() -> None:
+    one = opened(Direct("m", next(c for c in PATTERNS if c.name == "zoneout").module(), 3, kind="module"), X[:1])
+    assert one.states(one.walks[0])[1] == ["h", "c"]
