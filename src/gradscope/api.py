@@ -90,4 +90,7 @@ def _source(model: Any, word: str, spec: RunSpec, x: Tensor | None) -> Source:
         return source_of(model, spec)
     if isinstance(model, torch.nn.Module):
         model = _copied(model)
+        if x is not None and spec.layout is None and not hasattr(model, "batch_first"):
+            # With the caller's own data, what is analysed is what their training does: nothing is turned.
+            spec = dataclasses.replace(spec, layout="batch-first")
     return source_from_object(model, word, spec)

@@ -157,7 +157,7 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
     spec = analysis.spec
     series, bands, skipped = collect.series(analysis, batch.tokens)
     ahead = (f"{analysis.ahead}, so it has no reach",) if analysis.ahead else ()
-    notes = (*notes, *ahead, *_narrowed(analysis))
+    notes = (*notes, *analysis.remarks, *ahead, *_narrowed(analysis))
     summary, more = collect.summary(analysis, compare)
     singular, why = _singular_values(analysis)
     unjudged = ModelResult(

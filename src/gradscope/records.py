@@ -129,6 +129,8 @@ class NonFinite:
     """The gate or value: `input`, `weights`, `gate.forget`, `state`."""
     value: str
     """`nan`, `inf` or `-inf`."""
+    cause: str = ""
+    """What brought it, where that was traced: `constant` (a number in the code) or `arithmetic` (of finite ones)."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ class Summary:
     non_finite: NonFinite | None = None
     cut: int | None = None
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
+    mixed: tuple[int, int] | None = None
+    """(source, target), from 1: sequences of the batch that influence each other."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "precision_horizon": "gradscope.metrics.precision_horizon:measure",
     "saturation": "gradscope.metrics.saturation:measure",
     "cut": "gradscope.metrics.cut:measure",
+    "mixed": "gradscope.metrics.mixed:measure",
     "carried_floats": "gradscope.metrics.carried:measure",
 }
 
@@ -71,6 +72,7 @@ RULES: Mapping[str, str] = {
     "GS302": "gradscope.rules.gs302_low_precision:RULE",
     "GS303": "gradscope.rules.gs303_saturation:RULE",
     "GS401": "gradscope.rules.gs401_gradient_cut:RULE",
+    "GS403": "gradscope.rules.gs403_mixed_sequences:RULE",
 }
 
 GATE_RULES: Mapping[str, str] = {

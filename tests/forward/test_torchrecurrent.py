@@ -13,7 +13,19 @@ from gradscope.numerics.traces.lifted import LiftedTrace
 
 STEPS, UNITS = 9, 16
 TWO_STATES = frozenset(
-    "LEM MCLSTM MultiplicativeLSTM NAS OriginalLSTM PeepholeLSTM ResLSTM SCRN UnICORNN WMCLSTM coRNN".split()
+    [
+        "LEM",
+        "MCLSTM",
+        "MultiplicativeLSTM",
+        "NAS",
+        "OriginalLSTM",
+        "PeepholeLSTM",
+        "ResLSTM",
+        "SCRN",
+        "UnICORNN",
+        "WMCLSTM",
+        "coRNN",
+    ]
 )
 """Cells whose step hands on two vectors; a coupled, delayed or previous input apart, all others hand on one."""
 LAYERS = sorted(

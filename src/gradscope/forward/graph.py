@@ -205,6 +205,11 @@ class Graph:
         return 1 if self.is_leaf[index] else len(node._input_metadata)
 
 
+def operation(name: str) -> str:
+    """What an operation is called in code: `tanh` of `TanhBackward0`."""
+    return name.partition("Backward")[0].lower() or name
+
+
 def _followed(known: dict[Value, Read], read: Read) -> Read:
     while read is not None and read in known:
         read = known[read]

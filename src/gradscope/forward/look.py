@@ -43,22 +43,23 @@ class Look:
 
 def lifetimes(model: Direct, x: Tensor, answers: Sequence[Any] = ()) -> Look:
     """How many calls every result of a call outlives."""
-    return _look(model, x, Lives(), answers)
+    return look_at(model, x, Lives(), answers)
 
 
 def values(
     model: Direct, x: Tensor, wanted: frozenset[Call], named: frozenset[Call], answers: Sequence[Any] = ()
 ) -> Look:
     """Values of some results; the names that some of them have in the user's code."""
-    return _look(model, x, Values(model.module, wanted, named), answers)
+    return look_at(model, x, Values(model.module, wanted, named), answers)
 
 
 def answers_of(model: Direct, x: Tensor) -> list[Any]:
     """What Python is told when it looks at numbers on the way."""
-    return _look(model, x, Counting(), ()).answers
+    return look_at(model, x, Counting(), ()).answers
 
 
-def _look(model: Direct, x: Tensor, mode: Counting, answers: Sequence[Any]) -> Look:
+def look_at(model: Direct, x: Tensor, mode: Counting, answers: Sequence[Any] = ()) -> Look:
+    """One pass under a mode that watches it."""
     mode.given = list(answers)[::-1]
     taken = given(model.module, x)
     # Gradients stay switched on, since code may ask for that; but nothing wants any.
@@ -168,6 +169,16 @@ def _frames(frame: FrameType | None) -> Any:
         if not frame.f_code.co_filename.startswith(NOT_OURS):
             yield frame
         frame = frame.f_back
+
+
+def innermost(frame: FrameType | None, paths: Mapping[int, str]) -> str:
+    """The submodule in whose code a frame is, torch's own modules included."""
+    while frame is not None:
+        path = paths.get(id(frame.f_locals.get("self")))
+        if path is not None:
+            return path.replace("_orig_mod.", "")
+        frame = frame.f_back
+    return ""
 
 
 def next_name(frame: FrameType | None, paths: Mapping[int, str]) -> str | None:

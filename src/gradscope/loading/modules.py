@@ -75,7 +75,12 @@ def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> 
     size = spec.input_size if spec.input_size is not None else features(module)
     closed = str(getattr(module, "closed", ""))
     time_first = None if spec.layout is None else spec.layout == "time-first"
-    model = Direct(name, module, size, kind="module", time_first=time_first, ids=ids, key=spec.key, closed=closed)
+    # With the user's own data, what is analysed is what their training does; only a layer that itself says which axis
+    # it takes first is handed what it asks for.
+    turns = spec.input is None or hasattr(module, "batch_first")
+    model = Direct(
+        name, module, size, kind="module", time_first=time_first, ids=ids, key=spec.key, closed=closed, turns=turns
+    )
     model.weights = reader(model)
     loaded = replace(loaded, assumed=(*loaded.assumed, *([closed] if closed else [])))
     return Source(name, lambda _size, _seed: model, size, loaded, ids)

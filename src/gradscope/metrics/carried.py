@@ -14,6 +14,8 @@ def measure(analysis: Analysis) -> int:
     if not isinstance(model, Direct):
         return analysis.trace.size
     analysis.require_causal()
+    if (found := analysis.trace.carried) is not None:
+        return found
     kept = None if model.carried is None else model.carried(analysis.length)
     if kept is not None:
         return kept

@@ -34,6 +34,7 @@ class Direct:
         ids: TokenIds | None = None,
         key: str | None = None,
         closed: str = "",
+        turns: bool = True,
         carried: Callable[[int], int | None] | None = None,
     ) -> None:
         """Wrap `module`: (batch, T, input_size) -> (batch, T, features).
@@ -47,6 +48,7 @@ class Direct:
             time_first: whether the module takes and returns (T, batch, features); None to find out.
             ids: what is known of them, for a module that takes token ids (batch, T) instead of features.
             key: the recurrence inside whose state is meant, where there are several.
+            turns: whether an input that was not made for it may be turned to fit it.
             closed: why nothing is looked for inside, as it is said of the recurrent state; empty to look.
             carried: T -> how many numbers it takes from step T to the next, where that is known.
         """
@@ -56,6 +58,10 @@ class Direct:
         self.kind: Literal["attention", "module"] = kind
         self.input_size, self.ids, self.key = input_size, ids, key
         self.time_first, self.closed, self.carried = time_first, closed, carried
+        self.turned = False
+        """Whether batch and time changed places because of what the module does."""
+        if time_first is None and not turns:
+            self.time_first = False
         self._draws: Tensor | None = None
         if any(map(nn.parameter.is_lazy, module.parameters())):
             self._build_lazy_parts()

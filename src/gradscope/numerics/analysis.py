@@ -21,6 +21,7 @@ from gradscope.numerics.leading import Leading, leading_spectra
 from gradscope.numerics.scale import log10_sum
 from gradscope.numerics.traces.bare import BareTrace
 from gradscope.numerics.traces.find import module_trace
+from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.recurrent import RecurrentTrace
 from gradscope.numerics.traces.trace import Cotangent, Loss, Trace
 from gradscope.numerics.traces.trace import Unavailable as Unavailable
@@ -172,6 +173,11 @@ class Analysis:
     def ahead(self) -> str:
         """How the model reads the future, in words; empty where it does not."""
         return look_ahead(self.trace) if self.non_finite is None else ""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """How a user's module was taken, a sentence each."""
+        return self.trace.remarks if isinstance(self.trace, ModuleTrace) else ()
 
     def require_equal(self) -> None:
         """Stop when what would be analysed is not the user's model.

@@ -151,6 +151,9 @@ def _non_finite(model: ModelResult) -> list[str]:
 
 
 def _degenerate(model: ModelResult) -> list[str]:
+    chosen = deciding(model)
+    if chosen is not None and chosen.code == "GS403":
+        return [chosen.message]
     summary, total = model.summary, lags(model)
     if summary.cut is not None:
         return [f"The gradient is cut at step {summary.cut}: nothing before it is learned from (a detach?).", ""]

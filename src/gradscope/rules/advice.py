@@ -59,6 +59,11 @@ ADVICE: Mapping[tuple[str, str], str] = {
     "attention keeps one state per step: `gradscope compare {same} attention`.",
     ("collapse", "*"): "Spread the time scales of the units (forget biases or eigenvalues of different size), or let "
     "the model look back with attention: `gradscope compare lru attention`.",
+    (
+        "mixed",
+        "*",
+    ): "Build the layer with batch_first=True, or hand it x.transpose(0, 1); if time is meant to come first, "
+    "say so with `--layout time-first`; batch normalization belongs in evaluation mode.",
     ("cut", "*"): "Look for detach(), .data, torch.no_grad() or a fresh state inside the loop over steps; a window of "
     "truncated BPTT does this on purpose, and then nothing longer than the window is learned.",
     ("non-finite", "weights"): "Go back to the last finite checkpoint; before training on, clip the gradient norm and "

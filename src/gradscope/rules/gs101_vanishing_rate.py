@@ -51,6 +51,7 @@ RULE = Rule(
     severity="error",
     requires=("rate",),
     judge=_judge,
+    voided_by="GS403",
     gives="vanishing",
     thresholds={
         "vanishing_share": Threshold(

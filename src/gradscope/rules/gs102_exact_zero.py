@@ -37,6 +37,7 @@ RULE = Rule(
     severity="error",
     requires=("zero_lags",),
     judge=_judge,
+    voided_by="GS403",
     gives="vanishing",
     explained_by="GS401",
     thresholds={"zero_lags": Threshold(0.0, "lags", "how many lags may receive exactly nothing", low=-1.0)},

@@ -35,6 +35,7 @@ RULE = Rule(
     severity="warning",
     requires=("directions",),
     judge=_judge,
+    voided_by="GS403",
     gives="degenerate",
     thresholds={
         "collapsed_directions": Threshold(1.0, "directions", "so many or fewer count as collapsed", low=0.0),

@@ -32,6 +32,7 @@ RULE = Rule(
     severity="error",
     requires=("reach",),
     judge=_judge,
+    voided_by="GS403",
     gives="vanishing",
     explained_by="GS401",
     only_failing=True,

@@ -42,6 +42,7 @@ RULE = Rule(
     severity="error",
     requires=("rate",),
     judge=_judge,
+    voided_by="GS403",
     gives="exploding",
     thresholds={
         "exploding_factor": Threshold(1000.0, "factor", "how much the gradient may grow over the needed lag", low=1.0)

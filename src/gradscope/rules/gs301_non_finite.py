@@ -8,6 +8,10 @@ from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Rule
 from gradscope.text import safe_text
 
+_CAUSES = {
+    "constant": ", from a number in the code that is not finite itself",
+    "arithmetic": ", from finite numbers",
+}
 _SHOWN = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}
 
 
@@ -32,7 +36,8 @@ def _sentence(found: NonFinite) -> str:
     if found.where == "weights":
         return f"The weights of {layer or 'the model'} hold {value}: nothing computed from them can be trusted."
     place = f"{safe_text(found.where)} of layer {layer}" if layer else safe_text(found.where)
-    return f"{value} first appears at step {found.step}, in {place}: no gradient exists from there on."
+    cause = _CAUSES.get(found.cause, "")
+    return f"{value} first appears at step {found.step}, in {place}{cause}: no gradient exists from there on."
 
 
 RULE = Rule(

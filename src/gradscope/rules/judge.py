@@ -22,6 +22,10 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
     rules = selected(spec)
     verdicts = [_verdict(rule, result, spec) for rule in rules]
     found = {verdict.code for verdict in verdicts if verdict.status in ("fail", "warn")}
+    verdicts = [
+        _void(rule, verdict) if rule.voided_by in found else verdict
+        for rule, verdict in zip(rules, verdicts, strict=True)
+    ]
     pairs = zip(rules, verdicts, strict=True)
     return tuple(replace(verdict, gives=_given(rule, verdict, found)) for rule, verdict in pairs)
 
@@ -91,6 +95,19 @@ def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
         last_step=finding.last_step,
         measured=finding.measured,
         threshold=finding.threshold,
+    )
+
+
+def _void(rule: Rule, verdict: Verdict) -> Verdict:
+    """A verdict that another finding takes the ground from."""
+    return replace(
+        verdict,
+        status="skip",
+        message=f"It means nothing where {rule.voided_by} is found.",
+        advice="",
+        first_step=None,
+        last_step=None,
+        measured=None,
     )
 
 

@@ -71,6 +71,8 @@ class Rule:
     vanishes or explodes is the gradient: a model of which no such rule could be judged is inconclusive."""
     explained_by: str | None = None
     """Code of a finding that explains this one, which then has no part in the status."""
+    voided_by: str | None = None
+    """Code of a finding after which this one means nothing: it is skipped, and says so."""
     only_failing: bool = False
     """Only a failure gives the status, a warning does not."""
     needs_stated_lag: bool = False

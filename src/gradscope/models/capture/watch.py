@@ -55,6 +55,7 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
     if model.time_first is None and found.recurrences:
         batch, steps = x.shape[:2]
         model.time_first = batch != steps and any(one.x.shape[:2] == (batch, steps) for one in found.recurrences)
+        model.turned = bool(model.time_first)
         if model.time_first:
             return see(model, x, search=search)
     return found

@@ -18,6 +18,7 @@ class BareTrace:
     """The loss is <v, s_T> for a seeded unit vector v."""
 
     kind: Kind = "chain"
+    carried: int | None = None
     of_state = True
     layers: tuple[tuple[str, Layer], ...] = ()
     orders: tuple[Tensor | None, ...] = ()

@@ -56,6 +56,7 @@ def _first(model: Direct, x: Tensor) -> Opened | None:
                 raise
             continue
         if found.walks:
+            model.turned = model.turned or (model.time_first is None and time_first)
             model.time_first = time_first
             return found
     return None

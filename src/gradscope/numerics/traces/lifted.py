@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
-from gradscope.forward.graph import Graph
+from gradscope.forward.graph import Graph, operation
 from gradscope.forward.layer import LiftedLayer
 from gradscope.forward.lifted import LiftedChain
 from gradscope.forward.look import answers_of
@@ -39,6 +39,7 @@ from gradscope.numerics.traces.rows import row_of, rows_agree
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.records import EqualityCheck, Kind
 from gradscope.registry import unknown
+from gradscope.text import safe_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +139,45 @@ class LiftedTrace(ModuleTrace):
         raise Unavailable(f"the module holds several recurrences ({', '.join(self.names)}); choose one with --key")
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """How the axes were taken, what the state is, and what is given to its steps or was decided on the way."""
+        found = list(super().remarks)
+        if self.first.recording.branched:
+            found.append("its code looks at numbers on the way: steps are those that were taken on this input")
+        for place in self._walking:
+            name, walk = self.names[place], self.first.walks[place]
+            if self.has_joint and place == self.joint_place:
+                found.append(f"state found in the computation: {self._parts(place)}")
+            if self._reads_wholes(walk):
+                found.append(f"what {name} reads of the whole sequence at every step is taken as given")
+        return tuple(found)
+
+    def _parts(self, place: int) -> str:
+        """`h (64, by tanh)` for every part of the widest state."""
+        graph, walk = self.first.graph, self.first.walks[place]
+        names = self._first_states[place][1]
+        known = [(name, value) for name, value in zip(names, walk.steps[-1].before, strict=False) if value is not None]
+        return ", ".join(
+            f"{safe_text(name)} ({graph.shape(value).numel()}, by {operation(graph.names[value[0]])})"
+            for name, value in known
+        )
+
+    @cached_property
+    def _first_states(self) -> dict[int, tuple[States, list[str]]]:
+        """Values and names of the first sequence's states, by walk."""
+        return {place: self.first.states(self.first.walks[place]) for place in self._walking}
+
+    def _reads_wholes(self, walk: Walk) -> bool:
+        """Whether its steps read something that is made of all steps at once, and not only a piece of it."""
+        graph, labels = self.first.graph, self.first.labels
+        step = walk.steps[len(walk.steps) // 2]
+        return any(
+            read is not None and (mark := labels.of(read)) is not None and mark.label is None
+            for index in step.nodes
+            for read in graph.reads[index]
+        )
+
+    @property
     def has_joint(self) -> bool:
         """Whether there is a state that is the model's."""
         try:
@@ -176,6 +216,11 @@ class LiftedTrace(ModuleTrace):
     def _walking(self) -> tuple[int, ...]:
         """Places of the walks that have a state."""
         return tuple(place for place, walk in enumerate(self.first.walks) if walk.steps)
+
+    @cached_property
+    def carried(self) -> int | None:  # type: ignore[override]
+        """Numbers of all states; where one grows, as many as it has in the end."""
+        return self.size + sum(walk.grows[-1] for walk in self.first.walks if walk.grows)
 
     @property
     def shape(self) -> str:

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
+from gradscope.forward.birth import first_birth as birth_of
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
@@ -37,6 +38,7 @@ Cotangents = tuple[Tensor | None, ...]
 class ModuleTrace:
     """Autograd between the recurrences, log-scaled sweeps inside them."""
 
+    carried: int | None = None
     of_state = False
 
     def __init__(self, model: Direct, x: Tensor) -> None:
@@ -63,6 +65,11 @@ class ModuleTrace:
     def seen(self) -> Seen:
         """The forward pass, opened at the recurrences that could be followed."""
         return self._seen[0]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be known of how the module was taken, a sentence each."""
+        return ("it takes time first; turned",) if self.model.turned else ()
 
     @property
     def followed(self) -> bool:
@@ -151,7 +158,18 @@ class ModuleTrace:
             last = None if whole is None else replace(whole, step=self.length)
         if last is None and all(bool(layer.states.isfinite().all()) for _, layer in self.layers):
             return None
+        if not self.seen.recurrences:
+            return self._born() or last
         return first_birth(self.model, self.x, self.seen.recurrences) or last
+
+    def _born(self) -> NonFinite | None:
+        """The first operation of any sequence that makes what is not finite."""
+        found = []
+        for b in range(self.sequences):
+            x = self.model.laid_out(self.x[b : b + 1])
+            if (birth := birth_of(self.model, x, 0 if self.model.time_first else 1)) is not None:
+                found.append(NonFinite(birth.step, birth.part, birth.operation, birth.value, birth.cause))
+        return finite.earliest(found)
 
     def cotangent(self, loss: Loss) -> Cotangents:
         """dL/d(every tensor that the module returned)."""

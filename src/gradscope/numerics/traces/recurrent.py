@@ -21,6 +21,7 @@ from gradscope.records import EqualityCheck, Kind, NonFinite
 class RecurrentTrace:
     """Forward and backward passes along closed-form linear maps, in log scale."""
 
+    carried: int | None = None
     kind: Kind = "recurrent"
 
     def __init__(self, model: Recurrent, x: Tensor) -> None:

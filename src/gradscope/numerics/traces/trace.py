@@ -60,6 +60,11 @@ class Trace(Protocol):
         ...
 
     @property
+    def carried(self) -> int | None:
+        """Numbers that a user's module takes from one step to the next, at most; None where that is not known."""
+        ...
+
+    @property
     def of_state(self) -> bool:
         """Whether influence is measured on the state, for want of an input."""
         ...

@@ -1,0 +1,48 @@
+"""Do sequences of a batch influence each other?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradscope.models.capture.gradients import gradients
+from gradscope.models.capture.watch import see
+from gradscope.models.direct import Direct
+from gradscope.numerics.analysis import Analysis, Unavailable
+
+NOISE = 1e3
+"""Times the rounding of the type that a gradient from another sequence must be above, relative to its own."""
+
+
+def measure(analysis: Analysis) -> tuple[int, int] | None:
+    """(source, target), from 1: the output of sequence `target` depends on the input of sequence `source`.
+
+    Raises:
+        Unavailable: no module of a user's, a single sequence, or outputs that have no sequences.
+    """
+    model, x = analysis.model, analysis.runs[0].x
+    if not isinstance(model, Direct) or model.kind != "module":
+        raise Unavailable("only a module of the user's could mix them")
+    if len(x) < 2:
+        raise Unavailable("there is a single sequence")
+    analysis.require_finite()
+    seen = see(model, x, search=False)
+    output = model.output(seen.raw)
+    if seen.given is None or not output.requires_grad or len(output) != len(x):
+        raise Unavailable("the first output has no sequences that could be told apart")
+    target = len(x) - 1
+    drawn = torch.randn(output[target].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    asked = torch.zeros_like(output)
+    asked[target] = drawn.to(output)
+    (found,) = gradients([output], [seen.given], [asked])
+    return None if found is None else _pair(model.laid_out(found), target)
+
+
+def _pair(gradient: Tensor, target: int) -> tuple[int, int] | None:
+    """The sequence that receives most of what it should not."""
+    norms = gradient.double().flatten(1).norm(dim=1)
+    others = norms.clone()
+    others[target] = 0
+    floor = NOISE * torch.finfo(gradient.dtype).eps * float(norms.max())
+    source = int(others.argmax())
+    return (source + 1, target + 1) if float(others[source]) > floor else None
