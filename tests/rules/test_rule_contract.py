@@ -52,6 +52,7 @@ REACHABLE: dict[str, dict[VerdictStatus, dict[str, object]]] = {
     },
     "GS303": {"pass": {}, "warn": {"saturation": {"activation": 0.63}}, "skip": {"saturation": None}},
     "GS401": {"pass": {}, "fail": {"cut": 120}},
+    "GS403": {"pass": {}, "fail": {"mixed": (3, 8)}},
 }
 OUTCOMES = [(code, status, changed) for code in RULES for status, changed in REACHABLE.get(code, {}).items()]
 
@@ -153,7 +154,7 @@ def test_the_table_of_rules():
     rows: list[tuple[str, Severity, str]] = explain_all()
     assert [code for code, _, _ in rows] == [*RULES, *GATE_RULES]
     errors = {code for code, severity, _ in rows if severity == "error" and code in RULES}
-    assert errors == {"GS101", "GS102", "GS104", "GS201", "GS301", "GS401"}
+    assert errors == {"GS101", "GS102", "GS104", "GS201", "GS301", "GS401", "GS403"}
 
 
 def commands(text):

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from gradscope.forward.graph import Value
 from gradscope.forward.look import Counting, innermost, look_at
-from gradscope.forward.opened import opened
+from gradscope.forward.opened import Opened, opened
+from gradscope.forward.pull import pull_scaled
 from gradscope.models.direct import Direct
 
 
@@ -69,22 +71,33 @@ def first_birth(model: Direct, x: Tensor, axis: int) -> Birth | None:
 
 def _step(model: Direct, x: Tensor, axis: int, call: tuple[int, int], value: Tensor) -> int:
     """The newest input that the value has read; of one that holds all steps, the first that is not finite."""
+    steps = x.shape[axis]
+    for along in [d for d in (axis, *range(value.ndim)) if 1 < value.ndim > d and value.shape[d] == steps]:
+        bad = (~value.isfinite()).sum([d for d in range(value.ndim) if d != along]).nonzero().flatten()
+        return int(bad[0]) + 1
     one = opened(model, x, axis=axis)
     made = [edge for edge, own in one.recording.calls.items() if own == call]
-    marks = [one.labels.of((one.graph.place[node], nr)) for node, nr in made if node in one.graph.place]
+    values = [(one.graph.place[node], nr) for node, nr in made if node in one.graph.place]
+    marks = [one.labels.of(place) for place in values]
     label = next((mark.label for mark in marks if mark is not None and mark.label), None)
-    if label is not None:
-        return label
-    steps = x.shape[axis]
-    for along in [d for d in (axis, *range(value.ndim)) if d < value.ndim and value.shape[d] == steps]:
-        others = [d for d in range(value.ndim) if d != along]
-        bad = (~value.isfinite()).sum(others).nonzero().flatten() if others else (~value.isfinite()).nonzero().flatten()
-        return int(bad[0]) + 1
-    return steps
+    return label or next((step for place in values if (step := _heard(one, place, value))), steps)
+
+
+def _heard(one: Opened, place: Value, value: Tensor) -> int | None:
+    """The first input that the first entry which is not finite has read."""
+    if one.leaf is None or one.graph.shape(place) != value.shape:
+        return None
+    seed = torch.zeros_like(value)
+    seed.view(-1)[int((~value.isfinite()).flatten().nonzero()[0])] = 1
+    above = sorted(one.graph.above(place[0]), reverse=True)
+    terms = pull_scaled(one.graph, above, {place: [(seed, 0)]}).take((one.leaf, 0))
+    heard = [(m != 0).sum([d for d in range(m.ndim) if d != one.axis]).nonzero().flatten() for m, _ in terms]
+    return min((int(steps[0]) + 1 for steps in heard if len(steps)), default=None)
 
 
 def _is_bad(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and not bool(value.isfinite().all())
+    """Whether it holds NaN or +Inf; -Inf alone is what masks are made of."""
+    return isinstance(value, Tensor) and value.is_floating_point() and not bool((value < torch.inf).all())
 
 
 def _kind(value: Tensor) -> str:

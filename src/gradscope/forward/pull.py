@@ -77,7 +77,7 @@ def pull_scaled(
     visit: Visit = lambda index, pull: None,
     deposit: Deposit = lambda index, value, m, e: False,
     *,
-    skip_weights: bool = False,
+    skip_weights: bool = True,
     pulled: Pulled = lambda index, gradients, e, found: None,
 ) -> Pending:
     """Pull gradients from `seeds` through all operations in `order`.

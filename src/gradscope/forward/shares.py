@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradscope.forward.graph import PRODUCTS, Graph, Value
-from gradscope.forward.pull import Pending, pull_scaled
+from gradscope.forward.pull import BAND, Pending, pull_scaled
 from gradscope.forward.rows import Axis, hypot, log10_rows
 
 VIEWS = frozenset(f"{name}Backward0" for name in ("T", "Transpose", "Permute", "View", "Alias", "Clone"))
@@ -24,28 +24,61 @@ Factors = tuple[Tensor, Tensor, int]
 """x (rows, n), g (rows, m) and e: contributions x^T g 2^e."""
 
 
+class Totals:
+    """Running sums over steps and sequences, by what is multiplied with."""
+
+    def __init__(self, graph: Graph) -> None:
+        """Begin with nothing."""
+        self.graph, self.rest = graph, Pending(graph)
+        self.matrices: dict[int, tuple[Value, list[tuple[Tensor, int]]]] = {}
+
+    def add_product(self, key: int, read: Value, x: Tensor, g: Tensor, e: int) -> None:
+        """Add x^T g 2^e, in place where the exponents allow it."""
+        _, sums = self.matrices.setdefault(key, (read, []))
+        x, g = x.detach(), g.detach()
+        for total, exponent in sums:
+            if abs(exponent - e) <= BAND.get(g.dtype, 40):
+                total.addmm_(x.mT, g if e == exponent else g * 2.0 ** (e - exponent))
+                return
+        sums.append((x.mT @ g, e))
+
+    def add_to(self, weights: Pending) -> None:
+        """Add everything, gone back to the parameters themselves, to sums by parameter."""
+        for read, sums in self.matrices.values():
+            for total, e in sums:
+                self.rest.add(read, total.reshape(self.graph.shape(read)), e)
+        for value, terms in at_leaves(self.graph, self.rest).items():
+            for m, e in terms:
+                weights.add(value, m, e)
+
+
 class Shares:
     """One step's contributions."""
 
-    def __init__(self, graph: Graph, axis: Axis, rows: int) -> None:
-        """Begin with nothing."""
-        self.graph, self.axis, self.rows = graph, axis, rows
+    def __init__(self, graph: Graph, axis: Axis, rows: int, totals: Totals) -> None:
+        """Begin with nothing; what all sequences give together is added to `totals`."""
+        self.graph, self.axis, self.rows, self.totals = graph, axis, rows, totals
         self.factors: dict[int, list[tuple[Value, Factors]]] = {}
         """By the recipe of what is multiplied with."""
         self.each = [Pending(graph) for _ in range(rows)]
 
-    def add(self, index: int, place: int, read: Value, gradients: Sequence[Tensor | None], m: Tensor, e: int) -> None:
-        """What operation `index` gave to its read `place`: m 2^e for all sequences together."""
-        if self.rows == 1:
-            self.each[0].add(read, m, e)
-            return
-        g = gradients[0]
-        factors = None if g is None or self.axis((index, 0)) != 0 else self._factors(index, place, read, g)
+    def add(self, index: int, place: int, gradients: Sequence[Tensor | None], m: Tensor | None, e: int) -> None:
+        """What operation `index` gave to its read `place`, a weight: m 2^e for all sequences, None if not known yet."""
+        read, g = self.graph.reads[index][place], gradients[0]
+        assert read is not None
+        lies = self.rows == 1 or self.axis((index, 0)) == 0
+        factors = self._factors(index, place, read, g) if g is not None and lies else None
         if factors is not None:
             key = (self.graph.recipes[read[0]] << 8) + read[1]
             self.factors.setdefault(key, []).append((read, (*factors, e)))
+            self.totals.add_product(key, read, *factors, e)
             return
-        for row, own in enumerate(self._one_by_one(index, place, gradients)):
+        m = self.graph.apply(index, gradients)[place] if m is None else m
+        if m is None:
+            return
+        self.totals.rest.add(read, m, e)
+        rows = [m] if self.rows == 1 else self._one_by_one(index, place, gradients)
+        for row, own in enumerate(rows):
             if own is not None:
                 self.each[row].add(read, own, e)
 
@@ -89,7 +122,10 @@ class Shares:
         self._resolve()
         found = [_products([factors for _, factors in group]) for group in self.factors.values()]
         if any(own.terms for own in self.each):
-            rows = [[log10_rows(m, e, None, 1) for ts in self._at_leaves(p).values() for m, e in ts] for p in self.each]
+            rows = [
+                [log10_rows(m, e, None, 1) for ts in at_leaves(self.graph, p).values() for m, e in ts]
+                for p in self.each
+            ]
             found.append(torch.cat([hypot(parts, 1) for parts in rows]))
         return hypot([part.cpu() for part in found], self.rows)
 
@@ -114,10 +150,11 @@ class Shares:
             index = reads[0][0]
         return index, piece
 
-    def _at_leaves(self, pending: Pending) -> dict[Value, list[tuple[Tensor, int]]]:
-        """The same gone back to the parameters themselves."""
-        above = sorted({index for value in pending.terms for index in self.graph.above(value[0])}, reverse=True)
-        return pull_scaled(self.graph, above, pending.terms).terms
+
+def at_leaves(graph: Graph, pending: Pending) -> dict[Value, list[tuple[Tensor, int]]]:
+    """Gradients of what is made of parameters, gone back to the parameters themselves."""
+    above = sorted({index for value in pending.terms for index in graph.above(value[0])}, reverse=True)
+    return pull_scaled(graph, above, pending.terms, skip_weights=False).terms
 
 
 def _products(group: Sequence[Factors]) -> Tensor:

@@ -14,7 +14,7 @@ from gradscope.forward.graph import Graph, Value
 from gradscope.forward.labels import Labels
 from gradscope.forward.pull import Pending, Pull, Term, pull_scaled
 from gradscope.forward.rows import Axis, hypot, log10_rows
-from gradscope.forward.shares import Shares
+from gradscope.forward.shares import Shares, Totals
 from gradscope.forward.steps import Walk
 
 NEVER = 2**62
@@ -73,23 +73,6 @@ class Sweeper:
                             stack.append(read[0])
         return found
 
-    @cached_property
-    def read_in_steps(self) -> frozenset[int]:
-        """Parameters that some step reads."""
-        graph, found = self.graph, set()
-        stack = [
-            read[0]
-            for index in self.owners
-            for read in graph.reads[index]
-            if read is not None and self.labels.of(read) is None
-        ]
-        while stack:
-            index = stack.pop()
-            if index not in found:
-                found.add(index)
-                stack += [read[0] for read in graph.reads[index] if read is not None]
-        return frozenset(index for index in found if graph.is_leaf[index])
-
     def sweep(
         self, seeds: Mapping[Value, list[Term]], leaf: int | None, *, weights: Pending | None, ends: bool = False
     ) -> tuple[list[Swept], list[Term]]:
@@ -104,23 +87,18 @@ class Sweeper:
         Returns:
             What every walk receives, and dL/dx.
         """
-        run = _Run(self, weights, ends)
-        skip = weights is None
-        pending = pull_scaled(
-            self.graph, self.order, seeds, run.visit, run.deposit, skip_weights=skip, pulled=run.pulled
-        )
-        run.finish(Pull(pending, run.deposit, skip, run.pulled))
+        run = _Run(self, weights is not None, ends)
+        pending = pull_scaled(self.graph, self.order, seeds, run.visit, run.deposit, pulled=run.pulled)
+        run.finish(Pull(pending, run.deposit, True, run.pulled))
         if weights is not None:
-            for value in [value for value in pending.terms if value[0] in self.read_in_steps]:
-                for m, e in pending.terms[value]:
-                    weights.add(value, m, e)
+            run.totals.add_to(weights)
         return run.result(), [] if leaf is None else pending.take((leaf, 0))
 
 
 class _Run:
     """One pass under way."""
 
-    def __init__(self, sweeper: Sweeper, weights: Pending | None, ends: bool) -> None:
+    def __init__(self, sweeper: Sweeper, weights: bool, ends: bool) -> None:
         self.sweeper, self.graph, self.weights, self.ends = sweeper, sweeper.graph, weights, ends
         self.next = [len(walk.steps) for walk in sweeper.walks]
         self.state = [[torch.empty(0)] * (len(walk.steps) + 1) for walk in sweeper.walks]
@@ -131,13 +109,14 @@ class _Run:
         self.first |= {other for walk in sweeper.walks for others in walk.ties.values() for other in others}
         self.inside = {index for walk in sweeper.walks for index in walk.steps[0].nodes}
         self.parts: dict[tuple[int, int], Shares] = {}
-        self.owners = sweeper.owners if weights is not None else {}
+        self.totals = Totals(self.graph)
+        self.owners = sweeper.owners if weights else {}
 
     def result(self) -> list[Swept]:
         """What every walk received."""
         found = zip(self.state, self.weight, self.kept, strict=True)
         return [
-            Swept(torch.stack(state), torch.stack(weight) if self.weights is not None else None, kept)
+            Swept(torch.stack(state), torch.stack(weight) if self.weights else None, kept)
             for state, weight, kept in found
         ]
 
@@ -195,8 +174,8 @@ class _Run:
         return m.reshape(-1), e
 
     def deposit(self, index: int, read: Value, m: Tensor, e: int) -> bool:
-        """What an operation gives to a parameter goes no further, where that is not asked for."""
-        return self.weights is None and self.is_weight(read)
+        """What an operation gives to a parameter goes no further: it is noted by step."""
+        return self.is_weight(read)
 
     def is_weight(self, read: Value) -> bool:
         """Whether a value is made of parameters alone, and no state."""
@@ -208,14 +187,16 @@ class _Run:
         if owner is None:
             return
         for place, (read, m) in enumerate(zip(self.graph.reads[index], found, strict=False)):
-            if read is not None and m is not None and self.is_weight(read):
-                shares = self.parts.setdefault(owner, Shares(self.sweeper.graph, self.sweeper.axis, self.sweeper.rows))
-                shares.add(index, place, read, gradients, m, e)
+            if read is not None and (m is not None or index in self.graph.products) and self.is_weight(read):
+                shares = self.parts.get(owner)
+                if shares is None:
+                    shares = self.parts[owner] = Shares(self.graph, self.sweeper.axis, self.sweeper.rows, self.totals)
+                shares.add(index, place, gradients, m, e)
 
     def _close(self, place: int, t: int) -> None:
         """All that step t gives to its weights has arrived."""
         part = self.parts.pop((place, t), None)
-        if part is not None and self.weights is not None:
+        if part is not None:
             self.weight[place][t - 1] = part.log10()
 
 

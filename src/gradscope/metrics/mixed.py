@@ -28,7 +28,7 @@ def measure(analysis: Analysis) -> tuple[int, int] | None:
     analysis.require_finite()
     seen = see(model, x, search=False)
     output = model.output(seen.raw)
-    if seen.given is None or not output.requires_grad or len(output) != len(x):
+    if seen.given is None or not output.requires_grad or output.shape[:1] != x.shape[:1]:
         raise Unavailable("the first output has no sequences that could be told apart")
     target = len(x) - 1
     drawn = torch.randn(output[target].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -19,13 +19,13 @@ from gradscope.forward.look import answers_of
 from gradscope.forward.names import walk_names
 from gradscope.forward.opened import Opened, opened, uncollected
 from gradscope.forward.pull import Pending, Term, normalised
-from gradscope.forward.record import Recording, record
+from gradscope.forward.record import Recording, record, stepwise
 from gradscope.forward.rows import axes, hypot, log10_rows, same_graph
 from gradscope.forward.state_values import States, state_values
 from gradscope.forward.steps import Walk
 from gradscope.forward.sweep import Sweeper, Swept
 from gradscope.models.capture.gradients import gradients
-from gradscope.models.capture.watch import see
+from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
@@ -78,6 +78,13 @@ class LiftedTrace(ModuleTrace):
         self.first = first
         self._backs: list[tuple[Cotangents, Back]] = []
         self._opened: dict[int, Opened] = {}
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What the module returns, as numbers: its graph is kept by strand."""
+        with torch.no_grad(), stepwise(self.x):
+            raw = self.model.run(self.model.laid_out(self.x))
+        return Seen(raw, self.first.recording.given, ())
 
     @property
     def openings(self) -> tuple[Opened, ...]:
