@@ -11,8 +11,8 @@ from benchmarks.models import final_cotangent, model, module_of, sequence, threa
 from benchmarks.peers import cell_of, fused_step, retain_grad_loop
 from gradscope.metrics.weight_share import shares
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.adjoint import backpropagate
-from gradscope.numerics.threads import threads_for
+from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.gradients.adjoint import backpropagate
 
 
 def gradients(effort: Effort) -> list[Figure]:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradscope.numerics.exponents import lyapunov
-from gradscope.numerics.products import sweep_products
+from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.numerics.spectra.products import sweep_products
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="a source distribution has no benchmarks")

@@ -22,14 +22,16 @@ from gradscope.models import custom
 from gradscope.models.custom import CustomCell
 from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics import adjoint, finite, products
-from gradscope.numerics.adjoint import Adjoint, Scaled, backpropagate, sweep
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.exponents import adjoint_profile, lyapunov
-from gradscope.numerics.leading import leading_spectra
-from gradscope.numerics.products import jacobian_sigma, sweep_products
+from gradscope.numerics.checks import finite
+from gradscope.numerics.gradients import adjoint
+from gradscope.numerics.gradients.adjoint import Adjoint, Scaled, backpropagate, sweep
 from gradscope.numerics.scale import normalise
-from gradscope.numerics.spectrum import product_spectra
+from gradscope.numerics.spectra import products
+from gradscope.numerics.spectra.exponents import adjoint_profile, lyapunov
+from gradscope.numerics.spectra.leading import leading_spectra
+from gradscope.numerics.spectra.products import jacobian_sigma, sweep_products
+from gradscope.numerics.spectra.spectrum import product_spectra
 from gradscope.records import Report, RunSpec
 from gradscope.renderers.json import render
 from gradscope.renderers.view import View

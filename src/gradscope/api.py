@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradscope.config.check import check
 from gradscope.errors import UsageError
-from gradscope.loading.objects import source_from_object
+from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.pipeline import diagnose_sources

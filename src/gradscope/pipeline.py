@@ -17,11 +17,11 @@ from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.metrics import collect, layers
 from gradscope.models.direct import Direct
-from gradscope.numerics.affordable import too_much
 from gradscope.numerics.analysis import Analysis, Run, Unavailable
+from gradscope.numerics.costs.memory import require_memory
+from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.full_precision import full_precision
-from gradscope.numerics.memory import require_memory
-from gradscope.numerics.threads import threads_for
+from gradscope.numerics.spectra.affordable import too_much
 from gradscope.records import Attention, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
 from gradscope.rules.judge import judge, selected, status
 from gradscope.sequences.batch import Batch
@@ -32,7 +32,19 @@ from gradscope.sequences.losses import make_loss
 Progress = Callable[[str, int, int], None]
 
 
-def diagnose(spec: RunSpec, *, compare: bool = False, detail: bool = True, progress: Progress | None = None) -> Report:
+SETTLED = ("non-finite", "exploding", "vanishing")
+"""Words that no later finding takes back: they are the gravest, and rest on the influence alone."""
+Early = Callable[[ModelResult], None]
+
+
+def diagnose(
+    spec: RunSpec,
+    *,
+    compare: bool = False,
+    detail: bool = True,
+    progress: Progress | None = None,
+    early: Early | None = None,
+) -> Report:
     """Analyse every model of `spec` on the same sequence and seed.
 
     Args:
@@ -40,12 +52,14 @@ def diagnose(spec: RunSpec, *, compare: bool = False, detail: bool = True, progr
         compare: also count operations on the autograd graph and time training steps.
         detail: singular spectra at all log-spaced lags, for formats that show them; a screen takes the decades.
         progress: called as progress(label, done, total) during long work.
+        early: called with a model's result as far as its verdict is known, before spectra; not where they may change
+            the verdict.
 
     Raises:
         UsageError: something asked for cannot be had.
     """
     sources = [source_of(word, spec) for word in spec.models]
-    return diagnose_sources(sources, spec, compare=compare, detail=detail, progress=progress)
+    return diagnose_sources(sources, spec, compare=compare, detail=detail, progress=progress, early=early)
 
 
 def diagnose_sources(
@@ -57,6 +71,7 @@ def diagnose_sources(
     compare: bool = False,
     detail: bool = True,
     progress: Progress | None = None,
+    early: Early | None = None,
 ) -> Report:
     """`diagnose` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
     begun = time.perf_counter()
@@ -73,6 +88,8 @@ def diagnose_sources(
             runs, batch, notes = _runs(source, spec, x, loss)
             analysis = Analysis(runs, spec, told, detail=detail)
             with threads_for(analysis.trace.size):
+                if early is not None and (known := _early(source, analysis, batch, notes)) is not None:
+                    early(known)
                 results.append(_result(source, analysis, batch, notes, compare))
                 if compare and not isinstance(analysis.model, ArrayChain):
                     told("timing a training step", 0, 0)
@@ -91,7 +108,7 @@ def _told_apart(sources: list[Source]) -> list[Source]:
 
 
 def _training_step(analysis: Analysis) -> dict[str, Any]:
-    from gradscope.numerics.timing import training_step_growth
+    from gradscope.numerics.costs.timing import training_step_growth
 
     run = analysis.runs[0]
     assert not isinstance(run.model, ArrayChain)
@@ -150,6 +167,27 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
     if spec.item >= sequences:
         raise UsageError(f"item {spec.item} does not exist: there are {sequences} sequences, counted from 0")
     require_memory(model, sequences * spec.seeds, length)
+
+
+def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:
+    """The result as far as its verdict is known before any Jacobian; None where spectra may still change it."""
+    summary, series, skipped = collect.early(analysis)
+    unjudged = ModelResult(
+        name=source.name,
+        kind=analysis.trace.kind,
+        status="inconclusive",
+        size=analysis.trace.size,
+        length=analysis.length,
+        loaded=source.loaded,
+        summary=summary,
+        series=replace(series, token=batch.tokens),
+        skipped=skipped,
+        heading=heading(analysis),
+        notes=notes,
+    )
+    verdicts = judge(unjudged, analysis.spec)
+    found = status(verdicts)
+    return replace(unjudged, verdicts=verdicts, status=found) if found in SETTLED else None
 
 
 def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], compare: bool) -> ModelResult:
@@ -218,7 +256,7 @@ def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
     model, item = analysis.model, analysis.spec.item
     if not isinstance(model, Direct) or model.weights is None or analysis.non_finite is not None:
         return None
-    from gradscope.numerics.attention_map import attention_maps
+    from gradscope.numerics.pairs.attention_map import attention_maps
 
     return attention_maps(model, batch.x[item : item + 1], batch.tokens)
 
@@ -229,7 +267,7 @@ def _pairs(analysis: Analysis, batch: Batch) -> tuple[Pair, ...]:
         return ()
     if isinstance(model, ArrayChain):
         raise UsageError("--pair needs a model with an input; a file of Jacobians has none")
-    from gradscope.numerics.pairs import measure_pairs
+    from gradscope.numerics.pairs.measure import measure_pairs
 
     return measure_pairs(model, batch.x[spec.item : spec.item + 1], batch.tokens, spec.pair)
 

@@ -47,6 +47,8 @@ class RunSpec:
     layers: int = 1
     needs_lag: int | None = None
     anchors: int = 1
+    burn_in: int = 0
+    """Steps left out of Lyapunov averages: what a trajectory does before it has settled."""
     item: int = 0
     seed: int = 0
     seeds: int = 1

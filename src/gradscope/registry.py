@@ -44,6 +44,12 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "carried_floats": "gradscope.metrics.carried:measure",
 }
 
+EARLY_METRICS = (
+    *("rate", "rate_ci", "gain", "half_life", "reach", "coverage", "temporal_range", "gradient_share", "zero_lags"),
+    "mixed",
+)
+"""Those that need no Jacobian: what the verdict of most models rests on, and known long before spectra are."""
+
 COMPARE_METRICS: Mapping[str, str] = {
     "path_length": "gradscope.metrics.path:length",
     "sequential_steps": "gradscope.metrics.path:sequential_steps",
@@ -92,13 +98,13 @@ class Format(NamedTuple):
 
 
 FORMATS: Mapping[str, Format] = {
-    "text": Format("gradscope.renderers.terminal:render", ".txt"),
+    "text": Format("gradscope.renderers.terminal.screen:render", ".txt"),
     "json": Format("gradscope.renderers.json:render", ".json"),
     "csv": Format("gradscope.renderers.csv:render", ".csv"),
-    "markdown": Format("gradscope.renderers.markdown:render", ".md"),
-    "github": Format("gradscope.renderers.github:render"),
-    "junit": Format("gradscope.renderers.junit:render", ".xml"),
-    "sarif": Format("gradscope.renderers.sarif:render", ".sarif"),
+    "markdown": Format("gradscope.renderers.markdown.report:render", ".md"),
+    "github": Format("gradscope.renderers.ci.github:render"),
+    "junit": Format("gradscope.renderers.ci.junit:render", ".xml"),
+    "sarif": Format("gradscope.renderers.ci.sarif:render", ".sarif"),
 }
 RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.items()}
 SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from gradscope.errors import UsageError
-from gradscope.loading.weights import source_from_file
+from gradscope.loading.weights.model_file import source_from_file
 from gradscope.records import RunSpec
 from gradscope.sequences.build import make_batch
 

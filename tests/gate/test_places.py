@@ -10,7 +10,7 @@ import pytest
 from gradscope.config.lines import line_of
 from gradscope.config.places import shown_path
 from gradscope.gate.discover import Found, recurrent_modules
-from gradscope.loading.location import definition
+from gradscope.loading.code.location import definition
 
 TOML = """\
 [project]

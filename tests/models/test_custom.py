@@ -9,7 +9,7 @@ from cases import Case
 from gradscope.errors import UsageError
 from gradscope.models.custom import CustomCell
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.adjoint import backpropagate
+from gradscope.numerics.gradients.adjoint import backpropagate
 
 
 def wrapped(case: Case) -> tuple[Recurrent, Recurrent]:

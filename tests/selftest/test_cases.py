@@ -18,8 +18,8 @@ from gradscope.models.lru import LRULinearization
 from gradscope.models.lstm import LSTMCell, LSTMLinearization
 from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import SLOPE, RNNLinearization
-from gradscope.numerics.exponents import Exponents
-from gradscope.numerics.spectrum import Spectrum
+from gradscope.numerics.spectra.exponents import Exponents
+from gradscope.numerics.spectra.spectrum import Spectrum
 from gradscope.registry import FAMILIES
 from gradscope.selftest.cases import CASES
 from gradscope.selftest.models import RECURRENT
@@ -82,11 +82,11 @@ def plain_product(monkeypatch: pytest.MonkeyPatch) -> None:
             product = factor @ product
         return [Spectrum(torch.linalg.svdvals(product).log(), torch.ones(len(product), dtype=torch.bool))]
 
-    monkeypatch.setattr("gradscope.numerics.spectrum.product_spectra", product_spectra)
+    monkeypatch.setattr("gradscope.numerics.spectra.spectrum.product_spectra", product_spectra)
 
 
 def nothing_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradscope.numerics.spectrum import spectra
+    from gradscope.numerics.spectra.spectrum import spectra
 
     def unresolved(chain: ArrayChain, lags: list[int]) -> list[Spectrum]:
         return [Spectrum(found.ln_sigma, ~found.resolved) for found in spectra(chain, lags)]
@@ -108,7 +108,7 @@ def unscaled_adjoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def normalise(m: Tensor, e: Tensor | None = None, dims: int = 1) -> tuple[Tensor, Tensor]:
         return m, torch.zeros(m.shape[:-1], dtype=torch.int64) if e is None else e
 
-    monkeypatch.setattr("gradscope.numerics.adjoint.normalise", normalise)
+    monkeypatch.setattr("gradscope.numerics.gradients.adjoint.normalise", normalise)
 
 
 def missing_cell_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def known_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def first_unit(size: int, device: torch.device) -> Tensor:
         return torch.eye(size, dtype=torch.float64, device=device)[0]
 
-    monkeypatch.setattr("gradscope.numerics.largest._random", first_unit)
+    monkeypatch.setattr("gradscope.numerics.spectra.largest._random", first_unit)
 
 
 MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], set[str], set[str]]] = [

@@ -12,7 +12,7 @@ from torch import nn
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.loading.modules import from_module
+from gradscope.loading.code.modules import from_module
 from gradscope.models.token_ids import TokenIds
 from gradscope.pipeline import diagnose_sources
 from gradscope.records import Loaded, ModelResult, RunSpec

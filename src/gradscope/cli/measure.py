@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -41,7 +42,8 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
     gc.freeze()
     gc.enable()
     with ProgressBar(quiet=bool(flags.get("quiet"))) as progress:
-        report = diagnose(spec, compare=compare, detail=output.is_detailed, progress=progress)
+        early = partial(output.begin, clear=progress.pause) if output.is_watched and not compare else None
+        report = diagnose(spec, compare=compare, detail=output.is_detailed, progress=progress, early=early)
     code = exit_code(report, spec.fail_on)
     output.write(report)
     return code

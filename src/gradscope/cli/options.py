@@ -89,6 +89,7 @@ class RunFlags(ScreenFlags, total=False):
         int | None, option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag")
     ]
     anchors: Annotated[int | None, option(_JUDGE, "Steps the influence is measured from. Default 1.", "--anchors")]
+    burn_in: Annotated[int | None, option(_JUDGE, "Steps left out of Lyapunov averages. Default: none.", "--burn-in")]
     item: Annotated[int | None, option(_JUDGE, "Sequence whose Jacobians are shown. Default 0.", "--item")]
     pair: Annotated[
         list[str] | None, option(_JUDGE, "How much one token depends on another: cat:was#2. Repeatable.", "--pair")

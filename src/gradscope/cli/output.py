@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
 if TYPE_CHECKING:
-    from gradscope.records import Report
+    from gradscope.records import ModelResult, Report
 
 COLORS = ("auto", "always", "never")
 PICTURES = ("gates",)
@@ -34,6 +34,26 @@ class Output:
     format: str
     view: View
     files: tuple[tuple[Path, str], ...]
+    begun: list[str] = field(default_factory=list)
+    """What of the screen has been shown already."""
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at the screen while it is made."""
+        return self.format == "text" and not self.view.quiet and sys.stdout is not None and sys.stdout.isatty()
+
+    def begin(self, model: ModelResult, clear: Callable[[], None]) -> None:
+        """Show verdict, sentence and picture as soon as they are known.
+
+        Args:
+            model: its result so far.
+            clear: called before anything is written.
+        """
+        from gradscope.renderers.terminal.screen import beginning
+
+        clear()
+        self.begun[:] = [beginning(model, self.view)]
+        emit(self.begun[0])
 
     @property
     def is_detailed(self) -> bool:
@@ -60,6 +80,9 @@ class Output:
 
     def _screen(self, report: Report) -> None:
         content = resolve(RENDERERS, self.format, "format")(report, self.view)
+        if self.begun and isinstance(content, str):
+            # The rest of a screen that has begun; all of it where what came later made it another one.
+            content = content[len(self.begun[0]) :] if content.startswith(self.begun[0]) else f"\n{content}"
         emit(content, text=self.format == "text")
 
 

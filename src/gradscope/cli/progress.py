@@ -45,6 +45,13 @@ class ProgressBar:
             if time.monotonic() - self._started >= PATIENCE:
                 self._draw()
 
+    def pause(self) -> None:
+        """Take the bar away, so that something else can be written; the next call brings it back."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+            self._bar, self._task, self._shown = None, None, ("", 0)
+
     def _appear(self) -> None:
         with self._lock:
             if self._wanted and self._last[0]:

@@ -30,6 +30,7 @@ MINIMUM: Mapping[str, int] = {
     "layers": 1,
     "needs_lag": 1,
     "anchors": 1,
+    "burn_in": 0,
     "item": 0,
     "seed": 0,
     "seeds": 1,
@@ -105,6 +106,11 @@ def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
         raise UsageError(
             f"needs_lag is {spec.needs_lag} ({origin['needs_lag']}); over {length} steps it must lie in "
             f"1..{length - 1}; lower it or raise --length"
+        )
+    if length is not None and spec.burn_in >= length:
+        raise UsageError(
+            f"burn_in is {spec.burn_in} ({origin['burn_in']}); of {length} steps it must leave at least one; "
+            f"lower it or raise --length"
         )
     batch = spec.batch or (SYNTHETIC_BATCH if synthetic and not own_length else None)
     if batch is not None and spec.item >= batch:

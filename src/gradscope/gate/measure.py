@@ -43,7 +43,7 @@ def measure(task: Task) -> Measured:
     """
     import torch
 
-    from gradscope.loading.location import definition
+    from gradscope.loading.code.location import definition
     from gradscope.pipeline import diagnose
 
     torch.set_num_threads(task.threads)

@@ -8,8 +8,9 @@ from typing import Any
 from gradscope.metrics.track import Track
 from gradscope.numerics.analysis import Analysis, Unavailable
 from gradscope.records import Band, Series, Summary
-from gradscope.registry import COMPARE_METRICS, SERIES_METRICS, SUMMARY_METRICS, load
+from gradscope.registry import COMPARE_METRICS, EARLY_METRICS, SERIES_METRICS, SUMMARY_METRICS, load
 
+EARLY_SERIES = ("log10_influence", "log10_grad_input")
 Skips = dict[str, str]
 
 
@@ -29,6 +30,15 @@ def summary(analysis: Analysis, compare: bool) -> tuple[Summary, Skips]:
     table = {**SUMMARY_METRICS, **COMPARE_METRICS} if compare else SUMMARY_METRICS
     found, skipped = gather(analysis, table)
     return Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found), skipped
+
+
+def early(analysis: Analysis) -> tuple[Summary, Series, Skips]:
+    """What is known before any Jacobian: the influence and what follows from it."""
+    found, skipped = gather(analysis, {name: SUMMARY_METRICS[name] for name in EARLY_METRICS})
+    summary = Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found)
+    own, more = gather(analysis, {name: SERIES_METRICS[name] for name in EARLY_SERIES})
+    values = {name: track.values for group in own.values() for name, track in group.items()}
+    return summary, Series(tuple(range(analysis.length + 1)), None, values), {**skipped, **more}
 
 
 def series(analysis: Analysis, tokens: tuple[str, ...] | None) -> tuple[Series, dict[str, Band], Skips]:

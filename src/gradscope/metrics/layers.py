@@ -15,10 +15,10 @@ from gradscope.metrics.weight_share import shares
 from gradscope.models import cell
 from gradscope.models.cell import ClosedForm, Linearization
 from gradscope.models.recurrent import Trajectory
-from gradscope.numerics import products
-from gradscope.numerics.adjoint import LayerAdjoint
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.influence import geometric_mean
+from gradscope.numerics.gradients.adjoint import LayerAdjoint
+from gradscope.numerics.gradients.influence import geometric_mean
+from gradscope.numerics.spectra import products
 from gradscope.records import Layer, Number, Series, Values
 
 AFFORDABLE = 3e8

@@ -8,7 +8,7 @@ import torch
 
 from gradscope.metrics.interval import mean_interval
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.exponents import STRETCHES
+from gradscope.numerics.spectra.exponents import STRETCHES
 from gradscope.records import Values
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradscope.chain import ArrayChain
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.graph import path_growth
+from gradscope.numerics.costs.paths import path_growth
 from gradscope.records import Growth
 
 

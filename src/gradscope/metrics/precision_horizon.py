@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradscope.metrics.weight_share import shares
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.influence import geometric_mean
+from gradscope.numerics.gradients.influence import geometric_mean
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOSS_SCALE = 1.0

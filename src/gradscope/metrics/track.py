@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradscope.numerics.influence import geometric_mean
+from gradscope.numerics.gradients.influence import geometric_mean
 from gradscope.records import Values
 
 Tracks = dict[str, "Track"]

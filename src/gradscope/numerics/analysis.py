@@ -13,14 +13,16 @@ from torch import Tensor
 from gradscope.chain import ArrayChain, JacobianChain
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics import exponents, finite, influence, products, spectrum
-from gradscope.numerics.adjoint import Adjoint
-from gradscope.numerics.affordable import DENSE_NUMBERS, FULL_WORK, LEADING, too_much
-from gradscope.numerics.causal import look_ahead
-from gradscope.numerics.leading import Leading, leading_spectra
+from gradscope.numerics.checks import finite
+from gradscope.numerics.checks.causal import look_ahead
+from gradscope.numerics.gradients import influence
+from gradscope.numerics.gradients.adjoint import Adjoint
 from gradscope.numerics.scale import log10_sum
-from gradscope.numerics.traces.bare import BareTrace
+from gradscope.numerics.spectra import exponents, products, spectrum
+from gradscope.numerics.spectra.affordable import DENSE_NUMBERS, FULL_WORK, LEADING, too_much
+from gradscope.numerics.spectra.leading import Leading, leading_spectra
 from gradscope.numerics.traces.find import module_trace
+from gradscope.numerics.traces.jacobians import BareTrace
 from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.recurrent import RecurrentTrace
 from gradscope.numerics.traces.trace import Cotangent, Loss, Trace
@@ -270,4 +272,6 @@ class Analysis:
     def exponents(self) -> exponents.Exponents:
         """Lyapunov exponents, all or the leading ones."""
         count = None if self.full else min(LEADING, self.chain.size)
-        return exponents.lyapunov(self.chain, count, lambda done: self.progress("exponents", done, self.length))
+        frame = None if self.full else self.leading.start
+        told = lambda done: self.progress("exponents", done, self.length)  # noqa: E731
+        return exponents.lyapunov(self.chain, count, told, frame=frame, burn_in=self.spec.burn_in)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradscope.records import ModelResult, Report, Target, Verdict
-from gradscope.renderers import numbers, wording
+from gradscope.renderers.text import numbers, wording
 from gradscope.verdicts import fails, worst
 
 Outcome = Literal["failed", "accepted", "warned", "passed"]

@@ -6,7 +6,7 @@ import csv
 from io import StringIO
 
 from gradscope.records import Number, Report
-from gradscope.renderers.timeline import Timeline
+from gradscope.renderers.text.timeline import Timeline
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 

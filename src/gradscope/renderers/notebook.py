@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 
 from gradscope.records import Report
-from gradscope.renderers import terminal
-from gradscope.renderers.page import Span
+from gradscope.renderers.terminal import screen as terminal
+from gradscope.renderers.text.page import Span
 from gradscope.renderers.view import View
 
 BOX = "font-family: monospace; line-height: 1.25; white-space: pre; overflow-x: auto"

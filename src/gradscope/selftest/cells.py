@@ -12,9 +12,9 @@ from gradscope.models.lru import LRUCell
 from gradscope.models.lstm import LSTMCell
 from gradscope.models.recurrent import Recurrent, Trajectory
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.adjoint import backpropagate
-from gradscope.numerics.exponents import lyapunov
-from gradscope.numerics.products import jacobian_sigma, sweep_products
+from gradscope.numerics.gradients.adjoint import backpropagate
+from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.numerics.spectra.products import jacobian_sigma, sweep_products
 from gradscope.selftest.case import Case, Measurement, compared
 from gradscope.selftest.models import elman, real, silence
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import ArrayChain
-from gradscope.numerics.exponents import lyapunov
+from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.selftest.case import Case, Measurement, compared
 from gradscope.selftest.models import RECURRENT, elman, henon, joint_states, joint_step, map_of, noise, silence, stacked
 

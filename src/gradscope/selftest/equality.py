@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.adjoint import backpropagate
-from gradscope.numerics.influence import direct_gradient
+from gradscope.numerics.gradients.adjoint import backpropagate
+from gradscope.numerics.gradients.influence import direct_gradient
 from gradscope.selftest.case import Case, Measurement, compared, largest
 from gradscope.selftest.models import family, noise, stacked
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import ArrayChain
-from gradscope.numerics.products import sweep_products
-from gradscope.numerics.spectrum import spectra
+from gradscope.numerics.spectra.products import sweep_products
+from gradscope.numerics.spectra.spectrum import spectra
 from gradscope.selftest.case import Case, Measurement, compared
 from gradscope.selftest.models import henon
 

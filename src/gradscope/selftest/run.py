@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gradscope.numerics.threads import threads_for
+from gradscope.numerics.costs.threads import threads_for
 from gradscope.selftest.case import Case
 from gradscope.text import safe_text
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from gradscope.config.limits import coerce_limit
 from gradscope.config.sources import LIMITS
 from gradscope.records import Limits, ModelResult, Report
-from gradscope.renderers import checked, terminal_model, wording
-from gradscope.renderers.page import Page
+from gradscope.renderers import checked
+from gradscope.renderers.terminal import model as terminal_model
+from gradscope.renderers.text import wording
+from gradscope.renderers.text.page import Page
 from gradscope.renderers.view import View
 from gradscope.verdicts import fails
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from gradscope.models.recurrent import Recurrent, Trajectory
-from gradscope.numerics.products import chunks
+from gradscope.numerics.spectra.products import chunks
 
 NUDGE = 1e-3
 

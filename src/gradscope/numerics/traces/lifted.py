@@ -29,8 +29,8 @@ from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, Scaled
-from gradscope.numerics.equality import against_gradients, number, wanted
+from gradscope.numerics.checks.equality import against_gradients, number, wanted
+from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
 from gradscope.numerics.scale import add, log10_norm
 from gradscope.numerics.scale import normalise as normalise_rows
 from gradscope.numerics.traces.module import Cotangents, ModuleTrace

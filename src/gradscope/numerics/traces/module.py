@@ -19,11 +19,12 @@ from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics import finite, influence
-from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
-from gradscope.numerics.births import first_birth
-from gradscope.numerics.equality import against_module, comparable_weights, number, wanted
-from gradscope.numerics.flow import Flow, feeds, flow_back, last_first
+from gradscope.numerics.checks import finite
+from gradscope.numerics.checks.equality import against_module, comparable_weights, number, wanted
+from gradscope.numerics.checks.first_non_finite import first_birth
+from gradscope.numerics.gradients import influence
+from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
+from gradscope.numerics.gradients.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
 from gradscope.numerics.traces.reasons import unfollowed, unseen, with_joint_state

@@ -10,9 +10,10 @@ from torch import Tensor
 from gradscope.chain import JacobianChain
 from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Recurrent, Trajectory
-from gradscope.numerics import finite, influence
-from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, backpropagate
-from gradscope.numerics.equality import against_reference
+from gradscope.numerics.checks import finite
+from gradscope.numerics.checks.equality import against_reference
+from gradscope.numerics.gradients import influence
+from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, backpropagate
 from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
 from gradscope.numerics.traces.trace import Loss
 from gradscope.records import EqualityCheck, Kind, NonFinite

@@ -10,7 +10,7 @@ from torch import Tensor
 from gradscope.chain import JacobianChain
 from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
+from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
 from gradscope.records import EqualityCheck, Kind, NonFinite
 
 Loss = Callable[[Any], Tensor]

@@ -1,0 +1,1 @@
+"""The user's own Python code as a model."""

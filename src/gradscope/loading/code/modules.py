@@ -1,0 +1,86 @@
+"""Modules of torch as models: bare recurrences, and any nn.Module with whatever lies inside."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.loading.code.token_ids import token_ids
+from gradscope.loading.code.widths import features
+from gradscope.loading.source import Source
+from gradscope.models.capture.attended import reader
+from gradscope.models.capture.known import cells_of
+from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
+from gradscope.records import Loaded, RunSpec
+
+
+def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Direct:
+    """A bare recurrence of torch.nn, in evaluation mode.
+
+    One with a single direction is a stack of cells with the module's own weights, held against the module itself;
+    a bidirectional one has no joint state and is run as it is.
+    """
+    module = module.eval()
+    if module.bidirectional:
+        plain = BatchFirst(module)
+        return Direct(name, plain, module.input_size, kind="module")
+    reference = copy.deepcopy(module)
+    reference.batch_first = True
+    return Recurrent(name, [level[0] for level in cells_of(module)], reference=reference)
+
+
+class BatchFirst(nn.Module):
+    """A recurrence of torch.nn that takes (batch, T, features) and returns its output alone."""
+
+    def __init__(self, rnn: nn.RNNBase) -> None:
+        """Take the module as it is."""
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, T, directions x features)."""
+        found: Tensor = self.rnn(x if self.rnn.batch_first else x.transpose(0, 1))[0]
+        return found if self.rnn.batch_first else found.transpose(0, 1)
+
+
+def from_cell(module: nn.RNNCellBase, name: str) -> Recurrent:
+    """A cell of torch.nn by itself, held against itself called step by step."""
+    return Recurrent(name, [level[0] for level in cells_of(module)], reference=Looped(module.eval()))
+
+
+class Looped(nn.Module):
+    """A cell of torch.nn walked along (batch, T, features) from a zero state; returns its outputs."""
+
+    def __init__(self, cell: nn.RNNCellBase) -> None:
+        """Take the cell as it is."""
+        super().__init__()
+        self.cell, self.stands_for = cell, f"torch.nn.{type(cell).__name__}"
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """(batch, T, hidden)."""
+        state, outputs = None, []
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+            outputs.append(state[0] if isinstance(state, tuple) else state)
+        return (torch.stack(outputs, 1),)
+
+
+def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> Source:
+    """Any nn.Module, in the type and on the device of the run."""
+    ids = token_ids(module) if spec.input_size is None else None
+    size = spec.input_size if spec.input_size is not None else features(module)
+    closed = str(getattr(module, "closed", ""))
+    time_first = None if spec.layout is None else spec.layout == "time-first"
+    # With the user's own data, what is analysed is what their training does; only a layer that itself says which axis
+    # it takes first is handed what it asks for.
+    turns = spec.input is None or hasattr(module, "batch_first")
+    model = Direct(
+        name, module, size, kind="module", time_first=time_first, ids=ids, key=spec.key, closed=closed, turns=turns
+    )
+    model.weights = reader(model)
+    loaded = replace(loaded, assumed=(*loaded.assumed, *([closed] if closed else [])))
+    return Source(name, lambda _size, _seed: model, size, loaded, ids)

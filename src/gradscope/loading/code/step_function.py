@@ -1,0 +1,96 @@
+"""A user's cell: step(x, state) -> state, or -> (output, state), as one layer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.config.check import FEATURES
+from gradscope.errors import UsageError
+from gradscope.loading.weights.state import first_states
+from gradscope.models.custom import CustomCell
+from gradscope.records import RunSpec
+from gradscope.text import safe_text
+
+
+def is_cell(thing: Any, spec: RunSpec) -> bool:
+    """Whether it is one step of a recurrence: it brings its first state, or the user gave it.
+
+    A module with a `step` may count with it, or hold a cell under that name; one with an `initial_state` may use that
+    itself, if it is called with a sequence alone.
+    """
+    if spec.state_size is not None or spec.state:
+        return True
+    if isinstance(thing, nn.Module):
+        return hasattr(thing, "initial_state") and _takes_a_state(thing)
+    return hasattr(thing, "initial_state") or hasattr(thing, "step")
+
+
+def _takes_a_state(module: nn.Module) -> bool:
+    try:
+        inspect.signature(module.forward).bind(None, None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def own_cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
+    """The cell; s_0 is from --state, else its `initial_state` (tensor or f(batch)), else zeros of --state-size.
+
+    Raises:
+        UsageError: no first state, or one that is no vector.
+    """
+    dtype, module = getattr(torch, spec.dtype), isinstance(thing, nn.Module)
+    if module:
+        thing = thing.to(spec.device, dtype).eval()
+    step = thing.step if hasattr(thing, "step") and not module else thing
+    initial = _initial(thing, name, spec).to(spec.device, dtype)
+    size = spec.input_size if spec.input_size is not None else int(getattr(thing, "input_size", FEATURES))
+    return CustomCell("cell", StateOf(step) if module else _state_of(step), initial, size)
+
+
+def _initial(thing: Any, name: str, spec: RunSpec) -> Tensor:
+    given = getattr(thing, "initial_state", None)
+    if given is None and spec.state_size is None and spec.state is None:
+        remedy = "give it one, --state-size N or --state FILE"
+        raise UsageError(f"the cell '{safe_text(name)}' has no initial_state; {remedy}")
+    initial = torch.zeros(spec.state_size or 0)
+    if given is not None:
+        initial = given(1) if callable(given) else torch.as_tensor(given)
+        initial = initial[0] if initial.ndim == 2 else initial
+    if spec.state is not None:
+        # Without any other word on its size, the state in the file says how large it is.
+        sizes = [(initial.shape[-1], 0)] if len(initial) else None
+        initial = first_states(spec.state, sizes)[0][0]
+    if initial.ndim != 1 or not len(initial):
+        raise UsageError(f"the initial state of '{safe_text(name)}' has shape {tuple(initial.shape)}; expected (size,)")
+    return initial.detach()
+
+
+class StateOf(nn.Module):
+    """A module's new state, where it returns an output beside it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        """Take the user's module."""
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, s: Tensor) -> Any:
+        """The new state."""
+        return _last_like(self.inner(x, s), s)
+
+
+def _state_of(step: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:
+    return lambda x, s: _last_like(step(x, s), s)
+
+
+def _last_like(returned: Any, s: Tensor) -> Any:
+    """The last of several returned tensors that has the shape of the state; what is returned, where it is one thing."""
+    if not isinstance(returned, tuple | list):
+        return returned
+    fitting = [part for part in returned if isinstance(part, Tensor) and part.shape == s.shape]
+    return fitting[-1] if fitting else returned

@@ -1,0 +1,217 @@
+"""Is the analysed chain the user's model? Outputs and gradients of both, on the very sequence that is analysed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from gradscope.models.capture.gradients import gradients
+from gradscope.models.capture.known import is_known
+from gradscope.models.capture.recurrence import Recurrence, reordered
+from gradscope.models.capture.watch import Seen
+from gradscope.models.recurrent import Recurrent
+from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
+from gradscope.numerics.scale import log10_hypot, log10_norm
+from gradscope.records import EqualityCheck
+
+WEIGHTS = {"weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh"}
+NUMBERED = r"_l\d+(_reverse)?$"
+LIMIT = {torch.float64: 1e-10, torch.float32: 1e-4}
+PLAINLY = {torch.float64: 1e-4, torch.float32: 0.1}
+"""Relative error of a single step's gradient that no rounding explains."""
+QUIET = {torch.float64: 1e-250, torch.float32: 1e-25}
+"""Norms below which torch's own gradients may have lost digits on their way."""
+
+
+def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, adjoint: Adjoint) -> EqualityCheck:
+    """Hold a stack against the torch.nn module with the same weights, run and differentiated by torch.
+
+    Args:
+        model: the stack, with its reference.
+        x: (batch, T, features).
+        v: dL/dy of the stack.
+        output: y of the stack.
+        adjoint: its backward pass for v.
+    """
+    module = model.reference
+    assert module is not None
+    weights = list(module.parameters())
+    leaf = x.detach().requires_grad_()
+    with torch.enable_grad(), wanted(weights):
+        returned = module(leaf)
+        y = returned[0] if isinstance(returned, tuple) else returned
+        own, *of_weights = torch.autograd.grad(y, (leaf, *weights), v, allow_unused=True)
+    differences = [_of_input(number(adjoint.below).transpose(0, 1), own)] if x.shape[-1] else []
+    by_name = dict(zip((name for name, _ in module.named_parameters()), of_weights, strict=True))
+    for index, layer in enumerate(adjoint.layers):
+        own_names = [name for name in by_name if len(adjoint.layers) == 1 or name.endswith(f"_l{index}")]
+        parts = [g for name in own_names if (g := by_name[name]) is not None]
+        differences.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
+    against = str(getattr(module, "stands_for", f"torch.nn.{type(module).__name__}"))
+    return _check(_difference(output, y), differences, against, x.dtype)
+
+
+def against_module(
+    seen: Sequence[Recurrence],
+    swept: Sequence[Sequence[LayerAdjoint]],
+    gradient: Tensor,
+    expected: tuple[Tensor, dict[nn.Module, list[Tensor]]],
+    name: str,
+) -> EqualityCheck:
+    """Hold the recurrences seen inside a module against that module, run and differentiated by torch as it stands.
+
+    Args:
+        seen: the recurrences.
+        swept: what their units receive.
+        gradient: dL/d(input) through the chains, and
+        expected: the same by torch, with dL/dW of every recurrence's parameters by module.
+        name: what the module is called.
+    """
+    outputs = [error for one in seen for error in _outputs(one)]
+    of_input, of_weights = expected
+    differences = [_of_input(gradient, of_input)]
+    for one, layers in zip(seen, swept, strict=True):
+        if one.module in of_weights:
+            own = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
+            differences.append(_of_weights(own, of_weights[one.module]))
+    return _check(max(outputs, default=0.0), differences, name, gradient.dtype)
+
+
+def against_gradients(
+    outputs: Iterable[tuple[Tensor, Tensor]],
+    gradient: tuple[Tensor, Tensor],
+    weights: Iterable[tuple[float, Tensor]],
+    name: str,
+) -> EqualityCheck:
+    """Hold pairs of (own, torch's): outputs, dL/dx (T, batch, features), and log10 ||dL/dW|| with dL/dW."""
+    off = [_difference(own, theirs) for own, theirs in outputs]
+    own, theirs = gradient
+    differences = [_of_input(own, theirs), *(_of_weights([log10], [g]) for log10, g in weights)]
+    return _check(max(off, default=0.0), differences, name, theirs.dtype)
+
+
+def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:
+    """Parameters by module, of the recurrences whose chains tell all there is to tell about the gradient of theirs.
+
+    They were walked once, the parameters are the weights themselves (and not what weights are made from, as in weight
+    normalization), and nothing else reads the same ones.
+    """
+    walks = Counter(one.module for one in seen.recurrences)
+    held = Counter(id(parameter) for module in walks for parameter in module.parameters())
+    found = {}
+    for module, count in walks.items():
+        names = {re.sub(NUMBERED, "", name) for name, _ in module.named_parameters()}
+        own = list(module.parameters())
+        alone = count == 1 and is_known(module) and names <= WEIGHTS and all(held[id(p)] == 1 for p in own)
+        if alone and not _read_outside(seen, own):
+            found[module] = own
+    return found
+
+
+def _read_outside(seen: Seen, parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether anything but the recurrences, at which the graph is open, reads some of the parameters."""
+    ends = [end for end in pytree.tree_leaves(seen.raw) if isinstance(end, Tensor)]
+    ends += [tensor for one in seen.recurrences for tensor in (one.x, *one.start)]
+    joined = [end for end in ends if end.requires_grad and end.numel()]
+    asked = [parameter for parameter in parameters if parameter.requires_grad]
+    if not joined or not asked:
+        return False
+    return any(g is not None for g in gradients(joined, asked, [torch.ones_like(end) for end in joined]))
+
+
+def number(scaled: Scaled) -> Tensor:
+    """M * 2^e as plain numbers, where they can be held."""
+    return torch.ldexp(scaled.m, scaled.e.clamp(-2000, 2000).to(torch.int32)[..., None])
+
+
+def _check(output: float, differences: Iterable[float], against: str, dtype: torch.dtype) -> EqualityCheck:
+    worst = [output, *differences]
+    passed = all(error <= LIMIT.get(dtype, 1e-4) for error in worst)
+    return EqualityCheck(
+        output, max(worst[1:], key=lambda e: math.inf if math.isnan(e) else e, default=0.0), against, passed
+    )
+
+
+def _outputs(one: Recurrence) -> list[float]:
+    """By how much the chain's outputs and last states differ from what the module saw."""
+    found = []
+    if one.output is not None:
+        mine = torch.cat([reordered(unit.layer.outputs, unit.order) for unit in one.levels[-1]], -1)
+        if one.lengths is not None:
+            inside = torch.arange(len(mine))[:, None] < one.lengths.cpu()[None]
+            mine = torch.where(inside.to(mine.device)[..., None], mine, torch.zeros_like(mine))
+        found.append(_difference(mine, one.output))
+    units = [unit for level in one.levels for unit in level]
+    step = 0
+    for reading in one.readings:
+        step += len(reading.x)
+        for unit, end in zip(units, reading.ends, strict=True):
+            states = unit.layer.states
+            last = states[step] if one.lengths is None else states[one.lengths, torch.arange(states.shape[1])]
+            found.append(_difference(last, end))
+    return found
+
+
+def _of_weights(log10: Sequence[float], gradients: Sequence[Tensor]) -> float:
+    """By how much the norm of dL/dW, given as log10 by layer, differs from that of torch's gradients, if these hold."""
+    if not all(bool(g.isfinite().all()) for g in gradients):
+        return 0.0
+    own = log10_hypot(torch.tensor([-math.inf, *log10], dtype=torch.float64))
+    theirs = (
+        log10_hypot(torch.stack([log10_norm(g.flatten()) for g in gradients]))
+        if gradients
+        else own.new_tensor(-math.inf)
+    )
+    if bool(theirs == -math.inf):
+        # torch's slopes, 1 - tanh^2, are exactly zero where gradscope's 1/cosh^2 are merely tiny.
+        return float(10.0 ** own.clamp_max(300.0))
+    return 0.0 if bool(own == theirs) else abs(math.expm1(min(float(own - theirs) * math.log(10), 700.0)))
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    """||a - b|| / ||b|| over the entries in which torch's own numbers, b, did not overflow."""
+    a, b = a.detach().double(), b.detach().double()
+    held = b.isfinite()
+    if bool(held.any()):
+        a, b = a[held], b[held]
+    top = float(b.abs().max()) if b.numel() else 0.0
+    if top == 0:
+        return float(a.abs().max()) if a.numel() else 0.0
+    return float(((a - b) / top).norm() / (b / top).norm())
+
+
+def _of_input(a: Tensor, b: Tensor) -> float:
+    """The difference of two gradients (..., features); where a quiet step is plainly wrong beside loud ones, that one.
+
+    A norm over all steps sees the loud ones only. Rounding may cost a quiet step some digits, but not four.
+    """
+    over_all = _difference(a, b)
+    quiet, limit = QUIET.get(b.dtype, QUIET[torch.float32]), PLAINLY.get(b.dtype, PLAINLY[torch.float32])
+    a, b = a.detach().double(), b.detach().double()
+    size = b.norm(dim=-1)
+    held = size.isfinite() & (size > quiet)
+    if not bool(held.any()):
+        return over_all
+    by_step = float(((a[held] - b[held]) / size[held][..., None]).norm(dim=-1).max())
+    return over_all if by_step < limit else by_step
+
+
+class wanted:  # noqa: N801 - used like a function
+    """Weights that want gradients, for a while."""
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self.frozen = [w for w in weights if not w.requires_grad]
+
+    def __enter__(self) -> None:
+        for weight in self.frozen:
+            weight.requires_grad_()
+
+    def __exit__(self, *_: object) -> None:
+        for weight in self.frozen:
+            weight.requires_grad_(False)

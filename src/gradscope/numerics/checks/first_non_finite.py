@@ -1,0 +1,56 @@
+"""Where inside a module the first NaN or Inf of a forward pass is born."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from gradscope.models.capture.recurrence import Recurrence
+from gradscope.models.capture.watch import hooked
+from gradscope.models.direct import Direct
+from gradscope.numerics.checks import finite
+from gradscope.records import NonFinite
+
+
+def first_birth(model: Direct, x: Tensor, recurrences: Sequence[Recurrence]) -> NonFinite | None:
+    """The submodule (by its dotted name), the step and the value; for a recurrence its layer and gate.
+
+    Runs the model once more. The submodule that was called first counts: one after it may spread what is not finite
+    over all steps. Inside a recurrence it is the earliest step of any layer.
+    """
+    inside = {id(one.module): one for one in recurrences}
+    found: list[NonFinite | None] = []
+
+    def note(name: str, part: nn.Module, output: Any) -> None:
+        if (one := inside.pop(id(part), None)) is not None:
+            units = [unit for level in one.levels for unit in level]
+            found.append(finite.earliest(finite.in_layer(unit.layer, f"{one.name}.{unit.name}") for unit in units))
+        found.append(_in_output(output, name, x.shape[0], x.shape[1]))
+
+    with ExitStack() as hooks, torch.no_grad():
+        for name, part in model.module.named_modules():
+            if name and not isinstance(part, torch.jit.ScriptModule):
+                hooks.enter_context(
+                    hooked(part, lambda part, args, kwargs, output, name=name: note(name, part, output))
+                )
+        model.run(model.laid_out(x))
+    return next((bad for bad in found if bad is not None), None)
+
+
+def _in_output(output: Any, name: str, batch: int, steps: int) -> NonFinite | None:
+    """In what a submodule returned, where that has steps."""
+    for value in pytree.tree_leaves(output):
+        if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2:
+            continue
+        if value.shape[:2] == (batch, steps):
+            value = value.transpose(0, 1)
+        elif value.shape[:2] != (steps, batch):
+            continue
+        if (bad := finite.first_bad({"output": value}, name)) is not None:
+            return bad
+    return None

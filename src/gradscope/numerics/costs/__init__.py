@@ -1,0 +1,1 @@
+"""What a model costs: path lengths, time, memory, threads."""

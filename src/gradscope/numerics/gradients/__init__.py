@@ -1,0 +1,1 @@
+"""Backward passes in log scale, and the influence profile."""

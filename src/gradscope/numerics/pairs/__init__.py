@@ -1,0 +1,1 @@
+"""What one token has to do with another."""

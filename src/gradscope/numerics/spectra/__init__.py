@@ -1,0 +1,1 @@
+"""Products of Jacobians: singular values, directions, exponents; functions of a chain and nothing else."""

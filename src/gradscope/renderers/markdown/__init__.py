@@ -1,0 +1,1 @@
+"""Markdown, as a comment on a pull request shows it."""

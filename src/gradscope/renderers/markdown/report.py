@@ -1,0 +1,118 @@
+"""The report as Markdown: reads well as a comment on a pull request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gradscope.records import ModelResult, Report
+from gradscope.renderers.checked import rows
+from gradscope.renderers.markdown import check as markdown_check
+from gradscope.renderers.markdown.cells import escaped, table
+from gradscope.renderers.terminal import compare as terminal_compare
+from gradscope.renderers.terminal import costs as terminal_costs
+from gradscope.renderers.terminal import figures as terminal_numbers
+from gradscope.renderers.terminal.model import legend
+from gradscope.renderers.text import numbers, wording
+from gradscope.renderers.text.page import Page, pad
+from gradscope.renderers.text.strip import influence_strip, newest_strip
+from gradscope.renderers.view import View
+
+STRIP_WIDTH = 72
+
+
+def render(report: Report, view: View) -> str:
+    """A section per model; for several models, tables side by side first."""
+    if report.check is not None:
+        return _joined(_check(report, view))
+    if view.quiet:
+        return "".join(f"- {_verdict(model, view)}\n" for model in report.models)
+    blocks: list[str] = []
+    if len(report.models) > 1:
+        blocks += _compare(report, view)
+    for model in report.models if len(report.models) > 1 else ():
+        blocks += [f"#### {_verdict(model, view)}", *_body(model, view)]
+    if len(report.models) == 1:
+        blocks += [f"### {_verdict(report.models[0], view)}", *_body(report.models[0], view)]
+    return _joined(blocks)
+
+
+def _joined(blocks: Iterable[str]) -> str:
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _check(report: Report, view: View) -> Iterable[str]:
+    yield from markdown_check.blocks(report, view)
+    for row in rows(report):
+        if row.outcome == "failed" and row.model.length and not view.quiet:
+            yield from markdown_check.folded(row, _body(row.model, view), view)
+
+
+def _verdict(model: ModelResult, view: View) -> str:
+    chosen = wording.deciding(model)
+    code = f" {escaped(chosen.code, view)}" if chosen else ""
+    sign = Page(view).fold(wording.SIGNS[model.status])
+    return f"{sign} {wording.WORDS[model.status]}{code}: <code>{escaped(model.name, view)}</code>"
+
+
+def _body(model: ModelResult, view: View) -> Iterable[str]:
+    yield escaped(model.heading, view)
+    if wording.RANDOM_INPUT in model.notes:
+        yield f"**{wording.RANDOM_INPUT}**"
+    yield escaped(" ".join(wording.sentences(model)), view)
+    yield _strip(model, view)
+    pairs = terminal_numbers.pairs_of(model)
+    yield table(["quantity", "value"], pairs, view) if pairs else ""
+    yield "\n".join(escaped(wording.pair_sentence(pair, model.loaded.trained), view) for pair in model.pairs)
+    yield "\n".join(
+        f"- {Page(view).fold(wording.VERDICT_SIGNS[v.status])} {escaped(v.code, view)}: {escaped(v.message, view)}"
+        for v in wording.other_findings(model)
+    )
+    yield "\n".join(f"- try: {escaped(tip, view)}" for tip in wording.advice(model))
+    if model.fixes:
+        rows = [[f.name, f.change, numbers.plain(f.reach), numbers.gain(f.rate), f.status] for f in model.fixes]
+        yield table(["measured fix", "change", "reach", "gain", "status"], rows, view)
+    notes = [note for note in (*model.notes, *model.loaded.assumed) if note != wording.RANDOM_INPUT]
+    yield "\n".join(f"- note: {escaped(note, view)}" for note in notes)
+    if model.skipped:
+        yield f"Not measured: {escaped(', '.join(model.skipped), view)}."
+
+
+def _strip(model: ModelResult, view: View) -> str:
+    strip = influence_strip(model, STRIP_WIDTH, view.ascii)
+    if strip is None:
+        return ""
+    page = Page(view)
+    newest = newest_strip(model.series, STRIP_WIDTH, view.ascii)
+    lines = [strip.axis(), strip.glyphs, legend(page, [strip, newest] if newest else [strip])]
+    if newest:
+        lines += ["", newest.axis(), newest.glyphs, f"the newest steps, enlarged; {newest.scale()}"]
+    return "\n".join(["```text", *(page.fold(line) for line in lines), "```"])
+
+
+def _strips(models: Sequence[ModelResult], view: View) -> str:
+    """A strip per model in one block; a name cannot end the block, for a sign stands before it."""
+    page, width = Page(view), 16
+    rows = [(model, influence_strip(model, STRIP_WIDTH - width, view.ascii)) for model in models]
+    drawn = [strip for _, strip in rows if strip is not None]
+    if not drawn:
+        return ""
+    lines = [" " * (width + 4) + page.fold(drawn[0].axis())]
+    for model, strip in rows:
+        sign, name = page.fold(wording.SIGNS[model.status]), page.clip(page.fold(model.name), width)
+        lines.append(f"{sign:<2} {pad(name, width)} {strip.glyphs if strip else ''}".rstrip())
+    return "\n".join(["```text", *lines, page.fold(legend(page, drawn)), "```"])
+
+
+def _compare(report: Report, view: View) -> Iterable[str]:
+    models = terminal_compare.best_first(report.models)
+    yield f"### {escaped(terminal_compare.question(models), view)}"
+    yield escaped(terminal_compare.answer(models), view)
+    yield _strips(models, view)
+    heads, rows = terminal_compare.figure_rows(models)
+    said = [f"{wording.SIGNS[m.status]} {terminal_compare.status_of(m)}" for m in models]
+    yield table([*heads, "status"], [[*row, status] for row, status in zip(rows, said, strict=True)], view)
+    if costs := terminal_costs.rows(models, report):
+        yield table([column.head for column in terminal_costs.COLUMNS], costs, view)
+        yield escaped(terminal_costs.LEGEND, view)
+        yield escaped("; ".join(terminal_costs.lengths(models, report)), view)
+        yield terminal_costs.QUADRATIC if any(model.kind == "attention" for model in models) else ""

@@ -1,0 +1,253 @@
+"""The `analyze` screen: one model, from the verdict down to single steps."""
+
+from __future__ import annotations
+
+import math
+
+from gradscope.records import Layer, ModelResult, Status
+from gradscope.renderers.terminal import figures as terminal_numbers
+from gradscope.renderers.terminal import tokens as terminal_tokens
+from gradscope.renderers.text import numbers, wording
+from gradscope.renderers.text.columns import Column
+from gradscope.renderers.text.page import Page, Span, measure, pad
+from gradscope.renderers.text.strip import Strip, gate_strip, influence_strip, newest_strip, series_strip
+from gradscope.renderers.text.timeline import INFLUENCE, Timeline, telling_rows
+
+# Okabe-Ito: told apart with every kind of colour vision, on dark and on light screens.
+STYLES: dict[Status, str] = {
+    "healthy": "grey62",
+    "vanishing": "#0072B2",
+    "exploding": "#E69F00",
+    "non-finite": "#D55E00",
+    "degenerate": "#CC79A7",
+    "inconclusive": "grey62",
+}
+DRAWN = {
+    INFLUENCE: "tall = strong (log, lag 1 = 1)",
+    "log10_grad_input": "tall = large ‖dL/dx‖ (log, lag 1 = 1)",
+    "log10_grad_state": "tall = large ‖dL/ds‖ (log, lag 1 = 1)",
+}
+SHORT_REMARKS = {
+    "◂ reach ends (1 %)": "◂ reach",
+    "◂ needed lag": "◂ needed",
+    "◂ smallest ‖J‖": "◂ min ‖J‖",
+    "◂ largest ‖J‖": "◂ max ‖J‖",
+    "◂ gradient cut": "◂ cut",
+}
+SMALLEST_SHARE = -290.0
+"""log10 of the share below which its plain value underflows."""
+COLUMNS = (
+    ("‖J‖", "log10_jacobian_norm"),
+    ("‖P‖=σmax", "log10_product_norm"),
+    ("σmin", "log10_product_min"),
+    ("‖dL/ds‖", "log10_grad_state"),
+    ("‖dL/dx‖", "log10_grad_input"),
+)
+
+
+def screen(page: Page, model: ModelResult) -> None:
+    """Write the whole screen of one model."""
+    beginning(page, model)
+    if "gates" in page.view.show:
+        gates(page, model)
+    table(page, model)
+    terminal_numbers.summary(page, model)
+    layers(page, model)
+    terminal_tokens.pairs(page, model)
+    terminal_tokens.heat_map(page, model)
+    findings(page, model)
+    fixes(page, model)
+    remarks(page, model)
+    closing(page, model)
+
+
+def beginning(page: Page, model: ModelResult) -> None:
+    """Verdict, what it means, and the picture: known before any Jacobian."""
+    verdict_line(page, model)
+    if wording.RANDOM_INPUT in model.notes:
+        page.line(Span(f" ! {wording.RANDOM_INPUT}", "bold"))
+    said = wording.sentences(model)
+    # A line per sentence where each fits on one; else one paragraph, so that no line holds a lone word.
+    for sentence in said if all(len(s) < page.view.width for s in said) else [" ".join(said)]:
+        page.wrap(sentence)
+    page.blank()
+    picture(page, model)
+
+
+def verdict_line(page: Page, model: ModelResult) -> None:
+    """`✗ VANISHING  GS101  rnn · 1x64 · T=200 ...`; settings that do not fit get their own line."""
+    chosen = wording.deciding(model)
+    style = STYLES[model.status]
+    word = f" {wording.SIGNS[model.status]} {wording.WORDS[model.status]}"
+    code = f"  {chosen.code}" if chosen else ""
+    name = f"{model.name} · {model.heading}" if model.heading else f"{model.name} · T={model.length}"
+    if page.narrow:
+        page.line(Span(word + code, f"bold {style}"))
+        page.wrap(name)
+        return
+    lead = len(page.fold(word + code)) + 2
+    fits = lead + measure(page.fold(name)) <= page.view.width
+    page.line(Span(word, f"bold {style}"), Span(code, "bold"), f"  {name if fits else model.name}")
+    if not fits:
+        page.wrap(model.heading, " " * lead)
+
+
+def picture(page: Page, model: ModelResult) -> None:
+    """The strip over time with its axis and legend."""
+    strip = influence_strip(model, page.view.width - 2, page.view.ascii)
+    if strip is None:
+        reason = model.skipped.get(INFLUENCE, "nothing was measured over time")
+        page.wrap(f"(no picture over time: {reason})", style="dim")
+        page.blank()
+        return
+    page.line(" ", Span(strip.axis(), "dim"))
+    page.line(" ", Span(strip.glyphs, STYLES[model.status]))
+    newest = newest_strip(model.series, page.view.width - 2, page.view.ascii)
+    page.wrap(legend(page, [strip, newest] if newest else [strip]), style="dim")
+    if newest:
+        page.blank()
+        page.line(" ", Span(newest.axis(), "dim"))
+        page.line(" ", Span(newest.glyphs, STYLES[model.status]))
+        page.wrap(f"the newest steps, enlarged; {newest.scale()}", style="dim")
+    page.blank()
+
+
+def legend(page: Page, strips: list[Strip]) -> str:
+    """How to read strips of one width: scale, marks that occur, and how many steps a column stands for."""
+    longest = max(strips, key=lambda strip: strip.steps)
+    seen = {glyph for strip in strips for glyph in strip.glyphs}
+    under, over = ("_", "!") if page.view.ascii else ("·", "▲")
+    marks = {under: f"{under} under 1e-12", over: f"{over} over 1e6", "?": "? not a number"}
+    return "; ".join([DRAWN[longest.of], *(text for mark, text in marks.items() if mark in seen), longest.scale()])
+
+
+def gates(page: Page, model: ModelResult) -> None:
+    """One strip per gate: mean activation over units, 0 to 1."""
+    names = [name for name in model.series.values if name.startswith("gate.") and name.endswith(".mean")]
+    if not names:
+        page.wrap("(no gates to show: this model has none, or they were not recorded)", style="dim")
+    labels = {name: page.clip(page.fold(name[len("gate.") : -len(".mean")]), 16) for name in names}
+    wide = max((measure(label) for label in labels.values()), default=0)
+    drawn = {name: gate_strip(model.series, name, page.view.width - wide - 4, page.view.ascii) for name in names}
+    for name, strip in drawn.items():
+        if strip is not None:
+            page.line(f" {pad(labels[name], wide)}  ", Span(strip.glyphs))
+    if any(drawn.values()):
+        page.wrap("gate means: low = 0 (closed), tall = 1 (open); a column shows its lowest step", style="dim")
+    page.blank()
+
+
+def table(page: Page, model: ModelResult) -> None:
+    """The telling rows, or the steps that were asked for."""
+    timeline = Timeline(model.series)
+    rows = telling_rows(model, timeline, page.view)
+    shown = [(head, name) for head, name in COLUMNS if any(timeline.at(name, place) is not None for place in rows)]
+    if not rows or not timeline.series.values:
+        return
+    columns = [Column("step"), Column("lag")]
+    columns += [Column("token", left=True, flexible=True)] if model.series.token else []
+    columns += [Column(head, optional=True) for head, _ in shown]
+    with_share = any(timeline.at("weight_share", place) is not None for place in rows)
+    columns += [Column("share of dL/dW" if len(columns) < 7 else "of dL/dW", optional=True)] if with_share else []
+    cells = []
+    for place in rows:
+        row = [str(timeline.step[place]), str(timeline.lag(place))]
+        row += [page.clip(page.fold(timeline.token(place) or ""), 14)] if model.series.token else []
+        row += [_cell(name, timeline, place) for _, name in shown]
+        row += [_share(timeline, place)] if with_share else []
+        cells.append(row)
+    page.table(columns, cells, remarks=[(remark, SHORT_REMARKS.get(remark, remark)) for remark in rows.values()])
+    page.blank()
+
+
+def _share(timeline: Timeline, place: int) -> str:
+    """A step's share of the weight gradient, from its logarithm where a plain number would be too small to hold it."""
+    share, log10 = timeline.at("weight_share", place), timeline.at("log10_weight_share", place)
+    if log10 is not None and math.isfinite(log10) and log10 < SMALLEST_SHARE:
+        return f"{numbers.scientific(log10 + 2)} %"
+    return numbers.percent(share)
+
+
+def _cell(name: str, timeline: Timeline, place: int) -> str:
+    value = timeline.at(name, place)
+    return numbers.readable(value) if name == "log10_jacobian_norm" else numbers.scientific(value)
+
+
+def layers(page: Page, model: ModelResult) -> None:
+    """A short strip per layer, where layers are judged by themselves."""
+    if not model.layers:
+        return
+    rows: list[list[str | Span]] = []
+    for layer in model.layers:
+        strip = series_strip(layer.series, 30, page.view.ascii)
+        drawn = strip.glyphs if strip else ""
+        rows.append([layer.name, *_layer_cells(layer), Span(drawn, STYLES[model.status])])
+    columns = [
+        Column("layer", left=True, flexible=True),
+        Column("reach"),
+        Column("rate"),
+        Column("over time", left=True),
+    ]
+    page.table(columns, rows)
+    if any(layer.name.endswith("reverse") for layer in model.layers):
+        page.wrap("a reverse layer reads from the last step to the first; drawn by the steps of its input", style="dim")
+    page.blank()
+
+
+def _layer_cells(layer: Layer) -> list[str]:
+    return [numbers.plain(layer.summary.get(name)) for name in ("reach", "rate")]
+
+
+def findings(page: Page, model: ModelResult) -> None:
+    """Every other rule that did not pass, and what to try."""
+    others = wording.other_findings(model)
+    for verdict in others:
+        style = "bold" if verdict.status == "fail" else ""
+        page.wrap(verdict.message, Span(f" {wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ", style))
+    tips = wording.advice(model)
+    for tip in tips if page.view.verbose else tips[:2]:
+        page.wrap(tip, " try: ")
+    if others or tips:
+        page.blank()
+
+
+def fixes(page: Page, model: ModelResult) -> None:
+    """Remedies that were applied to a copy and measured."""
+    if not model.fixes:
+        return
+    page.line(Span(" Measured fixes (same input, same seed)", "bold"))
+    rows: list[list[str | Span]] = []
+    for fix in model.fixes:
+        status = Span(f"{wording.SIGNS[fix.status]} {wording.WORDS[fix.status]}", STYLES[fix.status])
+        reach = numbers.MISSING if fix.reach is None else str(fix.reach)
+        rows.append([fix.name, fix.change, reach, numbers.gain(fix.rate), status])
+    columns = [Column("fix", left=True, flexible=True), Column("change", left=True, flexible=True)]
+    page.table([*columns, Column("reach"), Column("gain"), Column("", left=True)], rows)
+    page.blank()
+
+
+def remarks(page: Page, model: ModelResult) -> None:
+    """What was assumed, and what could not be measured: nothing silent."""
+    notes = [note for note in model.notes if note != wording.RANDOM_INPUT]
+    for note in [*notes, *model.loaded.assumed]:
+        page.wrap(note, " note: ", "dim")
+    skipped_rules = {v.code: v.message for v in model.verdicts if v.status == "skip"}
+    skipped = {**model.skipped, **skipped_rules}
+    if skipped and page.view.verbose:
+        for reason, names in wording.by_reason(skipped).items():
+            page.wrap(f"{', '.join(names)}: {reason}", " not measured: ", "dim")
+    elif skipped:
+        named = list(skipped)
+        rest = f" and {len(named) - 6} more" if len(named) > 6 else ""
+        page.wrap(f"{', '.join(named[:6])}{rest} (-v says why)", " not measured: ", "dim")
+    if page.view.verbose:
+        passed = [verdict.code for verdict in model.verdicts if verdict.status == "pass"]
+        page.wrap(" ".join(passed) or "none", " passed: ", "dim")
+    page.blank()
+
+
+def closing(page: Page, model: ModelResult) -> None:
+    """Where to read more."""
+    chosen = wording.deciding(model)
+    why = f"why: gradscope explain {chosen.code}" if chosen else "rules: gradscope rules"
+    page.wrap(f"{why}   every step: --steps all   data: --format json")

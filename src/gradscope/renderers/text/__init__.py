@@ -1,0 +1,1 @@
+"""What every format for people is made of: lines, columns, strips, numbers and sentences."""

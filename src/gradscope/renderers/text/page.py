@@ -1,0 +1,242 @@
+"""A page of text: lines of styled pieces, wrapped and clipped to a width, folded to ASCII where asked.
+
+Everything that reaches a screen goes through `Page`, and everything that enters it goes through `safe_text`.
+Colours are added by rich at the very end, from styles and never from markup in a string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from gradscope.renderers.text.columns import Column, Layout
+from gradscope.renderers.text.numbers import MISSING
+from gradscope.renderers.view import View
+from gradscope.text import safe_text
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+LONGEST = 4000
+BREAKS = re.compile(" (?!%)")
+FOLDS = {
+    "‖": "||",
+    "✗": "x",
+    "✓": "ok",
+    "◂": "<",
+    "─": "-",
+    "·": "|",
+    "▲": "!",
+    "…": "...",
+    "→": "->",
+    "σ": "s",
+    "²": "^2",
+    "±": "+-",
+    "×": "x",
+    "–": "-",
+    "—": "-",
+    "≥": ">=",
+    "≤": "<=",
+    "’": "'",
+    "½": "1/2",
+    "░": ".",
+    "▒": "-",
+    "▓": "+",
+    "█": "#",
+}
+FOLD_TABLE = str.maketrans(FOLDS)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of a line and its style (a rich style string; '' for none)."""
+
+    text: str
+    style: str = ""
+
+
+def measure(text: str) -> int:
+    """Columns that a terminal needs for `text`."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def pad(text: str, width: int) -> str:
+    """`text` filled up with spaces to `width` columns."""
+    return text + " " * (width - measure(text))
+
+
+class Page:
+    """Collects lines; `str(page)` is the finished text with a trailing newline."""
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.lines: list[tuple[Span, ...]] = []
+
+    @property
+    def narrow(self) -> bool:
+        """Too narrow for tables."""
+        return self.view.narrow
+
+    def fold(self, text: str) -> str:
+        """Harmless text in the character set of the view."""
+        if text.isascii() and text.isprintable():
+            return text
+        safe = safe_text(text, limit=LONGEST)
+        return safe.translate(FOLD_TABLE).encode("ascii", "backslashreplace").decode() if self.view.ascii else safe
+
+    def clip(self, text: str, width: int) -> str:
+        """At most `width` columns of already folded text; what is cut off leaves an ellipsis."""
+        if measure(text) <= width:
+            return text
+        mark = "..." if self.view.ascii else "…"
+        mark = mark[: max(0, width)]
+        while text and measure(text) > width - len(mark):
+            text = text[: -max(1, (measure(text) - width + len(mark)) // 2)]
+        return text + mark
+
+    def line(self, *pieces: str | Span) -> None:
+        """One line, clipped at the right margin."""
+        room = self.view.width
+        spans: list[Span] = []
+        for piece in pieces:
+            span = piece if isinstance(piece, Span) else Span(piece)
+            text = self.clip(self.fold(span.text), room)
+            room -= measure(text)
+            if text:
+                spans.append(Span(text, span.style))
+        self.lines.append(tuple(spans))
+
+    def blank(self) -> None:
+        """An empty line, never two in a row."""
+        if self.lines and self.lines[-1]:
+            self.lines.append(())
+
+    def wrap(self, text: str, lead: str | Span = " ", style: str = "") -> None:
+        """A paragraph behind a lead, its further lines indented as wide as the lead (less where that is very wide)."""
+        head = _span(lead)
+        shown = Span(self.clip(self.fold(head.text), self.view.width // 2), head.style)
+        margin = measure(shown.text)
+        hang = margin if margin <= self.view.width // 3 else 6
+        first, *rest = self._broken(self.fold(text), self.view.width - margin, self.view.width - hang)
+        self.line(shown, Span(first, style))
+        for piece in rest:
+            self.line(" " * hang, Span(piece, style))
+
+    def _broken(self, text: str, first: int, later: int) -> list[str]:
+        """Lines of folded text: one of width `first`, then as many of width `later` as it takes."""
+        lines: list[str] = []
+        current, width = "", first
+        for word in BREAKS.split(text):
+            joined = f"{current} {word}" if current else word
+            if measure(joined) <= width:
+                current = joined
+                continue
+            if current:
+                lines.append(current)
+                width = later
+            current = word
+            while measure(current) > width:
+                cut = next(i for i in range(len(current), 0, -1) if measure(current[:i]) <= width)
+                lines.append(current[:cut])
+                current, width = current[cut:], later
+        return [*lines, current]
+
+    def table(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[str | Span]],
+        lead: str = " ",
+        remarks: Sequence[tuple[str, str]] | None = None,
+    ) -> None:
+        """A table without rules; on a narrow page, `key: value` lines.
+
+        `remarks` holds a long and a short remark per row, to stand behind it; the short ones are taken where the
+        long ones do not fit, and optional columns make room for them.
+        """
+        cells = [[_span(self.fold(_span(cell).text), _span(cell).style) for cell in row] for row in rows]
+        heads = [self.fold(column.head) for column in columns]
+        notes = [(self.fold(long), self.fold(short)) for long, short in remarks or [("", "")] * len(rows)]
+        if self.narrow:
+            self._stacked([*heads, ""], [[*row, Span(long)] for row, (long, _) in zip(cells, notes, strict=True)])
+            return
+        needed = [max(measure(c.text) for c in column) for column in zip([Span(h) for h in heads], *cells, strict=True)]
+        room, margins = self.view.width - measure(lead), [_margin(note[i] for note in notes) for i in (0, 1)]
+        layout = Layout.fitting(columns, needed, room, margins[0], margins[1])
+        shortened = layout.total() + margins[0] > room
+        self.line(lead, *self._row([Span(head, "dim") for head in heads], columns, layout))
+        for row, note in zip(cells, notes, strict=True):
+            text = note[1] if shortened else note[0]
+            self.line(lead, *self._row(row, columns, layout), f"  {text}" if text else "")
+        left_out = [head for i, head in enumerate(heads) if i not in layout.kept and needed[i]]
+        if left_out:
+            self.wrap(f"(left out at this width: {', '.join(left_out)})", lead, "dim")
+
+    def _row(self, cells: Sequence[Span], columns: Sequence[Column], layout: Layout) -> list[Span]:
+        spans: list[Span] = []
+        for place, i in enumerate(layout.kept):
+            text = self.clip(cells[i].text, layout.widths[i])
+            fill = " " * (layout.widths[i] - measure(text))
+            between = " " * layout.gap if place else ""
+            spans.append(Span(between + text + fill if columns[i].left else between + fill + text, cells[i].style))
+        return spans
+
+    def _stacked(self, heads: list[str], rows: Sequence[Sequence[Span]]) -> None:
+        for row in rows:
+            for head, cell in zip(heads, row, strict=True):
+                if cell.text and cell.text != MISSING:
+                    self.wrap(cell.text, f" {head}: " if head.strip() else " ", cell.style)
+            self.blank()
+
+    def __str__(self) -> str:
+        while self.lines and not self.lines[-1]:
+            self.lines.pop()
+        if not self.view.colour:
+            return "\n".join("".join(span.text for span in line).rstrip() for line in self.lines) + "\n"
+        # rich is imported here and nowhere else, so that output without colour does not wait for it.
+        from rich.console import Console
+
+        out = StringIO()
+        console = Console(
+            file=out,
+            width=self.view.width,
+            force_terminal=True,
+            force_jupyter=False,
+            color_system="truecolor",
+            no_color=False,
+            legacy_windows=False,
+            emoji=False,
+            highlight=False,
+            markup=False,
+            _environ={},
+        )
+        for line in self.lines:
+            console.print(styled(line), soft_wrap=True)
+        return out.getvalue()
+
+
+def styled(line: tuple[Span, ...]) -> Text:
+    """The rich text of one line."""
+    from rich.text import Text
+
+    text = Text()
+    for span in line:
+        text.append(span.text, span.style or None)
+    text.rstrip()
+    return text
+
+
+def _span(cell: str | Span, style: str = "") -> Span:
+    return cell if isinstance(cell, Span) else Span(cell, style)
+
+
+def _margin(remarks: Iterable[str]) -> int:
+    """Columns that remarks need behind a row, the space before them included."""
+    longest = max((measure(remark) for remark in remarks), default=0)
+    return longest + 2 if longest else 0

@@ -1,0 +1,212 @@
+"""What the numbers mean, in plain sentences: shared by every format that people read."""
+
+from __future__ import annotations
+
+import math
+
+from gradscope.records import ModelResult, Number, Pair, Status, Verdict
+from gradscope.renderers.text import numbers
+
+SIGNS: dict[Status, str] = {
+    "healthy": "✓",
+    "vanishing": "✗",
+    "exploding": "✗",
+    "non-finite": "✗",
+    "degenerate": "✗",
+    "inconclusive": "?",
+}
+WORDS: dict[Status, str] = {
+    "healthy": "healthy",
+    "vanishing": "VANISHING",
+    "exploding": "EXPLODING",
+    "non-finite": "NON-FINITE",
+    "degenerate": "DEGENERATE",
+    "inconclusive": "inconclusive",
+}
+VERDICT_SIGNS = {"fail": "✗", "warn": "!", "inconclusive": "?", "skip": "-", "pass": "✓"}
+RANDOM_INPUT = "random input, not your data"
+
+
+def deciding(model: ModelResult) -> Verdict | None:
+    """The verdict that the status rests on: failures before warnings, in the order of the rules."""
+    if model.status == "inconclusive":
+        return next((verdict for verdict in model.verdicts if verdict.status == "inconclusive"), None)
+    found = [verdict for verdict in model.verdicts if verdict.gives == model.status]
+    return min(found, key=lambda verdict: verdict.status != "fail", default=None)
+
+
+def other_findings(model: ModelResult) -> list[Verdict]:
+    """Everything else that did not pass; errors first."""
+    chosen = deciding(model)
+    order = {"fail": 0, "warn": 1, "inconclusive": 2}
+    rest = [verdict for verdict in model.verdicts if verdict.status in order and verdict is not chosen]
+    return sorted(rest, key=lambda verdict: order[verdict.status])
+
+
+def advice(model: ModelResult) -> list[str]:
+    """What to try: the deciding verdict's advice first, no line twice."""
+    chosen = deciding(model)
+    findings = ([chosen] if chosen else []) + other_findings(model)
+    return list(dict.fromkeys(verdict.advice for verdict in findings if verdict.advice))
+
+
+def sentences(model: ModelResult) -> list[str]:
+    """What the verdict means, in one to three sentences; falls back on the rule's own message."""
+    tell = {
+        "vanishing": _vanishing,
+        "exploding": _exploding,
+        "non-finite": _non_finite,
+        "degenerate": _degenerate,
+        "inconclusive": _inconclusive,
+        "healthy": _healthy,
+    }[model.status]
+    said = [sentence for sentence in tell(model) if sentence]
+    chosen = deciding(model)
+    if not said and chosen is not None:
+        said = [chosen.message]
+    return said or ["Nothing that would say more was measured; -v lists what is missing, and why."]
+
+
+def by_reason(skipped: dict[str, str]) -> dict[str, list[str]]:
+    """What could not be measured, grouped by why; a reason that a rule repeats after its metric's name counts once."""
+    found: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        known = next((why for why in found if reason == why or reason.endswith(f"is not known: {why}")), reason)
+        found.setdefault(known, []).append(name)
+    return found
+
+
+def lags(model: ModelResult) -> int | None:
+    """The needed lag K, or the longest lag that was measured."""
+    if model.summary.needed_lag is not None:
+        return model.summary.needed_lag
+    profile = model.series.values.get("log10_influence", ())
+    return len(profile) - 1 if len(profile) > 1 else None
+
+
+def per_step(model: ModelResult) -> str:
+    """Gain per step back, and what it does to the signal."""
+    rate = model.summary.rate
+    if rate is None:
+        return ""
+    said = f"Each step back multiplies the gradient by {numbers.gain(rate)}."
+    half_life = model.summary.half_life
+    if half_life is None or not math.isfinite(half_life) or model.status == "healthy":
+        return said
+    if rate < 0:
+        return f"{said} Half is lost every {numbers.plain(half_life, 2)} steps."
+    return f"{said} It doubles every {numbers.plain(half_life, 2)} steps."
+
+
+def farthest_share(model: ModelResult) -> str:
+    """`step 1 gets 10^-52 of the signal`, for the step at the needed lag."""
+    summary = model.summary
+    if summary.gradient_share is None or summary.needed_lag is None or not model.series.step:
+        return ""
+    step = model.series.step[-1] - summary.needed_lag
+    return f"step {step} gets {numbers.share(summary.gradient_share)} of the signal"
+
+
+def _vanishing(model: ModelResult) -> list[str]:
+    total, reach = lags(model), model.summary.reach
+    gets = farthest_share(model)
+    if reach is None or total is None:
+        first = f"{gets[0].upper()}{gets[1:]}." if gets else ""
+    elif reach <= 0:
+        first = f"It learns from none of {total} lags" + (f"; {gets}." if gets else ".")
+    elif reach < total:
+        first = f"It learns only from the newest {reach} of {total} lags" + (f"; {gets}." if gets else ".")
+    else:
+        first = f"The signal fades, though some of it reaches all {total} lags" + (f"; {gets}." if gets else ".")
+    return [first, per_step(model), _zeros(model)]
+
+
+def _zeros(model: ModelResult) -> str:
+    if not model.summary.zero_lags or len(model.summary.zero_lags) < 2:
+        return ""
+    first, count = model.summary.zero_lags[:2]
+    return f"It is exactly zero at {count} lags, first at lag {first}."
+
+
+def _exploding(model: ModelResult) -> list[str]:
+    profile = model.series.values.get("log10_influence", ())
+    first = ""
+    if len(profile) > 2 and profile[1] is not None and profile[-1] is not None:
+        growth, last = profile[-1] - profile[1], (model.series.step or range(len(profile)))[-1]
+        if growth > 0:
+            oldest = last - (len(profile) - 1)
+            times = numbers.power(growth) if growth >= 2 else numbers.plain(10.0**growth, 2)
+            first = f"The signal grows on its way back: step {oldest} gets {times} times what step {last - 1} gets."
+    return [first, per_step(model)]
+
+
+def _non_finite(model: ModelResult) -> list[str]:
+    found = model.summary.non_finite
+    if found is None:
+        return []
+    return [
+        f"Step {found.step}, layer {found.layer}, {found.where}: the first {found.value} of the forward pass.",
+        "No gradient that passes through it means anything.",
+    ]
+
+
+def _degenerate(model: ModelResult) -> list[str]:
+    chosen = deciding(model)
+    if chosen is not None and chosen.code == "GS403":
+        return [chosen.message]
+    summary, total = model.summary, lags(model)
+    if summary.cut is not None:
+        return [f"The gradient is cut at step {summary.cut}: nothing before it is learned from (a detach?).", ""]
+    if summary.directions is not None and total is not None:
+        ways = "one direction" if summary.directions == 1 else f"{summary.directions} directions"
+        return [f"Over {total} lags all states collapse onto {ways}: what differed there looks the same here."]
+    return []
+
+
+def _inconclusive(model: ModelResult) -> list[str]:
+    total, interval = lags(model), model.summary.rate_ci
+    if model.summary.rate is None:
+        return []
+    said = f"Rate {numbers.plain(model.summary.rate)} nats/step"
+    if interval is not None:
+        said += f", 95 % interval {numbers.plain(interval[0])} to {numbers.plain(interval[1])}"
+    if total is not None:
+        said += f": over {total} lags that is too uncertain to call"
+    return [f"{said}.", "More sequences (--batch) or seeds (--seeds) narrow it."]
+
+
+def _healthy(model: ModelResult) -> list[str]:
+    total, reach = lags(model), model.summary.reach
+    first = ""
+    if total is not None and reach is not None:
+        first = f"{'All' if reach >= total else f'The newest {reach} of'} {total} lags can be learned from"
+        gets = farthest_share(model)
+        first += f"; {gets}." if gets else "."
+    return [first, per_step(model)]
+
+
+def reads_future(model: ModelResult) -> bool:
+    """Whether outputs depend on later inputs, so that there is no reach."""
+    return model.skipped.get("reach", "").startswith("reads the future")
+
+
+UNTRAINED: dict[bool | None, str] = {
+    True: "",
+    False: "The model is untrained, so this shows its wiring, not what it understood.",
+    None: "Its weights are as given: whether they were trained is not known here.",
+}
+
+
+def pair_sentence(pair: Pair, trained: bool | None) -> str:
+    """How much the output at one token depends on another one, and whether that says anything about language."""
+    said = (
+        f"'{pair.target}' (step {pair.target_step}) depends on '{pair.source}' (step {pair.source_step}): "
+        f"{_percent(pair.share)} of the summed influence, rank {pair.rank} of {pair.of} tokens."
+    )
+    return f"{said} {UNTRAINED[trained]}".rstrip()
+
+
+def _percent(value: Number) -> str:
+    if value is None:
+        return "an unknown part"
+    return numbers.share(math.log10(value) if value > 0 else -math.inf)
