@@ -44,12 +44,6 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "carried_floats": "gradscope.metrics.carried:measure",
 }
 
-EARLY_METRICS = (
-    *("rate", "rate_ci", "gain", "half_life", "reach", "coverage", "temporal_range", "gradient_share", "zero_lags"),
-    "mixed",
-)
-"""Those that need no Jacobian: what the verdict of most models rests on, and known long before spectra are."""
-
 COMPARE_METRICS: Mapping[str, str] = {
     "path_length": "gradscope.metrics.path:length",
     "sequential_steps": "gradscope.metrics.path:sequential_steps",

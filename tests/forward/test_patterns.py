@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
@@ -18,7 +18,7 @@ from gradscope.models.direct import Direct
 from gradscope.numerics.traces.find import module_trace
 from gradscope.numerics.traces.lifted import LiftedTrace
 from gradscope.numerics.traces.trace import Unavailable
-from patterns import PATTERNS, BothWays, Pattern, Reversed, Running, Skipping
+from patterns import PATTERNS, Base, BothWays, Pattern, Reversed, Running, Skipping, Stacked
 
 X = torch.randn(2, 11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
 
@@ -197,3 +197,89 @@ def test_a_long_loop_keeps_its_scale() -> None:
 def test_names_are_those_of_the_code() -> None:
     one = opened(Direct("m", next(c for c in PATTERNS if c.name == "zoneout").module(), 3, kind="module"), X[:1])
     assert one.states(one.walks[0])[1] == ["h", "c"]
+
+
+class UnboundTwice(Stacked):
+    """Layer by layer, each taking its steps apart at once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, below = self.zeros(x), []
+        for step in x.unbind(1):
+            h = self.cell(step, h)
+            below.append(h)
+        h, outputs = self.zeros(x), []
+        for step in torch.stack(below, 1).unbind(1):
+            h = torch.tanh(self.u2(step) + self.w2(h))
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+def test_layers_that_take_their_steps_apart_at_once_have_one_state() -> None:
+    assert traced(UnboundTwice().double().eval()).chain(0).size == 8
+
+
+class Cached(nn.Module):
+    """Attention unrolled by step, with a cache of what was seen before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = nn.Linear(3, 4), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        cache, h, outputs = x.new_zeros(len(x), 1, 4), x.new_zeros(len(x), 4), []
+        for t in range(x.shape[1]):
+            cache = torch.cat([cache, (self.k(x[:, t]) + 0.1 * h)[:, None]], 1)
+            weights = torch.softmax((cache @ self.q(x[:, t])[..., None])[..., 0], 1)
+            h = (weights[..., None] * cache).sum(1)
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+def test_a_cache_that_grows_is_no_state() -> None:
+    trace = traced(Cached().double().eval())
+    with pytest.raises(Unavailable, match=r"carries grows with every step .* a cache, not a state"):
+        trace.chain(0)
+    assert trace.equality(trace.cotangent(loss)).passed
+    (walk,) = trace.first.walks
+    assert [later - earlier for earlier, later in pairwise(walk.grows)][3:-2] == [4] * 4
+
+
+class Scan(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(1).tanh()
+
+
+def test_a_scan_over_the_whole_axis_says_why_it_has_no_steps() -> None:
+    trace = module_trace(Direct("m", Scan(), 3, kind="module"), X)
+    with pytest.raises(Unavailable, match=r"takes all steps at once \(a scan over the whole axis\)"):
+        trace.chain(0)
+    assert trace.input_gradient(trace.cotangent(loss)).shape == (2, 11)
+
+
+class Reader(Base):
+    """A decoder that looks at all of an encoder's states at every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w2, self.u2 = nn.Linear(4, 4), nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, keys = self.zeros(x), []
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            keys.append(h)
+        states, d, outputs = torch.stack(keys, 1), h, []
+        for t in range(x.shape[1]):
+            seen = torch.softmax((states @ d[..., None])[..., 0], 1)
+            context = (seen[..., None] * states).sum(1)
+            d = torch.tanh(self.w2(d) + self.u2(torch.cat([x[:, t], context], 1)))
+            outputs.append(d)
+        return torch.stack(outputs, 1)
+
+
+def test_a_decoder_and_its_encoder_have_a_chain_each() -> None:
+    for key in ("loop", "loop#2"):
+        trace = traced(Reader().double().eval(), key=key)
+        assert trace.chain(0).size == 4
+        assert trace.equality(trace.cotangent(loss)).passed
+    assert any("taken as given" in remark for remark in trace.remarks)

@@ -13,8 +13,8 @@ import pytest
 from gradscope.records import Verdict
 from gradscope.renderers import csv as csv_format
 from gradscope.renderers import json as json_format
-from gradscope.renderers.markdown.report import report as markdown
-from gradscope.renderers.terminal.screen import screen as terminal
+from gradscope.renderers.markdown import report as markdown
+from gradscope.renderers.terminal import screen as terminal
 from gradscope.renderers.view import View
 from renderers.reports import WORDS, attention, catalogue, healthy, not_finite, paired, report, vanishing
 

@@ -121,10 +121,9 @@ def _opened(model: Direct, x: Tensor, axis: int, look: Look | None, plain: bool,
 
     labels, walks = read(graph)
     forwarded = False
-    if _falls(labels):
-        _, more = read(graph, backwards=True)
-        walks += more
-    elif len(walks) > 1 and len((joint := read(short := graph.forwarded()))[1]) == 1:
+    back = read(graph, backwards=True)[1] if _falls(labels) else []
+    walks += back
+    if not back and len(walks) > 1 and len((joint := read(short := graph.forwarded()))[1]) == 1:
         graph, (labels, walks) = short, joint
         forwarded = True
     if not walks:

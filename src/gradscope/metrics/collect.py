@@ -8,8 +8,13 @@ from typing import Any
 from gradscope.metrics.track import Track
 from gradscope.numerics.analysis import Analysis, Unavailable
 from gradscope.records import Band, Series, Summary
-from gradscope.registry import COMPARE_METRICS, EARLY_METRICS, SERIES_METRICS, SUMMARY_METRICS, load
+from gradscope.registry import COMPARE_METRICS, SERIES_METRICS, SUMMARY_METRICS, load
 
+EARLY = (
+    *("rate", "rate_ci", "gain", "half_life", "reach", "coverage", "temporal_range", "gradient_share", "zero_lags"),
+    "mixed",
+)
+"""Metrics that need no Jacobian: what the verdict of most models rests on, and known long before spectra are."""
 EARLY_SERIES = ("log10_influence", "log10_grad_input")
 Skips = dict[str, str]
 
@@ -34,7 +39,7 @@ def summary(analysis: Analysis, compare: bool) -> tuple[Summary, Skips]:
 
 def early(analysis: Analysis) -> tuple[Summary, Series, Skips]:
     """What is known before any Jacobian: the influence and what follows from it."""
-    found, skipped = gather(analysis, {name: SUMMARY_METRICS[name] for name in EARLY_METRICS})
+    found, skipped = gather(analysis, {name: SUMMARY_METRICS[name] for name in EARLY})
     summary = Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found)
     own, more = gather(analysis, {name: SERIES_METRICS[name] for name in EARLY_SERIES})
     values = {name: track.values for group in own.values() for name, track in group.items()}

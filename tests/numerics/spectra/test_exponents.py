@@ -107,3 +107,29 @@ def test_products_across_a_zero_jacobian_are_zero() -> None:
     jacobians[2] = 0.0
     found = sweep_products(ArrayChain(jacobians))
     assert found.log10_norm.tolist() == [-math.inf] * 3 + [0.0] * 4
+
+
+def test_steps_before_a_trajectory_has_settled_are_left_out() -> None:
+    """A period-2 orbit of the logistic map at r = 3.3, entered from outside: exponent ln |r^2 (1-2a)(1-2b)| / 2."""
+    r = 3.3
+
+    def logistic(x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return r * s * (1 - s)
+
+    run = Recurrent("map", [CustomCell("cell", logistic, torch.tensor([0.01], dtype=torch.float64), 0)]).run(
+        zeros(4000)
+    )
+    root = math.sqrt((r - 3) * (r + 1))
+    a, b = (r + 1 + root) / (2 * r), (r + 1 - root) / (2 * r)
+    exact = math.log(abs(r * r * (1 - 2 * a) * (1 - 2 * b))) / 2
+    assert abs(float(lyapunov(run).mean) - exact) > 1e-4
+    assert math.isclose(float(lyapunov(run, burn_in=200).mean), exact, abs_tol=1e-12)
+
+
+def test_a_frame_that_is_known_to_grow_fastest_gives_the_leading_exponents() -> None:
+    """Of a constant J the exponents are ln |eigenvalues|, whatever the frame; here it starts from eigenvectors."""
+    scales = torch.tensor([0.9, 0.7, 0.5, 0.2], dtype=torch.float64)
+    basis = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+    chain = ArrayChain((basis @ torch.diag(scales) @ basis.T).expand(50, 4, 4))
+    found = lyapunov(chain, 2, frame=basis[None, :, :2]).mean
+    assert torch.allclose(found, scales[:2].log(), atol=1e-12)

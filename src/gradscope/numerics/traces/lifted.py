@@ -238,6 +238,8 @@ class LiftedTrace(ModuleTrace):
             for value in self.first.walks[place].steps[-1].after
             if value is not None
         ]
+        if not parts:
+            return "no fixed state"
         return f"{len(parts)}x{parts[0]}" if len(set(parts)) == 1 else "+".join(map(str, parts))
 
     @cached_property
@@ -354,7 +356,14 @@ class LiftedTrace(ModuleTrace):
             return None
         graph.products = first.graph.products
         axis = axes(first.graph, graph, self.sequences)
-        if any(axis(value) is None for walk in first.walks for state in walk.states[1:] for value in state if value):
+        if any(
+            axis(value) is None
+            for walk in first.walks
+            if walk.steps
+            for state in walk.states[1:]
+            for value in state
+            if value
+        ):
             return None
         leaf = None if recording.given is None else graph.value(recording.given)
         sweeper = Sweeper(graph, first.labels, first.walks, self.sequences, axis)

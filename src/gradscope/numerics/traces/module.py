@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
 from gradscope.forward.birth import first_birth as birth_of
+from gradscope.forward.graph import Graph
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
@@ -28,6 +29,7 @@ from gradscope.numerics.gradients.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
 from gradscope.numerics.traces.reasons import unfollowed, unseen, with_joint_state
+from gradscope.numerics.traces.rows import reals
 from gradscope.numerics.traces.trace import Loss, Unavailable
 from gradscope.records import EqualityCheck, Kind, NonFinite
 from gradscope.registry import unknown
@@ -92,7 +94,7 @@ class ModuleTrace:
             if self.model.closed:
                 raise Unavailable(self.model.closed)
             if self.model.kind == "module":
-                raise Unavailable(unseen(self.model.module))
+                raise Unavailable(unseen(self.model.module, Graph.of(reals(self.seen.raw)).names))
             name = self.model.name.split(":")[0]
             raise Unavailable(f"{name} has no recurrent state: every output reads every input directly")
         if self.model.key is not None:

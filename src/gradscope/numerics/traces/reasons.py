@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -30,12 +32,26 @@ def unfollowed(seen: Seen, name: str) -> str:
     return ""
 
 
-def unseen(module: nn.Module) -> str:
-    """Said where no recurrence was found."""
+AT_ONCE = (
+    ("Cumsum", "a scan"),
+    ("Cumprod", "a scan"),
+    ("Fft", "Fourier transforms"),
+    ("Conv", "a convolution"),
+    ("Softmax", "attention"),
+    ("ScaledDot", "attention"),
+)
+"""Beginnings of operations that work on a whole axis, and what they are called."""
+
+
+def unseen(module: nn.Module, operations: Iterable[str] = ()) -> str:
+    """Said where no recurrence was found; with the operations of its pass, also why there are no steps."""
     name = safe_text(getattr(module, "original_name", type(module).__name__))
     if isinstance(module, torch.jit.ScriptModule):
         return f"{name} is a TorchScript program, which cannot be looked into: its gradients by input are measured"
-    return f"no recurrence was seen inside {name}: its gradients by input are what is measured"
+    ran = list(operations)
+    found = next((what for begins, what in AT_ONCE if any(one.startswith(begins) for one in ran)), None)
+    why = f", which takes all steps at once ({found} over the whole axis)" if found else ""
+    return f"no recurrence was seen inside {name}{why}: its gradients by input are what is measured"
 
 
 def with_joint_state(one: Recurrence, length: int) -> Recurrence:
