@@ -90,7 +90,7 @@ def test_every_absent_value_has_a_reason(report):
     model = report.models[0]
     reasons = set(model.skipped)
     metrics = set(registry.SUMMARY_METRICS)
-    clean = {"rate_ci", "lyapunov_ci", "cut", "rank_lost_at", "reach"} | reasons
+    clean = {"rate_ci", "lyapunov_ci", "cut", "mixed", "rank_lost_at", "reach"} | reasons
     absent = {name for name in metrics if getattr(model.summary, name) is None}
     assert absent <= clean
 
