@@ -115,7 +115,7 @@ def _once(length: int) -> None:
         _ = adjoint.state, adjoint.input, adjoint.weight
     _ = analysis.profile
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
-    print(json.dumps({"seconds": time.perf_counter() - begun, "gib": peak}))
+    sys.stdout.write(json.dumps({"seconds": time.perf_counter() - begun, "gib": peak}))
 
 
 if __name__ == "__main__":
