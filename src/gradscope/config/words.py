@@ -9,7 +9,7 @@ from gradscope.errors import UsageError
 from gradscope.registry import FAMILIES, unknown
 from gradscope.text import safe_text
 
-FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy", ".pt2", ".h5", ".keras", ".onnx")
+FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy", ".pt2", ".h5", ".hdf5", ".keras", ".onnx")
 MODEL_SUFFIXES = (*FILE_SUFFIXES, ".py")
 
 

@@ -17,6 +17,8 @@ from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_weights
 from gradscope.loading.code.modules import from_torch
 from gradscope.loading.code.objects import source_from_object
+from gradscope.loading.foreign.layer import model_of
+from gradscope.loading.foreign.read import FOREIGN, foreign_layer
 from gradscope.loading.source import Source
 from gradscope.loading.weights.build import as_torch
 from gradscope.loading.weights.concat import concat_layers, find_concat
@@ -46,6 +48,10 @@ def source_from_file(file: str, key: str | None, spec: RunSpec) -> Source:
         return source_from_array(word, array, spec, shown)
     if kind in CODE and spec.trust:
         return _trusted(word, path, kind, key, spec)
+    if kind in FOREIGN and spec.cell is None:
+        layer = foreign_layer(path, kind, key, spec.nonlinearity, shown)
+        model = model_of(layer, word, getattr(torch, spec.dtype), spec.device, shown)
+        return _fixed(word, _from_state(model, spec), layer.name, (str(layer), *layer.notes), spec, shown)
     try:
         tensors = read_weights(path, FLAG, kind)
     except WantsCodeError as error:
