@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from gradscope.files.foreign.keras_file import read_keras
+from gradscope.files.foreign.onnx_file import read_onnx
 from gradscope.files.sniff import Kind
 from gradscope.loading.foreign.keras import keras_layer
 from gradscope.loading.foreign.layer import ForeignLayer
+from gradscope.loading.foreign.onnx import onnx_layer
 
-FOREIGN: tuple[Kind, ...] = ("Keras", "HDF5")
+FOREIGN: tuple[Kind, ...] = ("Keras", "HDF5", "ONNX")
 
 
 def foreign_layer(path: Path, kind: Kind, key: str | None, nonlinearity: str | None, shown: str) -> ForeignLayer:
@@ -18,4 +20,6 @@ def foreign_layer(path: Path, kind: Kind, key: str | None, nonlinearity: str | N
     Raises:
         UsageError: it cannot be read, or holds none or several.
     """
+    if kind == "ONNX":
+        return onnx_layer(read_onnx(path), key, shown)
     return keras_layer(read_keras(path, kind), key, nonlinearity, shown)
