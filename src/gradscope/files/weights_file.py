@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradscope.errors import UsageError
+from gradscope.files.foreign.msgpack_file import load_msgpack
 from gradscope.files.numpy_file import npz_names, read_npz
 from gradscope.files.safetensors_file import load_safetensors
 from gradscope.files.sniff import Kind, kind_of
@@ -47,6 +48,8 @@ def read_weights(path: Path, flag: str, kind: Kind | None = None) -> dict[str, T
         raise UsageError(f"{flag} '{safe_text(path)}' {REFUSED[kind]}")
     if kind == "safetensors":
         return load_safetensors(path)
+    if kind == "msgpack":
+        return load_msgpack(path, flag)
     if kind == "npz":
         arrays = {name: read_npz(path, name) for name in npz_names(path)}
         return {name: _tensor(values, path) for name, values in arrays.items() if values.dtype.kind in "fiub"}

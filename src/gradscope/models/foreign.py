@@ -115,7 +115,7 @@ class ForeignStep(nn.Module):
         return self.formula.inner(self._clipped(z))
 
     def _gru(self, given: Tensor, h: Tensor, own: Mapping[str, Tensor]) -> Tensor:
-        """n of (r * h) W, or of r * (h W): before or after the product."""
+        """The reset acts on h before its product with W, (r * h) W, or after, r * (h W)."""
         both, f, bias = 2 * self.hidden, self.formula, own.get("bias_hh")
         first = None if bias is None else bias[:both]
         gates = f.gate(self._clipped(given[..., :both] + functional.linear(h, own["weight_hh"][:both], first)))

@@ -146,4 +146,5 @@ def _outside(tensor: Any, folder: Path, what: str) -> bytes:
         raise UsageError(f"{what} claims more bytes than '{safe_text(place, 60)}' has; get both files again")
     with target.open("rb") as file:
         file.seek(start)
-        return file.read(length)
+        found: bytes = file.read(length)
+        return found

@@ -116,8 +116,11 @@ def _formula(operator: Operator, way: int, ways: int, shown: str) -> Formula:
     if kind == "RNN":
         return Formula(kind, inner=functions[0], clip=clip)
     if kind == "GRU":
-        return Formula(kind, *functions, reset_first=not settings.get("linear_before_reset", 0), clip=clip)
-    return Formula(kind, *functions, coupled=bool(settings.get("input_forget", 0)), clip=clip)
+        return Formula(
+            kind, functions[0], functions[1], reset_first=not settings.get("linear_before_reset", 0), clip=clip
+        )
+    gate, inner, outer = functions
+    return Formula(kind, gate, inner, outer, coupled=bool(settings.get("input_forget", 0)), clip=clip)
 
 
 def _activation(name: str, alphas: list[float], betas: list[float], shown: str) -> Activation:
