@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import gradients, jacobians, leading, million, processes, sweeps
+from benchmarks import found, gradients, jacobians, leading, million, processes, sweeps
 from benchmarks.figure import Figure
 from benchmarks.measure import Effort
 
@@ -15,5 +15,6 @@ ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
     "gradients": gradients.gradients,
     "leading": leading.leading,
     "million": million.million,
+    "found": found.found,
     "processes": processes.processes,
 }

@@ -241,7 +241,7 @@ def test_a_cache_that_grows_is_no_state() -> None:
         trace.chain(0)
     assert trace.equality(trace.cotangent(loss)).passed
     (walk,) = trace.first.walks
-    assert [later - earlier for earlier, later in pairwise(walk.grows)][3:-2] == [4] * 4
+    assert [later - earlier for earlier, later in pairwise(walk.grows)][2:] == [4] * (len(walk.grows) - 3)
 
 
 class Scan(nn.Module):

@@ -37,6 +37,10 @@ class LiftedChain:
     def _numbers(self, state: State) -> int:
         return sum(self.graph.shape(value).numel() for value in state if value is not None)
 
+    def forget(self) -> None:
+        """Drop the Jacobians that are kept."""
+        self._kept.clear()
+
     def matmat(self, t: int, q: Tensor) -> Tensor:
         """J_t Q."""
         return self.jacobian(t) @ q

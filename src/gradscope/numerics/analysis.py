@@ -179,7 +179,9 @@ class Analysis:
     @property
     def remarks(self) -> tuple[str, ...]:
         """How a user's module was taken, a sentence each."""
-        return self.trace.remarks if isinstance(self.trace, ModuleTrace) else ()
+        if not isinstance(self.trace, ModuleTrace):
+            return ()
+        return (*self.trace.remarks, *self.trace.read_by(self.cotangents[0]))
 
     def require_equal(self) -> None:
         """Stop when what would be analysed is not the user's model.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -34,12 +34,16 @@ from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
 from gradscope.numerics.scale import add, log10_norm
 from gradscope.numerics.scale import normalise as normalise_rows
 from gradscope.numerics.traces.module import Cotangents, ModuleTrace
-from gradscope.numerics.traces.rows import reals as _reals
-from gradscope.numerics.traces.rows import row_of, rows_agree
+from gradscope.numerics.traces.rows import reals, row_of, rows_agree
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.records import EqualityCheck, Kind
 from gradscope.registry import unknown
 from gradscope.text import safe_text
+
+KEPT_OPERATIONS = 2**21
+"""Operations of all sequences together up to which their graphs are kept at once."""
+COMPARED_OPERATIONS = 2**19
+"""The same up to which the module is differentiated whole beside them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,8 +255,11 @@ class LiftedTrace(ModuleTrace):
         walk = self.first.walks[place]
 
         def look() -> list[tuple[States, list[str], list[int | None], int]]:
-            found = []
-            for strand in self.strands:
+            found: list[tuple[States, list[str], list[int | None], int]] = []
+            for strand in self.strands():
+                if found and not self._is_short:
+                    # Of long sequences the first stands for all.
+                    break
                 x = self.x if len(strand.rows) == self.sequences else self.x[strand.rows[0] : strand.rows[0] + 1]
                 own = self._same(strand.walks, place)
                 looked = state_values(
@@ -315,7 +322,7 @@ class LiftedTrace(ModuleTrace):
         arrived: list[Scaled] = []
         swept: list[tuple[Swept, ...]] = []
         sums = Pending(self.first.graph) if weights else None
-        for strand in self.strands:
+        for strand in self.strands():
             own = Pending(strand.graph) if weights else None
             found, terms = strand.sweeper.sweep(self._seeds(v, strand), strand.leaf, weights=own)
             swept.append(tuple(found))
@@ -326,24 +333,23 @@ class LiftedTrace(ModuleTrace):
         total = None if sums is None else log10_of([term for terms in sums.terms.values() for term in terms])
         return Back(tuple(swept), given, sums, total)
 
+    def strands(self) -> Iterator[Strand]:
+        """All sequences in one pass, where each goes through the same operations; else, or if long, each by itself."""
+        if self._all is not None:
+            yield self._all
+            return
+        for b in range(self.sequences):
+            one = self.opening(b) if self._is_short or b == 0 else self._agreeing(b)
+            yield Strand(one.graph, one.leaf, one.recording, one.sweeper, one.walks, (b,), one.answers)
+
+    @property
+    def _is_short(self) -> bool:
+        """Whether the graphs of all sequences may be kept at once."""
+        return len(self.first.graph) * self.sequences <= KEPT_OPERATIONS
+
     @cached_property
-    def strands(self) -> tuple[Strand, ...]:
-        """All sequences in one pass, where each goes through the same operations; else each by itself."""
-        together = self._together()
-        if together is not None:
-            return (together,)
-        return tuple(
-            Strand(
-                one.graph,
-                one.leaf,
-                one.recording,
-                one.sweeper,
-                one.walks,
-                (b,),
-                one.answers,
-            )
-            for b, one in enumerate(self.openings)
-        )
+    def _all(self) -> Strand | None:
+        return self._together() if self._is_short else None
 
     def _together(self) -> Strand | None:
         first = self.first
@@ -420,27 +426,45 @@ class LiftedTrace(ModuleTrace):
         graph, sums = self.first.graph, back.weights.terms
         leaves = [index for index in self._within_steps if (index, 0) in sums]
         weights = [graph.nodes[index].variable for index in leaves]
-        x = self.model.laid_out(self.x)
-        with wanted(weights), torch.enable_grad():
-            whole = see(self.model, self.x, search=False)
-            pairs = [(y, g) for y, g in zip(_reals(whole.raw), v, strict=True) if g is not None and y.requires_grad]
-            assert whole.given is not None
-            asked = (whole.given, *weights)
-            found = gradients([y for y, _ in pairs], asked, [g for _, g in pairs]) if pairs else [None] * len(asked)
-        theirs = [torch.zeros_like(one) if g is None else g for one, g in zip(asked, found, strict=True)]
-        by_time = theirs[0].movedim(self.first.axis, 0).reshape(x.shape[self.first.axis], self.sequences, -1)
+        theirs = self._by_torch(v, weights)
         return against_gradients(
             self._outputs(),
-            (number(back.given), by_time),
+            (number(back.given), theirs[0]),
             [(log10_of(sums[index, 0]), g) for index, g in zip(leaves, theirs[1:], strict=True)],
             type(self.model.module).__name__,
         )
 
+    def _by_torch(self, v: Cotangents, weights: list[Tensor]) -> list[Tensor]:
+        """dL/dx, (T, batch, features), and dL/dW by torch: of the batch whole, or if long sequence by sequence."""
+        count = len(self.first.graph) * self.sequences
+        rows = [slice(None)] if count <= COMPARED_OPERATIONS else [slice(b, b + 1) for b in range(self.sequences)]
+        inputs, sums = [], [torch.zeros_like(weight) for weight in weights]
+        for row in rows:
+            with wanted(weights), torch.enable_grad():
+                seen = see(self.model, self.x[row], search=False)
+                ys = reals(seen.raw)
+                asked_for = [self._row(g, y, row) for g, y in zip(v, ys, strict=True)]
+                pairs = [(y, g) for y, g in zip(ys, asked_for, strict=True) if g is not None and y.requires_grad]
+                assert seen.given is not None
+                asked = (seen.given, *weights)
+                found = gradients([y for y, _ in pairs], asked, [g for _, g in pairs]) if pairs else [None] * len(asked)
+            own = torch.zeros_like(seen.given) if found[0] is None else found[0]
+            by_time = own.movedim(self.first.axis, 0)
+            inputs.append(by_time.reshape(*by_time.shape[:2], -1))
+            sums = [total if g is None else total + g for total, g in zip(sums, found[1:], strict=True)]
+        return [torch.cat(inputs, 1), *sums]
+
+    def _row(self, g: Tensor | None, y: Tensor, row: slice) -> Tensor | None:
+        """The part of a cotangent that belongs to the sequences of a run."""
+        if g is None or row.start is None:
+            return g
+        return row_of(g, y.shape, row.start, self.sequences)
+
     def _outputs(self) -> list[tuple[Tensor, Tensor]]:
         """Every sequence's own outputs beside its part of the batch's."""
         found = []
-        for strand in self.strands:
-            for whole, own in zip(_reals(self.seen.raw), strand.recording.outputs, strict=True):
+        for strand in self.strands():
+            for whole, own in zip(reals(self.seen.raw), strand.recording.outputs, strict=True):
                 every = len(strand.rows) == self.sequences
                 row = whole if every else row_of(whole, own.shape, strand.rows[0], self.sequences)
                 if row is not None:
@@ -450,7 +474,7 @@ class LiftedTrace(ModuleTrace):
     @cached_property
     def _within_steps(self) -> list[int]:
         """Parameters that the steps of the walks alone read."""
-        graph, owners = self.first.graph, self.strands[0].sweeper.owners
+        graph, owners = self.first.graph, self.first.sweeper.owners
         found = []
         for index in range(len(graph)):
             if not graph.is_leaf[index] or self.first.labels.marks[index] is not None:

@@ -74,6 +74,27 @@ class ModuleTrace:
         """What is to be known of how the module was taken, a sentence each."""
         return ("it takes time first; turned",) if self.model.turned else ()
 
+    def read_by(self, v: Cotangents) -> tuple[str, ...]:
+        """What is to be known of what the loss reads: the newest output of a reverse half has seen one input."""
+        found = []
+        for one in self._seen[0].recurrences:
+            if one.one_way or one.output is None or one.lengths is not None:
+                continue
+            pairs = [(y, g) for y, g in zip(reals(self.seen.raw), v, strict=True) if g is not None and y.requires_grad]
+            if not pairs:
+                continue
+            pulled = gradients([y for y, _ in pairs], one.leaves, [g for _, g in pairs])
+            known = {id(leaf): g for leaf, g in zip(one.leaves, pulled, strict=True) if g is not None}
+            output, _ = one.spread(known)
+            if output is None:
+                continue
+            half = output[..., output.shape[-1] // 2 :].flatten(1).abs().sum(1)
+            if bool(half[-1] > 0) and not bool((half[:-1] > 0).any()):
+                found.append(
+                    f"the loss reads the last output of {one.name}, whose reverse half has seen the last input alone"
+                )
+        return tuple(found)
+
     @property
     def followed(self) -> bool:
         """Whether there are recurrences and nothing stands in the way of following them."""
