@@ -118,7 +118,8 @@ def _numbers(tensor: Any, folder: Path, what: str) -> NDArray[np.float64]:
             whole.data_location = onnx.TensorProto.DEFAULT
             del whole.external_data[:]
             tensor = whole
-        return np.asarray(onnx.numpy_helper.to_array(tensor)).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a NaN that signals; it is found later, where finiteness is checked
+            return np.asarray(onnx.numpy_helper.to_array(tensor)).astype(np.float64)
     except UsageError:
         raise
     except Exception as error:
