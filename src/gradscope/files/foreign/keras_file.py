@@ -107,7 +107,7 @@ def layers_of(config: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 
 def _arrays(content: bytes, shown: str) -> tuple[list[Arrays], dict[str, str]]:
     """Cells in an HDF5 file, in its order, and the texts that stand at its top (or at its `model_weights`)."""
-    command = [sys.executable, "-m", "gradscope.files.foreign.hdf5_cells", shown]
+    command = [sys.executable, "-P", "-m", "gradscope.files.foreign.hdf5_cells", shown]
     damaged = f"'{shown}' is damaged (%s); it was cut or altered, get it again"
     try:
         done = subprocess.run(command, input=content, capture_output=True, timeout=SECONDS, check=False)
