@@ -5,9 +5,12 @@ Prints a line before and after every file, so that whoever watches knows which o
 
 from __future__ import annotations
 
+import json
 import random
 import resource
 import sys
+import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +55,45 @@ def bases(folder: Path) -> list[tuple[str, bytes]]:
     path.write_text("a,b\n" + "".join(f"{row[0]},{row[1]}\n" for row in numbers[0].tolist() * 3))
     keep(".csv")
     path.unlink()
+    return found + foreign(folder, weights)
+
+
+def foreign(folder: Path, weights: dict[str, torch.Tensor]) -> list[tuple[str, bytes]]:
+    """Files as other frameworks lay them out, of those whose readers are installed."""
+    found, path = [], folder / "base"
+    w, r = weights["weight_ih_l0"].numpy(), weights["weight_hh_l0"].numpy()
+    if find_spec("h5py"):
+        import h5py
+
+        entry = {"class_name": "LSTM", "config": {"name": "lstm", "activation": "tanh"}}
+        config = json.dumps({"class_name": "Sequential", "config": {"layers": [entry]}})
+        with h5py.File(path, "w") as file:
+            file.attrs["model_config"], file.attrs["keras_version"] = config, "2.15.0"
+            file["lstm/lstm_cell/kernel:0"], file["lstm/lstm_cell/recurrent_kernel:0"] = w.T, r.T
+        found.append((".h5", path.read_bytes()))
+        with zipfile.ZipFile(folder / "zip", "w") as archive:
+            archive.writestr("config.json", config)
+            archive.write(path, "model.weights.h5")
+        found.append((".keras", (folder / "zip").read_bytes()))
+        (folder / "zip").unlink()
+        path.unlink()
+    if find_spec("onnx"):
+        import onnx
+
+        tensors = [onnx.numpy_helper.from_array(a[None], name) for a, name in ((w, "W"), (r, "R"))]
+        node = onnx.helper.make_node("LSTM", ["X", "W", "R"], ["Y"], name="l", hidden_size=4)
+        model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], tensors), producer_name="x")
+        found.append((".onnx", model.SerializeToString()))
+    if find_spec("msgpack"):
+        import msgpack
+
+        tree = {}
+        for gate in "ifgo":
+            for side, size in (("i", 3), ("h", 4)):
+                array = np.ones((size, 4), np.float32)
+                content = msgpack.packb((array.shape, "float32", array.tobytes()))
+                tree[side + gate] = {"kernel": msgpack.ExtType(1, content)}
+        found.append((".msgpack", msgpack.packb({"params": tree})))
     return found
 
 

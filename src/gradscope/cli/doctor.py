@@ -14,6 +14,9 @@ from gradscope.text import safe_text
 
 PACKAGES = ("torch", "numpy", "typer", "rich", "pydantic", "safetensors")
 
+READERS = {"h5py": ("Keras files", "keras"), "onnx": ("ONNX files", "onnx"), "msgpack": ("Flax .msgpack files", "flax")}
+"""Package -> what it reads, and the extra that brings it."""
+
 
 def doctor() -> int:
     """Show versions and devices, and warn of what could go wrong."""
@@ -27,6 +30,9 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "python", platform.python_version()
     for name in PACKAGES:
         yield name, _version(name) or "missing"
+    for name, (what, extra) in READERS.items():
+        version = _version(name)
+        yield name, f"{version} ({what} can be read)" if version else f"not installed: the extra [{extra}] reads {what}"
     yield "devices", _devices()
     encoding = getattr(sys.stdout, "encoding", None) or "none"
     yield "output", f"{safe_text(encoding)} ({'all characters' if is_unicode() else 'ASCII only'})"

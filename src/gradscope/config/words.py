@@ -9,7 +9,8 @@ from gradscope.errors import UsageError
 from gradscope.registry import FAMILIES, unknown
 from gradscope.text import safe_text
 
-FILE_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy", ".pt2", ".h5", ".keras", ".onnx")
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy", ".pt2")
+FILE_SUFFIXES = (*TORCH_SUFFIXES, ".h5", ".hdf5", ".keras", ".onnx", ".msgpack")
 MODEL_SUFFIXES = (*FILE_SUFFIXES, ".py")
 
 

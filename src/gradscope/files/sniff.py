@@ -21,6 +21,7 @@ Kind = Literal[
     "Keras",
     "HDF5",
     "ONNX",
+    "msgpack",
     "LFS pointer",
     "HTML",
     "zip",
@@ -90,6 +91,8 @@ def _kind_of_bytes(head: bytes, size: int) -> Kind:
         return "safetensors"
     if _is_onnx(head):
         return "ONNX"
+    if 0x81 <= head[0] <= 0x8F and len(head) > 1 and 0xA1 <= head[1] <= 0xBF:  # a small map whose first key is a text
+        return "msgpack"
     try:
         head.decode("utf-8")
     except UnicodeDecodeError as error:

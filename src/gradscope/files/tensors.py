@@ -17,7 +17,7 @@ MOST = 200_000
 """Tensors that are looked at."""
 
 _NOT_WEIGHTS = re.compile(
-    r"(^|_)optim|^opt(_state)?$|lr_sched|^schedulers?$|^callbacks$|^loops$|rng_state", re.IGNORECASE
+    r"(^|_)optim(?!izedlstm)|^opt(_state)?$|lr_sched|^schedulers?$|^callbacks$|^loops$|rng_state", re.IGNORECASE
 )
 
 

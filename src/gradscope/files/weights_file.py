@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradscope.errors import UsageError
+from gradscope.files.foreign.msgpack_file import load_msgpack
 from gradscope.files.numpy_file import npz_names, read_npz
 from gradscope.files.safetensors_file import load_safetensors
 from gradscope.files.sniff import Kind, kind_of
@@ -21,12 +22,9 @@ from gradscope.text import safe_text
 REFUSED: dict[Kind, str] = {
     "LFS pointer": "is a Git LFS pointer, not the file itself; fetch it with git lfs pull",
     "HTML": "is a web page, most likely an error page of the download; get the file again",
-    "Keras": "is a Keras file; copy its arrays into torch.nn and torch.save their state_dict "
-    "(Keras orders LSTM gates i, f, c, o and transposes kernels; its GRU z, r, h against torch r, z, n)",
-    "HDF5": "is an HDF5 file, as Keras writes; copy its arrays into torch.nn and torch.save their state_dict "
-    "(Keras orders LSTM gates i, f, c, o and transposes kernels; its GRU z, r, h against torch r, z, n)",
-    "ONNX": "is an ONNX file; copy its initializers into torch.nn and torch.save their state_dict "
-    "(ONNX orders LSTM gates i, o, f, c against torch i, f, g, o; its GRU z, r, h against r, z, n)",
+    "Keras": "is a Keras file, read as a model of its own; give the weights of torch here",
+    "HDF5": "is an HDF5 file, as Keras writes, read as a model of its own; give the weights of torch here",
+    "ONNX": "is an ONNX file, read as a model of its own; give the weights of torch here",
     "zip": "is a zip archive of something else; unpack it and name the file of weights",
     "text": "is text, not weights; name a file of torch.save, safetensors or numpy.savez",
     "unknown": "is no file of weights that can be read; write it with torch.save, safetensors or numpy.savez",
@@ -50,6 +48,8 @@ def read_weights(path: Path, flag: str, kind: Kind | None = None) -> dict[str, T
         raise UsageError(f"{flag} '{safe_text(path)}' {REFUSED[kind]}")
     if kind == "safetensors":
         return load_safetensors(path)
+    if kind == "msgpack":
+        return load_msgpack(path, flag)
     if kind == "npz":
         arrays = {name: read_npz(path, name) for name in npz_names(path)}
         return {name: _tensor(values, path) for name, values in arrays.items() if values.dtype.kind in "fiub"}

@@ -17,9 +17,13 @@ from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_weights
 from gradscope.loading.code.modules import from_torch
 from gradscope.loading.code.objects import source_from_object
+from gradscope.loading.foreign.flax import flax_cells, flax_layer
+from gradscope.loading.foreign.layer import ForeignLayer, model_of
+from gradscope.loading.foreign.read import FOREIGN, foreign_layer
 from gradscope.loading.source import Source
 from gradscope.loading.weights.build import as_torch
 from gradscope.loading.weights.concat import concat_layers, find_concat
+from gradscope.loading.weights.dropped import SAID, undropped
 from gradscope.loading.weights.jacobians import chain_array, source_from_array
 from gradscope.loading.weights.recurrences import Group, choose, groups, understand
 from gradscope.loading.weights.state import FromState, first_states
@@ -46,6 +50,8 @@ def source_from_file(file: str, key: str | None, spec: RunSpec) -> Source:
         return source_from_array(word, array, spec, shown)
     if kind in CODE and spec.trust:
         return _trusted(word, path, kind, key, spec)
+    if kind in FOREIGN and spec.cell is None:
+        return _foreign(word, foreign_layer(path, kind, key, spec.nonlinearity, shown), spec, shown)
     try:
         tensors = read_weights(path, FLAG, kind)
     except WantsCodeError as error:
@@ -53,6 +59,11 @@ def source_from_file(file: str, key: str | None, spec: RunSpec) -> Source:
             return _trusted(word, path, kind, key, spec)
         raise UsageError(_whole(shown, error.wanted)) from error
     return source_from_tensors(word, tensors, key, spec, shown, kind)
+
+
+def _foreign(word: str, layer: ForeignLayer, spec: RunSpec, shown: str) -> Source:
+    model = model_of(layer, word, getattr(torch, spec.dtype), spec.device, shown)
+    return _fixed(word, _from_state(model, spec), layer.name, (str(layer), *layer.notes), spec, shown)
 
 
 def _whole(shown: str, wanted: tuple[str, ...]) -> str:
@@ -78,10 +89,15 @@ def source_from_tensors(
         layer = find_concat(tensors, key, spec.cell, shown)
         stack = Recurrent(word, [layer.cell(dtype, spec.device)], reference=layer.as_torch(dtype, spec.device))
         return _fixed(word, _from_state(stack, spec), layer.name, (str(layer),), spec, shown)
+    tensors, dropped = undropped(tensors)
+    if not groups(tensors) and (cells := flax_cells(tensors)):
+        return _foreign(word, flax_layer(cells, key, spec.nonlinearity, shown), spec, shown)
     found = understand(choose(_some(groups(tensors), tensors, shown), key, shown), shown)
     phi, assumed = spec.nonlinearity or "tanh", [str(found)]
     if found.kind == "RNN" and spec.nonlinearity is None:
         assumed.append("tanh is assumed, weights do not tell; --nonlinearity relu for the other")
+    if found.name in dropped:
+        assumed.append(SAID)
     if kind == "npz":
         assumed.append("gate order of torch.nn is assumed (LSTM i, f, g, o; GRU r, z, n)")
     module = as_torch(found, phi, dtype, spec.device)
