@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import found, gradients, jacobians, leading, million, processes, sweeps
+from benchmarks import found, gradients, jacobians, leading, million, processes, screen, sweeps
 from benchmarks.figure import Figure
 from benchmarks.measure import Effort
 
@@ -15,6 +15,7 @@ ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
     "gradients": gradients.gradients,
     "leading": leading.leading,
     "million": million.million,
+    "screen": screen.screen,
     "found": found.found,
     "processes": processes.processes,
 }
