@@ -19,6 +19,15 @@ FAMILIES: Mapping[str, str] = {
     "transformer": "gradscope.models.transformer:FAMILY",
 }
 
+TASKS: Mapping[str, str] = {
+    "recall": "gradscope.sequences.tasks.recall:TASK",
+    "copy": "gradscope.sequences.tasks.copy:TASK",
+    "adding": "gradscope.sequences.tasks.adding:TASK",
+    "xor": "gradscope.sequences.tasks.xor:TASK",
+    "parity": "gradscope.sequences.tasks.parity:TASK",
+    "digits": "gradscope.sequences.tasks.digits:TASK",
+}
+
 SUMMARY_METRICS: Mapping[str, str] = {
     "rate": "gradscope.metrics.rate:rate",
     "rate_ci": "gradscope.metrics.rate:interval",
