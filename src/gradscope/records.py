@@ -41,6 +41,16 @@ class RunSpec:
     loss: str = "final"
     """`final`, `every`, `ce`, `mse` or `path/to/file.py:function`."""
     target: str | None = None
+    task: str | None = None
+    """A task in place of a sequence and a loss: `recall`, `adding` ... or `path/to/file.py:task`; the needed lag is
+    the one it asks for."""
+    lags: str | None = None
+    """`fixed` where every sequence needs the needed lag, `spread` where shorter ones occur too. None: the task's own
+    kind, fixed without a task."""
+    probe: bool = False
+    """Whether copies of the model are trained on the task."""
+    train_steps: int = 800
+    """Steps of a probe's trainings."""
     hidden: int = 64
     input_size: int | None = None
     """Features per step. None: 16 for synthetic sequences, the file's otherwise."""
@@ -185,6 +195,8 @@ class Summary:
     non_finite: NonFinite | None = None
     cut: int | None = None
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
+    lags: str | None = None
+    """`fixed` or `spread`: which kind of lags the verdict is about."""
     mixed: tuple[int, int] | None = None
     """(source, target), from 1: sequences of the batch that influence each other."""
 
@@ -252,6 +264,79 @@ class Verdict:
     """A finding that the baseline of `gradscope check` holds too: shown, but nothing fails because of it."""
 
 
+Lags = Literal["fixed", "spread"]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """How far back the gradient of the training loss reached at one step of a training."""
+
+    step: int
+    gradient_share: Number
+    """log10 of the share of the input gradient that falls on the needed lag; None where it cannot be seen."""
+    reach: int | None
+    rate: Number
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of a probe."""
+
+    rate: float
+    """Learning rate of Adam."""
+    seed: int
+    clip: float | None
+    """Largest norm of the gradient; None: not clipped."""
+    learned_at: int | None
+    """Training step at which the error was at the goal; None: not within the steps trained."""
+    trained: int
+    lost_at: int | None
+    """Training step at which loss or gradient were not finite any more."""
+    clipped: int
+    """Training steps whose gradient was clipped."""
+    steps: tuple[int, ...]
+    """Training steps after which the error was measured."""
+    errors: tuple[Number, ...]
+    norms: tuple[Number, ...]
+    """Largest norm of the gradient from each of these steps to the next, before clipping."""
+    sights: tuple[Sighting, ...] = ()
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A model of known ability, trained on the same task by the same settings."""
+
+    name: str
+    learned: int
+    """Runs that learned."""
+    runs: int
+    learned_at: int | None
+    """The earliest step."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Short trainings of copies of a model on a task that needs a given lag."""
+
+    task: str
+    summary: str
+    """What the task asks, in words."""
+    lag: int
+    lags: Lags
+    train_steps: int
+    goal: float
+    """Error at and below which the task counts as learned."""
+    chance: float
+    """Error of the best answer that reads no input."""
+    unit: str
+    """`wrong` (share of wrong answers) or `mse`."""
+    runs: tuple[Training, ...]
+    twin: Twin | None = None
+    notes: tuple[str, ...] = ()
+    complete: bool = True
+    """False where it was interrupted: what was not learned by then says nothing."""
+
+
 @dataclass(frozen=True)
 class Fix:
     """A remedy applied to a copy of the model and measured again."""
@@ -316,6 +401,7 @@ class ModelResult:
     """Name of a series or summary value -> why it is absent."""
     verdicts: tuple[Verdict, ...] = ()
     fixes: tuple[Fix, ...] = ()
+    probe: Probe | None = None
     heading: str = ""
     """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`: the settings in one line."""
     notes: tuple[str, ...] = ()

@@ -75,6 +75,7 @@ RULES: Mapping[str, str] = {
     "GS102": "gradscope.rules.gs102_exact_zero:RULE",
     "GS103": "gradscope.rules.gs103_one_direction:RULE",
     "GS104": "gradscope.rules.gs104_reach:RULE",
+    "GS105": "gradscope.rules.gs105_not_learned:RULE",
     "GS201": "gradscope.rules.gs201_exploding_rate:RULE",
     "GS202": "gradscope.rules.gs202_chaos:RULE",
     "GS301": "gradscope.rules.gs301_non_finite:RULE",

@@ -83,10 +83,18 @@ class RunFlags(ScreenFlags, total=False):
     text: Annotated[str | None, option(_SEQUENCE, "A sentence as the sequence.", "--text")]
     tokens: Annotated[str | None, option(_SEQUENCE, "Tokens of a text: word (default), char, byte.", "--tokens")]
     loss: Annotated[str | None, option(_SEQUENCE, "final (default), every, ce, mse, or file.py:function.", "--loss")]
+    task: Annotated[
+        str | None,
+        option(_SEQUENCE, "A task in place of sequence and loss: recall, copy, adding, xor, parity, digits, file.py:task.", "--task"),
+    ]
+    lags: Annotated[str | None, option(_SEQUENCE, "Lags that the data needs: fixed (assumed) or spread.", "--lags")]
+    train_steps: Annotated[
+        int | None, option(_SEQUENCE, "Steps of a probe's trainings. Default 800.", "--train-steps")
+    ]
     target: Annotated[str | None, option(_SEQUENCE, "File with the targets of ce and mse.", "--target")]
 
     needs_lag: Annotated[
-        int | None, option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag")
+        int | None, option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag", "--lag")
     ]
     anchors: Annotated[int | None, option(_JUDGE, "Steps the influence is measured from. Default 1.", "--anchors")]
     burn_in: Annotated[int | None, option(_JUDGE, "Steps left out of Lyapunov averages. Default: none.", "--burn-in")]

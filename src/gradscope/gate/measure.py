@@ -32,6 +32,7 @@ class Measured:
 
 def prepare() -> None:
     """Import what `measure` needs, once for all workers that are forked from this process."""
+    import gradscope.examine
     import gradscope.pipeline  # noqa: F401
 
 
@@ -44,11 +45,11 @@ def measure(task: Task) -> Measured:
     import torch
 
     from gradscope.loading.code.location import definition
-    from gradscope.pipeline import diagnose
+    from gradscope.examine import examine
 
     torch.set_num_threads(task.threads)
     sys.path.append(task.folder)
-    report = diagnose(task.target.spec, detail=task.detail)
+    report = examine(task.target.spec, detail=task.detail)
     result = report.models[0]
     place = definition(task.target.spec.models[0])
     location = task.target.location

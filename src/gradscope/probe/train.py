@@ -127,7 +127,7 @@ class Training:
         for place, run in enumerate(list(self.active)):
             curve, leaves = self.curves[run], self.learners.leaves(run)
             norm = float(nn.utils.get_total_norm([leaf.grad for leaf in leaves if leaf.grad is not None]))
-            loss = float(losses[place])
+            loss = float(losses[place].detach())
             if not (math.isfinite(norm) and math.isfinite(loss)):
                 curve.lost_at = step
                 self._leave(run)
