@@ -28,10 +28,30 @@ def examine(
     """
     sources = [source_of(word, spec) for word in spec.models]
     report = diagnose_sources(sources, spec, compare=compare, detail=detail, progress=progress, early=early)
-    if not spec.probe:
-        return report
-    pairs = zip(sources, report.models, strict=True)
-    return replace(report, models=tuple(_probed(source, model, spec, progress) for source, model in pairs))
+    models = list(report.models)
+    for place, source in enumerate(sources):
+        if spec.probe:
+            models[place] = _probed(source, models[place], spec, progress)
+        if spec.fix:
+            models[place] = _fixed(source, models[place], spec, progress)
+    return replace(report, models=tuple(models))
+
+
+def _fixed(source: Source, model: ModelResult, spec: RunSpec, progress: Progress | None) -> ModelResult:
+    from gradscope.fixes.run import measure_fixes
+
+    told = progress or (lambda label, done, total: None)
+    found = measure_fixes(source, spec, told)
+    fixes = tuple(one.record() for one in found)
+    if spec.save is not None:
+        from gradscope.fixes.save import save
+
+        model = replace(model, notes=(*model.notes, save(found, spec)))
+    if spec.probe:
+        from gradscope.fixes.prove import proven
+
+        fixes = proven(source, spec, found, told)
+    return replace(model, fixes=fixes)
 
 
 def _probed(source: Source, model: ModelResult, spec: RunSpec, progress: Progress | None) -> ModelResult:

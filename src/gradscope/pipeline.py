@@ -22,7 +22,7 @@ from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.full_precision import full_precision
 from gradscope.numerics.spectra.affordable import too_much
-from gradscope.records import Attention, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
+from gradscope.records import Attention, Loaded, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
 from gradscope.rules.judge import judge, selected, status
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
@@ -85,7 +85,7 @@ def diagnose_sources(
         # A user's code may draw random numbers: the same ones every time, and none of the caller's.
         with torch.random.fork_rng(devices=[]), full_precision():
             torch.manual_seed(spec.seed)
-            runs, batch, notes = _runs(source, spec, x, loss)
+            runs, batch, notes = runs_of(source, spec, x, loss)
             analysis = Analysis(runs, spec, told, detail=detail)
             with threads_for(analysis.trace.size):
                 if early is not None and (known := _early(source, analysis, batch, notes)) is not None:
@@ -123,11 +123,11 @@ def _prepare(spec: RunSpec) -> None:
         raise UsageError("device 'mps' is not available here; use --device cpu")
 
 
-def _runs(
+def runs_of(
     source: Source,
     spec: RunSpec,
-    x: torch.Tensor | None,
-    loss: Callable[[torch.Tensor], torch.Tensor] | None,
+    x: torch.Tensor | None = None,
+    loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[tuple[Run, ...], Batch, tuple[str, ...]]:
     """Runs of all seeds, the first seed's batch, and what to tell the user."""
     runs, batches, notes = [], [], []
@@ -167,6 +167,21 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
     if spec.item >= sequences:
         raise UsageError(f"item {spec.item} does not exist: there are {sequences} sequences, counted from 0")
     require_memory(model, sequences * spec.seeds, length)
+
+
+def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
+    """What is known of a model before any Jacobian: its influence, what follows from it, and its status."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        analysis = Analysis(runs, spec, detail=False)
+        with threads_for(analysis.trace.size):
+            summary, series, skipped = collect.early(analysis)
+        unjudged = ModelResult(
+            name, analysis.trace.kind, "inconclusive", analysis.trace.size, analysis.length, Loaded("built"), summary,
+            series, skipped=skipped, heading=heading(analysis),
+        )
+    verdicts = judge(unjudged, spec)
+    return replace(unjudged, verdicts=verdicts, status=status(verdicts))
 
 
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:

@@ -49,6 +49,12 @@ class RunSpec:
     kind, fixed without a task."""
     probe: bool = False
     """Whether copies of the model are trained on the task."""
+    fix: bool = False
+    """Whether remedies are applied to copies of the model and measured; with `probe`, trained too."""
+    save: str | None = None
+    """Folder that a remedy's weights, and the lines of PyTorch that do the same, are written to."""
+    remedy: str | None = None
+    """Which remedy is written. None: the best one that has weights."""
     train_steps: int = 800
     """Steps of a probe's trainings."""
     hidden: int = 64
@@ -346,6 +352,12 @@ class Fix:
     reach: int | None
     rate: Number
     status: Status
+    gradient_share: Number = None
+    learned: int | None = None
+    """Runs of a probe that learned the task with it; None where none was made."""
+    learned_at: int | None = None
+    """The earliest training step."""
+    runs: int | None = None
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,22 @@ GATE_RULES: Mapping[str, str] = {
 }
 
 
+FIXES: Mapping[str, str] = {
+    "open gates": "gradscope.fixes.open_gates:REMEDY",
+    "chrono": "gradscope.fixes.chrono:REMEDY",
+    "uniform gates": "gradscope.fixes.uniform_gates:REMEDY",
+    "unit exponent": "gradscope.fixes.unit_exponent:REMEDY",
+    "orthogonal": "gradscope.fixes.orthogonal:REMEDY",
+    "identity": "gradscope.fixes.identity:REMEDY",
+    "leaky state": "gradscope.fixes.leaky:REMEDY",
+    "layer norm": "gradscope.fixes.normed:REMEDY",
+    "lstm instead": "gradscope.fixes.swap_lstm:REMEDY",
+    "gru instead": "gradscope.fixes.swap_gru:REMEDY",
+    "lru instead": "gradscope.fixes.swap_lru:REMEDY",
+    "attention instead": "gradscope.fixes.swap_attention:REMEDY",
+}
+
+
 class Format(NamedTuple):
     """A form that a report can take."""
 

@@ -96,6 +96,12 @@ class RunFlags(ScreenFlags, total=False):
     needs_lag: Annotated[
         int | None, option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag", "--lag")
     ]
+    fix: Annotated[bool | None, option(_JUDGE, "Measure remedies on copies of the model.", "--fix")]
+    save: Annotated[
+        str | None, option(_JUDGE, "With --fix: write the best remedy's weights and PyTorch lines to this folder.", "--save")
+    ]
+    remedy: Annotated[str | None, option(_JUDGE, "With --save: this remedy, such as chrono.", "--remedy")]
+    probe: Annotated[bool | None, option(_JUDGE, "Train copies on --task too, remedies with --fix.", "--probe")]
     anchors: Annotated[int | None, option(_JUDGE, "Steps the influence is measured from. Default 1.", "--anchors")]
     burn_in: Annotated[int | None, option(_JUDGE, "Steps left out of Lyapunov averages. Default: none.", "--burn-in")]
     item: Annotated[int | None, option(_JUDGE, "Sequence whose Jacobians are shown. Default 0.", "--item")]

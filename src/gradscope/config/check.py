@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.registry import RULES, TASKS, unknown
+from gradscope.registry import FIXES, RULES, TASKS, unknown
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "sequence": ("random", "zeros", "impulse", "sine"),
@@ -106,7 +106,16 @@ def _check_task(spec: RunSpec, origin: Mapping[str, str]) -> None:
         raise UsageError(f"both task ({origin['task']}) and loss ({origin['loss']}) are given; a task brings its own")
 
 
+def _check_fixes(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    if spec.remedy is not None and spec.remedy not in FIXES:
+        raise UsageError(f"{unknown('remedy', spec.remedy, FIXES)} ({origin['remedy']})")
+    for name in ("save", "remedy"):
+        if getattr(spec, name) is not None and not spec.fix:
+            raise UsageError(f"{name} ({origin[name]}) is about measured remedies; add --fix")
+
+
 def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    _check_fixes(spec, origin)
     _check_task(spec, origin)
     if spec.input is not None and spec.text is not None:
         raise UsageError(f"both input ({origin['input']}) and text ({origin['text']}) are given; choose one sequence")

@@ -19,11 +19,20 @@ from gradscope.records import Probe, RunSpec, Sighting, Twin
 from gradscope.records import Training as Run
 from gradscope.rules.advice import gate_bias
 from gradscope.sequences.tasks.find import kind_of, task_of
-from gradscope.sequences.tasks.task import Task
+from gradscope.sequences.tasks.task import Kind
 
 RATES = (1e-3, 3e-3, 1e-2)
 SEEDS = 2
 CLIP = 1.0
+
+
+def learned_by(source: Source, spec: RunSpec, told: Progress, taught: Kind | None = None) -> list[int | None]:
+    """When each run of a probe of `source` learned the task of `spec`, taught by lags of another kind where given."""
+    task = task_of(spec)
+    plan = Plan(task, spec.needs_lag or 1, kind_of(spec, task), spec.train_steps, taught)
+    training = _prepared(source, plan, _settings(spec), look=False)
+    _run(training, f"training {source.name}", told)
+    return [curve.learned_at for curve in training.curves]
 
 
 def probe_source(source: Source, spec: RunSpec, told: Progress = lambda label, done, total: None) -> Probe:
@@ -61,7 +70,7 @@ def _settings(spec: RunSpec) -> list[Setting]:
     return [Setting(rate, seed, CLIP) for seed in range(spec.seed, spec.seed + max(SEEDS, spec.seeds)) for rate in RATES]
 
 
-def _prepared(source: Source, plan: Plan, settings: Sequence[Setting]) -> Training:
+def _prepared(source: Source, plan: Plan, settings: Sequence[Setting], *, look: bool = True) -> Training:
     task = plan.task
     if source.is_chain:
         raise UsageError(f"{source.name} is bare Jacobians: there is nothing to train; probe a model")
@@ -76,7 +85,7 @@ def _prepared(source: Source, plan: Plan, settings: Sequence[Setting]) -> Traini
     learners = Learners(
         copies_of(models, source.name), task, seeds, takes=takes, as_ids=source.ids is not None
     )
-    return Training(learners, plan, settings)
+    return Training(learners, plan, settings, look=look)
 
 
 def _run(training: Training, label: str, told: Progress) -> bool:

@@ -65,6 +65,8 @@ class Plan:
     lag: int
     kind: Kind
     steps: int
+    taught: Kind | None = None
+    """The kind of lags of the samples trained on, where it is another than that of the samples held out."""
 
 
 class Training:
@@ -115,7 +117,7 @@ class Training:
 
     def _samples(self) -> list[Samples]:
         drawn = {
-            seed: self.plan.task.draw(stream, BATCH, self.plan.lag, self.plan.kind)
+            seed: self.plan.task.draw(stream, BATCH, self.plan.lag, self.plan.taught or self.plan.kind)
             for seed, stream in self.streams.items()
         }
         return [drawn[self.curves[run].setting.seed] for run in self.active]

@@ -217,12 +217,18 @@ def fixes(page: Page, model: ModelResult) -> None:
         return
     page.line(Span(" Measured fixes (same input, same seed)", "bold"))
     rows: list[list[str | Span]] = []
+    trained = any(fix.runs is not None for fix in model.fixes)
     for fix in model.fixes:
-        status = Span(f"{wording.SIGNS[fix.status]} {wording.WORDS[fix.status]}", STYLES[fix.status])
+        measured = fix.gradient_share is not None
+        word = f"{wording.SIGNS[fix.status]} {wording.WORDS[fix.status]}" if measured else ""
+        status = Span(word, STYLES[fix.status])
         reach = numbers.MISSING if fix.reach is None else str(fix.reach)
-        rows.append([fix.name, fix.change, reach, numbers.gain(fix.rate), status])
-    columns = [Column("fix", left=True, flexible=True), Column("change", left=True, flexible=True)]
-    page.table([*columns, Column("reach"), Column("gain"), Column("", left=True)], rows)
+        share = numbers.MISSING if fix.gradient_share is None else numbers.share(fix.gradient_share)
+        row = [fix.name, fix.change, share, reach, numbers.gain(fix.rate), status]
+        rows.append([*row, wording.learned(fix)] if trained else row)
+    columns = [Column("fix", left=True), Column("change", left=True, flexible=True)]
+    columns += [Column("share"), Column("reach", optional=True), Column("gain", optional=True), Column("", left=True)]
+    page.table(columns + ([Column("learned", left=True)] if trained else []), rows)
     page.blank()
 
 

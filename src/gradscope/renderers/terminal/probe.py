@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from gradscope.records import ModelResult, Number, Probe, Training, Verdict
+from gradscope.renderers.terminal import model as terminal_model
 from gradscope.renderers.text import numbers, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span
@@ -24,6 +25,7 @@ def screen(page: Page, model: ModelResult) -> None:
     runs(page, probe)
     meanwhile(page, best(probe))
     prediction(page, model)
+    terminal_model.fixes(page, model)
     for tip in wording.advice(model)[:2] if verdict is not None and verdict.status != "pass" else ():
         page.wrap(tip, " try: ")
     for note in probe.notes:
