@@ -24,6 +24,7 @@ from gradscope.numerics.full_precision import full_precision
 from gradscope.numerics.spectra.affordable import too_much
 from gradscope.records import Attention, Loaded, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
 from gradscope.rules.judge import judge, selected, status
+from gradscope.rules.presets import said_by
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
 from gradscope.sequences.ids import given_ids
@@ -232,7 +233,8 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
         notes=notes,
     )
     verdicts = judge(unjudged, spec)
-    return replace(unjudged, verdicts=verdicts, status=status(verdicts))
+    beside = said_by(spec.preset, summary.parameters)
+    return replace(unjudged, verdicts=verdicts, status=status(verdicts), notes=(*notes, *beside))
 
 
 def _narrowed(analysis: Analysis) -> tuple[str, ...]:

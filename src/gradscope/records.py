@@ -97,6 +97,8 @@ class RunSpec:
     show: tuple[str, ...] = ()
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    preset: tuple[str, ...] = ()
+    """Published rules of other tools to evaluate beside: `smdebug`, `autotrainer`."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """Rule thresholds that differ from their defaults, by name: `{"vanishing_share": 0.01}`."""
     fail_on: str = "never"
@@ -152,6 +154,15 @@ class NonFinite:
 
 
 @dataclass(frozen=True)
+class ParameterGradient:
+    """dL/dW of one parameter, the loss averaged over sequences."""
+
+    name: str
+    mean_abs: float
+    norm: float
+
+
+@dataclass(frozen=True)
 class Growth:
     """A count at the lengths T and 2T, measured on unrolled copies."""
 
@@ -201,6 +212,16 @@ class Summary:
     non_finite: NonFinite | None = None
     cut: int | None = None
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
+    silent: tuple[str, ...] | None = None
+    """Parameters and input features that receive no gradient at all."""
+    output_scale: Number = None
+    """Root mean square of the outputs that the loss reads."""
+    parameter_sensitivity: Number = None
+    """log10 of how much larger the gradient of the weights is than the newest step's part in it."""
+    parameters: tuple[ParameterGradient, ...] | None = None
+    """Gradients by parameter; measured where a preset of another tool is asked for."""
+    gate_bias: tuple[float, ...] | None = None
+    """Mean bias of the gate that keeps the state, by layer."""
     lags: str | None = None
     """`fixed` or `spread`: which kind of lags the verdict is about."""
     mixed: tuple[int, int] | None = None

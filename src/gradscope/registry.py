@@ -51,6 +51,11 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "cut": "gradscope.metrics.cut:measure",
     "mixed": "gradscope.metrics.mixed:measure",
     "carried_floats": "gradscope.metrics.carried:measure",
+    "silent": "gradscope.metrics.silent:measure",
+    "output_scale": "gradscope.metrics.output_scale:measure",
+    "parameter_sensitivity": "gradscope.metrics.parameter_sensitivity:measure",
+    "parameters": "gradscope.metrics.parameters:measure",
+    "gate_bias": "gradscope.metrics.gate_bias:measure",
 }
 
 COMPARE_METRICS: Mapping[str, str] = {
@@ -78,10 +83,15 @@ RULES: Mapping[str, str] = {
     "GS105": "gradscope.rules.gs105_not_learned:RULE",
     "GS201": "gradscope.rules.gs201_exploding_rate:RULE",
     "GS202": "gradscope.rules.gs202_chaos:RULE",
+    "GS203": "gradscope.rules.gs203_parameter_sensitivity:RULE",
+    "GS204": "gradscope.rules.gs204_wrong_scale:RULE",
     "GS301": "gradscope.rules.gs301_non_finite:RULE",
     "GS302": "gradscope.rules.gs302_low_precision:RULE",
     "GS303": "gradscope.rules.gs303_saturation:RULE",
+    "GS304": "gradscope.rules.gs304_dead_units:RULE",
+    "GS305": "gradscope.rules.gs305_first_layer_bias:RULE",
     "GS401": "gradscope.rules.gs401_gradient_cut:RULE",
+    "GS402": "gradscope.rules.gs402_no_gradient:RULE",
     "GS403": "gradscope.rules.gs403_mixed_sequences:RULE",
 }
 

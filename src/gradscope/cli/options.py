@@ -110,6 +110,9 @@ class RunFlags(ScreenFlags, total=False):
     ]
     select: Annotated[list[str] | None, option(_JUDGE, "Only these rules: GS1, GS201.", "--select")]
     ignore: Annotated[list[str] | None, option(_JUDGE, "Not these rules.", "--ignore")]
+    preset: Annotated[
+        list[str] | None, option(_JUDGE, "What another tool's rules say: smdebug, autotrainer. Repeatable.", "--preset")
+    ]
     thresholds: Annotated[
         list[str] | None, option(_JUDGE, "Move a rule's limit: name=number. Repeatable.", "--threshold")
     ]

@@ -21,6 +21,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "lags": ("fixed", "spread"),
     "fail_on": ("never", "warning", "error"),
 }
+PRESETS = ("smdebug", "autotrainer")
 LOSSES = ("final", "every", "ce", "mse")
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 MINIMUM: Mapping[str, int] = {
@@ -106,6 +107,12 @@ def _check_task(spec: RunSpec, origin: Mapping[str, str]) -> None:
         raise UsageError(f"both task ({origin['task']}) and loss ({origin['loss']}) are given; a task brings its own")
 
 
+def _check_presets(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    for name in spec.preset:
+        if name not in PRESETS:
+            raise UsageError(f"{unknown('preset', name, PRESETS)} ({origin['preset']})")
+
+
 def _check_fixes(spec: RunSpec, origin: Mapping[str, str]) -> None:
     if spec.remedy is not None and spec.remedy not in FIXES:
         raise UsageError(f"{unknown('remedy', spec.remedy, FIXES)} ({origin['remedy']})")
@@ -115,6 +122,7 @@ def _check_fixes(spec: RunSpec, origin: Mapping[str, str]) -> None:
 
 
 def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    _check_presets(spec, origin)
     _check_fixes(spec, origin)
     _check_task(spec, origin)
     if spec.input is not None and spec.text is not None:

@@ -12,7 +12,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     """Count the runs that learned, and look at the twin where none did."""
     probe = result.probe
     if probe is None:
-        return Finding("skip", "no probe was made: `gradscope probe` trains copies of the model.")
+        return Finding("skip", "No probe was made: `gradscope probe` trains copies of the model.")
     learned = [run.learned_at for run in probe.runs if run.learned_at is not None]
     part, wanted = len(learned) / max(len(probe.runs), 1), RULE.limit(spec, "learned_part")
     said = f"{probe.task}, {probe.lags} lag {probe.lag}"
@@ -20,7 +20,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         message = f"It learned {said} in {len(learned)} of {len(probe.runs)} runs, the first after {min(learned)} steps."
         return Finding("pass", message, measured=part, threshold=wanted)
     if not probe.complete:
-        return Finding("inconclusive", f"The probe of {said} was interrupted before any run had learned it.")
+        message = f"The probe of {said} was interrupted before any run had learned it."
+        return Finding("inconclusive", message, "Let it come to its end.")
     if probe.twin is not None and not probe.twin.learned:
         message = (
             f"{said}: not within {probe.train_steps} steps, but {probe.twin.name} did not learn it either, so nothing "
@@ -42,7 +43,7 @@ RULE = Rule(
     code="GS105",
     title="not learned by a probe",
     severity="error",
-    requires=(),
+    requires=("needed_lag",),
     judge=_judge,
     only_probed=True,
     thresholds={
