@@ -22,24 +22,25 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="keep what runs.jsonl holds and go on")
     parser.add_argument("--seconds", type=float, default=3 * 3600, help="start no training after this many seconds")
     parser.add_argument("--runs", type=Path, default=RUNS, help="the file of outcomes")
+    parser.add_argument("--first", type=int, default=0, help="begin at this place of the list, beside another process")
     parser.add_argument("--score", action="store_true", help="train nothing, score what is there")
     given = parser.parse_args(words)
     if not given.score:
-        train(given.runs, given.seconds, resume=given.resume)
+        train(given.runs, given.seconds, resume=given.resume, first=given.first)
     from benchmarks.detector.page import write
 
     write(given.runs)
     return 0
 
 
-def train(runs: Path, seconds: float, *, resume: bool) -> None:
+def train(runs: Path, seconds: float, *, resume: bool, first: int = 0) -> None:
     """Append an outcome for every combination that has none, until the time is up."""
     torch.set_num_threads(1)
     if not resume:
         runs.unlink(missing_ok=True)
     done = {line["name"] for line in read(runs)} if runs.exists() else set()
     begun, wanted = time.perf_counter(), combinations()
-    for place, one in enumerate(wanted, 1):
+    for place, one in enumerate(wanted[first:], first + 1):
         if time.perf_counter() - begun > seconds:
             break
         if one.name in done:

@@ -37,6 +37,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "coverage": "gradscope.metrics.coverage:measure",
     "temporal_range": "gradscope.metrics.temporal_range:measure",
     "gradient_share": "gradscope.metrics.gradient_share:measure",
+    "lags": "gradscope.metrics.lags:measure",
     "zero_lags": "gradscope.metrics.zero_lags:measure",
     "directions": "gradscope.metrics.directions:measure",
     "lyapunov": "gradscope.metrics.lyapunov:measure",
