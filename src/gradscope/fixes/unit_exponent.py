@@ -11,7 +11,7 @@ from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.spectra.exponents import lyapunov
 
 LOWEST, HIGHEST = 0.125, 16.0
-HALVINGS = 8
+HALVINGS = 11
 LONGEST = 200
 """Steps of the sequence that the exponent is measured on."""
 

@@ -48,7 +48,7 @@ def flow(learners: Learners, samples: Samples, runs: Sequence[int]) -> Flow:
         loss = learners.task.loss(learners.read(x, runs), target).sum()
         (grad,) = torch.autograd.grad(loss, x)
     norms = log10_norm(grad)
-    over = log10_sum(norms, 1)
+    over = log10_sum(norms, 1) - math.log10(norms.shape[1])
     newest = grad.shape[2] - learners.task.answers + 1
     by_lag = [part[:, :newest].flip(1) for part in (over, norms.mean(1))]
     return Flow(*by_lag, log10_sum(over, 1))
