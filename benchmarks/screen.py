@@ -15,7 +15,7 @@ from gradscope.pipeline import diagnose
 from gradscope.records import ModelResult, RunSpec
 
 
-class _Known(Exception):
+class _Stopped(Exception):  # noqa: N818 - no failure
     """The verdict is known: what follows is not waited for."""
 
 
@@ -27,13 +27,13 @@ def screen(effort: Effort) -> list[Figure]:
     x = torch.randn(8, length, 16, dtype=torch.float64)
 
     def stop(known: ModelResult) -> None:
-        raise _Known
+        raise _Stopped
 
     def verdict() -> float:
         begun = time.perf_counter()
         try:
             diagnose(spec, detail=False, early=stop)
-        except _Known:
+        except _Stopped:
             return time.perf_counter() - begun
         raise AssertionError("the verdict came with the spectra")
 

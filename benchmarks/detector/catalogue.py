@@ -73,9 +73,7 @@ class Combination:
         """Where it belongs."""
         if self.task in CONTROLS:
             return "control"
-        out = (
-            self.family in HELD_OUT_FAMILIES or self.task in HELD_OUT_TASKS or self.lag in HELD_OUT_LAGS
-        )
+        out = self.family in HELD_OUT_FAMILIES or self.task in HELD_OUT_TASKS or self.lag in HELD_OUT_LAGS
         return "held out" if out else "calibration"
 
     def record(self) -> dict[str, object]:

@@ -48,8 +48,8 @@ def page(rows: Sequence[Row]) -> str:
     parts = [
         "# The detector benchmark",
         f"Found by `python -m benchmarks.detector --resume` over {len(rows)} combinations of model, task and lag "
-        f"({seconds / 3600:.1f} core-hours), hidden 32, Adam at rates 0.003 and 0.01, gradient norm clipped at 1, batches "
-        "of 32, at most 800 steps, two seeds. A combination failed when no run of any seed learned. What is held out "
+        f"({seconds / 3600:.1f} core-hours), hidden 32, Adam at rates 0.003 and 0.01, gradient norm clipped at 1, "
+        "batches of 32, at most 800 steps, two seeds. A combination failed when no run of any seed learned. What is held out "
         "(families gru, lru and transformer, tasks copy and xor, lag 50) was named before anything was run; the curves "
         "are fitted to the rest. `python -m benchmarks.detector --score` makes this page from the outcomes again.",
         "## Curves\n\n" + _curves(curves),
@@ -112,7 +112,9 @@ def _part(hits: Sequence[bool]) -> str:
 def _areas(rows: Sequence[Row]) -> str:
     fails = [failed(row) for row in rows]
     lines = ["| statistic | AUC |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {name} | {auc([of(r) for r in rows], fails):.2f} |" for name, of in STATISTICS.items())])
+    return "\n".join(
+        [*lines, *(f"| {name} | {auc([of(r) for r in rows], fails):.2f} |" for name, of in STATISTICS.items())]
+    )
 
 
 def _constants(rows: Sequence[Row]) -> str:
@@ -136,9 +138,16 @@ def _ceiling(rows: Sequence[Row]) -> str:
 
 def _controls(rows: Sequence[Row]) -> str:
     own = [row for row in rows if row["part"] == "control"]
-    lines = [f"Parity needs every step, and fails for other reasons than gradients: {sum(map(failed, own))} of {len(own)} "
-             "combinations failed.", "", "| model | lag | share | learned |", "|---|---|---|---|"]
+    lines = [
+        f"Parity needs every step, and fails for other reasons than gradients: {sum(map(failed, own))} of {len(own)} "
+        "combinations failed.",
+        "",
+        "| model | lag | share | learned |",
+        "|---|---|---|---|",
+    ]
     for row in sorted(own, key=lambda row: (row["model"], row["lag"])):
         learned = sum(seed["learned_at"] is not None for seed in row["seeds"])
-        lines.append(f"| `{row['model']}` | {row['lag']} | 10^{share(row):.1f} | {learned} of {len(row['seeds'])} seeds |")
+        lines.append(
+            f"| `{row['model']}` | {row['lag']} | 10^{share(row):.1f} | {learned} of {len(row['seeds'])} seeds |"
+        )
     return "\n".join(lines)

@@ -33,8 +33,9 @@ def fitted(shares: Sequence[float], fails: Sequence[bool]) -> Curve:
     for _ in range(100):
         p = 1 / (1 + np.exp(-x @ beta))
         penalty = np.diag([0.0, RIDGE])
-        step = np.linalg.solve(x.T @ (x * (p * (1 - p))[:, None]) + penalty + 1e-9 * np.eye(2),
-                               x.T @ (y - p) - penalty @ beta)
+        step = np.linalg.solve(
+            x.T @ (x * (p * (1 - p))[:, None]) + penalty + 1e-9 * np.eye(2), x.T @ (y - p) - penalty @ beta
+        )
         beta = beta + step
         if float(np.abs(step).max()) < 1e-10:
             break
@@ -64,9 +65,7 @@ def calibration_error(probabilities: Sequence[float], fails: Sequence[bool], bin
     total = 0.0
     for place in range(bins):
         low, high = place / bins, (place + 1) / bins
-        inside = [
-            (p, f) for p, f in zip(probabilities, fails, strict=True) if low <= p < high or (p == 1.0 == high)
-        ]
+        inside = [(p, f) for p, f in zip(probabilities, fails, strict=True) if low <= p < high or (p == 1.0 == high)]
         if inside:
             total += abs(sum(p for p, _ in inside) - sum(f for _, f in inside))
     return total / max(len(probabilities), 1)

@@ -51,9 +51,9 @@ STATISTICS: Mapping[str, Statistic] = {
     "log10 ||dL/dx_1|| / ||dL/dx_T||": lambda row: -over_seeds("ratio")(row),
     "parameter gradient norm (global)": lambda row: -over_seeds("parameter_norm")(row),
     "first over last layer's norm (AutoTrainer's ratio)": lambda row: -over_seeds("layer_ratio")(row),
-    "spectral radius of a Jacobian": lambda row: _without_state(-max((number(s.get("radius")) for s in row["seeds"]))),
+    "spectral radius of a Jacobian": lambda row: _without_state(-max(number(s.get("radius")) for s in row["seeds"])),
     "largest norm of one Jacobian": lambda row: _without_state(
-        -max((number(s.get("largest_jacobian")) for s in row["seeds"]))
+        -max(number(s.get("largest_jacobian")) for s in row["seeds"])
     ),
     "initial loss": over_seeds("loss", min),
 }
@@ -62,8 +62,9 @@ RULES: Mapping[str, Callable[[Row], bool]] = {
     "global parameter norm < 1e-7": lambda row: over_seeds("parameter_norm")(row) < 1e-7,
     "parameter norm outside 1e-12 .. 1e3": lambda row: not 1e-12 < over_seeds("parameter_norm")(row) < 1e3,
     "parameter norm outside .01 .. 10": lambda row: not 0.01 < over_seeds("parameter_norm")(row) < 10,
-    "AutoTrainer: first layer < 1e-4 and ratio < 1e-3": lambda row: over_seeds("layer_ratio")(row) < 1e-3
-    and over_seeds("parameter_norm")(row) < 1e-4,
+    "AutoTrainer: first layer < 1e-4 and ratio < 1e-3": lambda row: (
+        over_seeds("layer_ratio")(row) < 1e-3 and over_seeds("parameter_norm")(row) < 1e-4
+    ),
     "||dL/dx_1|| : ||dL/dx_T|| < 1e-3": lambda row: over_seeds("ratio")(row) < -3,
     "spectral radius < 1": lambda row: max(number(s.get("radius")) for s in row["seeds"]) < 1,
     "largest norm of one Jacobian < 1": lambda row: max(number(s.get("largest_jacobian")) for s in row["seeds"]) < 1,

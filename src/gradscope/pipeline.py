@@ -178,8 +178,16 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
         with threads_for(analysis.trace.size):
             summary, series, skipped = collect.early(analysis)
         unjudged = ModelResult(
-            name, analysis.trace.kind, "inconclusive", analysis.trace.size, analysis.length, Loaded("built"), summary,
-            series, skipped=skipped, heading=heading(analysis),
+            name,
+            analysis.trace.kind,
+            "inconclusive",
+            analysis.trace.size,
+            analysis.length,
+            Loaded("built"),
+            summary,
+            series,
+            skipped=skipped,
+            heading=heading(analysis),
         )
     verdicts = judge(unjudged, spec)
     return replace(unjudged, verdicts=verdicts, status=status(verdicts))

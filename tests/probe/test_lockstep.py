@@ -84,7 +84,7 @@ def test_modules_are_copied_and_trained_in_training_mode():
     assert float(module.rnn.weight_ih_l0.detach().abs().sum()) > 0
     assert float(copies.leaves(1)[0].detach().abs().sum()) > 0
     with copies.precise():
-        assert copies.outputs(x.double(), (0,)[:1] + (1,)).dtype == torch.float64
+        assert copies.outputs(x.double(), (0, 1)).dtype == torch.float64
     assert copies.leaves(0)[0].dtype == torch.float32
 
 

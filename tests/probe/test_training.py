@@ -57,7 +57,7 @@ def test_what_is_not_learned_is_said_so():
 
 
 def test_the_same_steps_as_torch_takes():
-    """One step of the lockstep's training is one step of Adam on the module itself, by torch's own loss and clipping."""
+    """One step of the lockstep's training is one step of Adam on the module itself, by torch's own loss."""
     one = training(steps=1, settings=[Setting(0.01, 0)], look=False)
     before = [leaf.detach().clone() for leaf in one.learners.leaves(0)]
     samples = one.plan.task.draw(torch.Generator().manual_seed(0), 32, 6, "fixed")
@@ -76,8 +76,12 @@ def test_the_same_steps_as_torch_takes():
 
 
 def test_a_run_that_diverges_is_lost_and_the_others_go_on():
-    one = training("rnn:nonlinearity=linear,init=normal,gain=1.5", lag=60, steps=60,
-                   settings=[Setting(1e6, 0, clip=None), Setting(1e-4, 0)])
+    one = training(
+        "rnn:nonlinearity=linear,init=normal,gain=1.5",
+        lag=60,
+        steps=60,
+        settings=[Setting(1e6, 0, clip=None), Setting(1e-4, 0)],
+    )
     wild, tame = one.run()
     assert wild.lost_at is not None
     assert wild.trained < 60

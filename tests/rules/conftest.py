@@ -26,8 +26,10 @@ HEALTHY: dict[str, Any] = {
 
 
 def probed(*learned_at: int | None, twin: int | None = None, complete: bool = True) -> Probe:
-    """A probe whose runs learned at these steps; `twin`: how many of its six runs did, None where it was not trained."""
-    runs = tuple(Training(0.01, seed, 1.0, at, at or 800, None, 0, (0,), (0.7,), (1.0,)) for seed, at in enumerate(learned_at))
+    """A probe whose runs learned at these steps; `twin`: how many of its six did, None for none."""
+    runs = tuple(
+        Training(0.01, seed, 1.0, at, at or 800, None, 0, (0,), (0.7,), (1.0,)) for seed, at in enumerate(learned_at)
+    )
     beside = None if twin is None else Twin("lstm", twin, 6, 100 if twin else None)
     return Probe("recall", "name it", 50, "fixed", 800, 0.1, 0.75, "wrong", runs, beside, (), complete)
 

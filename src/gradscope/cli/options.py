@@ -85,12 +85,14 @@ class RunFlags(ScreenFlags, total=False):
     loss: Annotated[str | None, option(_SEQUENCE, "final (default), every, ce, mse, or file.py:function.", "--loss")]
     task: Annotated[
         str | None,
-        option(_SEQUENCE, "A task in place of sequence and loss: recall, copy, adding, xor, parity, digits, file.py:task.", "--task"),
+        option(
+            _SEQUENCE,
+            "A task in place of sequence and loss: recall, copy, adding, xor, parity, digits, file.py:task.",
+            "--task",
+        ),
     ]
     lags: Annotated[str | None, option(_SEQUENCE, "Lags that the data needs: fixed (assumed) or spread.", "--lags")]
-    train_steps: Annotated[
-        int | None, option(_SEQUENCE, "Steps of a probe's trainings. Default 800.", "--train-steps")
-    ]
+    train_steps: Annotated[int | None, option(_SEQUENCE, "Steps of a probe's trainings. Default 800.", "--train-steps")]
     target: Annotated[str | None, option(_SEQUENCE, "File with the targets of ce and mse.", "--target")]
 
     needs_lag: Annotated[
@@ -98,7 +100,8 @@ class RunFlags(ScreenFlags, total=False):
     ]
     fix: Annotated[bool | None, option(_JUDGE, "Measure remedies on copies of the model.", "--fix")]
     save: Annotated[
-        str | None, option(_JUDGE, "With --fix: write the best remedy's weights and PyTorch lines to this folder.", "--save")
+        str | None,
+        option(_JUDGE, "With --fix: write the best remedy's weights and PyTorch lines to this folder.", "--save"),
     ]
     remedy: Annotated[str | None, option(_JUDGE, "With --save: this remedy, such as chrono.", "--remedy")]
     probe: Annotated[bool | None, option(_JUDGE, "Train copies on --task too, remedies with --fix.", "--probe")]

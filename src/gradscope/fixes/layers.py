@@ -64,11 +64,14 @@ def changed(model: Model, change: Change) -> tuple[Model, dict[str, Tensor]] | N
 
 def _changed_stack(model: Recurrent, change: Change) -> tuple[Model, dict[str, Tensor]] | None:
     cells: list[Cell] = []
-    made, weights = False, {}
+    made = False
+    weights: dict[str, Tensor] = {}
     for index, cell in enumerate(model.cells):
         kind, own = KINDS.get(type(cell)), copy.copy(cell)
         if kind is not None:
-            layer = Layer(kind, {key: value.detach().clone() for key, value in cell.parameters.items()}, cell.output_size)
+            layer = Layer(
+                kind, {key: value.detach().clone() for key, value in cell.parameters.items()}, cell.output_size
+            )
             made |= change(layer)
             own.parameters = layer.weights
             weights |= {f"{key}_l{index}": value for key, value in layer.weights.items()}
@@ -81,11 +84,12 @@ def _changed_module(model: Direct, change: Change) -> tuple[Model, dict[str, Ten
     with torch.no_grad():
         for part in own.modules():
             kind = next((kind for known, kind in MODULES if isinstance(part, known)), None)
-            if kind is None or getattr(part, "proj_size", 0):
+            if kind is None or int(getattr(part, "proj_size", False)):
                 continue
+            assert isinstance(part, nn.RNNBase | nn.RNNCellBase)
             for suffix in _suffixes(part):
                 parameters = {key: getattr(part, key + suffix) for key in _names(part)}
-                hidden = int(part.hidden_size)
+                hidden = part.hidden_size
                 layer = Layer(kind, {key: value.detach().clone() for key, value in parameters.items()}, hidden)
                 made |= change(layer)
                 for key, value in layer.weights.items():
@@ -97,7 +101,7 @@ def _changed_module(model: Direct, change: Change) -> tuple[Model, dict[str, Ten
     return found, {key: value.detach() for key, value in own.state_dict().items()}
 
 
-def _suffixes(part: nn.Module) -> Iterator[str]:
+def _suffixes(part: nn.RNNBase | nn.RNNCellBase) -> Iterator[str]:
     if not isinstance(part, nn.RNNBase):
         yield ""
         return
@@ -105,12 +109,12 @@ def _suffixes(part: nn.Module) -> Iterator[str]:
         yield from [f"_l{index}", *([f"_l{index}_reverse"] if part.bidirectional else [])]
 
 
-def _names(part: nn.Module) -> tuple[str, ...]:
+def _names(part: nn.RNNBase | nn.RNNCellBase) -> tuple[str, ...]:
     return ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if part.bias else ()))
 
 
 def each_layer(lines: str) -> str:
-    """Lines of PyTorch that do something to `weights`, the dictionary of one layer, for each layer of a module `rnn`."""
+    """Lines of PyTorch that do something to `weights`, one layer's dictionary, for each layer of a module `rnn`."""
     body = "\n".join(f"        {line}" if line else "" for line in lines.strip("\n").split("\n"))
     return (
         "# rnn: your nn.RNN, nn.LSTM or nn.GRU\n"

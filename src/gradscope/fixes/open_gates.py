@@ -1,4 +1,4 @@
-"""Gate biases solved for a half-life of the needed lag: sigmoid(b)^K = 1/2 (Gers et al. 2000; Jozefowicz et al. 2015)."""
+"""Gate biases solved for a half-life of the needed lag: sigmoid(b)^K = 1/2 (Gers et al. 2000)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gradscope.fixes.remedy import Patient, Remedy, Treated
 
 
 def solved_bias(lag: int) -> float:
-    """b = logit(2^(-1/K)) = -ln(2^(1/K) - 1), at which a gate keeps one half over K steps."""
+    """B = logit(2^(-1/K)) = -ln(2^(1/K) - 1), at which a gate keeps one half over K steps."""
     return -math.log(math.expm1(math.log(2) / max(lag, 1)))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from gradscope.chain import ArrayChain
 from gradscope.fixes.remedy import Patient, Remedy, Treated
@@ -39,11 +42,24 @@ class Measured:
 
 
 def measure_fixes(
-    source: Source, spec: RunSpec, told: Progress = lambda label, done, total: None
+    source: Source,
+    spec: RunSpec,
+    told: Progress = lambda label, done, total: None,
+    *,
+    x: Tensor | None = None,
+    loss: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Measured]:
-    """Every remedy that suits the model, the best first; none for bare Jacobians."""
+    """Every remedy that suits the model, the best first; none for bare Jacobians.
+
+    Args:
+        source: the model.
+        spec: the settings.
+        told: called as told(label, done, total).
+        x: inputs (batch, T, features) in place of those of `spec`.
+        loss: a function of the output in place of that of `spec`.
+    """
     with full_precision():
-        runs, _, _ = runs_of(source, spec)
+        runs, _, _ = runs_of(source, spec, x, loss)
         if isinstance(runs[0].model, ArrayChain):
             return []
         found = []

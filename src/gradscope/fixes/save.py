@@ -24,7 +24,9 @@ def save(found: Sequence[Measured], spec: RunSpec) -> str:
     chosen = next((one for one in suits if spec.remedy in (None, one.remedy.name)), None)
     if chosen is None:
         names = ", ".join(one.remedy.name for one in found) or "none"
-        raise UsageError(f"--save: {spec.remedy or 'a remedy with weights'} does not suit this model (measured: {names})")
+        raise UsageError(
+            f"--save: {spec.remedy or 'a remedy with weights'} does not suit this model (measured: {names})"
+        )
     folder, stem = Path(spec.save or "."), chosen.remedy.name.replace(" ", "_")
     try:
         folder.mkdir(parents=True, exist_ok=True)

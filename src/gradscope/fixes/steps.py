@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from gradscope.models.rnn import PHI
@@ -42,4 +41,7 @@ class Normed(nn.Module):
 
 def _driven(weights: nn.ParameterDict, x: Tensor, s: Tensor) -> Tensor:
     biases = [weights[name] for name in ("bias_ih", "bias_hh") if name in weights]
-    return x @ weights["weight_ih"].T + s @ weights["weight_hh"].T + (sum(biases) if biases else torch.zeros(()).to(x))
+    driven: Tensor = x @ weights["weight_ih"].T + s @ weights["weight_hh"].T
+    for bias in biases:
+        driven = driven + bias
+    return driven

@@ -12,7 +12,9 @@ from gradscope.models.recurrent import Recurrent
 WIDEST = 4096
 
 
-def swapped(family: str, options: Callable[[int], dict[str, str]], *, multiple: int = 1) -> Callable[..., Treated | None]:
+def swapped(
+    family: str, options: Callable[[int], dict[str, str]], *, multiple: int = 1
+) -> Callable[..., Treated | None]:
     """What `apply` of a swap is.
 
     Args:

@@ -1,4 +1,4 @@
-"""Uniform gate initialisation (Gu et al. 2020): forget gates start uniform in (0, 1), input gates as their complement."""
+"""Uniform gate initialisation (Gu et al. 2020): forget gates uniform in (0, 1), input gates their complement."""
 
 from __future__ import annotations
 

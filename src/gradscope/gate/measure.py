@@ -44,8 +44,8 @@ def measure(task: Task) -> Measured:
     """
     import torch
 
-    from gradscope.loading.code.location import definition
     from gradscope.examine import examine
+    from gradscope.loading.code.location import definition
 
     torch.set_num_threads(task.threads)
     sys.path.append(task.folder)

@@ -21,7 +21,11 @@ def measure(analysis: Analysis) -> tuple[float, ...]:
             continue
         before, after = known.group(1), known.group(2) or ""
         recurrent, other = (weights.get(f"{before}{part}{after}") for part in ("weight_hh", "bias_hh"))
-        if recurrent is None or other is None or recurrent.shape[0] not in (3 * recurrent.shape[1], 4 * recurrent.shape[1]):
+        if (
+            recurrent is None
+            or other is None
+            or recurrent.shape[0] not in (3 * recurrent.shape[1], 4 * recurrent.shape[1])
+        ):
             continue
         hidden = recurrent.shape[1]
         found.append(float((weights[name] + other)[hidden : 2 * hidden].detach().mean()))

@@ -59,14 +59,17 @@ def copies_of(models: Sequence[Recurrent | Direct | ArrayChain], name: str) -> C
     Raises:
         UsageError: nothing in them can be trained.
     """
-    first, found = models[0], None
+    first = models[0]
+    found: Copies | None = None
     if isinstance(first, Recurrent):
         plain = first.start is None and not first.cuts and all(type(cell) in LAYERS for cell in first.cells)
         found = (Lockstep if plain else Unrolled)([model for model in models if isinstance(model, Recurrent)])
     elif isinstance(first, Direct):
         found = Modules([model for model in models if isinstance(model, Direct)])
     if found is None or not found.leaves(0):
-        raise UsageError(f"{safe_text(name)} has no weights to train; probe a family, a file of weights, or an nn.Module")
+        raise UsageError(
+            f"{safe_text(name)} has no weights to train; probe a family, a file of weights, or an nn.Module"
+        )
     return found
 
 
@@ -107,7 +110,9 @@ class Unrolled:
     def leaves(self, run: int) -> list[nn.Parameter]:
         """Weights of its cells, those of a user's module included."""
         found = [leaf for leaf in self.models[run].parameters().values() if isinstance(leaf, nn.Parameter)]
-        own = [cell.module for cell in self.models[run].cells if isinstance(cell, CustomCell) and cell.module is not None]
+        own = [
+            cell.module for cell in self.models[run].cells if isinstance(cell, CustomCell) and cell.module is not None
+        ]
         return found + [leaf for module in own for leaf in module.parameters()]
 
     def outputs(self, x: Tensor, runs: Sequence[int]) -> Tensor:
@@ -162,7 +167,9 @@ class Modules:
             raise
         except Exception as error:
             what = f"{type(error).__name__}: {safe_text(error)}"
-            raise UsageError(f"{safe_text(self.direct.name)} fails in training mode on x {tuple(x.shape)}: {what}") from error
+            raise UsageError(
+                f"{safe_text(self.direct.name)} fails in training mode on x {tuple(x.shape)}: {what}"
+            ) from error
 
 
 def _two_steps(direct: Direct) -> Tensor:

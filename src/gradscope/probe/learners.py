@@ -1,4 +1,4 @@
-"""Copies of a model on a task: an input layer where sizes differ, the copies, and a linear readout of the last steps."""
+"""Copies of a model on a task: an input layer where sizes differ, the copies, and a readout of the last steps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ class Learners:
         last = self.copies.outputs(x, runs)[:, :, -self.task.answers :]
         if not self.has_readout:
             return last
-        matrix, bias = (torch.stack([group[run] for run in runs]).to(last.dtype) for group in (self.readouts, self.biases))
+        matrix, bias = (
+            torch.stack([group[run] for run in runs]).to(last.dtype) for group in (self.readouts, self.biases)
+        )
         return last @ matrix[:, None] + bias[:, None, None]
 
     def loss(self, samples: Sequence[Samples], runs: Sequence[int]) -> Tensor:

@@ -67,7 +67,9 @@ def probe_source(source: Source, spec: RunSpec, told: Progress = lambda label, d
 
 
 def _settings(spec: RunSpec) -> list[Setting]:
-    return [Setting(rate, seed, CLIP) for seed in range(spec.seed, spec.seed + max(SEEDS, spec.seeds)) for rate in RATES]
+    return [
+        Setting(rate, seed, CLIP) for seed in range(spec.seed, spec.seed + max(SEEDS, spec.seeds)) for rate in RATES
+    ]
 
 
 def _prepared(source: Source, plan: Plan, settings: Sequence[Setting], *, look: bool = True) -> Training:
@@ -82,9 +84,7 @@ def _prepared(source: Source, plan: Plan, settings: Sequence[Setting], *, look: 
     models = [source.make(width, setting.seed) for setting in settings]
     takes = None if source.input_size is None else width
     seeds = [setting.seed for setting in settings]
-    learners = Learners(
-        copies_of(models, source.name), task, seeds, takes=takes, as_ids=source.ids is not None
-    )
+    learners = Learners(copies_of(models, source.name), task, seeds, takes=takes, as_ids=source.ids is not None)
     return Training(learners, plan, settings, look=look)
 
 

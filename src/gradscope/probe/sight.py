@@ -51,7 +51,7 @@ def flow(learners: Learners, samples: Samples, runs: Sequence[int]) -> Flow:
     over = log10_sum(norms, 1) - math.log10(norms.shape[1])
     newest = grad.shape[2] - learners.task.answers + 1
     by_lag = [part[:, :newest].flip(1) for part in (over, norms.mean(1))]
-    return Flow(*by_lag, log10_sum(over, 1))
+    return Flow(by_lag[0], by_lag[1], log10_sum(over, 1))
 
 
 def sight(learners: Learners, samples: Samples, runs: Sequence[int], lag: int, step: int) -> list[Sight]:

@@ -17,7 +17,9 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     part, wanted = len(learned) / max(len(probe.runs), 1), RULE.limit(spec, "learned_part")
     said = f"{probe.task}, {probe.lags} lag {probe.lag}"
     if learned and part >= wanted:
-        message = f"It learned {said} in {len(learned)} of {len(probe.runs)} runs, the first after {min(learned)} steps."
+        message = (
+            f"It learned {said} in {len(learned)} of {len(probe.runs)} runs, the first after {min(learned)} steps."
+        )
         return Finding("pass", message, measured=part, threshold=wanted)
     if not probe.complete:
         message = f"The probe of {said} was interrupted before any run had learned it."
@@ -51,8 +53,8 @@ RULE = Rule(
     },
     what=(
         "Every other rule predicts; a probe tries. Copies of the model are trained for a short while on a task whose "
-        "answer lies exactly the needed lag back. Not learning it in that many steps never shows that the model cannot, "
-        "only that it did not, over three learning rates and two seeds, while a model known to hold that long did."
+        "answer lies exactly the needed lag back. Not learning it in that many steps never shows that the model "
+        "cannot, only that it did not, over three learning rates and two seeds, while a model known to hold that long did."
     ),
     maths=(
         "error(n) = share of wrong answers, or mean squared error, on samples not trained on, after n steps of Adam",

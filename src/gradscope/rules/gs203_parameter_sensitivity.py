@@ -33,7 +33,9 @@ RULE = Rule(
     requires=("parameter_sensitivity",),
     judge=_judge,
     thresholds={
-        "log10_amplification": Threshold(3.0, "log10", "how much larger than one step's part the whole may be", low=0.0),
+        "log10_amplification": Threshold(
+            3.0, "log10", "how much larger than one step's part the whole may be", low=0.0
+        ),
         "flat_rate": Threshold(0.005, "nats per step", "above which the state's gradient itself grows"),
     },
     what=(

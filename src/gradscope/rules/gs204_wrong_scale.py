@@ -18,8 +18,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     return Finding(
         "found",
         f"{said}: training starts by {'unlearning' if large else 'raising'} that.",
-        "Scale the input, the gain or the step of the recurrence so that outputs start near 1; a norm before the readout "
-        "does it too.",
+        "Scale the input, the gain or the step of the recurrence so that outputs start near 1; a norm before the "
+        "readout does it too.",
         measured=size,
         threshold=high if large else low,
     )
@@ -37,8 +37,8 @@ RULE = Rule(
     },
     what=(
         "Some recurrences pass gradients over any distance and still do not learn, because their outputs start far too "
-        "large or too small: the loss is dominated by that, and the first steps of training are spent on it or diverge. "
-        "In published runs of the adding problem, coRNN and antisymmetric cells start from losses of 1 to 20 and end "
+        "large or too small: the loss is dominated by that, and the first steps of training are spent on it or "
+        "diverge. In published runs of the adding problem, coRNN and antisymmetric cells start from losses of 1 to 20 and end "
         "above the trivial answer, while their gradient share is among the best."
     ),
     maths=(

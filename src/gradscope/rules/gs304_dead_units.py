@@ -15,7 +15,9 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         return Finding("pass", "The model has no units that can die (relu).")
     dead, limit = shares["activation.dead"], RULE.limit(spec, "dead_share")
     if dead <= limit:
-        return Finding("pass", f"{percent(dead)} of the relu units are zero at every step.", measured=dead, threshold=limit)
+        return Finding(
+            "pass", f"{percent(dead)} of the relu units are zero at every step.", measured=dead, threshold=limit
+        )
     return Finding(
         "found",
         f"{percent(dead)} of the relu units are zero at every step and pass no gradient.",
@@ -31,7 +33,9 @@ RULE = Rule(
     severity="warning",
     requires=("saturation",),
     judge=_judge,
-    thresholds={"dead_share": Threshold(0.5, "share of units", "how many relu units may be zero at every step", low=0.0)},
+    thresholds={
+        "dead_share": Threshold(0.5, "share of units", "how many relu units may be zero at every step", low=0.0)
+    },
     what=(
         "A relu unit that is zero at every step of every sequence has a slope of zero everywhere: no gradient reaches "
         "its weights, so nothing in training brings it back. The state is that much smaller than it looks."

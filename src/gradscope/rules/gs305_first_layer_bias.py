@@ -13,7 +13,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         return Finding("pass", "There are no two gated layers to compare.")
     first, *others = result.summary.gate_bias or ()
     apart, limit = first - max(others), RULE.limit(spec, "bias_apart")
-    said = f"The gate that keeps the state has a mean bias of {first:.2g} in the first layer and at most {max(others):.2g} above"
+    said = f"The gate that keeps the state has a mean bias of {first:.2g} in the first layer, at most {max(others):.2g} above"
     if apart <= limit:
         return Finding("pass", f"{said}.", measured=apart, threshold=limit)
     return Finding(
@@ -34,8 +34,8 @@ RULE = Rule(
     judge=_judge,
     thresholds={"bias_apart": Threshold(0.9, "bias", "how far the first layer's may lie above the others'", low=0.0)},
     what=(
-        "The usual way to raise a forget bias is a line that names `bias_ih_l0`. In a stack that opens the gates of the "
-        "first layer and leaves those above shut, and what the first layer remembers is forgotten on its way up."
+        "The usual way to raise a forget bias is a line that names `bias_ih_l0`. In a stack that opens the gates of "
+        "the first layer and leaves those above shut, and what the first layer remembers is forgotten on its way up."
     ),
     maths=(
         "b_l = mean over units of (b_ih + b_hh) of the forget gate (LSTM) or update gate (GRU) of layer l",

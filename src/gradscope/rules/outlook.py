@@ -37,8 +37,8 @@ def outlook(result: ModelResult, spec: RunSpec) -> Outlook | None:
     kind, lag = result.summary.lags or spec.lags or "fixed", needed_lag(result, spec)
     if kind not in CURVES:
         said = (
-            f"The data have shorter lags too, and then a share of {factor(share)} at lag {lag} decides nothing: what the "
-            "short lags teach opens the long ones. `gradscope probe --lags spread` tries."
+            f"The data have shorter lags too, and then a share of {factor(share)} at lag {lag} decides nothing: what "
+            "the short lags teach opens the long ones. `gradscope probe --lags spread` tries."
         )
         return Outlook("open", None, said)
     chance = CURVES[kind].at(share)

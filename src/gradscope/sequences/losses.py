@@ -20,8 +20,8 @@ from gradscope.records import RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.streams import normal
-from gradscope.sequences.tasks.find import task_of
 from gradscope.sequences.targets import class_targets, value_targets
+from gradscope.sequences.tasks.find import task_of
 from gradscope.sequences.user_code import load_function, user_code
 from gradscope.text import safe_text
 

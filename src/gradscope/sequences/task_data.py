@@ -28,7 +28,8 @@ def task_batch(spec: RunSpec, seed: int, input_size: int | None, ids: TokenIds |
     """
     task, lag = task_of(spec), spec.needs_lag or 1
     drawn = task.draw(torch.Generator().manual_seed(seed), spec.batch or SEQUENCES, lag, kind_of(spec, task))
-    x, notes = drawn.x, (f"task {task.name}: {task.summary}, lags {kind_of(spec, task)}",)
+    x = drawn.x
+    notes: tuple[str, ...] = (f"task {task.name}: {task.summary}, lags {kind_of(spec, task)}",)
     if ids is not None:
         if not task.symbols:
             raise UsageError(f"task '{task.name}' shows numbers, the model takes token ids; use --task recall")

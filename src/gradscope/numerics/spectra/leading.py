@@ -146,9 +146,7 @@ def _refreshed(chain: JacobianChain, left: Tensor) -> Tensor:
     return frame
 
 
-def _refined(
-    chain: JacobianChain, lag: int, right: Tensor, product: Rows, count: int
-) -> tuple[Values, Tensor, Rows]:
+def _refined(chain: JacobianChain, lag: int, right: Tensor, product: Rows, count: int) -> tuple[Values, Tensor, Rows]:
     """Pushes, with a pull between two of them, until the values move no more than `ENOUGH`.
 
     Returns them, with the frame and the product of the last pull.

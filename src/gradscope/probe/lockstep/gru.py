@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradscope.probe.lockstep.weights import Weights, backwards, driven, earlier, forwards
+from gradscope.probe.lockstep.weights import Weights, applied, backwards, driven, earlier, forwards
 
 
 class _Walk(torch.autograd.Function):
@@ -57,5 +57,5 @@ def gru(x: Tensor, weights: Weights, start: Tensor) -> Tensor:
     """Outputs (T, R, H, B) of x (T, R, I, B) from h_0 (R, H, B); weights as in torch.nn, each (R, ...)."""
     w = weights["weight_hh"]
     bias = weights["bias_hh"] if "bias_hh" in weights else w.new_zeros(w.shape[:2])
-    found: Tensor = _Walk.apply(driven(x, weights), w, bias, start)
+    found: Tensor = applied(_Walk, driven(x, weights), w, bias, start)
     return found

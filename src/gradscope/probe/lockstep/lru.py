@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradscope.probe.lockstep.weights import Weights, backwards, earlier, forwards, times
+from gradscope.probe.lockstep.weights import Weights, applied, backwards, earlier, forwards, times
 
 
 class _Walk(torch.autograd.Function):
@@ -41,5 +41,5 @@ def lru(x: Tensor, weights: Weights, start: Tensor) -> Tensor:
     turn = torch.complex(size * torch.cos(phase), size * torch.sin(phase))[..., None]
     drive = times(weights["b"] * torch.cat([gamma, gamma], -1)[..., None], x)
     u, first = (torch.complex(*(p.contiguous() for p in part.chunk(2, -2))) for part in (drive, start))
-    found: Tensor = _Walk.apply(u, turn, first)
+    found: Tensor = applied(_Walk, u, turn, first)
     return times(weights["c"], torch.cat([found.real, found.imag], 2)) + times(weights["d"], x)

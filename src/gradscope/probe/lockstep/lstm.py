@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradscope.probe.lockstep.weights import Weights, backwards, driven, earlier, forwards
+from gradscope.probe.lockstep.weights import Weights, applied, backwards, driven, earlier, forwards
 
 
 class _Walk(torch.autograd.Function):
@@ -58,5 +58,5 @@ class _Walk(torch.autograd.Function):
 def lstm(x: Tensor, weights: Weights, start: Tensor) -> Tensor:
     """Outputs (T, R, H, B) of x (T, R, I, B) from (h_0, c_0) (R, 2H, B); weights as in torch.nn, each (R, ...)."""
     h, c = (part.contiguous() for part in start.chunk(2, 1))
-    found: Tensor = _Walk.apply(driven(x, weights, both=True), weights["weight_hh"], h, c)
+    found: Tensor = applied(_Walk, driven(x, weights, both=True), weights["weight_hh"], h, c)
     return found

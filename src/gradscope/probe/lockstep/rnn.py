@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradscope.probe.lockstep.weights import Weights, backwards, driven, earlier, forwards
+from gradscope.probe.lockstep.weights import Weights, applied, backwards, driven, earlier, forwards
 
 BEND: Mapping[str, Callable[[Tensor], Tensor]] = {
     "tanh": lambda z: z.tanh_(),
@@ -53,5 +53,5 @@ class _Walk(torch.autograd.Function):
 
 def rnn(x: Tensor, weights: Weights, start: Tensor, nonlinearity: str) -> Tensor:
     """Outputs (T, R, H, B) of x (T, R, I, B) from h_0 (R, H, B); weights as in torch.nn, each (R, ...)."""
-    found: Tensor = _Walk.apply(driven(x, weights, both=True), weights["weight_hh"], start, nonlinearity)
+    found: Tensor = applied(_Walk, driven(x, weights, both=True), weights["weight_hh"], start, nonlinearity)
     return found

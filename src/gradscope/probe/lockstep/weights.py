@@ -7,6 +7,7 @@ each operation of a step is a single one for all copies.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,18 @@ Weights = Mapping[str, Tensor]
 """Named as in torch.nn, each with the copies in front: `weight_hh` (R, G H, H)."""
 
 
+def applied(function: type[torch.autograd.Function], *given: Any) -> Tensor:
+    """The function's output, a tensor."""
+    found: Tensor = function.apply(*given)
+    return found
+
+
 def times(matrix: Tensor, x: Tensor) -> Tensor:
     """W x_t at every step, (T, R, O, B), of W (R, O, I) and x (T, R, I, B)."""
     steps, batch = x.shape[0], x.shape[-1]
     flat = matrix @ x.permute(1, 2, 0, 3).flatten(2)
-    return flat.unflatten(2, (steps, batch)).permute(2, 0, 1, 3).contiguous()
+    found: Tensor = flat.unflatten(2, (steps, batch)).permute(2, 0, 1, 3).contiguous()
+    return found
 
 
 def driven(x: Tensor, weights: Weights, *, both: bool = False) -> Tensor:

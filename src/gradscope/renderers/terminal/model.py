@@ -224,7 +224,7 @@ def fixes(page: Page, model: ModelResult) -> None:
         status = Span(word, STYLES[fix.status])
         reach = numbers.MISSING if fix.reach is None else str(fix.reach)
         share = numbers.MISSING if fix.gradient_share is None else numbers.share(fix.gradient_share)
-        row = [fix.name, fix.change, share, reach, numbers.gain(fix.rate), status]
+        row: list[str | Span] = [fix.name, fix.change, share, reach, numbers.gain(fix.rate), status]
         rows.append([*row, wording.learned(fix)] if trained else row)
     columns = [Column("fix", left=True), Column("change", left=True, flexible=True)]
     columns += [Column("share"), Column("reach", optional=True), Column("gain", optional=True), Column("", left=True)]

@@ -64,7 +64,7 @@ def sentence(model: ModelResult, probe: Probe) -> str:
 
 def best(probe: Probe) -> Training:
     """The run that learned first, else the one with the least error."""
-    return min(probe.runs, key=lambda run: (run.learned_at or math.inf, min((e for e in run.errors if e is not None))))
+    return min(probe.runs, key=lambda run: (run.learned_at or math.inf, min(e for e in run.errors if e is not None)))
 
 
 def curve(page: Page, run: Training, probe: Probe) -> None:
@@ -136,8 +136,10 @@ def prediction(page: Page, model: ModelResult) -> None:
     """What was said of it before it was trained."""
     chosen = wording.deciding(model)
     code = f" ({chosen.code})" if chosen is not None and chosen.code != "GS105" else ""
-    page.wrap(f"before training: {wording.SIGNS[model.status]} {wording.WORDS[model.status]}{code}. "
-              + " ".join(wording.sentences(model)))
+    page.wrap(
+        f"before training: {wording.SIGNS[model.status]} {wording.WORDS[model.status]}{code}. "
+        + " ".join(wording.sentences(model))
+    )
     page.blank()
 
 

@@ -8,7 +8,7 @@ from gradscope.sequences.tasks.task import Kind, Samples, Task
 
 
 def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
-    """x (batch, lag + 1, 2): uniform numbers in [0, 1), and marks: at the ends, or at two random places."""
+    """X (batch, lag + 1, 2): uniform numbers in [0, 1), and marks: at the ends, or at two random places."""
     steps = lag + 1
     numbers = torch.rand(batch, steps, generator=generator)
     marks = torch.zeros(batch, steps)

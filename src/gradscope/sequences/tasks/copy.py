@@ -10,7 +10,7 @@ SYMBOLS, WORD = 4, 3
 
 
 def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
-    """x (batch, lag + WORD, SYMBOLS + 2): the word, blanks, and a mark at the steps that answer.
+    """X (batch, lag + WORD, SYMBOLS + 2): the word, blanks, and a mark at the steps that answer.
 
     With spread lags the word comes so late that a delay drawn for each sample separates it from its repetition; the
     steps before it are blank.

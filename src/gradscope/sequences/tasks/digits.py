@@ -27,7 +27,7 @@ def _digits() -> tuple[Tensor, Tensor]:
 
 
 def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
-    """x (batch, lag + 1, 1)."""
+    """X (batch, lag + 1, 1)."""
     pixels, classes = _digits()
     chosen = torch.randint(len(pixels), (batch,), generator=generator)
     x = torch.zeros(batch, lag + 1, 1)

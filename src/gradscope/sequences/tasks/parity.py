@@ -8,7 +8,7 @@ from gradscope.sequences.tasks.task import Kind, Samples, Task, one_hot
 
 
 def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
-    """x (batch, lag + 1, 2): a bit a step, one-hot."""
+    """X (batch, lag + 1, 2): a bit a step, one-hot."""
     bits = torch.randint(2, (batch, lag + 1), generator=generator)
     return Samples(one_hot(bits, 2), bits.sum(1, keepdim=True) % 2)
 

@@ -10,7 +10,7 @@ SYMBOLS = 4
 
 
 def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
-    """x (batch, lag + 1, SYMBOLS + 1): a symbol a step, and a mark beside the one to remember."""
+    """X (batch, lag + 1, SYMBOLS + 1): a symbol a step, and a mark beside the one to remember."""
     shown = torch.randint(SYMBOLS, (batch, lag + 1), generator=generator)
     where = place(generator, batch, lag, kind)
     mark = one_hot(where, lag + 1)[..., None]

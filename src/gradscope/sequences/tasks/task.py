@@ -1,7 +1,7 @@
 """What a task is: samples whose answer needs an input that lies a given number of steps back, and when it is learned.
 
-The *kind of lags* of a task is `fixed` where every sample needs the same long lag, and `spread` where shorter ones occur
-too: gradients at the long lag alone decide the first, the second is opened by its short samples.
+The *kind of lags* of a task is `fixed` where every sample needs the same long lag, and `spread` where shorter ones
+occur too: gradients at the long lag alone decide the first, the second is opened by its short samples.
 """
 
 from __future__ import annotations

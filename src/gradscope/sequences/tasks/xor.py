@@ -8,7 +8,7 @@ from gradscope.sequences.tasks.task import Kind, Samples, Task, one_hot
 
 
 def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
-    """x (batch, lag + 1, 3): a bit a step, one-hot, and marks: at the ends, or at two random places."""
+    """X (batch, lag + 1, 3): a bit a step, one-hot, and marks: at the ends, or at two random places."""
     steps = lag + 1
     bits = torch.randint(2, (batch, steps), generator=generator)
     marks = torch.zeros(batch, steps)
