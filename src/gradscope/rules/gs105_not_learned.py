@@ -54,7 +54,7 @@ RULE = Rule(
     what=(
         "Every other rule predicts; a probe tries. Copies of the model are trained for a short while on a task whose "
         "answer lies exactly the needed lag back. Not learning it in that many steps never shows that the model "
-        "cannot, only that it did not, over three learning rates and two seeds, while a model known to hold that long did."
+        "cannot, only that it did not, over three learning rates and two seeds, while one known to hold it did."
     ),
     maths=(
         "error(n) = share of wrong answers, or mean squared error, on samples not trained on, after n steps of Adam",

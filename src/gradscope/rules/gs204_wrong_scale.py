@@ -38,8 +38,8 @@ RULE = Rule(
     what=(
         "Some recurrences pass gradients over any distance and still do not learn, because their outputs start far too "
         "large or too small: the loss is dominated by that, and the first steps of training are spent on it or "
-        "diverge. In published runs of the adding problem, coRNN and antisymmetric cells start from losses of 1 to 20 and end "
-        "above the trivial answer, while their gradient share is among the best."
+        "diverge. In published runs of the adding problem, coRNN and antisymmetric cells start from losses of 1 to 20 "
+        "and end above the trivial answer, while their gradient share is among the best."
     ),
     maths=(
         "size = √(mean over sequences and features of y_a²), a the newest step that the loss reads",

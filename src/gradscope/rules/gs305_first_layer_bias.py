@@ -13,7 +13,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         return Finding("pass", "There are no two gated layers to compare.")
     first, *others = result.summary.gate_bias or ()
     apart, limit = first - max(others), RULE.limit(spec, "bias_apart")
-    said = f"The gate that keeps the state has a mean bias of {first:.2g} in the first layer, at most {max(others):.2g} above"
+    said = f"The gate that keeps the state has a mean bias of {first:.2g} in layer one, at most {max(others):.2g} above"
     if apart <= limit:
         return Finding("pass", f"{said}.", measured=apart, threshold=limit)
     return Finding(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradscope.records import ModelResult, RunSpec
-from gradscope.rules.calibration import CURVES, FIRM, STEPS
+from gradscope.rules.calibration import CURVES, FIRM, PUBLISHED_SPREAD, STEPS
 from gradscope.rules.rule import needed_lag
 from gradscope.rules.wording import factor
 
@@ -36,9 +36,10 @@ def outlook(result: ModelResult, spec: RunSpec) -> Outlook | None:
         return None
     kind, lag = result.summary.lags or spec.lags or "fixed", needed_lag(result, spec)
     if kind not in CURVES:
+        learned, of = PUBLISHED_SPREAD
         said = (
-            f"The data have shorter lags too, and then a share of {factor(share)} at lag {lag} decides nothing: what "
-            "the short lags teach opens the long ones. `gradscope probe --lags spread` tries."
+            f"The data have shorter lags too: a share of {factor(share)} at lag {lag} decides nothing then, for what "
+            f"short lags teach opens the long ones ({learned} of {of} published cells with small shares learned)."
         )
         return Outlook("open", None, said)
     chance = CURVES[kind].at(share)
