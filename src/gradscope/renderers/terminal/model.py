@@ -207,6 +207,8 @@ def findings(page: Page, model: ModelResult) -> None:
     tips = wording.advice(model)
     for tip in tips if page.view.verbose else tips[:2]:
         page.wrap(tip, " try: ")
+    if tips and not model.fixes:
+        page.wrap("remedies are not measured on this model yet: --fix does", " ", "dim")
     if others or tips:
         page.blank()
 
