@@ -12,10 +12,11 @@ from pathlib import Path
 from gradscope import __version__
 from gradscope.gate.baseline import Baseline, Entry, entry_of, read_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import is_better, judge_against
-from gradscope.gate.jobs import Ending, Job, run_apart
+from gradscope.processes.pool import run_apart
+from gradscope.processes.worker import Ending, Job
 from gradscope.gate.limits import judge_limits
 from gradscope.gate.measure import Measured, Task, measure, prepare
-from gradscope.gate.setup import setup_of
+from gradscope.config.setup import setup_of
 from gradscope.gate.verdict import verdict
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
 from gradscope.rules.gate import UNFINISHED
