@@ -14,6 +14,7 @@ from gradscope.registry import load
 COMMANDS: Mapping[str, str] = {
     "analyze": "gradscope.cli.analyze:analyze",
     "compare": "gradscope.cli.compare:compare",
+    "sweep": "gradscope.cli.sweep:sweep",
     "check": "gradscope.cli.check:check",
     "show": "gradscope.cli.show:show",
     "explain": "gradscope.cli.explain:explain",

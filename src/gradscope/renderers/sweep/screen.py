@@ -19,6 +19,7 @@ STYLES = {
     "running": "dim",
     "waiting": "dim",
 }
+SIGNS = {"✓": f"bold {STYLES['healthy']}", "✗": STYLES["failed"], "≈": "bold"}
 PLANES, ROWS = 12, 60
 """As many are drawn, unless every one is asked for."""
 Said = Callable[[Cell | None], str]
@@ -32,7 +33,7 @@ def render(sweep: Sweep, view: View) -> str:
     """
     page, every = Page(view), list(cells(sweep))
     sign, said = words.verdict(every)
-    page.line(Span(f" {sign} ", f"bold {STYLES['healthy' if sign == '✓' else 'failed']}"), Span(said, "bold"))
+    page.line(Span(f" {sign} ", SIGNS[sign]), Span(said, "bold"))
     if view.quiet:
         return str(page)
     page.wrap(words.heading(sweep), style="dim")
@@ -133,6 +134,8 @@ def _sentences(page: Page, sweep: Sweep, every: Sequence[Cell]) -> None:
 
 
 def _table(page: Page, sweep: Sweep, every: Sequence[Cell]) -> None:
+    if page.narrow and page.view.steps != "all":
+        return
     shown, note = words.rows(sweep, every, page.view)
     names = words.columns(sweep, page.view)
     columns = [Column(axis.name, left=not axis.numbers, flexible=not axis.numbers) for axis in sweep.axes]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
+from gradscope.config.command import command
 from gradscope.errors import UsageError
-from gradscope.records import Number
+from gradscope.records import Number, RunSpec
 from gradscope.registry import unknown
 from gradscope.renderers.sweep import best
 from gradscope.renderers.sweep.grid import GLYPHS
@@ -28,12 +30,11 @@ def heading(sweep: Sweep) -> str:
     parts = [" ".join(models), _count(sweep.points, "point")]
     if len(sweep.seeds) > 1:
         parts.append(f"seeds {sweep.seeds[0]}-{sweep.seeds[-1]}")
-    from gradscope.config.command import command
-
-    names = {axis.name for axis in sweep.axes}
-    shared = command(sweep.spec).split()[2 + len(sweep.spec.models) :]
-    parts += [" ".join(shared)] if shared else []
-    parts += [f"{axis.name}={axis.values[0]}" for axis in sweep.axes if len(axis.values) == 1 and axis.name in names]
+    default = RunSpec()
+    moved = {axis.name: getattr(default, axis.name) for axis in sweep.axes if axis.kind == "setting"}
+    shared = command(replace(sweep.spec, models=(), **moved)).removeprefix("gradscope analyze").strip()
+    parts += [shared] if shared else []
+    parts += [f"{axis.name}={axis.values[0]}" for axis in sweep.axes if len(axis.values) == 1]
     return " · ".join(parts)
 
 
@@ -43,7 +44,8 @@ def verdict(cells: Sequence[Cell]) -> tuple[str, str]:
     healthy = count["healthy"]
     rest = [f"{count[status]} {status}" for status in GLYPHS if count[status] and status != "healthy"]
     said = f"{healthy} of {len(cells)} points {'is' if healthy == 1 else 'are'} healthy"
-    return ("✓" if healthy else "✗"), said + (f"; {', '.join(rest)}" if rest else "")
+    sign = "✓" if healthy == len(cells) else "✗" if not healthy else "≈"
+    return sign, said + (f"; {', '.join(rest)}" if rest else "")
 
 
 def chosen_field(sweep: Sweep, view: View) -> int | None:
