@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -32,6 +33,7 @@ STORE = "sweep.db"
 """Where results are kept unless -o names a file that ends so."""
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _OWN = frozenset(SweepFlags.__annotations__) - frozenset(RunSpec.__annotations__)
+"""What is no setting of a run."""
 
 
 def run_sweep(words: list[str], flags: SweepFlags) -> int:
@@ -84,7 +86,7 @@ def _planned(words: Sequence[str], flags: SweepFlags) -> tuple[Plan, RunSpec]:
     """The plan, and the settings that its runs share."""
     models = [word for word in words if not AXIS.fullmatch(word)]
     over = [*(flags.get("over") or []), *(word for word in words if AXIS.fullmatch(word))]
-    given = {name: value for name, value in flags.items() if name not in ONLY_SCREEN | _OWN | {"show", "seeds"}}
+    given = {name: value for name, value in flags.items() if name not in ONLY_SCREEN | _OWN | {"show"}}
     spec = build_spec({**given, "models": models or None}, cwd=Path.cwd(), environ=os.environ).spec
     axes = read_axes(over, models, spec.models)
     if not axes:
@@ -92,22 +94,19 @@ def _planned(words: Sequence[str], flags: SweepFlags) -> tuple[Plan, RunSpec]:
     name = flags.get("run") or "analyze"
     if name not in SWEEP_RUNS:
         raise UsageError(f"{unknown('run', name, SWEEP_RUNS)} (--run)")
-    seeds = _seeds(spec, flags.get("seeds"), [axis.name for axis in axes])
+    seeds = _seeds(spec, [axis.name for axis in axes])
+    spec = replace(spec, seeds=1)
     threads = _at_least(flags, "threads", 1, 1)
     from gradscope.sweeps.plan import Plan
 
     return Plan(name, spec, axes, seeds, threads, os.getcwd()), spec
 
 
-def _seeds(spec: RunSpec, count: int | None, names: Sequence[str]) -> tuple[int, ...]:
-    if count is None:
-        return (spec.seed,)
-    if count < 1:
-        raise UsageError(f"seeds is {count} (--seeds); it must be at least 1")
+def _seeds(spec: RunSpec, names: Sequence[str]) -> tuple[int, ...]:
     for name in ("seed", "seeds"):
-        if count > 1 and name in names:
-            raise UsageError(f"--seeds {count} and the axis '{name}' both say which seeds; keep one of them")
-    return tuple(range(spec.seed, spec.seed + count))
+        if spec.seeds > 1 and name in names:
+            raise UsageError(f"--seeds {spec.seeds} and the axis '{name}' both say which seeds; keep one of them")
+    return tuple(range(spec.seed, spec.seed + spec.seeds))
 
 
 def _ways(flags: SweepFlags) -> Ways:

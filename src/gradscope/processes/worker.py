@@ -25,6 +25,9 @@ GRACE = 5.0
 """Seconds in which a process that closed its pipe, or was killed, must be gone."""
 SESSIONS = hasattr(os, "setsid")
 
+ADRIFT = "adrift"
+"""In place of a signal: the job was lost on its way, before it could have done harm."""
+
 Work = Callable[[Any], Any]
 
 

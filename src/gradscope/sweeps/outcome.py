@@ -12,13 +12,12 @@ from gradscope.records import RunSpec, Severity, Status
 class Task:
     """One run for a worker."""
 
-    run: str
-    """A name in `registry.SWEEP_RUNS`."""
+    work: str
+    """`module:attr` of run(spec) -> Outcome."""
     spec: RunSpec
     folder: str
     """Where the user's files and modules are looked for."""
     threads: int
-    timeout: float
 
 
 @dataclass(frozen=True)

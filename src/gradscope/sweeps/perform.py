@@ -30,5 +30,5 @@ def perform(task: Task) -> Outcome:
     if task.folder not in sys.path:
         sys.path.append(task.folder)
     torch.set_num_threads(task.threads)
-    outcome: Outcome = load(SWEEP_RUNS[task.run])(task.spec)
+    outcome: Outcome = load(task.work)(task.spec)
     return outcome

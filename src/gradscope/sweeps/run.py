@@ -7,20 +7,22 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from gradscope.config.axes import FIXED
+from gradscope.config.types import TYPES
 from gradscope.config.words import parse_model
 from gradscope.errors import UsageError
 from gradscope.processes.pool import GLANCE, Take, run_each
-from gradscope.processes.worker import Ending, Job
-from gradscope.registry import SWEEP_RUNS, unknown
+from gradscope.processes.worker import ADRIFT, Ending, Job
+from gradscope.registry import FAMILIES, SWEEP_RUNS, load, unknown
 from gradscope.sweeps.outcome import Outcome, Task
 from gradscope.sweeps.perform import perform, prepare
 from gradscope.sweeps.plan import Plan
 from gradscope.sweeps.store import LEASE, Claim, Result, Store, opened
-from gradscope.swept import at
+from gradscope.swept import Axis, at
 from gradscope.text import safe_text
 
 LIVES = 500
@@ -89,10 +91,24 @@ def refuse_wrong_words(plan: Plan) -> None:
     for place, axis in enumerate(plan.axes):
         for value in axis.values:
             texts = (*first[:place], value, *first[place + 1 :])
+            _refuse_unknown(plan, axis)
             spec = plan.spec(texts, plan.seeds[0])
             selected(spec)
             if parse_model(spec.models[0]).is_family:
                 source_of(spec.models[0], spec)
+
+
+def _refuse_unknown(plan: Plan, axis: Axis) -> None:
+    """An option that no family has may be a misspelt setting."""
+    if axis.kind != "option":
+        return
+    words = next((other.values for other in plan.axes if other.kind == "model"), plan.base.models)
+    for word in words:
+        family = load(FAMILIES[parse_model(word).name])
+        options = [item.name for item in fields(family.options)]
+        if axis.name not in options:
+            known = dict.fromkeys([*options, *(name for name in TYPES if name not in FIXED)])
+            raise UsageError(f"{unknown('axis', axis.name, known)}; '{safe_text(word)}' has no option of that name")
 
 
 def with_engine(plan: Plan, ways: Ways, body: Callable[[Each], None]) -> None:
@@ -141,10 +157,13 @@ class _Shift:
             return None
         plan = self._plan
         spec = plan.spec(at(plan.axes, claim.point), claim.seed)
-        task = Task(plan.run, replace(spec, show=()), plan.folder, plan.threads, self._ways.timeout)
+        task = Task(SWEEP_RUNS[plan.run], spec, plan.folder, plan.threads)
         return claim, Job(task, self._ways.timeout)
 
     def _ended(self, claim: Claim, ending: Ending) -> None:
+        if ending.killed == ADRIFT:
+            self._store.give_back(claim.key)
+            return
         if ending.killed == "SIGKILL" and self._deaths[claim.key] < self._ways.retries:
             # Somebody else may have wanted the memory, or have killed it: the run itself need not be at fault.
             self._deaths[claim.key] += 1

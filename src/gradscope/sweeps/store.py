@@ -93,6 +93,7 @@ def opened(path: str | Path) -> Iterator[Store]:
             for statement in TABLES.strip().split(";\n"):
                 link.execute(statement)
         yield Store(link, name)
+        _one_file(link)
     except sqlite3.Error as error:
         raise _unusable(name, error) from None
     finally:
@@ -205,6 +206,13 @@ class Store:
             "(SELECT key FROM points WHERE sweep = ?)",
             (self._sweep,),
         )
+
+
+def _one_file(link: sqlite3.Connection) -> None:
+    """Leave no files beside it, so that it can be copied, and read where nothing can be written."""
+    link.execute("PRAGMA busy_timeout=0")
+    with suppress(sqlite3.OperationalError):  # others are still at work on it, and will do it
+        link.execute("PRAGMA journal_mode=DELETE")
 
 
 @contextmanager
