@@ -121,9 +121,9 @@ def cells(sweep: Sweep) -> Iterator[Cell]:
 
 
 def _cell(runs: tuple[SweepRun, ...]) -> Cell:
-    said = [run.status or run.state for run in runs]
+    said: list[str] = [run.status or run.state for run in runs]
     finished = [run for run in runs if run.state == "done"]
-    votes = [run.status or "inconclusive" for run in finished] or said
+    votes: list[str] = [run.status or "inconclusive" for run in finished] or said
     graver = {word: place for place, word in enumerate(GRAVITY)}
     status = min(set(votes), key=lambda word: (-votes.count(word), graver.get(word, len(GRAVITY))))
     columns = zip(*(run.values for run in finished), strict=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gradscope.atomic import temporary, unwritable, write_file
 from gradscope.cli.options import ScreenFlags, SweepScreenFlags
@@ -130,6 +130,7 @@ def plan(
 def view(flags: ScreenFlags | SweepScreenFlags, environ: Mapping[str, str]) -> View:
     """How the screen looks: its width, its characters, its colours."""
     given = flags.get("width")
+    named = {name: str(cast(Mapping[str, object], flags).get(name) or "") for name in ("shade", "x", "y")}
     return View(
         width=given if given is not None else max(NARROWEST, shutil.get_terminal_size((80, 24)).columns),
         ascii=bool(flags.get("ascii")) or not is_unicode() or environ.get("TERM") == "dumb",
@@ -138,9 +139,9 @@ def view(flags: ScreenFlags | SweepScreenFlags, environ: Mapping[str, str]) -> V
         verbose=flags.get("verbose") or 0,
         show=tuple(flags.get("show") or ()),
         quiet=bool(flags.get("quiet")),
-        shade=flags.get("shade") or "",
-        x=(flags.get("x") or "").replace("-", "_"),
-        y=(flags.get("y") or "").replace("-", "_"),
+        shade=named["shade"],
+        x=named["x"].replace("-", "_"),
+        y=named["y"].replace("-", "_"),
     )
 
 

@@ -20,9 +20,12 @@ class SweepFlags(RunFlags, SweepScreenFlags, total=False):
     ]
     run: Annotated[str | None, option(_SWEEP, "What is run at each point: analyze.", "--run")]
     jobs: Annotated[
-        int | None, option(_SWEEP, "Runs at the same time. Default: the cores.", "--jobs", "-j", envvar="GRADSCOPE_JOBS")
+        int | None,
+        option(_SWEEP, "Runs at the same time. Default: the cores.", "--jobs", "-j", envvar="GRADSCOPE_JOBS"),
     ]
-    threads: Annotated[int | None, option(_SWEEP, "Threads of a run, which its last bits depend on. Default 1.", "--threads")]
+    threads: Annotated[
+        int | None, option(_SWEEP, "Threads of a run, which its last bits depend on. Default 1.", "--threads")
+    ]
     timeout: Annotated[
         float | None, option(_SWEEP, "Seconds for one run. Default 600.", "--timeout", envvar="GRADSCOPE_TIMEOUT")
     ]

@@ -1,4 +1,4 @@
-"""Axes of a sweep: `forget_bias=0:6:1`, `hidden=32,64,128`, `gain=log:0.1:10:5`, and the settings at a point of them."""
+"""Axes of a sweep: `forget_bias=0:6:1`, `hidden=32,64,128`, `gain=log:0.1:10:5`; and the settings at a point."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _part(part: str, word: str, whole: bool) -> list[str]:
     if not part:
         raise UsageError(f"axis '{safe_text(word)}' has an empty value; write name=1,2,3")
     if match := _LINEAR.fullmatch(part):
-        return _linear(*map(Decimal, match.groups()), part)
+        return _linear(Decimal(match[1]), Decimal(match[2]), Decimal(match[3]), part)
     if match := _LOG.fullmatch(part):
         return _log(float(match[1]), float(match[2]), int(match[3]), part, whole)
     if _NEAR.fullmatch(part) or part.startswith("log:"):

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gradscope import __version__
+from gradscope.config.setup import setup_of
 from gradscope.gate.baseline import Baseline, Entry, entry_of, read_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import is_better, judge_against
-from gradscope.processes.pool import run_apart
-from gradscope.processes.worker import Ending, Job
 from gradscope.gate.limits import judge_limits
 from gradscope.gate.measure import Measured, Task, measure, prepare
-from gradscope.config.setup import setup_of
 from gradscope.gate.verdict import verdict
+from gradscope.processes.pool import run_apart
+from gradscope.processes.worker import Ending, Job
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
 from gradscope.rules.gate import UNFINISHED
 

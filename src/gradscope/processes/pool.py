@@ -66,7 +66,9 @@ def run_each(
                     worker.stop()
                 else:
                     idle.append(worker)
-            yield from [(worker.name, ending) for worker, ending in found] or [None]
+            yield from ((worker.name, ending) for worker, ending in found)
+            if not found:
+                yield None
     finally:
         # Reached with busy workers only when this process is interrupted: nothing of it may go on alone.
         for worker in (*idle, *busy.values()):

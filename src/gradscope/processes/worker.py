@@ -57,8 +57,15 @@ class Ending:
 class Process(Protocol):
     """What a worker needs of the process that it is: `multiprocessing.Process` has it."""
 
-    pid: int | None
-    exitcode: int | None
+    @property
+    def pid(self) -> int | None:
+        """Its number."""
+        ...
+
+    @property
+    def exitcode(self) -> int | None:
+        """Negative for a signal, None while it runs."""
+        ...
 
     def is_alive(self) -> bool:
         """Whether it runs."""
@@ -123,9 +130,7 @@ class Worker:
         elif not self.process.is_alive() and not self.pipe.poll():
             found = self._death(seconds)
         elif not self.patience:
-            found = Ending(
-                reason=f"it took longer than {self.limit:g} s and was stopped", seconds=seconds, lost=True
-            )
+            found = Ending(reason=f"it took longer than {self.limit:g} s and was stopped", seconds=seconds, lost=True)
         self.done += found is not None
         return found
 
@@ -152,9 +157,7 @@ class Worker:
         if code is None:
             return Ending(reason="its process closed its connection and went on", seconds=seconds, lost=True)
         if code >= 0:
-            return Ending(
-                reason=f"its process ended by itself with exit code {code}", seconds=seconds, lost=True
-            )
+            return Ending(reason=f"its process ended by itself with exit code {code}", seconds=seconds, lost=True)
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         memory = "; the system does that when memory runs out" if name == "SIGKILL" else ""
         return Ending(reason=f"its process was killed by {name}{memory}", seconds=seconds, killed=name, lost=True)

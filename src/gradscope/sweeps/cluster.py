@@ -35,7 +35,7 @@ COMPARED = ("gradscope", "torch")
 Each = Callable[[Take], Iterator[tuple[Any, Ending] | None]]
 
 
-class OtherVersions(Exception):
+class OtherVersionsError(Exception):
     """A worker would compute with something else than the client."""
 
 
@@ -168,21 +168,22 @@ def run_there(
             if flying.pop(future, None) is not None:
                 yield claim, ending_of(future)
     finally:
-        client.cancel(list(flying)) if flying and client.status == "running" else None
+        if flying and client.status == "running":
+            client.cancel(list(flying))
 
 
 def do_there(job: Job, name: str, versions: dict[str, str]) -> Ending:
     """On a worker: do the job in a process beside it, where a crash or a hang ends that process alone.
 
     Raises:
-        OtherVersions: this worker came later, and is not like the others.
+        OtherVersionsError: this worker came later, and is not like the others.
     """
     from gradscope.processes.program import do_here
     from gradscope.sweeps.perform import perform
 
     said = difference(asking()(), versions)
     if said:
-        raise OtherVersions(f"worker {get_worker().address} has {said}")
+        raise OtherVersionsError(f"worker {get_worker().address} has {said}")
     folder = folder_of(get_worker(), name)
     return do_here(perform, replace(job, task=replace(job.task, folder=str(folder))), LIVES)
 
@@ -199,7 +200,7 @@ def ending_of(future: Any) -> Ending:
     if future.status != "error":
         return Ending(reason="the cluster lost it", killed=ADRIFT)
     error = future.exception()
-    if isinstance(error, OtherVersions):
+    if isinstance(error, OtherVersionsError):
         raise UsageError(f"{safe_text(error)}; install the same versions there")
     if isinstance(error, KilledWorker):
         return Ending(reason="the workers that did it died, one after the other", killed="SIGKILL")
@@ -208,7 +209,7 @@ def ending_of(future: Any) -> Ending:
 
 def _threads(client: Any, before: int) -> int:
     try:
-        return max(1, sum(client.nthreads().values()))
+        return max(1, sum(int(count) for count in client.nthreads().values()))
     except (OSError, TimeoutError):
         return max(1, before // AHEAD)
 

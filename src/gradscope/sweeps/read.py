@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -54,7 +55,9 @@ def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
                 raise UsageError(f"'{name}' holds no sweep yet; make one: gradscope sweep MODEL --over ... -o {name}")
             return _sweep(link, found[0], json.loads(found[1]), wanted)
     except sqlite3.Error as error:
-        raise UsageError(f"cannot read '{name}' as a sweep: {safe_text(error)}; name a file of gradscope sweep") from None
+        raise UsageError(
+            f"cannot read '{name}' as a sweep: {safe_text(error)}; name a file of gradscope sweep"
+        ) from None
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(f"'{name}' is damaged ({safe_text(error, 80)}); make it again with gradscope sweep") from None
 
@@ -76,7 +79,8 @@ def _sweep(link: sqlite3.Connection, number: int, plain: dict[str, Any], wanted:
 
 def spec_from(plain: dict[str, Any]) -> RunSpec:
     """The settings that JSON holds."""
-    return RunSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+    return RunSpec(**values)
 
 
 def _fields(link: sqlite3.Connection, number: int) -> tuple[str, ...]:
@@ -104,16 +108,14 @@ def _run(row: tuple[Any, ...], fields: tuple[str, ...]) -> SweepRun:
     point, seed, state, status, worst, summary, reason, seconds = row
     numbers: dict[str, Number] = flat(json.loads(summary)) if summary is not None else {}
     # Equal words of many rows are one text.
+    state, status, worst = (None if word is None else sys.intern(str(word)) for word in (state, status, worst))
     return SweepRun(
         point=point,
         seed=seed,
-        state=_WORDS.setdefault(state, state),
-        status=_WORDS.setdefault(status, status),
-        worst=_WORDS.setdefault(worst, worst),
+        state=state,
+        status=status,
+        worst=worst,
         values=tuple(numbers.get(name) for name in fields) if summary is not None else (),
         reason=reason or "",
         seconds=seconds,
     )
-
-
-_WORDS: dict[Any, Any] = {}

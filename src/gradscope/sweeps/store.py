@@ -127,9 +127,7 @@ class Store:
             # The files that a run reads may be others than last time, so that its key is, too.
             link.execute("DELETE FROM points WHERE sweep = ?", (self._sweep,))
             for place, (point, seed, key, settings) in enumerate(runs):
-                link.execute(
-                    "INSERT OR IGNORE INTO runs (key, settings, seed) VALUES (?, ?, ?)", (key, settings, seed)
-                )
+                link.execute("INSERT OR IGNORE INTO runs (key, settings, seed) VALUES (?, ?, ?)", (key, settings, seed))
                 link.execute("INSERT INTO points VALUES (?, ?, ?, ?, ?)", (self._sweep, place, point, seed, key))
 
     def counts(self) -> dict[str, int]:

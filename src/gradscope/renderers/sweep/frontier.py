@@ -100,7 +100,8 @@ def _sentence(axis: Axis, group: Sequence[_Slice], names: Sequence[str], key: Se
     word, *_ = span = group[0].span
     lags = sorted(frozenset[int]().union(*(one.lags for one in group)))
     goal = (f"reach {lags[0]}" if len(lags) == 1 else "the needed reach") if what == "reach" else what
-    where = "".join(f"{', ' if place else ' at '}{name}={value}" for place, (name, value) in enumerate(zip(names, key)))
+    at = ", ".join(f"{name}={value}" for name, value in zip(names, key, strict=True))
+    where = f" at {at}" if at else ""
     if word == "span":
         return f"{goal} needs {_condition(axis, span)}{where}"
     if word == "all":

@@ -12,8 +12,8 @@ from gradscope.renderers.text.page import Page, Span, measure, pad
 from gradscope.renderers.view import View
 from gradscope.swept import Cell, Sweep, cells
 
-STYLES = {
-    **terminal_model.STYLES,
+STYLES: dict[str, str] = {
+    **{str(status): style for status, style in terminal_model.STYLES.items()},
     "healthy": "#009E73",
     "failed": "bold #D55E00",
     "running": "dim",
@@ -74,7 +74,10 @@ def _fitting(page: Page, drawn: Sequence[Plane]) -> tuple[int, Said]:
     """As much of the words as the width takes."""
     for level in (STATUS, SHORT, GLYPH):
         said = _saying(level, page.view.ascii)
-        if max(map(sum, (_widths(page, plane, said) for plane in drawn)), default=0) <= page.view.width or level == GLYPH:
+        if (
+            max(map(sum, (_widths(page, plane, said) for plane in drawn)), default=0) <= page.view.width
+            or level == GLYPH
+        ):
             break
     return level, said
 
@@ -106,7 +109,8 @@ def _plane(page: Page, plane: Plane, said: Said) -> None:
     widths = _widths(page, plane, said)
     heads = plane.across.values if plane.across else ("",)
     corner = pad(page.fold(_corner(plane)), widths[0] - 1)
-    page.line(Span(f" {corner}", "dim"), *(Span(pad(f"  {page.fold(h)}", w), "dim") for h, w in zip(heads, widths[1:])))
+    named = zip(heads, widths[1:], strict=True)
+    page.line(Span(f" {corner}", "dim"), *(Span(pad(f"  {page.fold(head)}", wide), "dim") for head, wide in named))
     all_rows = list(zip(plane.down.values, plane.rows, strict=True))
     rows = all_rows if page.view.steps == "all" else all_rows[:ROWS]
     for text, row in rows:
@@ -120,7 +124,7 @@ def _plane(page: Page, plane: Plane, said: Said) -> None:
 
 
 def _style(cell: Cell | None) -> str:
-    return STYLES.get(cell.status, "") if cell is not None else ""  # type: ignore[call-overload]
+    return STYLES.get(cell.status, "") if cell is not None else ""
 
 
 def _sentences(page: Page, sweep: Sweep, every: Sequence[Cell]) -> None:
