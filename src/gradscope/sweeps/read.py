@@ -108,7 +108,7 @@ def _run(row: tuple[Any, ...], fields: tuple[str, ...]) -> SweepRun:
     point, seed, state, status, worst, summary, reason, seconds = row
     numbers: dict[str, Number] = flat(json.loads(summary)) if summary is not None else {}
     # Equal words of many rows are one text.
-    state, status, worst = (None if word is None else sys.intern(str(word)) for word in (state, status, worst))
+    state, status, worst = _same(state), _same(status), _same(worst)
     return SweepRun(
         point=point,
         seed=seed,
@@ -119,3 +119,7 @@ def _run(row: tuple[Any, ...], fields: tuple[str, ...]) -> SweepRun:
         reason=reason or "",
         seconds=seconds,
     )
+
+
+def _same(word: Any) -> Any:
+    return word if word is None else sys.intern(str(word))
