@@ -11,6 +11,7 @@ from cli.conftest import environment
 
 WORDS = [sys.executable, "-m", "gradscope"]
 SMALL = ("--length", "12", "--batch", "2", "--hidden", "4", "--input-size", "2")
+MODEL = ("--batch", "4", "--hidden", "8", "--input-size", "2")
 ENDS = """
 import os, resource, signal, time
 import torch

@@ -55,7 +55,7 @@ def test_whole_settings_get_whole_numbers_from_a_log_range():
         (["args=1"], "write args.NAME="),
         (["forget_bias"], "is no axis"),
         (["model=rnn"], "both as MODEL and as the axis"),
-        (["length=1:1000000:1", "hidden=1:1000:1"], "takes at most 1,000,000"),
+        (["length=1:1100:1", "hidden=1:1000:1"], "takes at most 1,000,000"),
         (["forget_bias=0:1e9:1"], "has 1,000,000,001 values"),
     ],
 )

@@ -65,6 +65,16 @@ def test_what_was_finished_is_not_written_over(path):
     assert read_sweep(path).runs[0].state == "done"
 
 
+def test_failed_runs_are_tried_again_where_that_is_asked_for(path):
+    with opened(path) as store:
+        define(store, plan_of("forget_bias=0:2:1", length=10))
+        store.finish(store.claim().key, DONE)
+        store.finish(store.claim().key, Result("failed", reason="its process was killed by SIGSEGV"))
+        store.forget_failed()
+        assert store.counts() == {"done": 1, "waiting": 2}
+        assert [store.claim().point, store.claim().point] == [2, 1]
+
+
 def test_a_claim_that_is_not_renewed_runs_out(path, monkeypatch):
     with opened(path) as mine, opened(path) as other:
         define(mine, plan := plan_of("forget_bias=0", length=10))
@@ -81,7 +91,8 @@ def test_the_claims_of_a_dead_process_of_this_machine_are_free_at_once(path):
     code = (
         "import sys; from gradscope.sweeps.store import opened\n"
         "with opened(sys.argv[1]) as s:\n"
-        "    s.define(sys.argv[2], [(0, 0, 'k', '{}')]); print(s.claim().key); sys.stdout.flush(); import os; os._exit(9)"
+        "    s.define(sys.argv[2], [(0, 0, 'k', '{}')])\n"
+        "    print(s.claim().key); sys.stdout.flush(); import os; os._exit(9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path), plan.definition()], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (9, "k\n")
@@ -105,7 +116,7 @@ def test_equal_runs_of_two_sweeps_are_one_row(path):
 
 def test_the_key_is_a_hash_of_all_that_decides_a_result(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    base = dict(length=10, models=("lstm",))
+    base = {"length": 10, "models": ("lstm",)}
     (key,) = [run.key for run in plan_of("forget_bias=1", **base).runs()]
     assert key == next(plan_of("forget_bias=1", **base).runs()).key
     others = [
@@ -178,7 +189,7 @@ def test_another_version_is_refused(path):
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
-    with pytest.raises(UsageError, match="cannot use .*nowhere"), opened(tmp_path / "nowhere" / "s.db"):
+    with pytest.raises(UsageError, match=r"cannot use .*nowhere"), opened(tmp_path / "nowhere" / "s.db"):
         pass
 
 

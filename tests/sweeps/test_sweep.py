@@ -14,75 +14,108 @@ from pathlib import Path
 
 import pytest
 
-from cli.conftest import environment
+from cli.conftest import environment, run_all
+from gradscope.renderers.sweep.words import unfinished
+from gradscope.sweeps.read import read_sweep
 from gradscope.swept import cells
-from sweeps.conftest import ENDS, SMALL, asked, gradscope, started, states
+from sweeps.conftest import ENDS, MODEL, SMALL, asked, gradscope, started, states
+
+OVER = ["sweep", "lstm", "--over", "forget_bias=0:6:3", "length=12,24", "--seeds", "2", *MODEL]
+LINES = {
+    "first": [*OVER, "-o", "s.db", "-o", "s.csv"],
+    "again": [*OVER, "-o", "s.db", "--fail-on", "warning"],
+    "wider": [
+        "sweep",
+        "lstm",
+        "forget_bias=0:9:3",
+        "--over",
+        "length=24,12",
+        "--seeds",
+        "2",
+        *MODEL,
+        "-o",
+        "w.db",
+        "-q",
+    ],
+    "healthy": [*OVER, "-o", "s.db", "-q", "--min-healthy", "60%"],
+    "ill": [*OVER, "-o", "s.db", "-q", "--min-healthy", "0.7"],
+    "single": ["analyze", "lstm:forget_bias=3", "--length", "24", "--seed", "1", *MODEL, "-o", "r.json", "-q"],
+    "best": ["analyze", "lstm:forget_bias=6", "--length", "24", *MODEL, "--seeds", "2"],
+}
+"""One after the other in one process, for its start would be most of the time; `w.db` is a copy of what came first."""
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """A small sweep that has been run, and what it said."""
+    """The folder, and what each line gave."""
     folder = tmp_path_factory.mktemp("swept")
-    words = ["sweep", "lstm", "--over", "forget_bias=0:6:3", "length=12,24", "--seeds", "2", "-o", "s.db", "-o", "s.csv"]
-    done = gradscope(*words, *SMALL[2:], cwd=folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    return folder, done.stdout, words
+    copying = ["sweep", "lstm", *OVER[2:], "-o", "w.db", "-q"]
+    found = run_all([copying, *LINES.values()], folder)
+    assert found[0].code == 0, found[0].err
+    return folder, dict(zip(LINES, found[1:], strict=True))
 
 
 def test_the_screen_has_diagram_frontier_best_point_and_table(swept):
-    _, screen, _ = swept
+    screen = swept[1]["first"].out
     assert screen.splitlines()[0] == " ≈ 4 of 6 points are healthy; 2 vanishing"
-    assert " lstm · 6 points · seeds 0-1 · --batch 2 --hidden 4 --input-size 2" in screen
+    assert " lstm · 6 points · seeds 0-1 · --batch 4 --hidden 8 --input-size 2" in screen
     assert "forget_bias \\ length  12           24" in screen
     assert screen.count("✓ healthy") == 2 * 4
     assert screen.count("▼ vanishing") == 2 * 2
-    assert " frontier: " in screen
-    assert "needs forget_bias >= 3" in screen
+    assert " frontier: the full reach needs forget_bias >= 3\n" in screen
 
 
 def test_every_run_is_one_row(swept):
-    folder, _, _ = swept
+    folder, _ = swept
     assert states(folder / "s.db") == {"done": 12}
     lines = (folder / "s.csv").read_text().splitlines()
     assert lines[0].startswith("forget_bias,length,seed,state,status,worst,seconds,reason,rate,")
     assert len(lines) == 13
-    assert [path.name for path in sorted(folder.iterdir())] == ["s.csv", "s.db"]
+    assert {path.name for path in folder.iterdir()} >= {"s.csv", "s.db"}
+    assert not list(folder.glob("*-wal")) + list(folder.glob("*-shm"))
 
 
-def test_a_run_of_a_sweep_is_the_same_analysis(swept, tmp_path):
-    folder, _, _ = swept
+def test_a_run_of_a_sweep_is_the_same_analysis(swept):
+    folder, _ = swept
     query = "SELECT summary FROM points JOIN runs USING (key) WHERE point = 3 AND points.seed = 1"
     ((summary,),) = asked(folder / "s.db", query)
-    words = ["analyze", "lstm:forget_bias=3", "--length", "24", "--seed", "1", *SMALL[2:], "-o", "r.json", "-q"]
-    assert gradscope(*words, cwd=tmp_path).returncode == 0
-    single = json.loads((tmp_path / "r.json").read_text())["models"][0]["summary"]
     kept = json.loads(summary)
-    assert {name: kept[name] for name in ("rate", "reach", "lyapunov")} == {
-        name: single[name] for name in ("rate", "reach", "lyapunov")
-    }
+    single = json.loads((folder / "r.json").read_text())["models"][0]["summary"]
+    names = ("rate", "reach", "lyapunov", "gradient_share", "log10_condition")
+    assert {name: kept[name] for name in names} == {name: single[name] for name in names}
 
 
-def test_the_command_of_the_best_point_runs(swept, tmp_path):
-    _, screen, _ = swept
+def test_the_command_of_the_best_point_is_on_the_screen_and_runs(swept):
+    _, found = swept
+    screen = found["first"].out
     line = " ".join(screen[screen.index("   gradscope analyze") :].split("\n\n")[0].split())
-    assert line.startswith("gradscope analyze lstm:forget_bias=")
-    assert "--seeds 2" in line
-    done = gradscope(*shlex.split(line)[1:], "-q", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "healthy" in done.stdout
+    assert shlex.split(line) == ["gradscope", *LINES["best"]]
+    assert found["best"].code == 0
+    assert "HEALTHY" in found["best"].out.upper()
 
 
 def test_the_same_command_again_runs_nothing_and_says_the_same(swept):
-    folder, screen, words = swept
-    before = asked(folder / "s.db", "SELECT key, ended, tries FROM runs ORDER BY key")
-    done = gradscope(*words, *SMALL[2:], cwd=folder)
-    assert done.stdout == screen
-    assert asked(folder / "s.db", "SELECT key, ended, tries FROM runs ORDER BY key") == before
+    folder, found = swept
+    assert found["again"].out == found["first"].out
+    assert asked(folder / "s.db", "SELECT MAX(tries), COUNT(*) FROM runs") == [(1, 12)]
+
+
+def test_a_wider_sweep_runs_only_what_is_new(swept):
+    folder, found = swept
+    assert found["wider"].out == " ≈ 6 of 8 points are healthy; 2 vanishing\n"
+    assert asked(folder / "w.db", "SELECT COUNT(*), MAX(tries) FROM runs") == [(16, 1)]
+
+
+def test_exit_codes_say_what_was_found(swept):
+    _, found = swept
+    codes = {name: done.code for name, done in found.items()}
+    assert codes == {"first": 0, "again": 1, "wider": 0, "healthy": 0, "ill": 1, "single": 0, "best": 0}
+    assert all(done.err == "" for done in found.values())
 
 
 def test_show_renders_it_again_without_tensors(swept):
-    folder, screen, _ = swept
-    assert gradscope("show", "s.db", cwd=folder).stdout == screen
+    folder, found = swept
+    assert gradscope("show", "s.db", cwd=folder).stdout == found["first"].out
     code = (
         "import sys; from gradscope.__main__ import main; code = main(['show', 's.db', '--format', 'json']); "
         "sys.exit(code or 'torch' in sys.modules or 'numpy' in sys.modules)"
@@ -96,7 +129,7 @@ def test_show_renders_it_again_without_tensors(swept):
 
 
 def test_numbers_shade_the_cells(swept):
-    folder, _, _ = swept
+    folder, _ = swept
     done = gradscope("show", "s.db", "--shade", "rate_ci.low", "--x", "forget-bias", "--ascii", cwd=folder)
     assert "length \\ forget_bias" in done.stdout
     assert "rate_ci.low: darker is more" in done.stdout
@@ -109,7 +142,7 @@ def test_numbers_shade_the_cells(swept):
 
 def test_parquet_holds_the_rows_of_csv(swept):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow, of the extra [parquet], is not installed")
-    folder, _, _ = swept
+    folder, _ = swept
     assert gradscope("show", "s.db", "-o", "s.parquet", "-q", cwd=folder).returncode == 0
     table = parquet.read_table(folder / "s.parquet")
     lines = (folder / "s.csv").read_text().splitlines()
@@ -117,15 +150,6 @@ def test_parquet_holds_the_rows_of_csv(swept):
     first = table.to_pylist()[5]
     assert (first["forget_bias"], first["length"], first["seed"], first["state"]) == (3.0, 12.0, 1, "done")
     assert first["rate"] == float(lines[6].split(",")[8])
-
-
-def test_a_wider_sweep_runs_only_what_is_new(swept, tmp_path):
-    folder, _, _ = swept
-    (tmp_path / "s.db").write_bytes((folder / "s.db").read_bytes())
-    words = ["sweep", "lstm", "forget_bias=0:9:3", "--over", "length=24,12", "--seeds", "2", "-o", "s.db"]
-    done = gradscope(*words, *SMALL[2:], "-q", cwd=tmp_path)
-    assert (done.returncode, done.stdout.splitlines()) == (0, [" ≈ 6 of 8 points are healthy; 2 vanishing"])
-    assert asked(tmp_path / "s.db", "SELECT COUNT(*), MAX(tries) FROM runs") == [(16, 1)]
 
 
 def test_what_crashes_hangs_or_is_out_of_memory_is_one_red_cell(tmp_path):
@@ -146,9 +170,6 @@ def test_what_crashes_hangs_or_is_out_of_memory_is_one_red_cell(tmp_path):
     assert "5 failed" in done.stdout
     assert done.stdout.count("✗ failed") == 2 * 5
     assert "args.how=crash: its process was killed by SIGSEGV" in done.stdout
-    again = gradscope(*words[:4], "--retry-failed", "--timeout", "8", "--retries", "0", *SMALL[:4], "-q", cwd=tmp_path)
-    assert again.returncode == 1
-    assert asked(tmp_path / "sweep.db", "SELECT SUM(tries) FROM runs") == [(7,)]
 
 
 def test_what_is_interrupted_goes_on_by_the_same_command(tmp_path):
@@ -172,8 +193,8 @@ def test_what_is_interrupted_goes_on_by_the_same_command(tmp_path):
     assert set(found) == {"done", "waiting"}
     assert 3 <= found["done"] < 20
     kept = asked(tmp_path / "sweep.db", "SELECT key, ended FROM runs WHERE state = 'done'")
-    shown = gradscope("show", "sweep.db", cwd=tmp_path).stdout
-    assert f"{found['waiting']} of 20 runs are still to be done; the same command goes on" in shown
+    left = f"{found['waiting']} of 20 runs are still to be done; the same command goes on"
+    assert unfinished(read_sweep(tmp_path / "sweep.db")) == left
     assert gradscope(*words, "-q", cwd=tmp_path).returncode == 0
     assert states(tmp_path / "sweep.db") == {"done": 20}
     assert set(kept) <= set(asked(tmp_path / "sweep.db", "SELECT key, ended FROM runs"))
@@ -189,23 +210,6 @@ def test_two_clients_on_one_file_share_the_work(tmp_path):
     assert asked(tmp_path / "sweep.db", "SELECT state, tries, COUNT(*) FROM runs GROUP BY 1, 2") == [("done", 1, 16)]
 
 
-def test_exit_codes_and_the_part_that_must_be_healthy(swept):
-    folder, _, words = swept
-    base = [*words, *SMALL[2:], "-q"]
-    codes = {
-        (): 0,
-        ("--min-healthy", "0.6"): 0,
-        ("--min-healthy", "70%"): 1,
-        ("--fail-on", "warning"): 1,
-        ("--fail-on", "error"): 0,
-        ("--min-healthy", "2"): 2,
-        ("--jobs", "0"): 2,
-        ("--run", "probe"): 2,
-        ("--threads", "0"): 2,
-    }
-    assert {more: gradscope(*base, *more, cwd=folder).returncode for more in codes} == codes
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -219,6 +223,11 @@ def test_exit_codes_and_the_part_that_must_be_healthy(swept):
         ("lstm --over length=10 -o a.xyz", "no suffix that names a format"),
         ("lstm --over length=10 --format github", "unknown format 'github'"),
         ("lstm --over length=10 -o nowhere/a.db", "cannot use 'nowhere/a.db' for a sweep"),
+        ("lstm --over length=10 --min-healthy 2", "min_healthy is '2' (--min-healthy)"),
+        ("lstm --over length=10 --jobs 0", "jobs is 0 (--jobs); it must be at least 1"),
+        ("lstm --over length=10 --threads 0", "threads is 0"),
+        ("lstm --over length=10 --timeout 0", "timeout is '0.0'"),
+        ("lstm --over length=10 --run probe", "unknown run 'probe' (one of: analyze) (--run)"),
         ("lstm --over length=10 --scheduler none.json", "no file 'none.json'"),
     ],
 )
@@ -249,9 +258,7 @@ def test_models_are_an_axis_and_settings_of_the_project_hold(tmp_path):
 
 
 def test_cells_say_what_most_seeds_say(swept):
-    from gradscope.sweeps.read import read_sweep
-
-    folder, _, _ = swept
+    folder, _ = swept
     found = list(cells(read_sweep(Path(folder) / "s.db")))
     assert [cell.status for cell in found] == ["vanishing", "vanishing", *["healthy"] * 4]
     assert all(cell.agreeing == cell.runs == 2 for cell in found)

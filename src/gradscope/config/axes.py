@@ -23,6 +23,8 @@ AXIS = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
 FIXED = ("models", "show", "fail_on", "pair")
 """Settings that decide no single run of a sweep."""
 TABLES = ("args", "thresholds")
+OF_FILES = ("nonlinearity",)
+"""Settings that tell about a file what a family has an option of that name for."""
 MOST = 1_000_000
 """Points; a sweep beyond that is a slip of the pen."""
 
@@ -126,13 +128,14 @@ def _kind(name: str, models: Sequence[str]) -> AxisKind:
     if name in FIXED or name in TABLES:
         more = f"; write {name}.NAME=..." if name in TABLES else ""
         raise UsageError(f"'{name}' cannot be an axis{more}")
-    if name in TYPES:
+    families = bool(models) and all(parse_model(word).is_family for word in models)
+    if name in TYPES and not (families and name in OF_FILES):
         _refuse_own(name, models)
         return "setting"
     if name.partition(".")[0] in TABLES and "." in name:
         return "entry"
-    parsed = [parse_model(word) for word in models]
-    if "." in name or not parsed or not all(word.is_family for word in parsed):
+    if "." in name or not families:
+        parsed = [parse_model(word) for word in models]
         coded = [word for word in parsed if not word.is_family and model_file(word.text or word.name) is None]
         hint = f"; an argument of your class is args.{safe_text(name)}" if coded else ""
         raise UsageError(f"{unknown('axis', name, ('model', *(n for n in TYPES if n not in FIXED)))}{hint}")

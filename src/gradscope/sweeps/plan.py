@@ -95,7 +95,7 @@ class Plan:
         """The sweep as text, equal for equal sweeps."""
         plain = {
             "run": self.run,
-            "spec": settings_of(self.base),
+            "spec": settings_of(replace(self.base, fail_on=RunSpec.fail_on, show=RunSpec.show)),
             "axes": [asdict(axis) for axis in self.axes],
             "seeds": self.seeds,
             "threads": self.threads,

@@ -87,11 +87,12 @@ def refuse_wrong_words(plan: Plan) -> None:
 
     if plan.run not in SWEEP_RUNS:
         raise UsageError(unknown("run", plan.run, SWEEP_RUNS))
+    for axis in plan.axes:
+        _refuse_unknown(plan, axis)
     first = tuple(axis.values[0] for axis in plan.axes)
     for place, axis in enumerate(plan.axes):
         for value in axis.values:
             texts = (*first[:place], value, *first[place + 1 :])
-            _refuse_unknown(plan, axis)
             spec = plan.spec(texts, plan.seeds[0])
             selected(spec)
             if parse_model(spec.models[0]).is_family:

@@ -99,7 +99,7 @@ def _groups(slices: Sequence[_Slice], names: Sequence[str]) -> dict[tuple[str, .
 def _sentence(axis: Axis, group: Sequence[_Slice], names: Sequence[str], key: Sequence[str], what: str) -> str:
     word, *_ = span = group[0].span
     lags = sorted(frozenset[int]().union(*(one.lags for one in group)))
-    goal = (f"reach {lags[0]}" if len(lags) == 1 else "the needed reach") if what == "reach" else what
+    goal = (f"reach {lags[0]}" if len(lags) == 1 else "the full reach") if what == "reach" else what
     at = ", ".join(f"{name}={value}" for name, value in zip(names, key, strict=True))
     where = f" at {at}" if at else ""
     if word == "span":
@@ -121,7 +121,7 @@ def _condition(axis: Axis, span: Span) -> str:
 
 def _summed_up(axis: Axis, slices: Sequence[_Slice], names: Sequence[str], what: str) -> str:
     """One sentence for what depends on too much to be listed."""
-    goal = "the needed reach" if what == "reach" else what
+    goal = "the full reach" if what == "reach" else what
     ends = [float(value) for one in slices for value in _ends(one.span)]
     without = sum(one.span[0] == "none" for one in slices)
     rest = f"; no value of it is enough in {without} of {len(slices)} cases" if without else ""
