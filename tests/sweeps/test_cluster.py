@@ -16,11 +16,12 @@ import pytest
 from cli.conftest import environment
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from sweeps.conftest import asked, gradscope, started, states
+from sweeps.conftest import ENDS, SMALL, asked, gradscope, started, states
 
 distributed = pytest.importorskip("distributed", reason="Dask, of the extra [sweep], is not installed")
 
 from gradscope.sweeps import cluster  # noqa: E402
+from gradscope.sweeps.outcome import Task  # noqa: E402
 from gradscope.sweeps.plan import Plan, versions  # noqa: E402
 from gradscope.sweeps.shipped import collected  # noqa: E402
 
@@ -46,10 +47,8 @@ class Tagger(nn.Module):
 """
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """A cluster of two workers with nannies, whose processes start in a folder of their own."""
-    folder = tmp_path_factory.mktemp("cluster")
+def served(folder):
+    """A process with the scheduler of two workers with nannies, and its address; all of it starts in that folder."""
     (folder / "serve.py").write_text(SERVE)
     serving = subprocess.Popen(
         [sys.executable, "serve.py"],
@@ -60,7 +59,13 @@ def address(tmp_path_factory):
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    yield serving.stdout.readline().strip()
+    return serving, serving.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    serving, found = served(tmp_path_factory.mktemp("cluster"))
+    yield found
     serving.communicate(timeout=60)
 
 
@@ -96,6 +101,33 @@ def done_in(path):
         return 0
 
 
+def test_a_killed_scheduler_loses_no_finished_run(address, tmp_path):
+    (tmp_path / "ends.py").write_text(ENDS)
+    words = ["sweep", "ends.py:slow", "--over", "args.seconds=0.3", "seed=0:11:1", *SMALL[:4], "-q", "-o", "s.db"]
+    impatient = (
+        "import sys; from gradscope.sweeps import cluster; cluster.START = 2.0\n"
+        "from gradscope.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    serving, doomed = served(tmp_path)
+    command = [sys.executable, "-c", impatient, *words, "--scheduler", doomed]
+    client = subprocess.Popen(command, cwd=tmp_path, env=environment({}), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    while done_in(tmp_path / "s.db") < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    serving.kill()
+    _, err = client.communicate(timeout=60)
+    serving.communicate()
+    said = f"gradscope: the scheduler at '{doomed}' is gone; what was finished is kept, the same command goes on\n"
+    assert (client.returncode, err) == (2, said)
+    kept = asked(tmp_path / "s.db", "SELECT key, ended FROM runs WHERE state = 'done'")
+    assert 3 <= len(kept) < 12
+    assert set(states(tmp_path / "s.db")) == {"done", "waiting"}
+    done = gradscope(*words, "--scheduler", address, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert states(tmp_path / "s.db") == {"done": 12}
+    assert set(kept) <= set(asked(tmp_path / "s.db", "SELECT key, ended FROM runs"))
+
+
 def test_the_users_code_is_shipped_and_a_crash_is_one_red_cell(address, tmp_path):
     (tmp_path / "model.py").write_text(MODEL)
     (tmp_path / "layers.py").write_text("WIDTH = 3\n")
@@ -119,9 +151,22 @@ def test_a_worker_that_comes_later_with_other_versions_ends_the_sweep(address, t
     with distributed.Client(address, set_as_default=False) as client:
         asking = [("claim", cluster.Job(None, 5.0))]
         other = {**versions(), "gradscope": "9.9"}
-        runs = cluster.run_there(client, lambda: asking.pop() if asking else None, "gradscope-x", other, address)
+        dispatch = cluster.Dispatch(client, cluster.Shipped({}), other, address)
+        runs = dispatch.run_each(lambda: asking.pop() if asking else None)
         with pytest.raises(UsageError, match=r"gradscope \S+ \(here 9.9\)"):
             list(runs)
+
+
+def test_files_are_laid_down_again_where_a_scheduler_has_forgotten_them(address):
+    with distributed.Client(address, set_as_default=False) as client:
+        task = Task("os.path:exists", "here.txt", "", 1)
+        asking = [("claim", cluster.Job(task, 60.0))]
+        dispatch = cluster.Dispatch(client, cluster.Shipped({"here.txt": b""}), versions(), address)
+        first = [one for one in dispatch.run_each(lambda: asking.pop() if asking else None) if one is not None]
+        asking.append(("again", cluster.Job(task, 60.0)))
+        again = [one for one in dispatch.run_each(lambda: asking.pop() if asking else None) if one is not None]
+    assert [(name, ending.killed) for name, ending in first] == [("claim", cluster.ADRIFT)]
+    assert [(name, ending.value) for name, ending in again] == [("again", True)]
 
 
 def test_a_scheduler_that_is_not_there_is_said(monkeypatch):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,11 +42,16 @@ class OtherVersionsError(Exception):
     """A worker would compute with something else than the client."""
 
 
+class NoFilesError(Exception):
+    """A worker has not been given the user's files."""
+
+
 class Shipped(WorkerPlugin):  # type: ignore[misc]
     """Lays the user's files where a worker works, also on workers that come later."""
 
-    def __init__(self, files: dict[str, bytes], token: str) -> None:
-        self.files, self.name = files, f"gradscope-{token}"
+    def __init__(self, files: dict[str, bytes]) -> None:
+        """Take the content of files by path."""
+        self.files, self.name = files, f"gradscope-{token_of(files)}"
 
     def setup(self, worker: Any) -> None:
         """Called by Dask on each worker."""
@@ -69,10 +77,9 @@ def with_cluster(address: str, plan: Plan, body: Callable[[Each], None]) -> None
     client = connected(address)
     try:
         refuse_other_versions(client, plan.versions)
-        files = collected(plan)
-        name = f"gradscope-{token_of(files)}"
-        client.register_plugin(Shipped(files, token_of(files)), name=name)
-        body(lambda take: run_there(client, take, name, plan.versions, address))
+        dispatch = Dispatch(client, Shipped(collected(plan)), plan.versions, address)
+        dispatch.ship()
+        body(dispatch.run_each)
     finally:
         client.close(timeout=5)
 
@@ -87,6 +94,8 @@ def connected(address: str) -> Any:
     is_file = os.path.isfile(address)
     if not is_file and address.endswith(".json"):
         raise UsageError(f"no file '{shown}'; a scheduler writes it: dask scheduler --scheduler-file {shown}")
+    # What it would say of a scheduler that is gone is said once, by this program.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     place = {"scheduler_file": address} if is_file else {"address": address}
     try:
         client = Client(**place, timeout=START, set_as_default=False)
@@ -137,39 +146,83 @@ def difference(theirs: dict[str, str], ours: dict[str, str]) -> str:
     return ", ".join(f"{name} {safe_text(theirs.get(name))} (here {safe_text(ours[name])})" for name in other)
 
 
-def run_there(
-    client: Any, take: Take, name: str, versions: dict[str, str], address: str
-) -> Iterator[tuple[Any, Ending] | None]:
+class Dispatch:
     """What `run_each` is for processes of this machine, on the cluster."""
-    ended: queue.Queue[tuple[Any, Any]] = queue.Queue()
-    flying: dict[Any, Any] = {}
-    looked, room, seen = -FRESH, 1, time.monotonic()
-    try:
-        while True:
-            now = time.monotonic()
-            if client.status == "running":
-                seen = now
-            elif now - seen > START:
-                raise UsageError(f"the scheduler at '{safe_text(address)}' is gone; what was finished is kept")
-            if now - looked > FRESH and client.status == "running":
-                room, looked = AHEAD * _threads(client, room), now
-            while client.status == "running" and len(flying) < room and (asked := take()) is not None:
-                claim, job = asked
-                future = client.submit(do_there, job, name, versions, pure=False, key=_key(claim))
-                flying[future] = claim
-                future.add_done_callback(lambda done, claim=claim: ended.put((claim, done)))
-            if not flying:
-                return
-            try:
-                claim, future = ended.get(timeout=GLANCE)
-            except queue.Empty:
-                yield None
-                continue
-            if flying.pop(future, None) is not None:
-                yield claim, ending_of(future)
-    finally:
-        if flying and client.status == "running":
-            client.cancel(list(flying))
+
+    def __init__(self, client: Any, shipped: Shipped, versions: dict[str, str], address: str) -> None:
+        self._client, self._shipped, self._versions, self._address = client, shipped, versions, address
+        self._ended: queue.Queue[tuple[Any, Any]] = queue.Queue()
+        self._flying: dict[Any, Any] = {}
+        self._room, self._looked, self._seen = 1, -FRESH, time.monotonic()
+
+    def ship(self) -> None:
+        """Lay the files where workers work, now and later."""
+        self._client.register_plugin(self._shipped, name=self._shipped.name)
+
+    def run_each(self, take: Take) -> Iterator[tuple[Any, Ending] | None]:
+        """Do what `take` gives until it gives nothing and nothing is on its way; (name, ending) as they come.
+
+        Raises:
+            UsageError: the scheduler is gone, or a worker has other versions.
+        """
+        try:
+            while True:
+                if self._is_there():
+                    self._send(take)
+                    if not self._flying:
+                        return
+                try:
+                    claim, future = self._ended.get(timeout=GLANCE)
+                except queue.Empty:
+                    yield None
+                    continue
+                if self._flying.pop(future, None) is not None:
+                    yield claim, self._ending(future)
+        finally:
+            if self._flying and self._client.status == "running":
+                self._client.cancel(list(self._flying))
+            self._flying.clear()
+
+    def _is_there(self) -> bool:
+        """Whether the scheduler answers; for a while it may be away."""
+        if self._client.status == "running":
+            self._seen = time.monotonic()
+            return True
+        if self._client.status == "closed" or time.monotonic() - self._seen > START:
+            shown = safe_text(self._address)
+            raise UsageError(f"the scheduler at '{shown}' is gone; what was finished is kept, the same command goes on")
+        return False
+
+    def _send(self, take: Take) -> None:
+        if time.monotonic() - self._looked > FRESH:
+            with suppress(OSError, TimeoutError):
+                self._room = AHEAD * max(1, sum(self._client.nthreads().values()))
+            self._looked = time.monotonic()
+        while len(self._flying) < self._room and (asked := take()) is not None:
+            claim, job = asked
+            key = f"gradscope-{uuid.uuid4().hex}"
+            future = self._client.submit(do_there, job, self._shipped.name, self._versions, pure=False, key=key)
+            self._flying[future] = claim
+            future.add_done_callback(lambda done, claim=claim: self._ended.put((claim, done)))
+
+    def _ending(self, future: Any) -> Ending:
+        """How a run ended."""
+        if future.status == "finished":
+            ending: Ending = future.result()
+            return ending
+        adrift = Ending(reason="the cluster lost it", killed=ADRIFT)
+        if future.status != "error":
+            return adrift
+        error = future.exception()
+        if isinstance(error, NoFilesError):
+            # The scheduler is another than it was, and has told its workers nothing.
+            self.ship()
+            return adrift
+        if isinstance(error, OtherVersionsError):
+            raise UsageError(f"{safe_text(error)}; install the same versions there")
+        if isinstance(error, KilledWorker):
+            return Ending(reason="the workers that did it died, one after the other", killed="SIGKILL")
+        return Ending(reason=f"{type(error).__name__}: {safe_text(error, 300)}")
 
 
 def do_there(job: Job, name: str, versions: dict[str, str]) -> Ending:
@@ -177,6 +230,7 @@ def do_there(job: Job, name: str, versions: dict[str, str]) -> Ending:
 
     Raises:
         OtherVersionsError: this worker came later, and is not like the others.
+        NoFilesError: its scheduler has told it nothing.
     """
     from gradscope.processes.program import do_here
     from gradscope.sweeps.perform import perform
@@ -185,34 +239,6 @@ def do_there(job: Job, name: str, versions: dict[str, str]) -> Ending:
     if said:
         raise OtherVersionsError(f"worker {get_worker().address} has {said}")
     folder = folder_of(get_worker(), name)
+    if not folder.is_dir():
+        raise NoFilesError(f"worker {get_worker().address} has no {folder}")
     return do_here(perform, replace(job, task=replace(job.task, folder=str(folder))), LIVES)
-
-
-def ending_of(future: Any) -> Ending:
-    """How a run ended on the cluster.
-
-    Raises:
-        UsageError: its worker has other versions.
-    """
-    if future.status == "finished":
-        ending: Ending = future.result()
-        return ending
-    if future.status != "error":
-        return Ending(reason="the cluster lost it", killed=ADRIFT)
-    error = future.exception()
-    if isinstance(error, OtherVersionsError):
-        raise UsageError(f"{safe_text(error)}; install the same versions there")
-    if isinstance(error, KilledWorker):
-        return Ending(reason="the workers that did it died, one after the other", killed="SIGKILL")
-    return Ending(reason=f"{type(error).__name__}: {safe_text(error, 300)}")
-
-
-def _threads(client: Any, before: int) -> int:
-    try:
-        return max(1, sum(int(count) for count in client.nthreads().values()))
-    except (OSError, TimeoutError):
-        return max(1, before // AHEAD)
-
-
-def _key(claim: Any) -> str:
-    return f"gradscope-{claim.key}-{time.time_ns()}"

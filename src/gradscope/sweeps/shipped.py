@@ -61,6 +61,7 @@ def unpack(files: dict[str, bytes], folder: Path) -> None:
 def _named(plan: Plan) -> Iterator[str]:
     """Files of every value of every axis, the other axes at their first."""
     first = tuple(axis.values[0] for axis in plan.axes)
+    yield from named_files(plan.spec(first, plan.seeds[0]))
     for place, axis in enumerate(plan.axes):
         for value in axis.values:
             yield from named_files(plan.spec((*first[:place], value, *first[place + 1 :]), plan.seeds[0]))
