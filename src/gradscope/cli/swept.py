@@ -110,7 +110,8 @@ def _seeds(spec: RunSpec, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _ways(flags: SweepFlags) -> Ways:
-    from gradscope.sweeps.run import Ways, cores
+    from gradscope.processes.pool import cores
+    from gradscope.sweeps.run import Ways
 
     timeout = flags.get("timeout")
     return Ways(

@@ -17,7 +17,7 @@ from gradscope.text import safe_text
 
 SCREEN = ("format", "color", "width", "ascii", "steps")
 """Settings of the output, which GRADSCOPE_* may name too; the command line reads them itself."""
-LIMITS = ("min_reach", "rate", "precision_horizon", "max_drop", "timeout")
+LIMITS = ("min_reach", "rate", "precision_horizon", "max_drop", "timeout", "min_healthy")
 """What a target of `gradscope check` is held to; on top, for all of them."""
 GATE = ("targets", "baseline", "jobs", *LIMITS)
 """Entries of a file that only `gradscope check` reads."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -48,11 +47,6 @@ class Ways:
     """Whether runs that failed before are tried again."""
     scheduler: str | None = None
     """Address or file of a Dask scheduler; None: on this machine."""
-
-
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def sweep(plan: Plan, path: str | Path, ways: Ways, progress: Progress | None = None) -> dict[str, int]:
