@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,12 @@ def asking() -> Callable[[], dict[str, str]]:
     return versions
 
 
+@cache
+def _own_versions() -> dict[str, str]:
+    """Of this process."""
+    return asking()()
+
+
 def difference(theirs: dict[str, str], ours: dict[str, str]) -> str:
     """`torch 2.12.0 (here 2.13.0)`; '' where there is none."""
     other = [name for name in COMPARED if theirs.get(name) != ours[name]]
@@ -235,7 +242,7 @@ def do_there(job: Job, name: str, versions: dict[str, str]) -> Ending:
     from gradscope.processes.program import do_here
     from gradscope.sweeps.perform import perform
 
-    said = difference(asking()(), versions)
+    said = difference(_own_versions(), versions)
     if said:
         raise OtherVersionsError(f"worker {get_worker().address} has {said}")
     folder = folder_of(get_worker(), name)
