@@ -28,7 +28,7 @@ except ImportError:
 
 LIVES = 500
 """Runs that one process does."""
-AHEAD = 2
+AHEAD = 4
 """Runs that are on their way for each thread of the cluster."""
 FRESH = 2.0
 """Seconds between looks at how many threads there are."""
