@@ -38,26 +38,40 @@ def sentences(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
 
     told = _told(sweep, finished, reaches, "reach")
     healthy = _told(sweep, finished, lambda cell: cell.status == "healthy", "a healthy gradient")
-    conditions = [sentence.partition(" needs ")[2] for sentence in told]
-    other = [sentence for sentence in healthy if sentence.partition(" needs ")[2] not in conditions or not told]
-    return [*told, *other]
+    known = {_rest(sentence) for sentence in told}
+    return [*told, *(sentence for sentence in healthy if _rest(sentence) not in known)]
+
+
+def _rest(sentence: str) -> str:
+    """What a sentence says, without what it says it of."""
+    for verb in (" needs ", " holds ", " turns at "):
+        if verb in sentence:
+            return verb + sentence.partition(verb)[2]
+    return sentence
 
 
 def _told(sweep: Sweep, cells: Sequence[Cell], holds: Callable[[Cell], bool], what: str) -> list[str]:
-    along = [(axis, _slices(sweep, cells, axis, holds)) for axis in sweep.axes if axis.numbers and len(axis.values) > 1]
-    turning = [(axis, slices) for axis, slices in along if any(one.span[0] == "span" for one in slices)]
-    if not turning:
-        return []
-    axis, slices = max(turning, key=lambda pair: sum(one.span[0] == "span" for one in pair[1]) / len(pair[1]))
+    """Along the axis that takes the fewest sentences, of those along which something turns."""
+    found = []
+    for axis in sweep.axes:
+        if axis.numbers and len(axis.values) > 1:
+            slices = _slices(sweep, cells, axis, holds)
+            if any(one.span[0] == "span" for one in slices):
+                found.append(_along(axis, slices, what))
+    listed = [sentences for sentences, whole in found if whole]
+    return min(listed, key=len) if listed else found[0][0] if found else []
+
+
+def _along(axis: Axis, slices: Sequence[_Slice], what: str) -> tuple[list[str], bool]:
+    """The sentences for one axis, and whether they say all: by as few of the other axes as it depends on."""
     names = list(slices[0].others)
     for count in range(len(names) + 1):
         for chosen in combinations(names, count):
             groups = _groups(slices, chosen)
-            if all(len({one.span for one in group}) == 1 for group in groups.values()):
-                if len(groups) > MOST:
-                    break
-                return [_sentence(axis, group, chosen, key, what) for key, group in groups.items()]
-    return [_summed_up(axis, slices, names, what)]
+            settled = all(len({one.span for one in group}) == 1 for group in groups.values())
+            if settled and len(groups) <= MOST:
+                return [_sentence(axis, group, chosen, key, what) for key, group in groups.items()], True
+    return [_summed_up(axis, slices, names, what)], False
 
 
 def _slices(sweep: Sweep, cells: Sequence[Cell], axis: Axis, holds: Callable[[Cell], bool]) -> list[_Slice]:
@@ -98,8 +112,7 @@ def _groups(slices: Sequence[_Slice], names: Sequence[str]) -> dict[tuple[str, .
 
 def _sentence(axis: Axis, group: Sequence[_Slice], names: Sequence[str], key: Sequence[str], what: str) -> str:
     word, *_ = span = group[0].span
-    lags = sorted(frozenset[int]().union(*(one.lags for one in group)))
-    goal = (f"reach {lags[0]}" if len(lags) == 1 else "the full reach") if what == "reach" else what
+    goal = _goal(group, what)
     at = ", ".join(f"{name}={value}" for name, value in zip(names, key, strict=True))
     where = f" at {at}" if at else ""
     if word == "span":
@@ -112,6 +125,11 @@ def _sentence(axis: Axis, group: Sequence[_Slice], names: Sequence[str], key: Se
     return f"no {axis.name} up to {max(axis.values, key=float)} gives {goal}{where}{far}"
 
 
+def _goal(slices: Sequence[_Slice], what: str) -> str:
+    lags = sorted(frozenset[int]().union(*(one.lags for one in slices)))
+    return (f"reach {lags[0]}" if len(lags) == 1 else "the full reach") if what == "reach" else what
+
+
 def _condition(axis: Axis, span: Span) -> str:
     _, low, high = span
     if low is not None and high is not None:
@@ -121,7 +139,7 @@ def _condition(axis: Axis, span: Span) -> str:
 
 def _summed_up(axis: Axis, slices: Sequence[_Slice], names: Sequence[str], what: str) -> str:
     """One sentence for what depends on too much to be listed."""
-    goal = "the full reach" if what == "reach" else what
+    goal = _goal(slices, what)
     ends = [float(value) for one in slices for value in _ends(one.span)]
     without = sum(one.span[0] == "none" for one in slices)
     rest = f"; no value of it is enough in {without} of {len(slices)} cases" if without else ""
