@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import environment, run_all
+from gradscope.errors import UsageError
 from gradscope.renderers.sweep.words import unfinished
-from gradscope.sweeps.read import read_sweep
+from gradscope.sweeps.read import is_sweep, read_sweep
 from gradscope.swept import cells
 from sweeps.conftest import ENDS, MODEL, SMALL, asked, gradscope, started, states
 
@@ -126,6 +127,12 @@ def test_show_renders_it_again_without_tensors(swept):
     assert data["schema"] == "gradscope.sweep/1"
     assert [axis["name"] for axis in data["axes"]] == ["forget_bias", "length"]
     assert data["runs"][-1]["at"] == {"forget_bias": "6", "length": "24"}
+    (folder / "s.json").write_text(done.stdout)
+    assert read_sweep(folder / "s.json") == read_sweep(folder / "s.db")
+    assert is_sweep(str(folder / "s.json"))
+    (folder / "d.json").write_text(done.stdout.replace('"points"', '"pints"').replace('"state"', '"stat"'))
+    with pytest.raises(UsageError, match="damaged"):
+        read_sweep(folder / "d.json")
 
 
 def test_numbers_shade_the_cells(swept):
@@ -242,6 +249,16 @@ def test_wrong_words_are_one_line_and_leave_nothing(words, said, tmp_path, capsy
     assert out == ""
     assert len(err.splitlines()) == 1
     assert said in err
+
+
+def test_a_scheduler_may_come_from_the_environment(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("distributed", reason="Dask, of the extra [sweep], is not installed")
+    from gradscope.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GRADSCOPE_SCHEDULER", "none.json")
+    assert main(["sweep", "lstm", "length=9"]) == 2
+    assert "no file 'none.json'" in capsys.readouterr().err
 
 
 def test_models_are_an_axis_and_settings_of_the_project_hold(tmp_path):

@@ -19,9 +19,9 @@ def show(
     **flags: Unpack[SweepScreenFlags],
 ) -> int:
     """Render a saved report or sweep again, in any format."""
-    from gradscope.sweeps.read import is_store
+    from gradscope.sweeps.read import is_sweep
 
-    if is_store(report):
+    if is_sweep(report):
         from gradscope.cli.swept import show_sweep
 
         return show_sweep(report, flags)

@@ -23,17 +23,18 @@ RUNS = (
 )
 
 
-def is_store(path: str) -> bool:
-    """Whether a file is a database."""
+def is_sweep(path: str) -> bool:
+    """Whether a file is a database, or a sweep in JSON, rather than a report."""
     try:
         with open(path, "rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
+            begins = file.read(100)
     except (OSError, ValueError):
         return False
+    return begins.startswith(MAGIC) or SCHEMA.encode() in begins
 
 
 def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
-    """The sweep that was last worked on in a file, as far as it has got.
+    """The sweep that was last worked on in a file, as far as it has got; or the one that was written as JSON.
 
     Args:
         path: the file.
@@ -44,6 +45,8 @@ def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
     """
     name = safe_text(path)
     try:
+        if Path(path).suffix == ".json":
+            return _from_json(json.loads(Path(path).read_bytes()))
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=60)) as link:
             schema = link.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
             if schema != (SCHEMA,):
@@ -58,7 +61,7 @@ def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
         raise UsageError(
             f"cannot read '{name}' as a sweep: {safe_text(error)}; name a file of gradscope sweep"
         ) from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"'{name}' is damaged ({safe_text(error, 80)}); make it again with gradscope sweep") from None
 
 
@@ -74,6 +77,27 @@ def _sweep(link: sqlite3.Connection, number: int, plain: dict[str, Any], wanted:
         fields=fields,
         runs=runs,
         threads=plain["threads"],
+    )
+
+
+def _from_json(data: dict[str, Any]) -> Sweep:
+    return Sweep(
+        run=data["run"],
+        spec=spec_from(data["spec"]),
+        axes=tuple(Axis(axis["name"], tuple(axis["values"]), axis["kind"]) for axis in data["axes"]),
+        seeds=tuple(data["seeds"]),
+        versions=data["versions"],
+        fields=tuple(data["fields"]),
+        runs=tuple(
+            SweepRun(
+                *(run[name] for name in ("point", "seed", "state", "status", "worst")),
+                values=tuple(None if value is None else float(value) for value in run["values"]),
+                reason=run["reason"],
+                seconds=run["seconds"],
+            )
+            for run in data["runs"]
+        ),
+        threads=data["threads"],
     )
 
 

@@ -177,9 +177,7 @@ class _Shift:
             self._counts, self._looked = self._store.counts(), now
         if self._told is not None:
             done, failed = self._counts.get("done", 0), self._counts.get("failed", 0)
-            total = self._plan.count
-            red = f", {failed} failed" if failed else ""
-            self._told(f"{done + failed} of {total} runs{red}", done + failed, total)
+            self._told("sweep", done + failed, self._plan.count)
 
 
 def result_of(ending: Ending) -> Result:

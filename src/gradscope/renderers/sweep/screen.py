@@ -47,7 +47,7 @@ def render(sweep: Sweep, view: View) -> str:
     for reason in words.failures(sweep):
         page.wrap(reason, Span(" ✗ ", STYLES["failed"]))
     page.blank()
-    page.wrap("a number in the cells: --shade reach   every point: --steps all   data: -o sweep.csv")
+    page.wrap("numbers in cells: --shade reach   every point: --steps all   data: -o FILE.csv")
     return str(page)
 
 
