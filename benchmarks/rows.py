@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import found, gradients, jacobians, leading, million, processes, screen, sweeps
+from benchmarks import found, gradients, jacobians, kills, leading, million, processes, scale, screen, sweeps
 from benchmarks.figure import Figure
 from benchmarks.measure import Effort
 
@@ -18,4 +18,6 @@ ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
     "screen": screen.screen,
     "found": found.found,
     "processes": processes.processes,
+    "scale": scale.scale,
+    "kills": kills.kills,
 }

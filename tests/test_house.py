@@ -21,7 +21,9 @@ from gradscope.saved import read_report
 
 ROOT = Path(__file__).parents[1]
 TABLES = {
-    name: table for name, table in vars(registry).items() if name.isupper() and name not in ("FORMATS", "SUFFIXES")
+    name: table
+    for name, table in vars(registry).items()
+    if name.isupper() and not name.endswith(("FORMATS", "SUFFIXES"))
 }
 TABLES["COMMANDS"] = COMMANDS
 

@@ -464,6 +464,8 @@ class Limits:
     """How much worse than the baseline a number may be, as a part of it."""
     timeout: float = 600.0
     """Seconds after which a target counts as hanging."""
+    min_healthy: float | None = None
+    """The part of the points of a sweep that must be healthy; None: all of them."""
 
 
 @dataclass(frozen=True)
@@ -475,6 +477,8 @@ class Target:
     limits: Limits = Limits()
     location: Location | None = None
     """Where it is written down; None for a model named on the command line."""
+    over: tuple[str, ...] = ()
+    """Axes, as `gradscope sweep` takes them: the target is measured at every point of them."""
 
 
 @dataclass(frozen=True)

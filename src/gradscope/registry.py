@@ -102,6 +102,19 @@ GATE_RULES: Mapping[str, str] = {
     "GS903": "gradscope.rules.gate:WORSE",
 }
 
+SWEEP_RUNS: Mapping[str, str] = {
+    "analyze": "gradscope.sweeps.analyze:run",
+}
+"""What `gradscope sweep --run` can do at a point: run(spec) -> Outcome."""
+SWEEP_RENDERERS: Mapping[str, str] = {
+    "text": "gradscope.renderers.sweep.screen:render",
+    "json": "gradscope.renderers.sweep.json:render",
+    "csv": "gradscope.renderers.sweep.csv:render",
+    "markdown": "gradscope.renderers.sweep.markdown:render",
+    "parquet": "gradscope.renderers.sweep.parquet:render",
+}
+"""Forms that a sweep can take: render(sweep, view) -> str | bytes."""
+
 
 FIXES: Mapping[str, str] = {
     "open gates": "gradscope.fixes.open_gates:REMEDY",
@@ -139,6 +152,9 @@ FORMATS: Mapping[str, Format] = {
 }
 RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.items()}
 SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
+SWEEP_SUFFIXES: Mapping[str, str] = {".parquet": "parquet"} | {
+    suffix: name for suffix, name in SUFFIXES.items() if name in SWEEP_RENDERERS
+}
 
 NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
 """What a notebook shows an object with; records find it here, for they sit below all renderers."""

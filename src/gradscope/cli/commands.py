@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "analyze": "gradscope.cli.analyze:analyze",
     "compare": "gradscope.cli.compare:compare",
     "probe": "gradscope.cli.probe:probe",
+    "sweep": "gradscope.cli.sweep:sweep",
     "check": "gradscope.cli.check:check",
     "show": "gradscope.cli.show:show",
     "explain": "gradscope.cli.explain:explain",

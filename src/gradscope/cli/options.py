@@ -15,6 +15,7 @@ _OWN = "Your own model"
 _SEQUENCE = "Sequence"
 _JUDGE = "Judging"
 _SCREEN = "Output"
+_SWEEP = "Phase diagram"
 
 
 def option(panel: str, text: str, *names: str, **more: Any) -> Any:
@@ -42,6 +43,14 @@ class ScreenFlags(TypedDict, total=False):
     show: Annotated[list[str] | None, option(_SCREEN, "Extra pictures: gates. Repeatable.", "--show")]
     quiet: Annotated[bool, option(_SCREEN, "The verdict line only.", "--quiet", "-q")]
     verbose: Annotated[int, option(_SCREEN, "More numbers and reasons.", "--verbose", "-v", count=True)]
+
+
+class SweepScreenFlags(ScreenFlags, total=False):
+    """How a sweep is shown."""
+
+    shade: Annotated[str | None, option(_SWEEP, "Number in the cells of a sweep: reach, rate, lyapunov ...", "--shade")]
+    x: Annotated[str | None, option(_SWEEP, "Axis that runs across.", "--x")]
+    y: Annotated[str | None, option(_SWEEP, "Axis that runs down.", "--y")]
 
 
 class RunFlags(ScreenFlags, total=False):

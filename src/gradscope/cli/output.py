@@ -6,13 +6,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gradscope.atomic import temporary, unwritable, write_file
-from gradscope.cli.options import ScreenFlags
+from gradscope.cli.options import ScreenFlags, SweepScreenFlags
 from gradscope.errors import UsageError
 from gradscope.registry import RENDERERS, SUFFIXES, resolve, unknown
 from gradscope.renderers.view import View
@@ -20,6 +20,7 @@ from gradscope.text import safe_text
 
 if TYPE_CHECKING:
     from gradscope.records import ModelResult, Report
+    from gradscope.swept import Sweep
 
 COLORS = ("auto", "always", "never")
 PICTURES = ("gates",)
@@ -36,6 +37,8 @@ class Output:
     files: tuple[tuple[Path, str], ...]
     begun: list[str] = field(default_factory=list)
     """What of the screen has been shown already."""
+    renderers: Mapping[str, str] = field(default_factory=lambda: RENDERERS)
+    """What the formats stand for: those of a report, or of a sweep."""
 
     @property
     def is_watched(self) -> bool:
@@ -60,7 +63,7 @@ class Output:
         """Whether anything but a short screen is asked for, so that every number must be measured."""
         return self.view.verbose > 0 or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
 
-    def write(self, report: Report) -> None:
+    def write(self, report: Report | Sweep) -> None:
         """Files first: a closed pipe on the screen must not cost anybody a file.
 
         Raises:
@@ -69,17 +72,17 @@ class Output:
         for write in self.writes(report):
             write()
 
-    def writes(self, report: Report) -> list[Callable[[], None]]:
+    def writes(self, report: Report | Sweep) -> list[Callable[[], None]]:
         """What `write` does, one step for each file and the screen's at the end, so that one failing stops no other."""
-        plain = View(steps=self.view.steps, verbose=self.view.verbose, show=self.view.show)
+        plain = replace(self.view, width=View.width, ascii=False, colour=False, quiet=False)
         steps = [partial(self._file, path, name, report, plain) for path, name in self.files]
         return [*steps, partial(self._screen, report)]
 
-    def _file(self, path: Path, name: str, report: Report, plain: View) -> None:
-        write_file(path, _bytes(resolve(RENDERERS, name, "format")(report, plain)))
+    def _file(self, path: Path, name: str, report: Report | Sweep, plain: View) -> None:
+        write_file(path, _bytes(resolve(self.renderers, name, "format")(report, plain)))
 
-    def _screen(self, report: Report) -> None:
-        content = resolve(RENDERERS, self.format, "format")(report, self.view)
+    def _screen(self, report: Report | Sweep) -> None:
+        content = resolve(self.renderers, self.format, "format")(report, self.view)
         if self.begun and isinstance(content, str):
             # The rest of a screen that has begun; all of it where what came later made it another one.
             content = content[len(self.begun[0]) :] if content.startswith(self.begun[0]) else f"\n{content}"
@@ -87,10 +90,12 @@ class Output:
 
 
 def plan(
-    flags: ScreenFlags,
+    flags: ScreenFlags | SweepScreenFlags,
     environ: Mapping[str, str],
     inputs: tuple[str | None, ...] = (),
     also: Sequence[tuple[str, str]] = (),
+    renderers: Mapping[str, str] = RENDERERS,
+    suffixes: Mapping[str, str] = SUFFIXES,
 ) -> Output:
     """Check formats, paths and looks.
 
@@ -99,13 +104,15 @@ def plan(
         environ: the environment, for NO_COLOR, FORCE_COLOR and TERM.
         inputs: files the run reads; writing over one of them is refused.
         also: more files, with their formats.
+        renderers: the formats there are.
+        suffixes: those that files are told by.
 
     Raises:
         UsageError: an unknown name, or a file that cannot be written.
     """
     name = flags.get("format") or "text"
-    if name not in RENDERERS:
-        raise UsageError(unknown("format", name, RENDERERS))
+    if name not in renderers:
+        raise UsageError(unknown("format", name, renderers))
     for picture in flags.get("show") or ():
         if picture not in PICTURES:
             raise UsageError(unknown("picture", picture, PICTURES) + " (--show)")
@@ -115,14 +122,15 @@ def plan(
         path = Path(word)
         if any(path == other for other, _ in files):
             raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
-        files.append((path, kind or _format_of(path, flags.get("format"))))
+        files.append((path, kind or _format_of(path, flags.get("format"), suffixes)))
         _check_writable(path, inputs)
-    return Output(name, view(flags, environ), tuple(files))
+    return Output(name, view(flags, environ), tuple(files), renderers=renderers)
 
 
-def view(flags: ScreenFlags, environ: Mapping[str, str]) -> View:
+def view(flags: ScreenFlags | SweepScreenFlags, environ: Mapping[str, str]) -> View:
     """How the screen looks: its width, its characters, its colours."""
     given = flags.get("width")
+    named = {name: str(cast(Mapping[str, object], flags).get(name) or "") for name in ("shade", "x", "y")}
     return View(
         width=given if given is not None else max(NARROWEST, shutil.get_terminal_size((80, 24)).columns),
         ascii=bool(flags.get("ascii")) or not is_unicode() or environ.get("TERM") == "dumb",
@@ -131,6 +139,9 @@ def view(flags: ScreenFlags, environ: Mapping[str, str]) -> View:
         verbose=flags.get("verbose") or 0,
         show=tuple(flags.get("show") or ()),
         quiet=bool(flags.get("quiet")),
+        shade=named["shade"],
+        x=named["x"].replace("-", "_"),
+        y=named["y"].replace("-", "_"),
     )
 
 
@@ -203,13 +214,13 @@ def _check_writable(path: Path, inputs: tuple[str | None, ...]) -> None:
         raise unwritable(path, error) from error
 
 
-def _format_of(path: Path, chosen: str | None) -> str:
-    if path.suffix.lower() in SUFFIXES:
-        return SUFFIXES[path.suffix.lower()]
+def _format_of(path: Path, chosen: str | None, suffixes: Mapping[str, str]) -> str:
+    if path.suffix.lower() in suffixes:
+        return suffixes[path.suffix.lower()]
     if chosen is not None:
         return chosen
     raise UsageError(
-        f"-o '{safe_text(path)}' has no suffix that names a format (one of: {', '.join(SUFFIXES)}); add one or --format"
+        f"-o '{safe_text(path)}' has no suffix that names a format (one of: {', '.join(suffixes)}); add one or --format"
     )
 
 

@@ -15,9 +15,9 @@ from gradscope.errors import UsageError
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
-SCREEN = ("format", "color", "width", "ascii", "steps")
-"""Settings of the output, which GRADSCOPE_* may name too; the command line reads them itself."""
-LIMITS = ("min_reach", "rate", "precision_horizon", "max_drop", "timeout")
+SCREEN = ("format", "color", "width", "ascii", "steps", "scheduler")
+"""Settings of the output and of where runs are done, which GRADSCOPE_* may name too; the command line reads them itself."""
+LIMITS = ("min_reach", "rate", "precision_horizon", "max_drop", "timeout", "min_healthy")
 """What a target of `gradscope check` is held to; on top, for all of them."""
 GATE = ("targets", "baseline", "jobs", *LIMITS)
 """Entries of a file that only `gradscope check` reads."""

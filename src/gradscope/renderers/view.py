@@ -34,6 +34,12 @@ class View:
     """Extra pictures by name: `gates`."""
     quiet: bool = False
     """Verdict lines only."""
+    shade: str = ""
+    """A number of the summaries that the cells of a sweep show in place of their status."""
+    x: str = ""
+    """The axis of a sweep that runs across; '' lets their lengths decide."""
+    y: str = ""
+    """The axis that runs down."""
 
     def __post_init__(self) -> None:
         if self.steps not in {"auto", "all"} and not _is_range(self.steps):
