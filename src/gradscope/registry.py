@@ -75,6 +75,15 @@ RULES: Mapping[str, str] = {
     "GS403": "gradscope.rules.gs403_mixed_sequences:RULE",
 }
 
+TRAINING_RULES: Mapping[str, str] = {
+    "GS501": "gradscope.rules.training.gs501_reach_lost:RULE",
+    "GS502": "gradscope.rules.training.gs502_collapse:RULE",
+    "GS503": "gradscope.rules.training.gs503_clipped_direction:RULE",
+    "GS504": "gradscope.rules.training.gs504_first_non_finite:RULE",
+    "GS505": "gradscope.rules.training.gs505_never_older:RULE",
+}
+"""Rules that judge a trajectory, not a report."""
+
 GATE_RULES: Mapping[str, str] = {
     "GS901": "gradscope.rules.gate:UNFINISHED",
     "GS902": "gradscope.rules.gate:LIMIT",
@@ -102,6 +111,23 @@ FORMATS: Mapping[str, Format] = {
 }
 RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.items()}
 SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
+
+FLOW_FORMATS: Mapping[str, Format] = {
+    "text": Format("gradscope.renderers.flow.screen:render", ".txt"),
+    "jsonl": Format("gradscope.renderers.flow.jsonl:render", ".jsonl"),
+    "json": Format("gradscope.renderers.flow.json:render", ".json"),
+    "csv": Format("gradscope.renderers.flow.csv:render", ".csv"),
+    "markdown": Format("gradscope.renderers.flow.markdown:render", ".md"),
+}
+"""Forms that a trajectory can take."""
+
+SINKS: Mapping[str, str] = {
+    "jsonl": "gradscope.monitor.sinks.jsonl:JsonlSink",
+    "tensorboard": "gradscope.monitor.sinks.tensorboard:TensorBoardSink",
+    "wandb": "gradscope.monitor.sinks.wandb:WandbSink",
+    "trackio": "gradscope.monitor.sinks.trackio:TrackioSink",
+}
+"""Where a monitor writes, by the name that `Monitor(sinks=...)` takes."""
 
 NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
 """What a notebook shows an object with; records find it here, for they sit below all renderers."""

@@ -15,6 +15,7 @@ COMMANDS: Mapping[str, str] = {
     "analyze": "gradscope.cli.analyze:analyze",
     "compare": "gradscope.cli.compare:compare",
     "check": "gradscope.cli.check:check",
+    "track": "gradscope.cli.track:track",
     "show": "gradscope.cli.show:show",
     "explain": "gradscope.cli.explain:explain",
     "rules": "gradscope.cli.rules:rules",

@@ -1,24 +1,49 @@
-"""`gradscope show`: a saved report again, in any format, without tensors."""
+"""`gradscope show`: a saved report or training run again, in any format, without tensors."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Unpack
 
 import typer
 
 from gradscope.cli.options import ScreenFlags, spread
 from gradscope.cli.output import plan
+from gradscope.registry import FLOW_FORMATS
 
 
 @spread(ScreenFlags)
 def show(
-    report: Annotated[str, typer.Argument(help="A report saved with -o FILE.json, or - for standard input.")],
+    report: Annotated[
+        str, typer.Argument(help="A report (-o FILE.json) or a training run (.jsonl), or - for standard input.")
+    ],
     **flags: Unpack[ScreenFlags],
 ) -> int:
-    """Render a saved report again, in any format."""
+    """Render a saved report, or a training run, again in any format."""
+    if _is_flow(report):
+        output = plan(flags, os.environ, inputs=(report,), formats=FLOW_FORMATS)
+        from gradscope.flow_file import read_flow
+        from gradscope.records import RunSpec
+        from gradscope.rules.training.judge import judged
+
+        output.write(judged(read_flow(report), RunSpec()))
+        return 0
     output = plan(flags, os.environ, inputs=(report,))
     from gradscope.saved import read_report
 
     output.write(read_report(report))
     return 0
+
+
+def _is_flow(path: str) -> bool:
+    """Whether a file is a training run, by its first bytes; what cannot be read is left for reading to complain of."""
+    if path == "-" or not Path(path).is_file():
+        return path.lower().endswith(".jsonl")
+    from gradscope.flow_file import is_flow
+
+    try:
+        with open(path, "rb") as file:
+            return is_flow(file.read(400)) or path.lower().endswith(".jsonl")
+    except OSError:
+        return False

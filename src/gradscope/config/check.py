@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.registry import RULES, unknown
+from gradscope.registry import RULES, TRAINING_RULES, unknown
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "sequence": ("random", "zeros", "impulse", "sine"),
@@ -61,8 +61,8 @@ def check(spec: RunSpec, origin: Mapping[str, str]) -> None:
         _check_shape(name, getattr(spec, name), origin[name])
     for name in ("select", "ignore"):
         for code in getattr(spec, name):
-            if not any(rule.startswith(code) for rule in RULES):
-                raise UsageError(f"{unknown('rule', code, RULES)} ({origin[name]})")
+            if not any(rule.startswith(code) for rule in (*RULES, *TRAINING_RULES)):
+                raise UsageError(f"{unknown('rule', code, (*RULES, *TRAINING_RULES))} ({origin[name]})")
     for word in spec.models:
         try:
             parse_model(word)
