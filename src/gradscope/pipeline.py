@@ -13,6 +13,7 @@ import torch
 from gradscope import __version__
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
+from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.metrics import collect, layers
@@ -22,7 +23,17 @@ from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.full_precision import full_precision
 from gradscope.numerics.spectra.affordable import too_much
-from gradscope.records import Attention, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
+from gradscope.records import (
+    Attention,
+    ModelResult,
+    Pair,
+    Report,
+    RunSpec,
+    Series,
+    SingularValues,
+    Summary,
+    Timing,
+)
 from gradscope.rules.judge import judge, selected, status
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
@@ -99,6 +110,28 @@ def diagnose_sources(
     return Report(spec, _environment(), tuple(results), timing)
 
 
+def examined(
+    thing: Any,
+    name: str,
+    spec: RunSpec,
+    x: torch.Tensor,
+    measure: Callable[[Analysis], tuple[Summary, dict[str, str], Series]],
+    loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> ModelResult:
+    """One object on one batch, judged by as much as `measure` finds out: summary, what is missing, series."""
+    _prepare(spec)
+    with torch.random.fork_rng(devices=[]), full_precision():
+        torch.manual_seed(spec.seed)
+        source = source_from_object(thing, name, spec)
+        runs, batch, notes = _runs(source, spec, x, loss)
+        analysis = Analysis(runs, spec, detail=False)
+        with threads_for(analysis.trace.size):
+            summary, skipped, series = measure(analysis)
+        unjudged = _unjudged(source, analysis, batch, notes, summary, series, skipped)
+        verdicts = judge(unjudged, spec)
+        return replace(unjudged, verdicts=verdicts, status=status(verdicts))
+
+
 def _told_apart(sources: list[Source]) -> list[Source]:
     """Equal names get numbers: `lstm`, `lstm#2`."""
     names = [source.name for source in sources]
@@ -172,7 +205,23 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:
     """The result as far as its verdict is known before any Jacobian; None where spectra may still change it."""
     summary, series, skipped = collect.early(analysis)
-    unjudged = ModelResult(
+    unjudged = _unjudged(source, analysis, batch, notes, summary, series, skipped)
+    verdicts = judge(unjudged, analysis.spec)
+    found = status(verdicts)
+    return replace(unjudged, verdicts=verdicts, status=found) if found in SETTLED else None
+
+
+def _unjudged(
+    source: Source,
+    analysis: Analysis,
+    batch: Batch,
+    notes: tuple[str, ...],
+    summary: Summary,
+    series: Series,
+    skipped: dict[str, str],
+) -> ModelResult:
+    """A result without spectra."""
+    return ModelResult(
         name=source.name,
         kind=analysis.trace.kind,
         status="inconclusive",
@@ -185,9 +234,6 @@ def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, .
         heading=heading(analysis),
         notes=notes,
     )
-    verdicts = judge(unjudged, analysis.spec)
-    found = status(verdicts)
-    return replace(unjudged, verdicts=verdicts, status=found) if found in SETTLED else None
 
 
 def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], compare: bool) -> ModelResult:

@@ -39,10 +39,10 @@ def changes(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> tuple[
             continue
         norm = float(old.double().norm())
         step = float((new.double() - old.double()).norm())
-        part = step / norm if norm > 0 else math.inf if step > 0 else 0.0
-        if part > 0:
-            moved.append(Change(name, "norm", norm, float(new.double().norm()), part))
-    moved.sort(key=lambda change: -(change.moved or 0.0) if not math.isnan(change.moved or 0.0) else -math.inf)
+        if step != 0:
+            moved.append(Change(name, "norm", norm, float(new.double().norm()), step / norm if norm > 0 else None))
+    # What was zero has no norm to be measured by, and comes last; NaN comes first.
+    moved.sort(key=lambda change: 0.0 if change.moved is None else -change.moved if change.moved > 0 else -math.inf)
     return (*moved[:MOST], *_gates(before, after))
 
 

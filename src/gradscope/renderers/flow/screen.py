@@ -15,7 +15,7 @@ from gradscope.trajectory import Point, Trajectory, leading
 LABEL = 9
 ENDS = 24
 COLUMNS = tuple(
-    Column(head, left=head in ("status", "measured"), flexible=head == "measured", optional=place >= 4)
+    Column(head, left=head in ("status", "measured"), flexible=head == "measured", optional=place >= 5)
     for place, head in enumerate(flow_wording.HEADS)
 )
 
@@ -49,7 +49,12 @@ def point_line(point: Point, view: View) -> str:
     parts = [f"{name} {named[name]}" for name in ("reach", "share", "rate", "loss") if named[name]]
     status = point.status or "inconclusive"
     sign = Span(f"{wording.SIGNS[status]} {status:<12}", STYLES[status])
-    page.line(f" step {point.step:<8}", sign, "  ".join(["", *parts]), Span(f"  {point.source}", "dim"))
+    page.line(
+        f" step {point.step:<8}",
+        sign,
+        "  ".join(["", *parts]),
+        Span(f"  {point.source}" if point.source else "", "dim"),
+    )
     return str(page)
 
 

@@ -89,7 +89,7 @@ def _row(
     glyphs = "".join(glyph(value, low, high, ascii_only) for value in columns(values, width, worst))
     if shown is None:
         plain = {"rate": [p.rate for p in points], "exponent": [p.lyapunov for p in points]}[label]
-        known, shown = [value for value in plain if value is not None], numbers.plain
+        known, shown = [value for value in plain if value is not None], _rate
     return Row(label, glyphs, f"{shown(known[0])} → {shown(known[-1])}")
 
 
@@ -136,6 +136,10 @@ def _decades(point: Point, rate: Number) -> Number:
 
 def _farthest(points: Sequence[Point]) -> float:
     return float(max((max(p.needed_lag or 1, p.reach or 1) for p in points), default=1))
+
+
+def _rate(value: Number) -> str:
+    return "0" if value is not None and abs(value) < 1e-9 else numbers.plain(value)
 
 
 def _whole(value: Number) -> str:

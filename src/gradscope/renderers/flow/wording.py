@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from gradscope.records import Verdict
@@ -11,8 +10,10 @@ from gradscope.rules.training.gs503_clipped_direction import clipped_share
 from gradscope.rules.training.judge import status_of
 from gradscope.trajectory import Change, Point, Trajectory, changes_of_status, leading
 
-HEADS = ("step", "status", "share", "reach", "rate", "exponent", "loss", "raw norm", "clipped", "measured")
+HEADS = ("step", "status", "measured", "share", "reach", "rate", "exponent", "loss", "raw norm", "clipped")
 FEW = 12
+TINY = 1e-9
+"""Rates and exponents below are rounding, and shown as zero."""
 TOLERATED = 0.05
 """Part of the training's time that measuring may take before the screen says so."""
 
@@ -83,16 +84,11 @@ def _opened(trajectory: Trajectory, points: Sequence[Point]) -> str:
 def moves(trajectory: Trajectory) -> list[tuple[str, str]]:
     """Where the status changed, and what changed in the weights there: (head, what)."""
     told = []
-    for kind in ("analysis", "signal"):
-        points = tuple(p for p in trajectory.points if p.kind == kind)
-        points = points if kind == "analysis" else tuple(p for p in leading(trajectory) if p.kind == kind)
-        for old, new in changes_of_status(points):
-            head = f"step {old.step} → {new.step}: {old.status} → {new.status}"
-            head += f" ({new.source})" if new.source else ""
-            told.append((new.step, head, "; ".join(change(one) for one in new.changes)))
-        if told:
-            break
-    return [(head, what) for _, head, what in told]
+    for old, new in changes_of_status(leading(trajectory)):
+        head = f"step {old.step} → {new.step}: {old.status} → {new.status}"
+        head += f" ({new.source})" if new.source else ""
+        told.append((head, "; ".join(change(one) for one in new.changes)))
+    return told
 
 
 def change(one: Change) -> str:
@@ -100,6 +96,8 @@ def change(one: Change) -> str:
     before, after = numbers.plain(one.before), numbers.plain(one.after)
     if one.measure == "mean":
         return f"{one.name} {before} → {after}"
+    if one.moved is None:
+        return f"{one.name} left zero (norm {after})"
     return f"{one.name} moved by {numbers.percent(one.moved)} of itself (norm {before} → {after})"
 
 
@@ -161,6 +159,7 @@ def cells(point: Point) -> list[str]:
     return [
         str(point.step),
         point.status or "",
+        point.source or ("whole" if point.kind == "analysis" else "signal"),
         share,
         reach,
         _number(point.rate),
@@ -168,9 +167,10 @@ def cells(point: Point) -> list[str]:
         _number(point.loss),
         raw,
         clipped,
-        point.source or point.layer or ("whole" if point.kind == "analysis" else "signal"),
     ]
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None or (isinstance(value, float) and math.isinf(value)) else numbers.plain(value)
+    if value is None:
+        return ""
+    return "0" if abs(value) < TINY else numbers.plain(value)

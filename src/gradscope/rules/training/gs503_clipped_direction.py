@@ -66,8 +66,8 @@ RULE = TrainingRule(
     thresholds={"clip_cosine": Threshold(0.5, "cosine", "how much of its direction a clipped gradient keeps", -1, 1)},
     what=(
         "Clipping the norm of the whole gradient shortens it and keeps its direction. Clipping values, or one layer at "
-        "a time, flattens the large components and leaves the small ones: where it acts most of the time, what is applied "
-        "is hardly the gradient any more, and the long lags, which show in few components, go first."
+        "a time, flattens the large components and leaves the small ones: where it acts most of the time, what is "
+        "applied is hardly the gradient any more, and the long lags, which show in few components, go first."
     ),
     maths=(
         "g the gradient of one update before clipping, g' after it, over the watched layers",

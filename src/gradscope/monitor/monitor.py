@@ -1,0 +1,328 @@
+"""`gradscope.Monitor`: the gradient's reach while a model trains."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.errors import UsageError
+from gradscope.monitor.ear import Ear
+from gradscope.monitor.gradients import Gradients
+from gradscope.monitor.layers import has_compiled, plain_model, watched
+from gradscope.monitor.record import Record
+from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due, is_signal_due
+from gradscope.monitor.updates import Updates
+from gradscope.monitor.weights import changes, plain
+from gradscope.records import Status
+from gradscope.trajectory import Head, Point, Trajectory
+
+SILENT = (
+    "no watched layer ran with a graph in a whole update: hooks that come after torch.compile never fire, and neither "
+    "do those of a layer that is not used; make the Monitor before torch.compile"
+)
+
+
+class Monitor:
+    """Watch a model train: how far back the gradient reaches, from two lines in the loop.
+
+        with gradscope.Monitor(model, needs_lag=50) as flow:
+            for x, y in batches:
+                loss = criterion(model(x), y)
+                loss.backward()
+                flow.step(loss, x)
+                optimizer.step()
+
+    Without `flow.step` the hooks alone do the same, but for the loss. A step of training is one update by an optimizer
+    of torch, however many backward passes were accumulated into it; step 0 is the model as it was made.
+
+    It changes no gradient, no random state and no training mode. Should measuring fail, that is one warning.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        every: int = 100,
+        needs_lag: int | None = None,
+        log: str | Path | None = "flow.jsonl",
+        sinks: Sequence[Any] = (),
+        layers: Sequence[str] | None = None,
+        scaler: Any = None,
+        budget: float = 0.05,
+        screen: bool = True,
+        name: str | None = None,
+        resume: int | None = None,
+    ) -> None:
+        """Attach to a model, before torch.compile.
+
+        Args:
+            model: any module; its nn.RNN, GRU and LSTM layers are watched, or, where it has none, the whole of it.
+            every: updates between two signals; the first ones are taken at steps 0, 1, 2, 4 ... 64.
+            needs_lag: how far back the task must reach. None: all of each sequence, and findings only warn.
+            log: file of lines of JSON, written from the start; None for none.
+            sinks: "tensorboard", "wandb", "trackio", a SummaryWriter, or anything with `log(dict, step=...)`.
+            layers: names of the layers to watch, as in `named_modules`.
+            scaler: the GradScaler of mixed precision, whose loss scale is divided out.
+            budget: part of the training's time that whole analyses may take; they wait until they fit.
+            screen: whether to tell on standard error when something happens, and the whole run at the end.
+            name: of the run.
+            resume: the step to go on from, in the same log.
+
+        Raises:
+            UsageError: a name or number that cannot be.
+        """
+        if every < 1 or (needs_lag is not None and needs_lag < 1) or budget < 0:
+            raise UsageError("every and needs_lag are whole numbers of at least 1, budget a part of 0 or more")
+        self.model, self.every, self.needs_lag, self.scaler = plain_model(model), every, needs_lag, scaler
+        self.at = resume or 0
+        found = watched(self.model, layers)
+        self._ears = [Ear(path, layer, self._wants) for path, layer in found.items()]
+        self._gradients = Gradients(
+            self.model.parameters(), [p for layer in found.values() for p in layer.parameters()], self._wants
+        )
+        self._gradients.began = self._backward_began
+        self._updates = Updates(self._gradients, self._before_update, self._after_update)
+        self._clock = Clock(budget)
+        head = Head(
+            origin="training",
+            name=name or type(self.model).__name__,
+            needed_lag=needs_lag,
+            every=every,
+            layers=tuple(found),
+            environment={"torch": torch.__version__},
+        )
+        self._record = Record(head, log, sinks, screen, append=resume is not None)
+        if has_compiled(model):
+            self._record.note("the model was compiled before the Monitor was attached: hooks may not fire")
+        self._armed, self._busy, self._failed, self._closed = is_signal_due(self.at, every), False, False, False
+        self._pending: list[Point] = []
+        self._fresh = False
+        self._loss: float | None = None
+        self._x: Tensor | None = None
+        self._analysed: int | None = None
+        self._cost = 0.0
+        self._at_analysis: dict[str, Point] = {}
+        self._weights: dict[str, dict[str, Tensor]] = {}
+        self._last_signal: dict[str, tuple[Status | None, dict[str, Tensor]]] = {}
+
+    # -- what the user calls ------------------------------------------------------------------------------------------
+
+    def step(self, loss: Tensor | float | None = None, x: Tensor | None = None) -> None:
+        """Note an update: after backward, before the optimizer. Both arguments are only looked at.
+
+        Args:
+            loss: its value is put beside what is measured.
+            x: the batch, for models without a layer of torch.nn to watch.
+        """
+        with self._safely():
+            if self._armed or self._pending:
+                if loss is not None:
+                    self._loss = float(loss.detach()) if isinstance(loss, Tensor) else float(loss)
+                    self._pending = [replace(point, loss=self._loss) for point in self._pending]
+                if x is not None and isinstance(x, Tensor):
+                    self._x = x.detach()
+            if self._fresh:
+                self._measure(self.at)
+            if self._updates.happened_unseen():
+                self._after_update(closure=False)
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """What was measured so far, judged."""
+        return self._record.trajectory
+
+    def close(self) -> None:
+        """Measure once more what the training came to, write everything, and take the hooks away."""
+        if self._closed:
+            return
+        with self._safely():
+            self._flush()
+            if self.at and not any(p.step == self.at for p in self._record.points):
+                self._last()
+        self._closed = True
+        for ear in self._ears:
+            ear.remove()
+        self._gradients.remove()
+        self._updates.remove()
+        self._record.close(self._clock.part(time.perf_counter()))
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._record.note(f"the training ended with {kind.__name__} after step {self.at}")
+        self.close()
+
+    # -- what the hooks call ------------------------------------------------------------------------------------------
+
+    def _wants(self) -> bool:
+        """Whether the hooks keep what they see."""
+        return self._armed and not self._busy and not self._failed
+
+    def _backward_began(self) -> None:
+        if not self._busy:
+            with self._safely():
+                if not self._clock.begun:
+                    self._clock.begun = time.perf_counter()
+                if self._updates.seen and self._pending and not self._fresh:
+                    self._flush()
+                self._fresh = True
+
+    def _before_update(self, closure: bool) -> None:
+        """The optimizer is about to step; with a closure the backward pass is still to come."""
+        if not closure:
+            with self._safely():
+                if self._fresh:
+                    self._measure(self.at)
+                self._clip()
+
+    def _after_update(self, closure: bool) -> None:
+        with self._safely():
+            if closure:
+                if self._fresh:
+                    # The weights have moved on already; what is measured now is of the next step.
+                    self._measure(self.at + 1)
+                self._clip()
+            if self._armed and not any(ear.fired for ear in self._ears) and self._ears and self._gradients.backwards:
+                self._record.note(SILENT)
+        self.at += 1
+        self._gradients.forget()
+        self._armed, self._fresh = is_signal_due(self.at, self.every), False
+        if self._armed:
+            for ear in self._ears:
+                ear.fired = False
+
+    # -- measuring ----------------------------------------------------------------------------------------------------
+
+    def _measure(self, step: int) -> None:
+        """Signals of all layers, and a whole analysis where one is due or something moved and there is time for it."""
+        self._fresh = False
+        if not self._armed:
+            return
+        self._flush()
+        found = [point for ear in self._ears if (point := self._signal(ear, step)) is not None]
+        raw = self._gradients.raw(self._scale)
+        self._pending = [replace(point, norms=raw, loss=self._loss) for point in found]
+        moved = any(has_moved(point, self._at_analysis.get(point.layer)) for point in found)
+        wanted = is_analysis_due(step, self._analysed) or moved or not self._ears
+        if wanted and (self._analysed is None or self._clock.allows(self._cost, self._measuring_since)):
+            self._pending += self._analyses(step, {point.layer: point for point in found}, raw)
+
+    @property
+    def _scale(self) -> float:
+        return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
+
+    def _signal(self, ear: Ear, step: int) -> Point | None:
+        from gradscope.monitor.signal import measured
+
+        heard = ear.heard(self._scale)
+        if heard is None:
+            if ear.reason:
+                self._record.note(f"no signal of {ear.name}: {ear.reason}")
+            return None
+        begun = time.perf_counter()
+        try:
+            point = measured(ear.layer, heard, step, ear.name, self.needs_lag)
+        except ValueError as reason:
+            self._record.note(f"no signal of {ear.name}: {reason}")
+            return None
+        now = plain(dict(ear.layer.named_parameters()))
+        before, self._last_signal[ear.name] = self._last_signal.get(ear.name), (point.status, now)
+        moved = changes(before[1], now) if before is not None and before[0] != point.status else ()
+        return replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
+
+    def _analyses(self, step: int, signals: dict[str, Point], raw: Any) -> list[Point]:
+        """Whole analyses of the watched layers, or of a copy of the model."""
+        from gradscope.monitor.whole import analyses
+
+        begun = time.perf_counter()
+        found, notes, self._weights = analyses(self.model, self._ears, self._x, self._scale, self)
+        self._cost, self._analysed, self._at_analysis = time.perf_counter() - begun, step, signals
+        for note in notes:
+            self._record.note(note)
+        return [replace(point, step=step, loss=self._loss, norms=raw) for point in found]
+
+    @property
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """The weights at the last whole analysis, by layer."""
+        return self._weights
+
+    def _clip(self) -> None:
+        """What the update used of the gradient, beside the raw norm that the pending points hold."""
+        if not self._armed or not self._pending:
+            return
+        clipped = self._gradients.clipped()
+        if clipped is None:
+            return
+        size, cosine = clipped
+        self._pending = [
+            replace(p, norms=replace(p.norms, log10_clipped=size, cosine=cosine)) if p.norms is not None else p
+            for p in self._pending
+        ]
+
+    def _flush(self) -> None:
+        points, self._pending = self._pending, []
+        for point in points:
+            self._record.point(point)
+
+    def _last(self) -> None:
+        """One more signal and analysis with the weights as they are now, on the last batch that was kept."""
+        found = [point for ear in self._ears if (point := self._signal(ear, self.at)) is not None]
+        self._loss = None
+        self._pending = [*found, *self._analyses(self.at, {}, None)]
+        self._flush()
+
+    @contextmanager
+    def _safely(self) -> Iterator[None]:
+        """Measure without a trace: no random number drawn, no hook of ours fired, no error let out; on the clock."""
+        if self._failed or self._closed:
+            yield
+            return
+        was, self._busy, self._measuring_since = self._busy, True, time.perf_counter()
+        try:
+            with _untouched(self._armed):
+                yield
+        except Exception as error:  # whatever fails here, the training goes on
+            self._failed = True
+            what = f"{type(error).__name__}: {error}"
+            warnings.warn(f"gradscope.Monitor stopped measuring at step {self.at}: {what}", stacklevel=3)
+        finally:
+            self._busy = was
+            if self._clock.begun:
+                self._clock.spent += time.perf_counter() - self._measuring_since
+
+
+@contextmanager
+def _untouched(wanted: bool) -> Iterator[None]:
+    """Random numbers of Python, numpy and torch as they were; gradient mode and threads too."""
+    if not wanted:
+        yield
+        return
+    numpy = sys.modules.get("numpy")
+    python, arrays = random.getstate(), numpy.random.get_state() if numpy is not None else None
+    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    try:
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            yield
+    finally:
+        random.setstate(python)
+        if numpy is not None and arrays is not None:
+            numpy.random.set_state(arrays)
+        torch.set_grad_enabled(grad)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
