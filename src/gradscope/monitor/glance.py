@@ -1,4 +1,4 @@
-"""A whole analysis that is cheap enough for a training loop: verdict, gates, leading exponent, births of NaN; no spectra."""
+"""A whole analysis cheap enough for a training loop: verdict, gates, leading exponent, births of NaN; no spectra."""
 
 from __future__ import annotations
 

@@ -126,16 +126,20 @@ class Monitor:
             x: the batch, for models without a layer of torch.nn to watch.
         """
         with self._safely():
-            if self._armed or self._pending:
-                if loss is not None:
-                    self._loss = float(loss.detach()) if isinstance(loss, Tensor) else float(loss)
-                    self._pending = [replace(point, loss=self._loss) for point in self._pending]
-                if x is not None and isinstance(x, Tensor):
-                    self._x = x.detach()
-            if self._fresh:
+            if loss is not None:
+                self._note_loss(loss)
+            if x is not None and self._armed:
+                self._x = x.detach()
+            # Where the optimizer's own hook comes before the update, that is when the gradient is whole.
+            if self._fresh and not self._updates.is_plain:
                 self._measure(self.at)
             if self._updates.happened_unseen():
                 self._after_update(closure=False)
+
+    def note_loss(self, loss: Tensor | float) -> None:
+        """Put a loss beside what was just measured, or is about to be; measures nothing itself."""
+        with self._safely():
+            self._note_loss(loss)
 
     @property
     def trajectory(self) -> Trajectory:
@@ -172,6 +176,15 @@ class Monitor:
     def _wants(self) -> bool:
         """Whether the hooks keep what they see."""
         return self._armed and not self._busy and not self._failed
+
+    def _note_loss(self, loss: Tensor | float) -> None:
+        if not self._armed and not self._pending:
+            return
+        value = float(loss.detach()) if isinstance(loss, Tensor) else float(loss)
+        # After the update the loss is of what is waiting; before it, of what is to be measured now too.
+        self._loss = value if self._fresh else None
+        if not self._fresh or any(point.step == self.at for point in self._pending):
+            self._pending = [replace(point, loss=value) for point in self._pending]
 
     def _backward_began(self) -> None:
         if not self._busy:
@@ -213,6 +226,8 @@ class Monitor:
         self._fresh = False
         if not self._armed:
             return
+        # One more backward pass of the same update: what was measured before it was of a part of the gradient.
+        self._pending = [point for point in self._pending if point.step != step]
         self._flush()
         found = [point for ear in self._ears if (point := self._signal(ear, step)) is not None]
         raw = self._gradients.raw(self._scale)

@@ -25,6 +25,8 @@ class Updates:
         """
         self.seen = False
         """Whether an optimizer of torch has updated the parameters."""
+        self.is_plain = False
+        """Whether it did so without a closure, so that its hook comes between the last backward pass and the update."""
         self._gradients = gradients
         self._own: weakref.ref[torch.optim.Optimizer] | None = None
         self._version = self._versions()
@@ -35,8 +37,9 @@ class Updates:
 
         def post(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._is_own(optimizer):
-                self.seen, self._version = True, self._versions()
-                after(_has_closure(args, kwargs))
+                closure = _has_closure(args, kwargs)
+                self.seen, self.is_plain, self._version = True, not closure, self._versions()
+                after(closure)
 
         self._handles = [register_optimizer_step_pre_hook(pre), register_optimizer_step_post_hook(post)]
 

@@ -21,7 +21,7 @@ class TrackioSink(LoggerSink):
         except ImportError as error:
             raise UsageError("the sink 'trackio' needs the extra [trackio]: pip install trackio") from error
         self._finish = trackio.finish
-        super().__init__(trackio.init(project="gradscope"))  # type: ignore[no-untyped-call]
+        super().__init__(trackio.init(project="gradscope"))
 
     def end(self, trajectory: Trajectory) -> None:
         """End the run."""

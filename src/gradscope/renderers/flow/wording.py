@@ -127,7 +127,8 @@ def overhead(trajectory: Trajectory) -> str:
     part = trajectory.overhead
     if part is None:
         return ""
-    said = f"measuring took {numbers.percent(part)} of the training's time"
+    spent = sum(point.seconds for point in trajectory.points if point.seconds is not None)
+    said = f"measuring took {numbers.percent(part)} of the training's time ({numbers.plain(spent, 2)} s)"
     return said if part <= TOLERATED else f"{said}: more than {numbers.percent(TOLERATED)}; raise every="
 
 
