@@ -8,26 +8,25 @@ from pathlib import Path
 from gradscope.flow_file import read_flow
 from gradscope.trajectory import leading
 
-WIDER = 3.0
-"""log10: how far the share must have risen above its least for the past to count as open."""
 HALF = 0.5
 """Part of the first losses' mean below which the loss has fallen."""
 
 
 def told(path: Path) -> str:
     """One sentence with both steps."""
-    points = [p for p in leading(read_flow(str(path))) if p.gradient_share is not None and p.loss is not None]
-    shares = [(p.step, p.gradient_share) for p in points if p.gradient_share is not None]
-    losses = [(p.step, p.loss) for p in points if p.loss is not None]
-    early = [loss for step, loss in losses if 100 <= step <= 300] or [losses[0][1]]
+    points = [p for p in leading(read_flow(str(path))) if p.reach is not None and p.loss is not None]
+    first, lag = points[0], points[0].needed_lag or 1
+    short = [place for place, point in enumerate(points) if (point.reach or 0) < lag]
+    opened = points[short[-1] + 1] if short and short[-1] + 1 < len(points) else None
+    early = [p.loss or 0.0 for p in points if 100 <= p.step <= 300] or [first.loss or 0.0]
     level = math.fsum(early) / len(early)
-    place = min(range(len(shares)), key=lambda i: shares[i][1])
-    opened = next((step for step, share in shares[place:] if share >= shares[place][1] + WIDER), None)
-    fell = next((step for step, loss in losses if step > 100 and loss < HALF * level), None)
-    lag, least = points[0].needed_lag, shares[place]
-    said = f"share at lag {lag}: least 10^{least[1]:.1f} at step {least[0]}"
-    said += f", a factor of {10**WIDER:g} above that from step {opened} on" if opened is not None else ", never opened"
-    said += f"; loss below half of {level:.3f} from step {fell} on" if fell is not None else "; the loss never fell"
+    fell = next((p for p in points if p.step > 100 and (p.loss or 0.0) < HALF * level), None)
+    said = f"reach {first.reach} of {lag} lags and share 10^{first.gradient_share:.1f} at step {first.step}"
+    if opened is not None:
+        said += f"; reach {opened.reach} and share 10^{opened.gradient_share:.1f} from step {opened.step} on"
+    said += (
+        f"; loss below half of {level:.3f} from step {fell.step} on" if fell is not None else "; no fall of the loss"
+    )
     if opened is not None and fell is not None:
-        said += f": the share opened {fell - opened} steps before"
+        said += f": the past opened {fell.step - opened.step} steps before the loss fell"
     return said

@@ -100,7 +100,7 @@ def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
     if spec.embedding is not None and not is_text:
         raise UsageError(f"embedding ({origin['embedding']}) turns tokens into vectors; add --text or --input FILE.txt")
     synthetic = spec.input is None and spec.text is None
-    own_length = any(parse_model(word).name.endswith((".npy", ".npz")) for word in spec.models)
+    own_length = any(parse_model(word).name.endswith((".npy", ".npz", ".jsonl")) for word in spec.models)
     length = spec.length or (SYNTHETIC_LENGTH if synthetic and not own_length else None)
     if spec.needs_lag is not None and length is not None and spec.needs_lag >= length:
         raise UsageError(

@@ -33,7 +33,8 @@ def of_layer(layer: nn.RNNBase, heard: Heard, name: str, needs_lag: int | None) 
     lag = None if needs_lag is None else max(1, min(needs_lag, x.shape[1] - 1))
     spec = RunSpec(models=(name,), needs_lag=lag, dtype="float64", input_size=x.shape[-1])
     loss = None if weight is None else lambda output: (output[:, place] * weight).sum()
-    return examined(copied(layer), name, spec, x.double().cpu(), measures, loss)
+    with torch.enable_grad():
+        return examined(copied(layer), name, spec, x.double().cpu(), measures, loss)
 
 
 def of_model(model: nn.Module, x: torch.Tensor, name: str, needs_lag: int | None) -> ModelResult:
@@ -44,7 +45,9 @@ def of_model(model: nn.Module, x: torch.Tensor, name: str, needs_lag: int | None
     """
     spec = RunSpec(models=(name,), needs_lag=needs_lag, layout="batch-first")
     given = x[:SEQUENCES].cpu()
-    return examined(model.cpu(), name, spec, given.double() if given.is_floating_point() else given, measures)
+    given = given.double() if given.is_floating_point() else given
+    with torch.enable_grad():
+        return examined(model.cpu(), name, spec, given, measures)
 
 
 def copied(layer: nn.RNNBase) -> nn.RNNBase:

@@ -21,13 +21,6 @@ def plain_model(model: nn.Module) -> nn.Module:
     return plain_model(inside) if isinstance(inside, nn.Module) else model
 
 
-def has_compiled(model: nn.Module) -> bool:
-    """Whether torch.compile has taken the model or a part of it."""
-    return any(
-        hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None for part in model.modules()
-    )
-
-
 def watched(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.RNNBase]:
     """Recurrent layers of torch.nn by their path; all of them, or those that are named.
 

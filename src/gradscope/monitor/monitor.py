@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from gradscope.errors import UsageError
 from gradscope.monitor.ear import Ear
 from gradscope.monitor.gradients import Gradients
-from gradscope.monitor.layers import has_compiled, plain_model, watched
+from gradscope.monitor.layers import plain_model, watched
 from gradscope.monitor.record import Record
 from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due, is_signal_due
 from gradscope.monitor.updates import Updates
@@ -28,8 +29,8 @@ from gradscope.records import Status
 from gradscope.trajectory import Head, Point, Trajectory
 
 SILENT = (
-    "no watched layer ran with a graph in a whole update: hooks that come after torch.compile never fire, and neither "
-    "do those of a layer that is not used; make the Monitor before torch.compile"
+    "no hook of a watched layer fired in a whole update: those that come after torch.compile never do, nor those of a "
+    "layer that is not used; make the Monitor before torch.compile, or hand over the batch, flow.step(loss, x)"
 )
 
 
@@ -92,6 +93,7 @@ class Monitor:
             self.model.parameters(), [p for layer in found.values() for p in layer.parameters()], self._wants
         )
         self._gradients.began = self._backward_began
+        self._input_hook = None if found else self._hook_input()
         self._updates = Updates(self._gradients, self._before_update, self._after_update)
         self._clock = Clock(budget)
         head = Head(
@@ -103,8 +105,6 @@ class Monitor:
             environment={"torch": torch.__version__},
         )
         self._record = Record(head, log, sinks, screen, append=resume is not None)
-        if has_compiled(model):
-            self._record.note("the model was compiled before the Monitor was attached: hooks may not fire")
         self._armed, self._busy, self._failed, self._closed = is_signal_due(self.at, every), False, False, False
         self._pending: list[Point] = []
         self._fresh = False
@@ -150,6 +150,7 @@ class Monitor:
         """Measure once more what the training came to, write everything, and take the hooks away."""
         if self._closed:
             return
+        self._armed = True
         with self._safely():
             self._flush()
             if self.at and not any(p.step == self.at for p in self._record.points):
@@ -159,6 +160,8 @@ class Monitor:
             ear.remove()
         self._gradients.remove()
         self._updates.remove()
+        if self._input_hook is not None:
+            self._input_hook.remove()
         self._record.close(self._clock.part(time.perf_counter()))
 
     def __enter__(self) -> Monitor:
@@ -176,6 +179,15 @@ class Monitor:
     def _wants(self) -> bool:
         """Whether the hooks keep what they see."""
         return self._armed and not self._busy and not self._failed
+
+    def _hook_input(self) -> RemovableHandle:
+        """Keep what a model without a layer to listen to takes in."""
+
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if self._wants() and torch.is_grad_enabled() and args and isinstance(args[0], Tensor):
+                self._x = args[0].detach()
+
+        return self.model.register_forward_pre_hook(hook)
 
     def _note_loss(self, loss: Tensor | float) -> None:
         if not self._armed and not self._pending:
@@ -233,7 +245,7 @@ class Monitor:
         raw = self._gradients.raw(self._scale)
         self._pending = [replace(point, norms=raw, loss=self._loss) for point in found]
         moved = any(has_moved(point, self._at_analysis.get(point.layer)) for point in found)
-        wanted = is_analysis_due(step, self._analysed) or moved or not self._ears
+        wanted = is_analysis_due(step, self._analysed) or moved or not found
         if wanted and (self._analysed is None or self._clock.allows(self._cost, self._measuring_since)):
             self._pending += self._analyses(step, {point.layer: point for point in found}, raw)
 

@@ -47,7 +47,8 @@ def analyses(model: nn.Module, ears: Sequence[Ear], x: Tensor | None, scale: flo
             notes.append(f"no analysis of {ear.name}: {error}")
             continue
         points.append(_point(result, ear.name, weights, monitor.weights, begun))
-    if not ears and x is not None:
+    deaf = all(ear.heard(scale) is None for ear in ears)
+    if deaf and x is not None:
         name = type(model).__name__
         weights[name] = plain(dict(model.named_parameters()))
         begun = time.perf_counter()
