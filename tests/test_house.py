@@ -21,8 +21,11 @@ from gradscope.saved import read_report
 
 ROOT = Path(__file__).parents[1]
 TABLES = {
-    name: table for name, table in vars(registry).items() if name.isupper() and name not in ("FORMATS", "SUFFIXES")
+    name: table
+    for name, table in vars(registry).items()
+    if name.isupper() and name not in ("FORMATS", "FLOW_FORMATS", "SUFFIXES")
 }
+TABLES["FLOW_FORMATS"] = {name: form.renderer for name, form in registry.FLOW_FORMATS.items()}
 TABLES["COMMANDS"] = COMMANDS
 
 

@@ -19,7 +19,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("what", choices=("adding", "shakespeare", "opening"))
     parser.add_argument("file", nargs="?", type=Path, help="the text of shakespeare, the lines of opening")
     parser.add_argument("--log", type=Path, help="lines of JSON; in this folder when absent")
-    parser.add_argument("--steps", type=int, default=3000, help="updates of adding")
+    parser.add_argument("--steps", type=int, default=1000, help="updates of adding")
     parser.add_argument("--minutes", type=float, default=10.0, help="of shakespeare")
     asked = parser.parse_args(words)
     torch.set_num_threads(1)

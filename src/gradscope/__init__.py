@@ -18,8 +18,8 @@ _PUBLIC = {
     "analyze": "gradscope.api",
     "compare": "gradscope.api",
     "check": "gradscope.gate.api",
-    "Monitor": "gradscope.monitor.monitor",
     "Report": "gradscope.records",
+    "Monitor": "gradscope.monitor.monitor",
 }
 
 

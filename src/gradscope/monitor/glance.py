@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gradscope.errors import UsageError
 from gradscope.metrics import collect
 from gradscope.monitor.signal import Heard
 from gradscope.numerics.analysis import Analysis, Unavailable
@@ -47,7 +48,20 @@ def of_model(model: nn.Module, x: torch.Tensor, name: str, needs_lag: int | None
     given = x[:SEQUENCES].cpu()
     given = given.double() if given.is_floating_point() else given
     with torch.enable_grad():
-        return examined(model.cpu(), name, spec, given, measures)
+        return examined(model.cpu(), name, spec, given, measures, reading)
+
+
+def reading(output: torch.Tensor) -> torch.Tensor:
+    """A loss that reads the newest output, (batch, T, features), (batch, features) or (batch), in a seeded direction.
+
+    Raises:
+        UsageError: the model returns something else.
+    """
+    if not isinstance(output, torch.Tensor) or not output.is_floating_point() or not output.ndim:
+        raise UsageError("the model returns no tensor of real numbers; hand over a part of it that does")
+    newest = output[:, -1] if output.ndim > 2 else output
+    direction = torch.randn(newest.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (newest * direction.to(newest)).sum()
 
 
 def copied(layer: nn.RNNBase) -> nn.RNNBase:

@@ -6,7 +6,7 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -125,21 +125,11 @@ class Monitor:
             loss: its value is put beside what is measured.
             x: the batch, for models without a layer of torch.nn to watch.
         """
-        with self._safely():
-            if loss is not None:
-                self._note_loss(loss)
-            if x is not None and self._armed:
-                self._x = x.detach()
-            # Where the optimizer's own hook comes before the update, that is when the gradient is whole.
-            if self._fresh and not self._updates.is_plain:
-                self._measure(self.at)
-            if self._updates.happened_unseen():
-                self._after_update(closure=False)
+        self._safely(lambda: self._step(loss, x))
 
     def note_loss(self, loss: Tensor | float) -> None:
         """Put a loss beside what was just measured, or is about to be; measures nothing itself."""
-        with self._safely():
-            self._note_loss(loss)
+        self._safely(lambda: self._note_loss(loss))
 
     @property
     def trajectory(self) -> Trajectory:
@@ -151,10 +141,7 @@ class Monitor:
         if self._closed:
             return
         self._armed = True
-        with self._safely():
-            self._flush()
-            if self.at and not any(p.step == self.at for p in self._record.points):
-                self._last()
+        self._safely(self._last)
         self._closed = True
         for ear in self._ears:
             ear.remove()
@@ -180,6 +167,17 @@ class Monitor:
         """Whether the hooks keep what they see."""
         return self._armed and not self._busy and not self._failed
 
+    def _step(self, loss: Tensor | float | None, x: Tensor | None) -> None:
+        if loss is not None:
+            self._note_loss(loss)
+        if x is not None and self._armed:
+            self._x = x.detach()
+        # Where the optimizer's own hook comes before the update, that is when the gradient is whole.
+        if self._fresh and not self._updates.is_plain:
+            self._measure(self.at)
+        if self._updates.happened_unseen():
+            self._after_update(closure=False)
+
     def _hook_input(self) -> RemovableHandle:
         """Keep what a model without a layer to listen to takes in."""
 
@@ -200,36 +198,38 @@ class Monitor:
 
     def _backward_began(self) -> None:
         if not self._busy:
-            with self._safely():
-                if not self._clock.begun:
-                    self._clock.begun = time.perf_counter()
-                if self._updates.seen and self._pending and not self._fresh:
-                    self._flush()
-                self._fresh = True
+            self._safely(self._begin)
+
+    def _begin(self) -> None:
+        if not self._clock.begun:
+            self._clock.begun = time.perf_counter()
+        if self._updates.seen and self._pending and not self._fresh and self._pending[0].step != self.at:
+            self._flush()
+        self._fresh = True
 
     def _before_update(self, closure: bool) -> None:
         """The optimizer is about to step; with a closure the backward pass is still to come."""
         if not closure:
-            with self._safely():
-                if self._fresh:
-                    self._measure(self.at)
-                self._clip()
+            self._safely(lambda: self._updating(self.at))
 
     def _after_update(self, closure: bool) -> None:
-        with self._safely():
-            if closure:
-                if self._fresh:
-                    # The weights have moved on already; what is measured now is of the next step.
-                    self._measure(self.at + 1)
-                self._clip()
-            if self._armed and not any(ear.fired for ear in self._ears) and self._ears and self._gradients.backwards:
-                self._record.note(SILENT)
+        if closure:
+            # The weights have moved on already; what is measured only now is of the next step.
+            self._safely(lambda: self._updating(self.at + 1))
+        if self._armed and not any(ear.fired for ear in self._ears) and self._ears and self._gradients.backwards:
+            self._safely(lambda: self._record.note(SILENT))
         self.at += 1
         self._gradients.forget()
         self._armed, self._fresh = is_signal_due(self.at, self.every), False
         if self._armed:
             for ear in self._ears:
                 ear.fired = False
+
+    def _updating(self, step: int) -> None:
+        """Measure what has not been measured, and what clipping left of the gradient."""
+        if self._fresh:
+            self._measure(step)
+        self._clip()
 
     # -- measuring ----------------------------------------------------------------------------------------------------
 
@@ -308,28 +308,29 @@ class Monitor:
 
     def _last(self) -> None:
         """One more signal and analysis with the weights as they are now, on the last batch that was kept."""
+        self._flush()
+        if not self.at or any(point.step == self.at for point in self._record.points):
+            return
         found = [point for ear in self._ears if (point := self._signal(ear, self.at)) is not None]
         self._loss = None
         self._pending = [*found, *self._analyses(self.at, {}, None)]
         self._flush()
 
-    @contextmanager
-    def _safely(self) -> Iterator[None]:
-        """Measure without a trace: no random number drawn, no hook of ours fired, no error let out; on the clock."""
+    def _safely(self, action: Callable[[], None]) -> None:
+        """Do it without a trace: no random number drawn, no hook of ours fired, no error let out; on the clock."""
         if self._failed or self._closed:
-            yield
             return
         was, self._busy, self._measuring_since = self._busy, True, time.perf_counter()
         try:
             with _untouched(self._armed):
-                yield
+                action()
         except Exception as error:  # whatever fails here, the training goes on
             self._failed = True
             what = f"{type(error).__name__}: {error}"
             warnings.warn(f"gradscope.Monitor stopped measuring at step {self.at}: {what}", stacklevel=3)
         finally:
             self._busy = was
-            if self._clock.begun:
+            if self._clock.begun and not was:
                 self._clock.spent += time.perf_counter() - self._measuring_since
 
 

@@ -88,8 +88,11 @@ def measured(layer: nn.RNNBase, heard: Heard, step: int, name: str, needs_lag: i
     if anchor < 2:
         raise ValueError("the loss reads no output that has steps before it")
     logs, size = influence(layer, heard, anchor)
-    profile = geometric_mean(logs)
     lag = min(needs_lag, anchor - 1) if needs_lag is not None else anchor - 1
+    if bool((logs.isnan() | (logs == math.inf)).any()):
+        length = int(heard.x.shape[1])
+        return Point(step, "signal", name, length=length, needed_lag=lag, status="non-finite", reads=heard.reads)
+    profile = geometric_mean(logs)
     found = slopes(logs[:, 1 : lag + 1] * math.log(10))
     g = log10_sum(logs, 0) - math.log10(len(logs))
     share = float(g[lag] - log10_sum(g)) if float(g.max()) > -math.inf else None
