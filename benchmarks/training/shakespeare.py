@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import gradscope
 
-LENGTH, HIDDEN, BATCH, NEEDED = 128, 256, 32, 50
+LENGTH, HIDDEN, BATCH, NEEDED = 128, 128, 16, 50
 
 
 class Writer(nn.Module):

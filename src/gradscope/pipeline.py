@@ -118,15 +118,16 @@ def examined(
     measure: Callable[[Analysis], tuple[Summary, dict[str, str], Series]],
     loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> ModelResult:
-    """One object on one batch, judged by as much as `measure` finds out: summary, what is missing, series."""
+    """One object on one batch, judged by as much as `measure` finds out: summary, what is missing, series.
+
+    It takes the threads that there are: in somebody's training loop they are not ours to change.
+    """
     _prepare(spec)
     with torch.random.fork_rng(devices=[]), full_precision():
         torch.manual_seed(spec.seed)
         source = source_from_object(thing, name, spec)
         runs, batch, notes = _runs(source, spec, x, loss)
-        analysis = Analysis(runs, spec, detail=False)
-        with threads_for(analysis.trace.size):
-            summary, skipped, series = measure(analysis)
+        summary, skipped, series = measure(analysis := Analysis(runs, spec, detail=False))
         unjudged = _unjudged(source, analysis, batch, notes, summary, series, skipped)
         verdicts = judge(unjudged, spec)
         return replace(unjudged, verdicts=verdicts, status=status(verdicts))

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gradscope.errors import UsageError
+from gradscope.files.paths import existing_file
 from gradscope.files.sniff import kind_of
 from gradscope.files.tensors import named_tensors
 from gradscope.files.torch_file import load_torch
@@ -107,7 +108,7 @@ class Track:
     def _counters(self, path: Path) -> dict[str, int]:
         """What the file says of its step; a file that cannot be read is noted as skipped."""
         try:
-            kind = kind_of(path, "checkpoint")
+            kind = kind_of(existing_file(str(path), "checkpoint"), "checkpoint")
             return counters_in(load_torch(path, "checkpoint", kind)) if kind in ("torch zip", "torch pickle") else {}
         except UsageError as error:
             if not (self.spec.trust and type(error).__name__ == "WantsCodeError"):
