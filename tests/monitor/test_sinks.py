@@ -101,7 +101,8 @@ def test_a_sink_of_your_own_gets_everything():
 
 
 def test_the_image_is_dark_where_nothing_arrives():
-    picture = image(list(eventful().points) + [point(40, lags=(0, 1, 10, 99), log10_influence=(0.0, 0.0, -6.0, None))])
+    faint = point(40, lags=(0, 1, 10, 99), log10_influence=(0.0, 0.0, -6.0, None))
+    picture = image([*eventful().points, faint])
     assert picture.shape == (4, 2)
     torch.testing.assert_close(picture[:, 1], torch.tensor([1.0, 1.0, 0.5, 0.0]))
 

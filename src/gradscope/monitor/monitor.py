@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +19,11 @@ from gradscope.errors import UsageError
 from gradscope.monitor.ear import Ear
 from gradscope.monitor.gradients import Gradients
 from gradscope.monitor.layers import plain_model, watched
+from gradscope.monitor.measuring import Measuring
 from gradscope.monitor.record import Record
-from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due, is_signal_due
+from gradscope.monitor.schedule import Clock, is_signal_due
+from gradscope.monitor.untouched import untouched
 from gradscope.monitor.updates import Updates
-from gradscope.monitor.weights import changes, plain
-from gradscope.records import Status
 from gradscope.trajectory import Head, Point, Trajectory
 
 SILENT = (
@@ -85,7 +83,7 @@ class Monitor:
         """
         if every < 1 or (needs_lag is not None and needs_lag < 1) or budget < 0:
             raise UsageError("every and needs_lag are whole numbers of at least 1, budget a part of 0 or more")
-        self.model, self.every, self.needs_lag, self.scaler = plain_model(model), every, needs_lag, scaler
+        self.model, self.every = plain_model(model), every
         self.at = resume or 0
         found = watched(self.model, layers)
         self._ears = [Ear(path, layer, self._wants) for path, layer in found.items()]
@@ -109,12 +107,8 @@ class Monitor:
         self._pending: list[Point] = []
         self._fresh = False
         self._loss: float | None = None
-        self._x: Tensor | None = None
-        self._analysed: int | None = None
-        self._cost = 0.0
-        self._at_analysis: dict[str, Point] = {}
-        self._weights: dict[str, dict[str, Tensor]] = {}
-        self._last_signal: dict[str, tuple[Status | None, dict[str, Tensor]]] = {}
+        self._since = 0.0
+        self._measuring = Measuring(self.model, self._ears, needs_lag, scaler, self._clock, self._record.note)
 
     # -- what the user calls ------------------------------------------------------------------------------------------
 
@@ -171,7 +165,7 @@ class Monitor:
         if loss is not None:
             self._note_loss(loss)
         if x is not None and self._armed:
-            self._x = x.detach()
+            self._measuring.x = x.detach()
         # Where the optimizer's own hook comes before the update, that is when the gradient is whole.
         if self._fresh and not self._updates.is_plain:
             self._measure(self.at)
@@ -183,7 +177,7 @@ class Monitor:
 
         def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
             if self._wants() and torch.is_grad_enabled() and args and isinstance(args[0], Tensor):
-                self._x = args[0].detach()
+                self._measuring.x = args[0].detach()
 
         return self.model.register_forward_pre_hook(hook)
 
@@ -234,65 +228,19 @@ class Monitor:
     # -- measuring ----------------------------------------------------------------------------------------------------
 
     def _measure(self, step: int) -> None:
-        """Signals of all layers, and a whole analysis where one is due or something moved and there is time for it."""
         self._fresh = False
         if not self._armed:
             return
         # One more backward pass of the same update: what was measured before it was of a part of the gradient.
         self._pending = [point for point in self._pending if point.step != step]
         self._flush()
-        found = [point for ear in self._ears if (point := self._signal(ear, step)) is not None]
-        raw = self._gradients.raw(self._scale)
+        raw = self._gradients.raw(self._measuring.scale)
+        found = self._measuring.points(step, self._since)
         self._pending = [replace(point, norms=raw, loss=self._loss) for point in found]
-        moved = any(has_moved(point, self._at_analysis.get(point.layer)) for point in found)
-        wanted = is_analysis_due(step, self._analysed) or moved or not found
-        if wanted and (self._analysed is None or self._clock.allows(self._cost, self._measuring_since)):
-            self._pending += self._analyses(step, {point.layer: point for point in found}, raw)
-
-    @property
-    def _scale(self) -> float:
-        return float(self.scaler.get_scale()) if self.scaler is not None else 1.0
-
-    def _signal(self, ear: Ear, step: int) -> Point | None:
-        from gradscope.monitor.signal import measured
-
-        heard = ear.heard(self._scale)
-        if heard is None:
-            if ear.reason:
-                self._record.note(f"no signal of {ear.name}: {ear.reason}")
-            return None
-        begun = time.perf_counter()
-        try:
-            point = measured(ear.layer, heard, step, ear.name, self.needs_lag)
-        except ValueError as reason:
-            self._record.note(f"no signal of {ear.name}: {reason}")
-            return None
-        now = plain(dict(ear.layer.named_parameters()))
-        before, self._last_signal[ear.name] = self._last_signal.get(ear.name), (point.status, now)
-        moved = changes(before[1], now) if before is not None and before[0] != point.status else ()
-        return replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
-
-    def _analyses(self, step: int, signals: dict[str, Point], raw: Any) -> list[Point]:
-        """Whole analyses of the watched layers, or of a copy of the model."""
-        from gradscope.monitor.whole import analyses
-
-        begun = time.perf_counter()
-        found, notes, self._weights = analyses(self.model, self._ears, self._x, self._scale, self)
-        self._cost, self._analysed, self._at_analysis = time.perf_counter() - begun, step, signals
-        for note in notes:
-            self._record.note(note)
-        return [replace(point, step=step, loss=self._loss, norms=raw) for point in found]
-
-    @property
-    def weights(self) -> dict[str, dict[str, Tensor]]:
-        """The weights at the last whole analysis, by layer."""
-        return self._weights
 
     def _clip(self) -> None:
         """What the update used of the gradient, beside the raw norm that the pending points hold."""
-        if not self._armed or not self._pending:
-            return
-        clipped = self._gradients.clipped()
+        clipped = self._gradients.clipped() if self._armed and self._pending else None
         if clipped is None:
             return
         size, cosine = clipped
@@ -307,22 +255,19 @@ class Monitor:
             self._record.point(point)
 
     def _last(self) -> None:
-        """One more signal and analysis with the weights as they are now, on the last batch that was kept."""
+        """What the training came to."""
         self._flush()
-        if not self.at or any(point.step == self.at for point in self._record.points):
-            return
-        found = [point for ear in self._ears if (point := self._signal(ear, self.at)) is not None]
-        self._loss = None
-        self._pending = [*found, *self._analyses(self.at, {}, None)]
-        self._flush()
+        if self.at and not any(point.step == self.at for point in self._record.points):
+            self._pending = self._measuring.last(self.at)
+            self._flush()
 
     def _safely(self, action: Callable[[], None]) -> None:
         """Do it without a trace: no random number drawn, no hook of ours fired, no error let out; on the clock."""
         if self._failed or self._closed:
             return
-        was, self._busy, self._measuring_since = self._busy, True, time.perf_counter()
+        was, self._busy, self._since = self._busy, True, time.perf_counter()
         try:
-            with _untouched(self._armed):
+            with untouched() if self._armed else nullcontext():
                 action()
         except Exception as error:  # whatever fails here, the training goes on
             self._failed = True
@@ -331,26 +276,4 @@ class Monitor:
         finally:
             self._busy = was
             if self._clock.begun and not was:
-                self._clock.spent += time.perf_counter() - self._measuring_since
-
-
-@contextmanager
-def _untouched(wanted: bool) -> Iterator[None]:
-    """Random numbers of Python, numpy and torch as they were; gradient mode and threads too."""
-    if not wanted:
-        yield
-        return
-    numpy = sys.modules.get("numpy")
-    python, arrays = random.getstate(), numpy.random.get_state() if numpy is not None else None
-    threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            yield
-    finally:
-        random.setstate(python)
-        if numpy is not None and arrays is not None:
-            numpy.random.set_state(arrays)
-        torch.set_grad_enabled(grad)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+                self._clock.spent += time.perf_counter() - self._since

@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,10 +16,18 @@ from gradscope.monitor.weights import changes, plain
 from gradscope.records import ModelResult
 from gradscope.trajectory import Point
 
-Found = tuple[list[Point], list[str], dict[str, dict[str, Tensor]]]
+Weights = dict[str, dict[str, Tensor]]
+Found = tuple[list[Point], list[str], Weights]
 
 
-def analyses(model: nn.Module, ears: Sequence[Ear], x: Tensor | None, scale: float, monitor: Any) -> Found:
+def analyses(
+    model: nn.Module,
+    ears: Sequence[Ear],
+    x: Tensor | None,
+    scale: float,
+    needs_lag: int | None,
+    before: Weights,
+) -> Found:
     """Points without a step, notes, and the weights as they are now.
 
     Args:
@@ -28,13 +35,14 @@ def analyses(model: nn.Module, ears: Sequence[Ear], x: Tensor | None, scale: flo
         ears: the watched layers with what they heard.
         x: the batch, where it is known.
         scale: the loss scale.
-        monitor: knows the needed lag, and the weights at the analysis before.
+        needs_lag: as the user stated it.
+        before: the weights at the analysis before, by layer.
     """
     from gradscope.monitor.glance import of_layer, of_model
 
     points: list[Point] = []
     notes: list[str] = []
-    weights: dict[str, dict[str, Tensor]] = {}
+    weights: Weights = {}
     for ear in ears:
         heard = ear.heard(scale)
         if heard is None:
@@ -42,28 +50,32 @@ def analyses(model: nn.Module, ears: Sequence[Ear], x: Tensor | None, scale: flo
         weights[ear.name] = plain(dict(ear.layer.named_parameters()))
         begun = time.perf_counter()
         try:
-            result = of_layer(ear.layer, heard, ear.name, monitor.needs_lag)
+            result = of_layer(ear.layer, heard, ear.name, needs_lag)
         except GradscopeError as error:
             notes.append(f"no analysis of {ear.name}: {error}")
             continue
-        points.append(_point(result, ear.name, weights, monitor.weights, begun))
+        points.append(_point(result, ear.name, weights, before, begun))
     deaf = all(ear.heard(scale) is None for ear in ears)
     if deaf and x is not None:
         name = type(model).__name__
         weights[name] = plain(dict(model.named_parameters()))
         begun = time.perf_counter()
         try:
-            result = of_model(_copied(model), x, name, monitor.needs_lag)
+            result = of_model(_copied(model), x, name, needs_lag)
         except GradscopeError as error:
             return points, [f"no analysis of {name}: {error}"], weights
-        points.append(_point(result, name, weights, monitor.weights, begun))
+        points.append(_point(result, name, weights, before, begun))
     if not ears and x is None:
         notes.append("the model has no nn.RNN, GRU or LSTM: hand the batch over, flow.step(loss, x), for analyses")
-    return points, notes, {**monitor.weights, **weights}
+    return points, notes, {**before, **weights}
 
 
 def _point(
-    result: ModelResult, name: str, now: dict[str, dict[str, Tensor]], before: dict[str, Any], begun: float
+    result: ModelResult,
+    name: str,
+    now: dict[str, dict[str, Tensor]],
+    before: dict[str, dict[str, Tensor]],
+    begun: float,
 ) -> Point:
     moved = changes(before[name], now[name]) if name in before else ()
     seconds = round(time.perf_counter() - begun, 4)
