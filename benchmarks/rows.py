@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import found, gradients, jacobians, leading, million, processes, sweeps
+from benchmarks import found, gradients, jacobians, leading, million, monitor, processes, sweeps
 from benchmarks.figure import Figure
 from benchmarks.measure import Effort
 
@@ -16,5 +16,6 @@ ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
     "leading": leading.leading,
     "million": million.million,
     "found": found.found,
+    "monitor": monitor.monitor,
     "processes": processes.processes,
 }

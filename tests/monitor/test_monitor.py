@@ -277,14 +277,14 @@ def test_a_loss_of_reach_is_told_on_the_screen(capsys):
 
 
 def test_measuring_that_fails_is_one_warning_and_training_goes_on(monkeypatch):
-    import gradscope.monitor.signal
+    import gradscope.monitor.measuring
 
     def broken(*_: object) -> None:
         raise RuntimeError("no such thing")
 
     model = Net()
     flow = quiet(model)
-    monkeypatch.setattr(gradscope.monitor.signal, "measured", broken)
+    monkeypatch.setattr(gradscope.monitor.measuring, "measured", broken)
     with pytest.warns(UserWarning, match=r"stopped measuring at step 0: RuntimeError: no such thing") as caught:
         train(model, flow, steps=5)
     assert len(caught) == 1

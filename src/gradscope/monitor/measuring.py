@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from gradscope.monitor.ear import Ear
 from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due
+from gradscope.monitor.signal import measured
 from gradscope.monitor.weights import changes, plain
+from gradscope.monitor.whole import analyses
 from gradscope.records import Status
 from gradscope.trajectory import Point
 
@@ -71,8 +73,6 @@ class Measuring:
         return [point for ear in self._ears if (point := self._signal(ear, step)) is not None]
 
     def _signal(self, ear: Ear, step: int) -> Point | None:
-        from gradscope.monitor.signal import measured
-
         heard = ear.heard(self.scale)
         if heard is None:
             if ear.reason:
@@ -91,8 +91,6 @@ class Measuring:
 
     def _analyses(self, step: int, signals: Sequence[Point]) -> list[Point]:
         """Whole analyses of the watched layers, or of a copy of the model."""
-        from gradscope.monitor.whole import analyses
-
         begun = time.perf_counter()
         found, notes, self._weights = analyses(
             self._model, self._ears, self.x, self.scale, self._needs_lag, self._weights

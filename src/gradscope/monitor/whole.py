@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError
 from gradscope.monitor.ear import Ear
+from gradscope.monitor.glance import of_layer, of_model
 from gradscope.monitor.points import point_of
 from gradscope.monitor.weights import changes, plain
 from gradscope.records import ModelResult
@@ -38,8 +39,6 @@ def analyses(
         needs_lag: as the user stated it.
         before: the weights at the analysis before, by layer.
     """
-    from gradscope.monitor.glance import of_layer, of_model
-
     points: list[Point] = []
     notes: list[str] = []
     weights: Weights = {}
