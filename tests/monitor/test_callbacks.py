@@ -109,3 +109,29 @@ def test_hugging_face(tmp_path):
         ends.append(list(model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
     checked(log, backwards=2, clip=0.01)
+
+
+def test_keras(tmp_path, monkeypatch):
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        keras = pytest.importorskip("keras")
+        from gradscope.monitor.callbacks.keras import GradientFlow
+
+        x, y = (torch.stack(part).numpy() for part in zip(*data(), strict=True))
+        log, ends = tmp_path / "flow.jsonl", []
+        for callbacks in ([GradientFlow(x[:4], needs_lag=6, log=log, screen=False)], []):
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential([keras.Input((12, 2)), keras.layers.LSTM(8), keras.layers.Dense(1)])
+            model.compile("adam", "mse")
+            model.fit(x, y, batch_size=12, epochs=2, verbose=0, callbacks=callbacks)
+            ends.append(model.get_weights())
+    assert all((a == b).all() for a, b in zip(*ends, strict=True))
+    points = read_flow(str(log)).points
+    assert [(p.step, p.kind, p.loss is None) for p in points] == [
+        (0, "analysis", True),
+        (4, "analysis", False),
+        (8, "analysis", False),
+    ]
+    assert all(p.reach is not None and "forget" in p.gates for p in points)
