@@ -53,7 +53,7 @@ def test_influence_is_that_of_autograd_one_step_at_a_time(layer, use):
     x = torch.randn(4, LENGTH, 3)
     ear = listened(layer, use, x)
     heard = ear.heard(1.0)
-    logs, _ = influence(layer, heard, heard.anchor)
+    logs, _, _ = influence(layer, heard, heard.anchor, 3)
     plain = layer.eval()
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad((plain(leaf)[0][:, -1] * heard.newest).sum(), leaf)
@@ -85,7 +85,7 @@ def test_time_first_and_packed_batches_say_the_same():
     packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([LENGTH] * 4))
     also = listened(layer, lambda y, s: s[0][-1].square().sum(), packed).heard(1.0)
     assert plain.x.shape == also.x.shape == (4, LENGTH, 3)
-    torch.testing.assert_close(influence(layer, plain, LENGTH)[0], influence(layer, also, LENGTH)[0])
+    torch.testing.assert_close(influence(layer, plain, LENGTH, 3)[0], influence(layer, also, LENGTH, 3)[0])
 
 
 def test_of_a_packed_batch_the_longest_sequences_are_measured():
@@ -100,7 +100,9 @@ def test_a_state_that_was_handed_over_is_where_it_starts():
     torch.manual_seed(3)
     layer, x = nn.LSTM(3, 5, batch_first=True), torch.randn(2, LENGTH, 3)
     state = (torch.full((1, 2, 5), 3.0), torch.full((1, 2, 5), -3.0))
-    with_state, without = (influence(layer, listened(layer, last, x, *s).heard(1.0), LENGTH)[0] for s in ((state,), ()))
+    with_state, without = (
+        influence(layer, listened(layer, last, x, *s).heard(1.0), LENGTH, 3)[0] for s in ((state,), ())
+    )
     assert not torch.allclose(with_state, without)
 
 
@@ -127,11 +129,24 @@ def test_what_float32_loses_is_found_and_said():
     assert float(sizes[point.below_float32 + 2]) == 0.0
 
 
+def test_beyond_the_needed_lag_what_float32_loses_is_unknown_and_not_zero():
+    torch.manual_seed(4)
+    layer, x = nn.RNN(3, 8, batch_first=True), torch.randn(2, 300, 3)
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(0.3)
+    near = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 10)
+    far = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 250)
+    assert near.log10_influence[-1] is None
+    assert -308 < far.log10_influence[-1] < -60
+    assert near.below_float32 == pytest.approx(far.below_float32, abs=40)
+    assert near.reach == far.reach
+
+
 def test_the_loss_scale_is_divided_out_of_sizes_alone():
     layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, LENGTH, 3)
     plain = listened(layer, last, x).heard(1.0)
     scaled = listened(layer, lambda y, s: 65536 * last(y, s), x).heard(65536.0)
-    (logs, size), (same, also) = (influence(layer, heard, LENGTH) for heard in (plain, scaled))
+    (logs, size, _), (same, also, _) = (influence(layer, heard, LENGTH, 3) for heard in (plain, scaled))
     torch.testing.assert_close(logs, same, atol=1e-5, rtol=0)
     assert size == pytest.approx(also, abs=1e-5)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ KERNELS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "RNN_TANH": torch.rnn_tanh,
     "RNN_RELU": torch.rnn_relu,
 }
+LIFT = 2.0**60
+"""A factor on the cotangent that brings small gradients into the range of float32; it is divided out again."""
 State = Tensor | tuple[Tensor, Tensor] | None
 
 
@@ -87,8 +89,8 @@ def measured(layer: nn.RNNBase, heard: Heard, step: int, name: str, needs_lag: i
     anchor = heard.anchor
     if anchor < 2:
         raise ValueError("the loss reads no output that has steps before it")
-    logs, size = influence(layer, heard, anchor)
     lag = min(needs_lag, anchor - 1) if needs_lag is not None else anchor - 1
+    logs, size, exact = influence(layer, heard, anchor, lag)
     if bool((logs.isnan() | (logs == math.inf)).any()):
         length = int(heard.x.shape[1])
         return Point(step, "signal", name, length=length, needed_lag=lag, status="non-finite", reads=heard.reads)
@@ -105,7 +107,12 @@ def measured(layer: nn.RNNBase, heard: Heard, step: int, name: str, needs_lag: i
         needed_lag=lag,
         zero_lags=(int(zero[0]) + 1, len(zero)) if len(zero) else (),
     )
-    return _point(summary, profile, heard, step, name, needs_lag, size)
+    point = _point(summary, profile, heard, step, name, needs_lag, size)
+    if not exact:
+        # Beyond the needed lag a zero may be no more than the end of float32.
+        known = tuple(None if value == -math.inf else value for value in point.log10_influence)
+        point = replace(point, log10_influence=known)
+    return point
 
 
 def _point(
@@ -148,15 +155,19 @@ def _point(
     )
 
 
-def influence(layer: nn.RNNBase, heard: Heard, anchor: int) -> tuple[Tensor, float]:
-    """log10 I(k) of every sequence for a cotangent of norm one, (sequences, lags 0..), and log10 of its true norm.
+def influence(layer: nn.RNNBase, heard: Heard, anchor: int, lag: int) -> tuple[Tensor, float, bool]:
+    """log10 I(k) of every sequence for a cotangent of norm one, and log10 of its true norm.
 
-    In float32, and again in float64 where that finds a zero, which may be no more than underflow.
+    In float32, and again in float64 where that finds a zero or an overflow up to `lag`, which may be rounding alone.
+
+    Returns:
+        The logarithms, (sequences, lags 0..); log10 of the norm; whether a zero is one.
     """
     logs, size = _back(layer, heard, anchor, torch.float32)
-    if bool((logs == -math.inf).any()):
-        logs, size = _back(layer, heard, anchor, torch.float64)
-    return logs, size
+    inside = logs[:, : lag + 1]
+    if not bool(inside.isfinite().all()):
+        return *_back(layer, heard, anchor, torch.float64), True
+    return logs, size, not bool((logs == -math.inf).any())
 
 
 def _back(layer: nn.RNNBase, heard: Heard, anchor: int, dtype: torch.dtype) -> tuple[Tensor, float]:
@@ -173,9 +184,10 @@ def _back(layer: nn.RNNBase, heard: Heard, anchor: int, dtype: torch.dtype) -> t
         pulled += list(zip(last, heard.last, strict=False)) if anchor == leaf.shape[1] else []
         pairs = [(y, v.to(dtype)) for y, v in pulled if v is not None]
         size = math.sqrt(sum(float(torch.linalg.vector_norm(v, dtype=torch.float64)) ** 2 for _, v in pairs))
-        total = sum(((y * (v / size)).sum() for y, v in pairs), leaf.new_zeros(()))
+        lift = LIFT if dtype == torch.float32 else 1.0
+        total = sum(((y * (v / size * lift)).sum() for y, v in pairs), leaf.new_zeros(()))
         (gradient,) = torch.autograd.grad(total, leaf)
-    logs = log10_norm(gradient[:, :anchor]).double().flip(1).cpu()
+    logs = log10_norm(gradient[:, :anchor]).double().flip(1).cpu() - math.log10(lift)
     return logs, math.log10(size) - math.log10(heard.scale)
 
 
