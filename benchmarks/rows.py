@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import found, gradients, jacobians, kills, leading, million, processes, scale, screen, sweeps
+from benchmarks import found, gradients, jacobians, kills, leading, million, monitor, processes, scale, screen, sweeps
 from benchmarks.figure import Figure
 from benchmarks.measure import Effort
 
@@ -17,6 +17,7 @@ ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
     "million": million.million,
     "screen": screen.screen,
     "found": found.found,
+    "monitor": monitor.monitor,
     "processes": processes.processes,
     "scale": scale.scale,
     "kills": kills.kills,

@@ -25,6 +25,8 @@ TABLES = {
     for name, table in vars(registry).items()
     if name.isupper() and not name.endswith(("FORMATS", "SUFFIXES"))
 }
+TABLES["SWEEP_FORMATS"] = {name: form.renderer for name, form in registry.SWEEP_FORMATS.items()}
+TABLES["FLOW_FORMATS"] = {name: form.renderer for name, form in registry.FLOW_FORMATS.items()}
 TABLES["COMMANDS"] = COMMANDS
 
 

@@ -93,6 +93,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.script(scripted(folder)).save(str(folder / "program.pt"))
+    (folder / "ckpt").mkdir()
+    for step in (10, 20):
+        torch.save({"step": step, "model": names["Tagger"](12).state_dict()}, folder / "ckpt" / f"{step}.pt")
     (targets,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
     (folder / "pyproject.toml").write_text(targets)
     return folder
@@ -128,6 +131,8 @@ def test_every_command_runs(command: str, folder: Path) -> None:
     words = shlex.split(command)[1:]
     if words == ["show", "report.json"]:
         assert run(["analyze", "rnn", "-o", "report.json"], folder).returncode == 0
+    if "flow.jsonl" in words and words[0] != "track":
+        assert run(["track", "ckpt/*.pt", "--input", "batch.npy", "-o", "flow.jsonl"], folder).returncode == 0
     if "--max-drop" in words:
         assert run(["check", "--baseline", "flow.json", "--update-baseline"], folder).returncode == 0
     found = run(words, folder)
@@ -138,10 +143,14 @@ def test_every_command_runs(command: str, folder: Path) -> None:
 
 
 def test_the_python_code_runs(tmp_path: Path) -> None:
-    code, tests = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, loop, tests = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert found.stdout.split()[0] in ("vanishing", "healthy")
+    watched = subprocess.run([sys.executable, "-c", loop], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (watched.returncode, watched.stdout) == (0, "")
+    assert "GS501" in watched.stderr
+    assert (tmp_path / "flow.jsonl").exists()
     (tmp_path / "test_flow.py").write_text(tests)
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "test_flow.py"]
     tested = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

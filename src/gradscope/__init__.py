@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from gradscope.api import analyze as analyze
     from gradscope.api import compare as compare
     from gradscope.gate.api import check as check
+    from gradscope.monitor.monitor import Monitor as Monitor
     from gradscope.records import Report as Report
 
 __version__ = "0.1.0"
@@ -18,6 +19,7 @@ _PUBLIC = {
     "compare": "gradscope.api",
     "check": "gradscope.gate.api",
     "Report": "gradscope.records",
+    "Monitor": "gradscope.monitor.monitor",
 }
 
 

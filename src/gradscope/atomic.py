@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -31,7 +32,9 @@ def write_file(path: Path, content: bytes) -> None:
                 os.chmod(file.name, mode)
                 os.replace(file.name, target)
             except BaseException:
-                os.unlink(file.name)
+                # Ctrl-C may come when the file has been moved already.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(file.name)
                 raise
     except OSError as error:
         raise unwritable(path, error) from error

@@ -13,6 +13,7 @@ import torch
 from gradscope import __version__
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
+from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.metrics import collect, layers
@@ -22,7 +23,18 @@ from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.full_precision import full_precision
 from gradscope.numerics.spectra.affordable import too_much
-from gradscope.records import Attention, Loaded, ModelResult, Pair, Report, RunSpec, SingularValues, Timing
+from gradscope.records import (
+    Attention,
+    Loaded,
+    ModelResult,
+    Pair,
+    Report,
+    RunSpec,
+    Series,
+    SingularValues,
+    Summary,
+    Timing,
+)
 from gradscope.rules.judge import judge, selected, status
 from gradscope.rules.presets import said_by
 from gradscope.sequences.batch import Batch
@@ -98,6 +110,29 @@ def diagnose_sources(
         times[source.name] = time.perf_counter() - start
     timing = Timing(time.perf_counter() - begun, times, steps)
     return Report(spec, _environment(), tuple(results), timing)
+
+
+def examined(
+    thing: Any,
+    name: str,
+    spec: RunSpec,
+    x: torch.Tensor,
+    measure: Callable[[Analysis], tuple[Summary, dict[str, str], Series]],
+    loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> ModelResult:
+    """One object on one batch, judged by as much as `measure` finds out: summary, what is missing, series.
+
+    It takes the threads that there are: in somebody's training loop they are not ours to change.
+    """
+    _prepare(spec)
+    with torch.random.fork_rng(devices=[]), full_precision():
+        torch.manual_seed(spec.seed)
+        source = source_from_object(thing, name, spec)
+        runs, batch, notes = runs_of(source, spec, x, loss)
+        summary, skipped, series = measure(analysis := Analysis(runs, spec, detail=False))
+        unjudged = _unjudged(source, analysis, batch, notes, summary, series, skipped)
+        verdicts = judge(unjudged, spec)
+        return replace(unjudged, verdicts=verdicts, status=status(verdicts))
 
 
 def _told_apart(sources: list[Source]) -> list[Source]:
@@ -196,7 +231,23 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:
     """The result as far as its verdict is known before any Jacobian; None where spectra may still change it."""
     summary, series, skipped = collect.early(analysis)
-    unjudged = ModelResult(
+    unjudged = _unjudged(source, analysis, batch, notes, summary, series, skipped)
+    verdicts = judge(unjudged, analysis.spec)
+    found = status(verdicts)
+    return replace(unjudged, verdicts=verdicts, status=found) if found in SETTLED else None
+
+
+def _unjudged(
+    source: Source,
+    analysis: Analysis,
+    batch: Batch,
+    notes: tuple[str, ...],
+    summary: Summary,
+    series: Series,
+    skipped: dict[str, str],
+) -> ModelResult:
+    """A result without spectra."""
+    return ModelResult(
         name=source.name,
         kind=analysis.trace.kind,
         status="inconclusive",
@@ -209,9 +260,6 @@ def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, .
         heading=heading(analysis),
         notes=notes,
     )
-    verdicts = judge(unjudged, analysis.spec)
-    found = status(verdicts)
-    return replace(unjudged, verdicts=verdicts, status=found) if found in SETTLED else None
 
 
 def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], compare: bool) -> ModelResult:

@@ -96,6 +96,15 @@ RULES: Mapping[str, str] = {
     "GS403": "gradscope.rules.gs403_mixed_sequences:RULE",
 }
 
+TRAINING_RULES: Mapping[str, str] = {
+    "GS501": "gradscope.rules.training.gs501_reach_lost:RULE",
+    "GS502": "gradscope.rules.training.gs502_collapse:RULE",
+    "GS503": "gradscope.rules.training.gs503_clipped_direction:RULE",
+    "GS504": "gradscope.rules.training.gs504_first_non_finite:RULE",
+    "GS505": "gradscope.rules.training.gs505_never_older:RULE",
+}
+"""Rules that judge a trajectory, not a report."""
+
 GATE_RULES: Mapping[str, str] = {
     "GS901": "gradscope.rules.gate:UNFINISHED",
     "GS902": "gradscope.rules.gate:LIMIT",
@@ -106,15 +115,6 @@ SWEEP_RUNS: Mapping[str, str] = {
     "analyze": "gradscope.sweeps.analyze:run",
 }
 """What `gradscope sweep --run` can do at a point: run(spec) -> Outcome."""
-SWEEP_RENDERERS: Mapping[str, str] = {
-    "text": "gradscope.renderers.sweep.screen:render",
-    "json": "gradscope.renderers.sweep.json:render",
-    "csv": "gradscope.renderers.sweep.csv:render",
-    "markdown": "gradscope.renderers.sweep.markdown:render",
-    "parquet": "gradscope.renderers.sweep.parquet:render",
-}
-"""Forms that a sweep can take: render(sweep, view) -> str | bytes."""
-
 
 FIXES: Mapping[str, str] = {
     "open gates": "gradscope.fixes.open_gates:REMEDY",
@@ -152,9 +152,32 @@ FORMATS: Mapping[str, Format] = {
 }
 RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.items()}
 SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
-SWEEP_SUFFIXES: Mapping[str, str] = {".parquet": "parquet"} | {
-    suffix: name for suffix, name in SUFFIXES.items() if name in SWEEP_RENDERERS
+
+SWEEP_FORMATS: Mapping[str, Format] = {
+    "text": Format("gradscope.renderers.sweep.screen:render", ".txt"),
+    "json": Format("gradscope.renderers.sweep.json:render", ".json"),
+    "csv": Format("gradscope.renderers.sweep.csv:render", ".csv"),
+    "markdown": Format("gradscope.renderers.sweep.markdown:render", ".md"),
+    "parquet": Format("gradscope.renderers.sweep.parquet:render", ".parquet"),
 }
+"""Forms that a sweep can take: render(sweep, view) -> str | bytes."""
+
+FLOW_FORMATS: Mapping[str, Format] = {
+    "text": Format("gradscope.renderers.flow.screen:render", ".txt"),
+    "jsonl": Format("gradscope.renderers.flow.jsonl:render", ".jsonl"),
+    "json": Format("gradscope.renderers.flow.json:render", ".json"),
+    "csv": Format("gradscope.renderers.flow.csv:render", ".csv"),
+    "markdown": Format("gradscope.renderers.flow.markdown:render", ".md"),
+}
+"""Forms that a trajectory can take."""
+
+SINKS: Mapping[str, str] = {
+    "jsonl": "gradscope.monitor.sinks.jsonl:JsonlSink",
+    "tensorboard": "gradscope.monitor.sinks.tensorboard:TensorBoardSink",
+    "wandb": "gradscope.monitor.sinks.wandb:WandbSink",
+    "trackio": "gradscope.monitor.sinks.trackio:TrackioSink",
+}
+"""Where a monitor writes, by the name that `Monitor(sinks=...)` takes."""
 
 NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
 """What a notebook shows an object with; records find it here, for they sit below all renderers."""

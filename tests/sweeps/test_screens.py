@@ -11,7 +11,7 @@ import pytest
 
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.registry import SWEEP_RENDERERS, load
+from gradscope.registry import SWEEP_FORMATS, load
 from gradscope.renderers.sweep import best, frontier, grid, words
 from gradscope.renderers.view import View
 from gradscope.swept import Axis, Sweep, SweepRun, at, cells
@@ -120,7 +120,7 @@ def test_cells_hold_word_glyph_and_how_many_seeds_say_so():
                 "4": None, "6": "waiting"}[values["forget_bias"]]  # fmt: skip
 
     sweep = made((BIAS,), judged, seeds=(0, 1, 2))
-    screen = load(SWEEP_RENDERERS["text"])(sweep, View())
+    screen = load(SWEEP_FORMATS["text"].renderer)(sweep, View())
     assert " 0  ▼ vanishing\n" in screen
     assert " 2  ✓ healthy 2/3\n" in screen
     assert " 4  ✗ failed\n" in screen
@@ -128,7 +128,7 @@ def test_cells_hold_word_glyph_and_how_many_seeds_say_so():
     assert "≈ 1 of 4 points is healthy; 1 vanishing, 1 failed, 1 waiting" in screen
     assert "forget_bias=4 (first of 3): its process was killed by SIGSEGV" in screen
     assert " ! 3 of 12 runs are still to be done; the same command goes on\n" in screen
-    plain = load(SWEEP_RENDERERS["text"])(sweep, View(ascii=True))
+    plain = load(SWEEP_FORMATS["text"].renderer)(sweep, View(ascii=True))
     assert plain.isascii()
     assert " 2  + healthy 2/3\n" in plain
 
@@ -137,7 +137,7 @@ def test_cells_hold_word_glyph_and_how_many_seeds_say_so():
 def test_words_give_way_to_short_ones_and_to_glyphs_where_they_do_not_fit(columns, shown):
     wide = Axis("length", tuple(str(50 + step) for step in range(columns)))
     tall = Axis("forget_bias", tuple(str(step) for step in range(columns + 1)), "option")
-    screen = load(SWEEP_RENDERERS["text"])(made((tall, wide), needing(lambda values: 2)), View())
+    screen = load(SWEEP_FORMATS["text"].renderer)(made((tall, wide), needing(lambda values: 2)), View())
     assert shown in screen
     rows = [line for line in screen.splitlines() if "▼" in line]
     assert all(len(line) <= 80 for line in screen.splitlines())
@@ -162,19 +162,19 @@ def test_axes_go_where_they_are_asked_for_and_the_others_make_planes():
 
 def test_a_number_shades_the_cells_from_least_to_most():
     sweep = made((BIAS,), lambda v, s: ("healthy", 10.0 * float(v["forget_bias"]), 99.0))
-    screen = load(SWEEP_RENDERERS["text"])(sweep, View(shade="reach"))
+    screen = load(SWEEP_FORMATS["text"].renderer)(sweep, View(shade="reach"))
     for row in (" 0  ░ 0\n", " 2  ▒ 20\n", " 4  ▓ 40\n", " 6  █ 60\n"):
         assert row in screen
 
 
-@pytest.mark.parametrize("name", SWEEP_RENDERERS)
+@pytest.mark.parametrize("name", SWEEP_FORMATS)
 def test_every_form_takes_every_view_and_hostile_names(name):
     if name == "parquet":
         pytest.importorskip("pyarrow", reason="pyarrow, of the extra [parquet], is not installed")
     evil = Axis("model", ("a\x1b[31m.py:M", "=cmd|x.py:M", "<b>.py:M"), "model")
     sweep = made((evil, LENGTH), lambda v, s: None if v["length"] == "50" else ("healthy", math.inf, 9.0))
     for view in (View(), View(width=30, ascii=True, colour=True), View(quiet=True, steps="all", shade="reach")):
-        content = load(SWEEP_RENDERERS[name])(sweep, view)
+        content = load(SWEEP_FORMATS[name].renderer)(sweep, view)
         assert content
         if name in ("text", "markdown", "csv"):
             assert "\x1b[31m.py" not in content
@@ -195,8 +195,8 @@ def test_many_points_leave_the_table_to_the_best_and_many_planes_are_cut():
     axes = (Axis("forget_bias", tuple(map(str, range(5))), "option"), Axis("hidden", tuple(map(str, range(1, 5)))),
             Axis("batch", tuple(map(str, range(1, 15)))))  # fmt: skip
     sweep = made(axes, needing(lambda values: 2))
-    screen = load(SWEEP_RENDERERS["text"])(sweep, View(x="forget_bias", y="hidden"))
+    screen = load(SWEEP_FORMATS["text"].renderer)(sweep, View(x="forget_bias", y="hidden"))
     assert "the best 8 of 280 points; --steps all shows every one" in screen
     assert "and 2 more planes; --steps all shows every one" in screen
-    whole = load(SWEEP_RENDERERS["text"])(sweep, View(x="forget_bias", y="hidden", steps="all"))
+    whole = load(SWEEP_FORMATS["text"].renderer)(sweep, View(x="forget_bias", y="hidden", steps="all"))
     assert whole.count("✓ healthy") == 2 * 280 * 3 // 5

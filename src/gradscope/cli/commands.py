@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "probe": "gradscope.cli.probe:probe",
     "sweep": "gradscope.cli.sweep:sweep",
     "check": "gradscope.cli.check:check",
+    "track": "gradscope.cli.track:track",
     "show": "gradscope.cli.show:show",
     "explain": "gradscope.cli.explain:explain",
     "rules": "gradscope.cli.rules:rules",

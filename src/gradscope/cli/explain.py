@@ -9,16 +9,16 @@ from typing import Annotated
 import typer
 
 from gradscope.cli.output import emit, view
-from gradscope.registry import GATE_RULES, RULES
 
 
 def explain(
     code: Annotated[str | None, typer.Argument(help="GS101, ...; without one, every rule.", metavar="CODE")] = None,
 ) -> int:
     """What a rule means: the maths, its limits, remedies, papers."""
+    from gradscope.rules.explain import EVERY
     from gradscope.rules.explain import explain as lesson
 
-    emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else (*RULES, *GATE_RULES)))))
+    emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else EVERY))))
     return 0
 
 

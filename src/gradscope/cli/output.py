@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, cast
 from gradscope.atomic import temporary, unwritable, write_file
 from gradscope.cli.options import ScreenFlags, SweepScreenFlags
 from gradscope.errors import UsageError
-from gradscope.registry import RENDERERS, SUFFIXES, resolve, unknown
+from gradscope.registry import FORMATS, Format, load, unknown
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
 if TYPE_CHECKING:
     from gradscope.records import ModelResult, Report
     from gradscope.swept import Sweep
+    from gradscope.trajectory import Trajectory
 
 COLORS = ("auto", "always", "never")
 PICTURES = ("gates",)
@@ -37,8 +38,8 @@ class Output:
     files: tuple[tuple[Path, str], ...]
     begun: list[str] = field(default_factory=list)
     """What of the screen has been shown already."""
-    renderers: Mapping[str, str] = field(default_factory=lambda: RENDERERS)
-    """What the formats stand for: those of a report, or of a sweep."""
+    formats: Mapping[str, Format] = field(default_factory=lambda: FORMATS)
+    """The forms of what is written."""
 
     @property
     def is_watched(self) -> bool:
@@ -63,7 +64,7 @@ class Output:
         """Whether anything but a short screen is asked for, so that every number must be measured."""
         return self.view.verbose > 0 or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
 
-    def write(self, report: Report | Sweep) -> None:
+    def write(self, report: Report | Sweep | Trajectory) -> None:
         """Files first: a closed pipe on the screen must not cost anybody a file.
 
         Raises:
@@ -72,17 +73,17 @@ class Output:
         for write in self.writes(report):
             write()
 
-    def writes(self, report: Report | Sweep) -> list[Callable[[], None]]:
+    def writes(self, report: Report | Sweep | Trajectory) -> list[Callable[[], None]]:
         """What `write` does, one step for each file and the screen's at the end, so that one failing stops no other."""
         plain = replace(self.view, width=View.width, ascii=False, colour=False, quiet=False)
         steps = [partial(self._file, path, name, report, plain) for path, name in self.files]
         return [*steps, partial(self._screen, report)]
 
-    def _file(self, path: Path, name: str, report: Report | Sweep, plain: View) -> None:
-        write_file(path, _bytes(resolve(self.renderers, name, "format")(report, plain)))
+    def _file(self, path: Path, name: str, report: Report | Sweep | Trajectory, plain: View) -> None:
+        write_file(path, _bytes(load(self.formats[name].renderer)(report, plain)))
 
-    def _screen(self, report: Report | Sweep) -> None:
-        content = resolve(self.renderers, self.format, "format")(report, self.view)
+    def _screen(self, report: Report | Sweep | Trajectory) -> None:
+        content = load(self.formats[self.format].renderer)(report, self.view)
         if self.begun and isinstance(content, str):
             # The rest of a screen that has begun; all of it where what came later made it another one.
             content = content[len(self.begun[0]) :] if content.startswith(self.begun[0]) else f"\n{content}"
@@ -94,8 +95,7 @@ def plan(
     environ: Mapping[str, str],
     inputs: tuple[str | None, ...] = (),
     also: Sequence[tuple[str, str]] = (),
-    renderers: Mapping[str, str] = RENDERERS,
-    suffixes: Mapping[str, str] = SUFFIXES,
+    formats: Mapping[str, Format] = FORMATS,
 ) -> Output:
     """Check formats, paths and looks.
 
@@ -104,15 +104,14 @@ def plan(
         environ: the environment, for NO_COLOR, FORCE_COLOR and TERM.
         inputs: files the run reads; writing over one of them is refused.
         also: more files, with their formats.
-        renderers: the formats there are.
-        suffixes: those that files are told by.
+        formats: the forms that what is written can take.
 
     Raises:
         UsageError: an unknown name, or a file that cannot be written.
     """
     name = flags.get("format") or "text"
-    if name not in renderers:
-        raise UsageError(unknown("format", name, renderers))
+    if name not in formats:
+        raise UsageError(unknown("format", name, formats))
     for picture in flags.get("show") or ():
         if picture not in PICTURES:
             raise UsageError(unknown("picture", picture, PICTURES) + " (--show)")
@@ -122,9 +121,9 @@ def plan(
         path = Path(word)
         if any(path == other for other, _ in files):
             raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
-        files.append((path, kind or _format_of(path, flags.get("format"), suffixes)))
+        files.append((path, kind or _format_of(path, flags.get("format"), formats)))
         _check_writable(path, inputs)
-    return Output(name, view(flags, environ), tuple(files), renderers=renderers)
+    return Output(name, view(flags, environ), tuple(files), formats=formats)
 
 
 def view(flags: ScreenFlags | SweepScreenFlags, environ: Mapping[str, str]) -> View:
@@ -214,7 +213,8 @@ def _check_writable(path: Path, inputs: tuple[str | None, ...]) -> None:
         raise unwritable(path, error) from error
 
 
-def _format_of(path: Path, chosen: str | None, suffixes: Mapping[str, str]) -> str:
+def _format_of(path: Path, chosen: str | None, formats: Mapping[str, Format]) -> str:
+    suffixes = {form.suffix: name for name, form in formats.items() if form.suffix}
     if path.suffix.lower() in suffixes:
         return suffixes[path.suffix.lower()]
     if chosen is not None:

@@ -1,32 +1,58 @@
-"""`gradscope show`: a saved report or sweep again, in any format, without tensors."""
+"""`gradscope show`: a saved report, sweep or training run again, in any format, without tensors."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Unpack
 
 import typer
 
 from gradscope.cli.options import SweepScreenFlags, spread
 from gradscope.cli.output import plan
+from gradscope.registry import FLOW_FORMATS
 
 
 @spread(SweepScreenFlags)
 def show(
     report: Annotated[
-        str, typer.Argument(help="A report saved with -o FILE.json, a sweep's FILE.db, or - for standard input.")
+        str,
+        typer.Argument(
+            help="A report (-o FILE.json), a sweep (.db) or a training run (.jsonl), or - for standard input."
+        ),
     ],
     **flags: Unpack[SweepScreenFlags],
 ) -> int:
-    """Render a saved report or sweep again, in any format."""
+    """Render a saved report, sweep or training run again, in any format."""
     from gradscope.sweeps.read import is_sweep
 
     if is_sweep(report):
         from gradscope.cli.swept import show_sweep
 
         return show_sweep(report, flags)
+    if _is_flow(report):
+        output = plan(flags, os.environ, inputs=(report,), formats=FLOW_FORMATS)
+        from gradscope.flow_file import read_flow
+        from gradscope.records import RunSpec
+        from gradscope.rules.training.judge import judged
+
+        output.write(judged(read_flow(report), RunSpec()))
+        return 0
     output = plan(flags, os.environ, inputs=(report,))
     from gradscope.saved import read_report
 
     output.write(read_report(report))
     return 0
+
+
+def _is_flow(path: str) -> bool:
+    """Whether a file is a training run, by its first bytes; what cannot be read is left for reading to complain of."""
+    if path == "-" or not Path(path).is_file():
+        return path.lower().endswith(".jsonl")
+    from gradscope.flow_file import is_flow
+
+    try:
+        with open(path, "rb") as file:
+            return is_flow(file.read(400)) or path.lower().endswith(".jsonl")
+    except OSError:
+        return False

@@ -20,7 +20,7 @@ from gradscope.config.axes import AXIS, read_axes
 from gradscope.config.limits import coerce_limit
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.registry import SWEEP_RENDERERS, SWEEP_RUNS, SWEEP_SUFFIXES, unknown
+from gradscope.registry import SWEEP_FORMATS, SWEEP_RUNS, unknown
 from gradscope.swept import Sweep, cells
 from gradscope.text import safe_text
 from gradscope.verdicts import RANKS
@@ -48,7 +48,7 @@ def run_sweep(words: list[str], flags: SweepFlags) -> int:
     ways, least = _ways(flags), _least(flags)
     screen = cast(SweepScreenFlags, {**flags, "output": files, "show": None})
     inputs = [name for name in read_by(spec) if name]
-    output = plan(screen, os.environ, (*inputs, path), renderers=SWEEP_RENDERERS, suffixes=SWEEP_SUFFIXES)
+    output = plan(screen, os.environ, (*inputs, path), formats=SWEEP_FORMATS)
     from gradscope.sweeps.run import sweep
 
     gc.freeze()
@@ -67,7 +67,7 @@ def run_sweep(words: list[str], flags: SweepFlags) -> int:
 
 def show_sweep(path: str, flags: SweepScreenFlags) -> int:
     """Render the sweep that was last worked on in a file."""
-    output = plan(flags, os.environ, (path,), renderers=SWEEP_RENDERERS, suffixes=SWEEP_SUFFIXES)
+    output = plan(flags, os.environ, (path,), formats=SWEEP_FORMATS)
     output.write(_read(path, output))
     return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.registry import FIXES, RULES, TASKS, unknown
+from gradscope.registry import FIXES, RULES, TASKS, TRAINING_RULES, unknown
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "sequence": ("random", "zeros", "impulse", "sine"),
@@ -64,8 +64,8 @@ def check(spec: RunSpec, origin: Mapping[str, str]) -> None:
         _check_shape(name, getattr(spec, name), origin[name])
     for name in ("select", "ignore"):
         for code in getattr(spec, name):
-            if not any(rule.startswith(code) for rule in RULES):
-                raise UsageError(f"{unknown('rule', code, RULES)} ({origin[name]})")
+            if not any(rule.startswith(code) for rule in (*RULES, *TRAINING_RULES)):
+                raise UsageError(f"{unknown('rule', code, (*RULES, *TRAINING_RULES))} ({origin[name]})")
     for word in spec.models:
         try:
             parse_model(word)
@@ -140,7 +140,7 @@ def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
     if spec.embedding is not None and not is_text:
         raise UsageError(f"embedding ({origin['embedding']}) turns tokens into vectors; add --text or --input FILE.txt")
     synthetic = spec.input is None and spec.text is None and spec.task is None
-    own_length = any(parse_model(word).name.endswith((".npy", ".npz")) for word in spec.models)
+    own_length = any(parse_model(word).name.endswith((".npy", ".npz", ".jsonl")) for word in spec.models)
     length = spec.length or (SYNTHETIC_LENGTH if synthetic and not own_length else None)
     if spec.needs_lag is not None and length is not None and spec.needs_lag >= length:
         raise UsageError(

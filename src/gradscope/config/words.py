@@ -11,7 +11,7 @@ from gradscope.text import safe_text
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".npz", ".npy", ".pt2")
 FILE_SUFFIXES = (*TORCH_SUFFIXES, ".h5", ".hdf5", ".keras", ".onnx", ".msgpack")
-MODEL_SUFFIXES = (*FILE_SUFFIXES, ".py")
+MODEL_SUFFIXES = (*FILE_SUFFIXES, ".py", ".jsonl")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from gradscope.loading.source import Source
 from gradscope.models.family import Model, family_model
 from gradscope.records import Loaded, RunSpec
 from gradscope.registry import FAMILIES
+from gradscope.text import safe_text
 
 
 def source_of(word: str, spec: RunSpec) -> Source:
@@ -21,6 +22,11 @@ def source_of(word: str, spec: RunSpec) -> Source:
         UsageError: no such family or option, or a file or object that cannot be used.
     """
     parsed = parse_model(word)
+    if word.lower().endswith(".jsonl"):
+        shown = safe_text(word)
+        raise UsageError(
+            f"'{shown}' is a training run, not a model; gradscope show {shown}, or gradscope check {shown}"
+        )
     if (file := model_file(word)) is not None and parsed.name not in FAMILIES:
         from gradscope.loading.weights.model_file import source_from_file
 

@@ -44,6 +44,11 @@ def _real(value: Any) -> Any:
     return float(value) if isinstance(value, (int, float)) else value
 
 
+def written(record: Any) -> str:
+    """Any record of ours as one JSON object."""
+    return _written(record, "")
+
+
 def _written(value: Any, indent: str) -> str:
     inner = indent + "  "
     if is_dataclass(value):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from gradscope.records import Severity
-from gradscope.registry import GATE_RULES, RULES, load, resolve
+from gradscope.registry import GATE_RULES, RULES, TRAINING_RULES, load, resolve
 from gradscope.rules.gate import GateRule
 from gradscope.rules.rule import Rule
+from gradscope.rules.training.rule import TrainingRule
+
+EVERY: Mapping[str, str] = {**RULES, **TRAINING_RULES, **GATE_RULES}
+"""Every code that there is, in order."""
 
 
 def explain(code: str) -> str:
@@ -14,7 +20,7 @@ def explain(code: str) -> str:
     Raises:
         UsageError: no rule has this code; the message names the nearest one.
     """
-    rule: Rule | GateRule = resolve({**RULES, **GATE_RULES}, code.strip().upper(), "rule")
+    rule: Rule | TrainingRule | GateRule = resolve(EVERY, code.strip().upper(), "rule")
     parts = _gate_lesson(rule) if isinstance(rule, GateRule) else _lesson(rule)
     return "\n\n".join(parts) + "\n"
 
@@ -32,7 +38,7 @@ def _gate_lesson(rule: GateRule) -> list[str]:
     ]
 
 
-def _lesson(rule: Rule) -> list[str]:
+def _lesson(rule: Rule | TrainingRule) -> list[str]:
     return [
         f"# {rule.code} {rule.title} ({_force(rule)})",
         rule.what,
@@ -52,18 +58,18 @@ def _lesson(rule: Rule) -> list[str]:
 
 def explain_all() -> list[tuple[str, Severity, str]]:
     """(code, severity, title) of every rule, in order."""
-    rules: list[Rule | GateRule] = [load(reference) for reference in (*RULES.values(), *GATE_RULES.values())]
+    rules: list[Rule | TrainingRule | GateRule] = [load(reference) for reference in EVERY.values()]
     return [(rule.code, rule.severity, rule.title) for rule in rules]
 
 
-def _force(rule: Rule) -> str:
+def _force(rule: Rule | TrainingRule) -> str:
     """How hard a finding counts."""
     if rule.needs_stated_lag:
         return "error with --needs-lag, warning without"
     return rule.severity
 
 
-def _thresholds(rule: Rule) -> str:
+def _thresholds(rule: Rule | TrainingRule) -> str:
     """Names, defaults and meanings, and how to change them."""
     if not rule.thresholds:
         return f"None: any one is a finding. `--ignore {rule.code}` turns the rule off."

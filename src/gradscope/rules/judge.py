@@ -9,7 +9,7 @@ from typing import Any
 
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, RunSpec, Severity, Status, Verdict, VerdictStatus
-from gradscope.registry import RULES, load, unknown
+from gradscope.registry import RULES, TRAINING_RULES, load, unknown
 from gradscope.rules.rule import Finding, Rule
 
 
@@ -40,11 +40,12 @@ def selected(spec: RunSpec) -> tuple[Rule, ...]:
         UsageError: a prefix matches no rule, no rule is left, or a threshold is unknown or out of range.
     """
     codes = list(RULES)
+    known = [*codes, *TRAINING_RULES]
     for prefix in (*spec.select, *spec.ignore):
-        if not prefix or not any(code.startswith(prefix.upper()) for code in codes):
-            raise UsageError(unknown("rule", prefix, codes))
+        if not prefix or not any(code.startswith(prefix.upper()) for code in known):
+            raise UsageError(unknown("rule", prefix, known))
     _check_thresholds(spec)
-    chosen = [code for code in codes if _chosen(code, spec)]
+    chosen = [code for code in codes if is_chosen(code, spec)]
     if not chosen:
         raise UsageError("no rule is left to judge: --ignore takes away all that --select allows; drop one of them")
     return tuple(load(RULES[code]) for code in chosen)
@@ -126,8 +127,8 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _chosen(code: str, spec: RunSpec) -> bool:
-    """Whether the longest matching prefix selects the rule."""
+def is_chosen(code: str, spec: RunSpec) -> bool:
+    """Whether the longest prefix among `select` and `ignore` that matches selects the rule."""
     wanted = [len(prefix) for prefix in spec.select or ("GS",) if code.startswith(prefix.upper())]
     refused = [len(prefix) for prefix in spec.ignore if code.startswith(prefix.upper())]
     if not spec.select:
@@ -139,7 +140,8 @@ def _check_thresholds(spec: RunSpec) -> None:
     """Refuse unknown names and values without meaning."""
     if not spec.thresholds:
         return
-    known = {name: limit for code in RULES for name, limit in load(RULES[code]).thresholds.items()}
+    references = (*RULES.values(), *TRAINING_RULES.values())
+    known = {name: limit for reference in references for name, limit in load(reference).thresholds.items()}
     for name, value in spec.thresholds.items():
         if name not in known:
             raise UsageError(unknown("threshold", name, known))

@@ -1,0 +1,170 @@
+"""Files of trajectories: `gradscope.flow/1`, one JSON object a line, read as far as they are whole.
+
+The first line is the head; every further one is a point, something skipped, a note, or the overhead. A run that goes on
+later writes its head again, and what it measures again at the same step replaces what was there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import MISSING, asdict, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gradscope.errors import UsageError
+from gradscope.text import safe_text
+from gradscope.trajectory import SCHEMA, Head, Point, Skipped, Trajectory
+
+SUFFIX = ".jsonl"
+CUT = "the last line is only half there (still being written, or the run was cut off); it is left out"
+KINDS = ("head", "point", "skipped", "note", "overhead")
+
+
+def line_of(record: Head | Point | Skipped | str | float) -> str:
+    """One line with its newline: a head, a point, something skipped, a note (text) or the overhead (number)."""
+    if isinstance(record, Head):
+        content: dict[str, Any] = {"schema": SCHEMA, "head": _brief(record)}
+    elif isinstance(record, Point):
+        content = {"point": _brief(record)}
+    elif isinstance(record, Skipped):
+        content = {"skipped": asdict(record)}
+    else:
+        content = {"note" if isinstance(record, str) else "overhead": record}
+    return json.dumps(_spelled(content), allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def lines_of(trajectory: Trajectory) -> str:
+    """The whole file."""
+    records: list[Any] = [trajectory.head, *trajectory.points, *trajectory.skipped, *trajectory.notes]
+    records += [] if trajectory.overhead is None else [trajectory.overhead]
+    return "".join(line_of(record) for record in records)
+
+
+def is_flow(content: bytes) -> bool:
+    """Whether a file's content begins as a trajectory does."""
+    first = content.lstrip(b"\xef\xbb\xbf \r\n")[:200]
+    return b'"schema"' in first and SCHEMA.encode() in first and b'"head"' in first
+
+
+def read_flow(path: str) -> Trajectory:
+    """The trajectory in a file, unjudged.
+
+    Raises:
+        UsageError: it cannot be read, or is something else; the message names the line.
+    """
+    name = f"'{safe_text(path)}'"
+    try:
+        content = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = safe_text(getattr(error, "strerror", None) or "not a usable path").lower()
+        raise UsageError(f"cannot read {name}: {reason}; name a file of gradscope track or Monitor") from None
+    return parse_flow(content, name)
+
+
+def parse_flow(content: bytes, name: str) -> Trajectory:
+    """The trajectory in the content of a file called `name`; a half-written last line is left out, and said.
+
+    Raises:
+        UsageError: it is something else, or a line that is not the last is damaged.
+    """
+    if not is_flow(content):
+        raise UsageError(f"{name} is no trajectory ('{SCHEMA}'); write one with gradscope track or Monitor")
+    raw = [(place, line) for place, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+    found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
+    cut = False
+    for place, line in raw:
+        try:
+            kind, record = _parsed(line)
+        except ValueError as error:
+            # A file that is being written ends anywhere; only its last line may.
+            if place == raw[-1][0] and not content.endswith(b"\n"):
+                cut = True
+                continue
+            problem = safe_text(error, 120)
+            raise UsageError(f"{name} is damaged at line {place}: {problem}; take that line out") from None
+        found[kind].append(record)
+    return _trajectory(found, cut)
+
+
+def _trajectory(found: dict[str, list[Any]], cut: bool) -> Trajectory:
+    # A run that was taken up again measures some steps twice: the later measurement holds.
+    points = {(point.step, point.kind, point.layer): point for point in found["point"]}
+    ordered = sorted(points.values(), key=lambda point: point.step)
+    notes = [*dict.fromkeys(found["note"]), *([CUT] if cut else [])]
+    if len(found["head"]) > 1:
+        notes.append(f"the run was taken up again {len(found['head']) - 1} x")
+    return Trajectory(
+        head=found["head"][-1],
+        points=tuple(ordered),
+        skipped=tuple(dict.fromkeys(found["skipped"])),
+        notes=tuple(notes),
+        overhead=found["overhead"][-1] if found["overhead"] else None,
+    )
+
+
+def _parsed(line: bytes) -> tuple[str, Any]:
+    """The kind and the record of one line.
+
+    Raises:
+        ValueError: it is no such line; says why.
+    """
+    try:
+        data = json.loads(line.decode("utf-8-sig"), parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    kinds = [kind for kind in KINDS if isinstance(data, dict) and kind in data]
+    if len(kinds) != 1:
+        raise ValueError(f"it holds none of {', '.join(KINDS)}")
+    kind = kinds[0]
+    if kind == "head" and data.get("schema") != SCHEMA:
+        raise ValueError(f"its schema is not '{SCHEMA}'")
+    from pydantic import ValidationError
+
+    try:
+        return kind, _adapter(kind).validate_python(data[kind])
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join([kind, *map(str, first["loc"])])
+        raise ValueError(f"{place}: {first['msg']}") from None
+
+
+@cache
+def _adapter(kind: str) -> Any:
+    # pydantic takes longer to import than a screen takes to draw, so it waits until a file is read.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter({"head": Head, "point": Point, "skipped": Skipped, "note": str, "overhead": float}[kind])
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"bare {word} is not JSON")
+
+
+def _brief(record: Any) -> dict[str, Any]:
+    """Fields that differ from their defaults: a run has thousands of lines."""
+    return {name: value for name, value in asdict(record).items() if value != _default(type(record), name)}
+
+
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    return {
+        item.name: item.default_factory() if item.default_factory is not MISSING else item.default
+        for item in fields(kind)
+    }
+
+
+def _default(kind: type, name: str) -> Any:
+    return _defaults(kind)[name]
+
+
+def _spelled(value: Any) -> Any:
+    """Non-finite floats by name, others to six digits: a run has thousands of lines."""
+    if isinstance(value, dict):
+        return {key: _spelled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelled(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+    return value

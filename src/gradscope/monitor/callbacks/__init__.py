@@ -1,0 +1,1 @@
+"""A Monitor inside somebody else's training loop: one thin file per framework."""

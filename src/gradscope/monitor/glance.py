@@ -1,0 +1,116 @@
+"""A whole analysis cheap enough for a training loop: verdict, gates, leading exponent, births of NaN; no spectra."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from gradscope.errors import UsageError
+from gradscope.metrics import collect
+from gradscope.monitor.signal import Heard
+from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.pipeline import examined
+from gradscope.records import ModelResult, RunSpec, Series, Summary
+from gradscope.registry import SERIES_METRICS, SUMMARY_METRICS
+
+SEQUENCES = 4
+MADE = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN, "RNN_RELU": nn.RNN}
+
+
+def of_layer(layer: nn.RNNBase, heard: Heard, name: str, needs_lag: int | None) -> ModelResult:
+    """What is known of a layer on the input that it was just trained on, for what the loss sent back to it.
+
+    Raises:
+        UsageError: it cannot be analysed.
+    """
+    x = heard.x[:SEQUENCES]
+    sent = heard.newest
+    weight = None if sent is None else sent[:SEQUENCES].double().cpu()
+    place = heard.anchor - 1
+    lag = None if needs_lag is None else max(1, min(needs_lag, x.shape[1] - 1))
+    spec = RunSpec(models=(name,), needs_lag=lag, dtype="float64", input_size=x.shape[-1])
+    loss = None if weight is None else lambda output: (output[:, place] * weight).sum()
+    with torch.enable_grad():
+        return examined(copied(layer), name, spec, x.double().cpu(), measures, loss)
+
+
+def of_model(model: nn.Module, x: torch.Tensor, name: str, needs_lag: int | None) -> ModelResult:
+    """The same of a whole module, which is a copy already.
+
+    Raises:
+        UsageError: it cannot be analysed.
+    """
+    spec = RunSpec(models=(name,), needs_lag=needs_lag, layout="batch-first")
+    given = x[:SEQUENCES].cpu()
+    given = given.double() if given.is_floating_point() else given
+    with torch.enable_grad():
+        return examined(model.cpu(), name, spec, given, measures, reading)
+
+
+def reading(output: torch.Tensor) -> torch.Tensor:
+    """A loss that reads the newest output, (batch, T, features), (batch, features) or (batch), in a seeded direction.
+
+    Raises:
+        UsageError: the model returns something else.
+    """
+    if not isinstance(output, torch.Tensor) or not output.is_floating_point() or not output.ndim:
+        raise UsageError("the model returns no tensor of real numbers; hand over a part of it that does")
+    newest = output[:, -1] if output.ndim > 2 else output
+    direction = torch.randn(newest.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return (newest * direction.to(newest)).sum()
+
+
+def copied(layer: nn.RNNBase) -> nn.RNNBase:
+    """A layer of the same weights and nothing else: no hooks, no parametrization, no dropout, in float64."""
+    more: dict[str, Any] = {"nonlinearity": "relu"} if layer.mode == "RNN_RELU" else {}
+    more |= {"proj_size": layer.proj_size} if layer.mode == "LSTM" else {}
+    made: nn.RNNBase = MADE[layer.mode](
+        layer.input_size,
+        layer.hidden_size,
+        layer.num_layers,
+        bias=layer.bias,
+        batch_first=True,
+        bidirectional=layer.bidirectional,
+        dtype=torch.float64,
+        **more,
+    )
+    with torch.no_grad():
+        for name in (name for group in layer._all_weights for name in group):
+            getattr(made, name).copy_(getattr(layer, name))
+    return made
+
+
+def measures(analysis: Analysis) -> tuple[Summary, collect.Skips, Series]:
+    """Summary, what is missing, and series: everything that needs no Jacobian, and the leading exponent."""
+    summary, series, skipped = collect.early(analysis)
+    own, more = collect.gather(analysis, {"gate": SERIES_METRICS["gate"]})
+    gates = {name: track.values for name, track in own.get("gate", {}).items()}
+    some, rest = collect.gather(analysis, {"saturation": SUMMARY_METRICS["saturation"]})
+    exponent: tuple[float, ...] | None = None
+    try:
+        exponent = (leading_exponent(analysis),)
+    except Unavailable as reason:
+        rest["lyapunov"] = str(reason)
+    summary = replace(summary, lyapunov=exponent, **some)
+    return summary, {**skipped, **more, **rest}, replace(series, values={**series.values, **gates})
+
+
+def leading_exponent(analysis: Analysis) -> float:
+    """The leading Lyapunov exponent of the first sequence, nats per step: one direction, aligned in a first pass.
+
+    Raises:
+        Unavailable: no recurrent state.
+    """
+    analysis.require_finite()
+    analysis.require_equal()
+    chain = analysis.trace.chain(0)
+    frame = torch.randn(1, chain.size, 1, dtype=torch.float64, device=analysis.runs[0].x.device)
+    for t in range(1, chain.length + 1):
+        frame = chain.matmat(t, frame / frame.norm())
+        if not float(frame.norm()):
+            return float("-inf")
+    return float(lyapunov(chain, 1, frame=frame / frame.norm()).mean[0])

@@ -1,0 +1,130 @@
+"""The screen of a training run: what became of the reach, the strips, where it changed, and what moved there."""
+
+from __future__ import annotations
+
+from gradscope.renderers.flow import strips
+from gradscope.renderers.flow import wording as flow_wording
+from gradscope.renderers.terminal.model import STYLES
+from gradscope.renderers.text import wording
+from gradscope.renderers.text.columns import Column
+from gradscope.renderers.text.page import Page, Span, measure, pad
+from gradscope.renderers.view import View
+from gradscope.rules.training.judge import status_of
+from gradscope.trajectory import Point, Trajectory, leading
+
+LABEL = 9
+ENDS = 24
+COLUMNS = tuple(
+    Column(head, left=head in ("status", "measured"), flexible=head == "measured", optional=place >= 5)
+    for place, head in enumerate(flow_wording.HEADS)
+)
+
+
+def render(trajectory: Trajectory, view: View) -> str:
+    """The whole screen; its first line alone where that is asked for."""
+    page = Page(view)
+    _title(page, trajectory)
+    if view.quiet:
+        return str(page)
+    for sentence in flow_wording.sentences(trajectory):
+        page.wrap(sentence)
+    page.blank()
+    if trajectory.points:
+        _strips(page, trajectory)
+        _moves(page, trajectory)
+        _table(page, trajectory)
+    _facts(page, trajectory)
+    _findings(page, trajectory)
+    _left_out(page, trajectory)
+    codes = [verdict.code for verdict in flow_wording.found(trajectory)]
+    why = f"why: gradscope explain {codes[0]}   " if codes else ""
+    page.wrap(f"{why}every point: --steps all   data: --format csv", style="dim")
+    return str(page)
+
+
+def point_line(point: Point, view: View) -> str:
+    """One line for a point that was just measured: `step 400  ✗ vanishing  reach 12/99  share 10^-6`."""
+    page = Page(view)
+    named = dict(zip(flow_wording.HEADS, flow_wording.cells(point), strict=True))
+    parts = [f"{name} {named[name]}" for name in ("reach", "share", "rate", "loss") if named[name]]
+    status = point.status or "inconclusive"
+    sign = Span(f"{wording.SIGNS[status]} {status:<12}", STYLES[status])
+    page.line(
+        f" step {point.step:<8}",
+        sign,
+        "  ".join(["", *parts]),
+        Span(f"  {point.source}" if point.source else "", "dim"),
+    )
+    return str(page)
+
+
+def _title(page: Page, trajectory: Trajectory) -> None:
+    style = STYLES[status_of(trajectory)]
+    said, heading = f" {flow_wording.title(trajectory)}", flow_wording.heading(trajectory)
+    if page.narrow or measure(page.fold(said)) + 2 + measure(page.fold(heading)) > page.view.width:
+        page.line(Span(said, f"bold {style}"))
+        page.wrap(heading)
+        return
+    page.line(Span(said, f"bold {style}"), f"  {heading}")
+
+
+def _strips(page: Page, trajectory: Trajectory) -> None:
+    ends = 0 if page.narrow else ENDS
+    width = page.view.width - 2 - LABEL - (ends + 2 if ends else 0)
+    drawn = strips.rows(trajectory, width, page.view.ascii)
+    points = leading(trajectory) or trajectory.points
+    page.line(" " * (LABEL + 1), Span(strips.axis(points, width), "dim"))
+    style = STYLES[status_of(trajectory)]
+    for row in drawn:
+        # Letters of the status row are ASCII but for one sign, which has its own stand-in.
+        page.line(f" {pad(row.label, LABEL)}", Span(row.glyphs, style), f"  {row.ends}" if ends else "")
+    page.wrap(strips.legend(trajectory, drawn, width, page.view.ascii), style="dim")
+    page.blank()
+
+
+def _moves(page: Page, trajectory: Trajectory) -> None:
+    told = flow_wording.moves(trajectory)
+    for head, what in told[: None if page.view.verbose else 4]:
+        page.wrap(head, " ◂ ", "bold")
+        if what:
+            page.wrap(what, "   ")
+    if len(told) > 4 and not page.view.verbose:
+        page.wrap(f"{len(told) - 4} more changes of status: -v", "   ", "dim")
+    page.blank()
+
+
+def _table(page: Page, trajectory: Trajectory) -> None:
+    points = flow_wording.telling(trajectory, page.view.steps, page.view.step_range())
+    if points:
+        page.table(COLUMNS, [flow_wording.cells(point) for point in points])
+    page.blank()
+
+
+def _facts(page: Page, trajectory: Trajectory) -> None:
+    order = f"in order {trajectory.head.order}" if trajectory.head.order else ""
+    facts = (flow_wording.clipping, flow_wording.underflow, flow_wording.overhead)
+    for said in (order, *(fact(trajectory) for fact in facts)):
+        if said:
+            page.wrap(said)
+    page.blank()
+
+
+def _findings(page: Page, trajectory: Trajectory) -> None:
+    said = flow_wording.found(trajectory)
+    for verdict in said[1:]:
+        page.wrap(verdict.message, f" {wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ")
+    for tip in dict.fromkeys(verdict.advice for verdict in said if verdict.advice):
+        page.wrap(tip, " try: ")
+    if page.view.verbose:
+        for verdict in trajectory.verdicts:
+            if verdict not in said:
+                page.wrap(verdict.message, f" {wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ", "dim")
+    page.blank()
+
+
+def _left_out(page: Page, trajectory: Trajectory) -> None:
+    for one in trajectory.skipped:
+        page.wrap(f"{one.source}: {one.reason}", " skipped: ", "dim")
+    for note in trajectory.notes:
+        page.wrap(note, " note: ", "dim")
+    page.blank()

@@ -1,0 +1,161 @@
+"""Strips over the steps of training: one row per quantity, a column per point or the worst of several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from gradscope.records import Number, Status
+from gradscope.renderers.text import numbers
+from gradscope.renderers.text.strip import CEILING, FLOOR, glyph
+from gradscope.trajectory import Point, Trajectory, leading
+
+LN10 = math.log(10)
+LETTERS: dict[Status, str] = {
+    "healthy": "✓",
+    "vanishing": "v",
+    "exploding": "^",
+    "non-finite": "!",
+    "degenerate": "d",
+    "inconclusive": "?",
+}
+GRAVEST: tuple[Status, ...] = ("non-finite", "exploding", "vanishing", "degenerate", "inconclusive", "healthy")
+GATES = ("forget", "update", "input", "reset")
+"""Gates that have a strip of their own, the most telling first."""
+MOST_GATES = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strip: its label, its glyphs, and its first and last value in words."""
+
+    label: str
+    glyphs: str
+    ends: str
+    status: bool = False
+
+
+def rows(trajectory: Trajectory, width: int, ascii_only: bool) -> list[Row]:
+    """Share, reach, rate, leading exponent, gates, loss and status, as far as they were measured."""
+    lead, every = leading(trajectory), trajectory.points
+    analyses = [point for point in every if point.kind == "analysis"]
+    found = [
+        _row("share", lead, lambda p: p.gradient_share, _low, (FLOOR, 0.0), numbers.share, width, ascii_only),
+        _row("reach", lead, lambda p: p.reach, _low, (0.0, _farthest(lead)), _whole, width, ascii_only),
+        _row("rate", lead, lambda p: _decades(p, p.rate), _far, (FLOOR, CEILING), None, width, ascii_only),
+        _row("exponent", analyses, lambda p: _decades(p, p.lyapunov), _far, (FLOOR, CEILING), None, width, ascii_only),
+        *(_gate(name, analyses, width, ascii_only) for name in gate_names(analyses)),
+        _loss(every, width, ascii_only),
+        _status(every, width, ascii_only),
+    ]
+    return [row for row in found if row is not None]
+
+
+def axis(points: Sequence[Point], width: int) -> str:
+    """`step 0 ◂───── step 4000`."""
+    left, right = f"step {points[0].step} ◂", f" step {points[-1].step}"
+    return left + "─" * max(2, width - len(left) - len(right)) + right
+
+
+def columns(values: Sequence[Number], width: int, worst: Callable[[list[Number]], Number]) -> list[Number]:
+    """`width` values: each point as wide as fits, or the worst of the points that share a column."""
+    starts = [column * len(values) // width for column in range(width + 1)]
+    return [worst(list(values[a : max(a + 1, b)])) for a, b in pairwise(starts)]
+
+
+def gate_names(points: Sequence[Point]) -> list[str]:
+    """The gates that have a strip."""
+    seen = {name for point in points for name in point.gates}
+    return [name for name in GATES if name in seen][:MOST_GATES]
+
+
+def _row(
+    label: str,
+    points: Sequence[Point],
+    of: Callable[[Point], Number],
+    worst: Callable[[list[Number]], Number],
+    scale: tuple[float, float],
+    shown: Callable[[Number], str] | None,
+    width: int,
+    ascii_only: bool,
+) -> Row | None:
+    values = [of(point) for point in points]
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    low, high = scale[0], max(scale[1], scale[0] + 1e-9)
+    glyphs = "".join(glyph(value, low, high, ascii_only) for value in columns(values, width, worst))
+    if shown is None:
+        plain = {"rate": [p.rate for p in points], "exponent": [p.lyapunov for p in points]}[label]
+        known, shown = [value for value in plain if value is not None], _rate
+    return Row(label, glyphs, f"{shown(known[0])} → {shown(known[-1])}")
+
+
+def _gate(name: str, points: Sequence[Point], width: int, ascii_only: bool) -> Row | None:
+    of = lambda point: point.gates.get(name)  # noqa: E731
+    return _row(name, points, of, _low, (0.0, 1.0), lambda v: numbers.plain(v, 2), width, ascii_only)
+
+
+def _loss(points: Sequence[Point], width: int, ascii_only: bool) -> Row | None:
+    known = [p.loss for p in points if p.loss is not None and math.isfinite(p.loss)]
+    if not known:
+        return None
+    with_loss = [point for point in points if point.loss is not None]
+    scale = (min(known) - 1e-12, max(known))
+    return _row("loss", with_loss, lambda p: p.loss, _high, scale, numbers.plain, width, ascii_only)
+
+
+def _status(points: Sequence[Point], width: int, ascii_only: bool) -> Row | None:
+    known = [point.status for point in points if point.status is not None]
+    if not known:
+        return None
+    ranks: list[Number] = [float(GRAVEST.index(status)) for status in known]
+    drawn = [GRAVEST[int(rank or 0)] for rank in columns(ranks, width, _low)]
+    letters = "".join("+" if ascii_only and status == "healthy" else LETTERS[status] for status in drawn)
+    ends = known[0] if known[0] == known[-1] else f"{known[0]} → {known[-1]}"
+    return Row("status", letters, ends, status=True)
+
+
+def legend(trajectory: Trajectory, shown: Sequence[Row], width: int, ascii_only: bool) -> str:
+    """How to read the rows: scales, letters that occur, and how many points a column stands for."""
+    letters = {letter for row in shown if row.status for letter in row.glyphs}
+    names = [f"{LETTERS[s]} {s}" for s in GRAVEST[:5] if LETTERS[s] in letters]
+    count = len(leading(trajectory))
+    per = f"1 column: worst of {-(-count // width)} points" if count > width else f"{count} points"
+    under = "_" if ascii_only else "·"
+    return "; ".join(["tall = more", f"{under} share under 1e-12", per, *names])
+
+
+def _decades(point: Point, rate: Number) -> Number:
+    """What a rate makes of the signal over the needed lag, in powers of ten."""
+    lag = point.needed_lag or (point.length or 2) - 1
+    return None if rate is None else rate * lag / LN10
+
+
+def _farthest(points: Sequence[Point]) -> float:
+    return float(max((max(p.needed_lag or 1, p.reach or 1) for p in points), default=1))
+
+
+def _rate(value: Number) -> str:
+    return "0" if value is not None and abs(value) < 1e-9 else numbers.plain(value)
+
+
+def _whole(value: Number) -> str:
+    return numbers.MISSING if value is None else f"{value:.0f}"
+
+
+def _low(values: list[Number]) -> Number:
+    known = [value for value in values if value is not None]
+    return next((value for value in known if math.isnan(value)), min(known, default=None))
+
+
+def _high(values: list[Number]) -> Number:
+    known = [value for value in values if value is not None]
+    return next((value for value in known if math.isnan(value)), max(known, default=None))
+
+
+def _far(values: list[Number]) -> Number:
+    known = [value for value in values if value is not None]
+    return next((value for value in known if math.isnan(value)), max(known, key=abs, default=None))

@@ -1,0 +1,1 @@
+"""Rules of training: what a whole trajectory shows, and no single report can."""

@@ -1,0 +1,54 @@
+"""Run the rules of training over a trajectory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gradscope.records import RunSpec, Severity, Status, Verdict, VerdictStatus
+from gradscope.registry import RULES, TRAINING_RULES, load
+from gradscope.rules.judge import GRAVEST_FIRST, is_chosen
+from gradscope.rules.training.rule import TrainingRule, stated_lag
+from gradscope.trajectory import Trajectory
+
+
+def judged(trajectory: Trajectory, spec: RunSpec) -> Trajectory:
+    """The same with one verdict for every selected rule of training; `spec` holds what the user asked for now."""
+    rules = [load(reference) for code, reference in TRAINING_RULES.items() if is_chosen(code, spec)]
+    return replace(trajectory, verdicts=tuple(_verdict(rule, trajectory, spec) for rule in rules))
+
+
+def for_reports(spec: RunSpec) -> RunSpec:
+    """`spec` with the words about rules of single reports alone: what each point of a trajectory is judged by."""
+
+    def known(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(prefix for prefix in prefixes if any(code.startswith(prefix.upper()) for code in RULES))
+
+    return replace(spec, select=known(spec.select), ignore=known(spec.ignore))
+
+
+def status_of(trajectory: Trajectory) -> Status:
+    """One word for a run: the gravest that a finding gives it, else how it ended."""
+    found = {verdict.gives for verdict in trajectory.verdicts if verdict.status in ("fail", "warn")}
+    named = next((name for name in GRAVEST_FIRST if name in found), None)
+    last = next((point.status for point in reversed(trajectory.points) if point.status is not None), None)
+    return named or last or "inconclusive"
+
+
+def _verdict(rule: TrainingRule, trajectory: Trajectory, spec: RunSpec) -> Verdict:
+    finding = rule.judge(trajectory, spec)
+    softened = rule.needs_stated_lag and stated_lag(trajectory, spec) is None
+    severity: Severity = "warning" if softened else rule.severity
+    said: VerdictStatus = ("fail" if severity == "error" else "warn") if finding.outcome == "found" else finding.outcome
+    return Verdict(
+        code=rule.code,
+        title=rule.title,
+        severity=severity,
+        status=said,
+        message=finding.message,
+        advice=finding.advice,
+        first_step=finding.first_step,
+        last_step=finding.last_step,
+        measured=finding.measured,
+        threshold=finding.threshold,
+        gives=rule.gives if finding.outcome == "found" else None,
+    )

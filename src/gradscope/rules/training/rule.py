@@ -1,0 +1,57 @@
+"""What a rule of training is: judged on a trajectory, explained from the same object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gradscope.records import RunSpec, Severity, Status
+from gradscope.rules.rule import Finding, Threshold
+from gradscope.trajectory import Point, Trajectory, leading
+
+
+@dataclass(frozen=True)
+class TrainingRule:
+    """One rule over the steps of a training run."""
+
+    code: str
+    title: str
+    severity: Severity
+    judge: Callable[[Trajectory, RunSpec], Finding]
+    what: str
+    maths: tuple[str, str, str]
+    measured: str
+    remedies: tuple[str, ...]
+    papers: tuple[str, ...]
+    thresholds: dict[str, Threshold] = field(default_factory=dict)
+    gives: Status | None = None
+    """The status of a run in which this is found, where no graver one is."""
+    needs_stated_lag: bool = False
+    """A finding warns instead of failing unless the user said how far back the task must reach."""
+
+    def limit(self, spec: RunSpec, name: str) -> float:
+        """The threshold `name` that holds."""
+        return float(spec.thresholds.get(name, self.thresholds[name].default))
+
+
+def stated_lag(trajectory: Trajectory, spec: RunSpec) -> int | None:
+    """How far back the user says the task must reach: now, else when the run was recorded."""
+    return spec.needs_lag if spec.needs_lag is not None else trajectory.head.needed_lag
+
+
+def asked_lag(trajectory: Trajectory, spec: RunSpec, point: Point) -> int:
+    """K at a point: the stated lag, else all that lies before the newest output the loss reads."""
+    stated = stated_lag(trajectory, spec)
+    if stated is not None:
+        return stated
+    return point.needed_lag if point.needed_lag is not None else max((point.length or 2) - 1, 1)
+
+
+def with_reach(trajectory: Trajectory) -> list[Point]:
+    """The leading points whose reach is known."""
+    return [point for point in leading(trajectory) if point.reach is not None]
+
+
+def where(point: Point) -> str:
+    """`step 400`, or `step 400 (ckpt_400.pt)`."""
+    return f"step {point.step}" + (f" ({point.source})" if point.source else "")

@@ -1,0 +1,71 @@
+"""`gradscope check` on the lines of a training run: held to its end, judged over all of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from gradscope.errors import UsageError
+from gradscope.flow_file import lines_of
+from gradscope.gate.training_run import is_run, result_of_run
+from gradscope.records import RunSpec
+from trajectories import eventful, point, run
+
+from .conftest import check_all
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "good.jsonl").write_text(lines_of(run(point(0, 20, gates={"forget": 0.5}), point(10, 70))))
+    lost = (point(0, 99), point(10, 12, findings=("GS101",), message="It fades."))
+    (tmp_path / "lost.jsonl").write_text(lines_of(run(*lost)))
+    (tmp_path / "nan.jsonl").write_text(lines_of(eventful()))
+    (tmp_path / "empty.jsonl").write_text(lines_of(run()))
+    return tmp_path
+
+
+def test_the_end_of_a_run_is_the_result(folder):
+    result, _ = result_of_run(str(folder / "good.jsonl"), "mine", RunSpec(), None)
+    assert (result.name, result.status, result.summary.reach, result.length) == ("mine", "healthy", 70, 100)
+    assert [v.code for v in result.verdicts] == ["GS501", "GS502", "GS503", "GS504", "GS505"]
+    lost, _ = result_of_run(str(folder / "lost.jsonl"), "mine", RunSpec(), None)
+    assert (lost.status, lost.verdicts[0].code, lost.verdicts[0].status) == ("vanishing", "GS101", "fail")
+    assert is_run("a/FLOW.JSONL")
+    assert not is_run("lstm")
+
+
+def test_what_is_no_run_is_refused(folder):
+    (folder / "other.jsonl").write_text('{"a": 1}\n')
+    with pytest.raises(UsageError, match="no trajectory"):
+        result_of_run(str(folder / "other.jsonl"), "mine", RunSpec(), None)
+
+
+def test_the_gate_is_red_where_the_run_ends_short(folder):
+    lines = [
+        "check good.jsonl",
+        "check good.jsonl --min-reach 60 --needs-lag 60",
+        "check good.jsonl --min-reach 80",
+        "check good.jsonl --needs-lag 80",
+        "check lost.jsonl",
+        "check lost.jsonl --ignore GS501,GS505 -q",
+        "check nan.jsonl",
+        "check empty.jsonl --min-reach 10",
+        "check missing.jsonl",
+        "analyze good.jsonl",
+    ]
+    done = check_all(lines, folder)
+    assert [one.code for one in done] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 2]
+    assert "1 passed" in done[0].out
+    assert "70 lags, short of min_reach = 80" in done[2].out
+    assert "GS505" in done[3].out
+    assert "GS501" in done[4].out
+    assert "GS504" in done[6].out
+    assert "no such file" in done[8].out
+    assert "gradscope show good.jsonl" in done[9].err
+
+
+def test_a_run_is_a_target_of_a_configuration_file(folder):
+    table = "[targets.training]\nmodel = 'good.jsonl'\nneeds-lag = 60\nmin-reach = 60\n"
+    (folder / "gradscope.toml").write_text(table)
+    (done,) = check_all(["check --format json"], folder)
+    assert done.code == 0
+    assert '"name": "training"' in done.out

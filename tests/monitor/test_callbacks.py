@@ -1,0 +1,137 @@
+"""The callbacks in the real trainers: the same weights with and without, accumulation, clipping, losses."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gradscope.flow_file import read_flow
+
+
+def data() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(48, 12, 2, generator=generator)
+    return list(zip(x, x[:, 0, :1], strict=True))
+
+
+class Body(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.drop, self.head = nn.LSTM(2, 8, batch_first=True), nn.Dropout(0.2), nn.Linear(8, 1)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        return (self.head(self.drop(self.rnn(x)[1][0][-1])) - y).square().mean()
+
+
+def checked(log: Path, backwards: int, clip: float) -> None:
+    """What every trainer's run must show."""
+    points = [p for p in read_flow(str(log)).points if p.kind == "signal"]
+    assert [p.step for p in points] == [0, 1, 2, 3, 6]
+    for p in points[:-1]:
+        assert p.norms.backwards == backwards
+        assert p.norms.log10_clipped == pytest.approx(math.log10(clip), abs=1e-3)
+        assert p.norms.log10_raw > p.norms.log10_clipped
+        assert p.loss is not None
+        assert p.reach is not None
+
+
+def test_lightning(tmp_path):
+    lightning = pytest.importorskip("pytorch_lightning")
+    from gradscope.monitor.callbacks.lightning import GradientFlow
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = Body()
+
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+            return self.body.loss(*batch)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), 1e-2)
+
+    log, ends = tmp_path / "flow.jsonl", []
+    for callbacks in ([GradientFlow(needs_lag=6, every=3, log=log, screen=False)], []):
+        torch.manual_seed(0)
+        model = Module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the trainer's own advice on workers and loggers
+            lightning.Trainer(
+                max_epochs=1,
+                accelerator="cpu",
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                accumulate_grad_batches=2,
+                gradient_clip_val=0.01,
+                callbacks=callbacks,
+            ).fit(model, torch.utils.data.DataLoader(data(), batch_size=4))
+        ends.append(list(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    checked(log, backwards=2, clip=0.01)
+
+
+def test_hugging_face(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    from gradscope.monitor.callbacks.huggingface import GradientFlow
+
+    class Module(Body):
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {"loss": self.loss(x, labels)}
+
+    log, ends = tmp_path / "flow.jsonl", []
+    rows = [{"x": x, "labels": y} for x, y in data()]
+    for callbacks in ([GradientFlow(needs_lag=6, every=3, log=log, screen=False)], []):
+        torch.manual_seed(0)
+        model = Module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            arguments = transformers.TrainingArguments(
+                str(tmp_path / "out"),
+                num_train_epochs=1,
+                per_device_train_batch_size=4,
+                gradient_accumulation_steps=2,
+                max_grad_norm=0.01,
+                logging_steps=1,
+                save_strategy="no",
+                report_to=[],
+                use_cpu=True,
+                disable_tqdm=True,
+            )
+            transformers.Trainer(model, arguments, train_dataset=rows, callbacks=callbacks).train()
+        ends.append(list(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    checked(log, backwards=2, clip=0.01)
+
+
+def test_keras(tmp_path, monkeypatch):
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        keras = pytest.importorskip("keras")
+        from gradscope.monitor.callbacks.keras import GradientFlow
+
+        x, y = (torch.stack(part).numpy() for part in zip(*data(), strict=True))
+        log, ends = tmp_path / "flow.jsonl", []
+        for callbacks in ([GradientFlow(x[:4], needs_lag=6, log=log, screen=False)], []):
+            keras.utils.set_random_seed(0)
+            model = keras.Sequential([keras.Input((12, 2)), keras.layers.LSTM(8), keras.layers.Dense(1)])
+            model.compile("adam", "mse")
+            model.fit(x, y, batch_size=12, epochs=2, verbose=0, callbacks=callbacks)
+            ends.append(model.get_weights())
+    assert all((a == b).all() for a, b in zip(*ends, strict=True))
+    points = read_flow(str(log)).points
+    assert [(p.step, p.kind, p.loss is None) for p in points] == [
+        (0, "analysis", True),
+        (4, "analysis", False),
+        (8, "analysis", False),
+    ]
+    assert all(p.reach is not None and "forget" in p.gates for p in points)

@@ -1,0 +1,74 @@
+"""Which files are checkpoints, and in which order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradscope.errors import UsageError
+from gradscope.monitor.checkpoints import Order, counters_in, found_files, number_in, order_of, step_of
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("ckpt_400.pt", 400),
+        ("epoch=3-step=1200.ckpt", 1200),
+        ("model-0007.safetensors", 7),
+        ("lstm2_iter0050.pth", 50),
+        ("gpt2-checkpoint-30.tar.pt", 30),
+        ("checkpoint-500/model.safetensors", 500),
+        ("final.pt", None),
+        ("step_12_best.pt", 12),
+    ],
+)
+def test_the_step_in_a_name(name, step, tmp_path):
+    assert number_in(Path("run") / name) == step
+
+
+@pytest.mark.parametrize(
+    ("data", "counters"),
+    [
+        ({"global_step": 5, "epoch": 1, "state_dict": {}}, {"global_step": 5, "epoch": 1}),
+        ({"step": torch.tensor(7)}, {"step": 7}),
+        ({"iteration": 8.0}, {"iteration": 8}),
+        ({"trainer_state": {"global_step": 9}}, {"global_step": 9}),
+        ({"step": True, "epoch": -1, "iter": "x", "steps": torch.ones(2)}, {}),
+        ([1, 2], {}),
+    ],
+)
+def test_counters_in_a_checkpoint(data, counters):
+    assert counters_in(data) == counters
+
+
+def test_a_counter_serves_only_where_all_have_their_own():
+    files = [Path(f"{place}.pt") for place in (1, 2)]
+    same = {"epoch": 3}
+    assert order_of(zip(files, [{"step": 10, **same}, {"step": 20, **same}], strict=True)) == Order("counter", "step")
+    assert order_of(zip(files, [{"step": 10, **same}, same], strict=True)) == Order("name")
+    assert order_of(zip([Path("a.pt"), Path("b.pt")], [{}, {}], strict=True)) == Order("time")
+
+
+def test_an_order_says_what_it_is():
+    assert str(Order("counter", "step")) == "by the checkpoints' own counter 'step'"
+    assert "number in their names" in str(Order("name"))
+    assert step_of(Path("a_3.pt"), {"step": 7}, Order("counter", "step")) == 7
+    assert step_of(Path("a_3.pt"), {"step": 7}, Order("name")) == 3
+    assert step_of(Path("a_3.pt"), {}, Order("counter", "step")) is None
+
+
+def test_folders_give_their_model_files_and_no_optimizers(tmp_path):
+    for name in ("a_1.pt", "notes.txt", "optimizer.pt", "checkpoint-5/model.safetensors", "checkpoint-5/rng_state.pth"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = {path.relative_to(tmp_path).as_posix() for path in found_files([str(tmp_path)])}
+    assert found == {"a_1.pt", "checkpoint-5/model.safetensors"}
+    assert found_files([os.path.join(tmp_path, "*.pt")]) == [tmp_path / "a_1.pt", tmp_path / "optimizer.pt"]
+
+
+def test_a_word_that_names_nothing_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="names no file"):
+        found_files([str(tmp_path / "*.pt")])

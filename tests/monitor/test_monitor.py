@@ -1,0 +1,359 @@
+"""A Monitor in a training loop: it changes nothing, and says what happens."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradscope
+from gradscope.errors import UsageError
+from gradscope.flow_file import read_flow
+from gradscope.monitor.monitor import Monitor
+from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due, is_signal_due
+from trajectories import point
+
+
+class Net(nn.Module):
+    """A recurrent layer with dropout, norm and head: everything that has a mode or draws random numbers."""
+
+    def __init__(self, kind: type[nn.RNNBase] = nn.LSTM, layers: int = 2) -> None:
+        super().__init__()
+        self.rnn = kind(2, 8, layers, batch_first=True, dropout=0.2 if layers > 1 else 0.0)
+        self.norm, self.drop, self.head = nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.drop(self.norm(self.rnn(x)[0][:, -1]))).squeeze(-1)
+
+
+class Loop(nn.Module):
+    """A recurrence of its own, with no layer of torch.nn to listen to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(2, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 8)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+        return self.head(h).squeeze(-1)
+
+
+def quiet(model: nn.Module, **settings: object) -> Monitor:
+    return Monitor(model, **{"log": None, "screen": False, "every": 5, "needs_lag": 6, **settings})
+
+
+def train(
+    model: nn.Module,
+    flow: Monitor | None,
+    steps: int = 12,
+    explicit: bool = True,
+    clip: Callable[[nn.Module], object] | None = None,
+    backwards: int = 1,
+) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        for _ in range(backwards):
+            x = torch.rand(6, 10, 2)
+            loss = (model(x) - x[:, 0, 0]).square().mean()
+            loss.backward()
+            if flow is not None and explicit:
+                flow.step(loss, x)
+        if clip is not None:
+            clip(model)
+        optimizer.step()
+    if flow is not None:
+        flow.close()
+
+
+def state(model: nn.Module) -> list[Tensor]:
+    return [*(p.detach().clone() for p in model.parameters()), *(b.clone() for b in model.buffers())]
+
+
+@pytest.mark.parametrize("explicit", [True, False], ids=["step", "hooks alone"])
+@pytest.mark.parametrize("made", [Net, lambda: Net(nn.GRU, 1), Loop], ids=["lstm", "gru", "own loop"])
+def test_training_is_the_same_bit_by_bit_with_and_without(made, explicit):
+    ends = []
+    for watched in (True, False):
+        torch.manual_seed(0)
+        random.seed(0)
+        numpy.random.seed(0)
+        model = made()
+        flow = quiet(model, budget=1e9, every=1) if watched else None
+        train(model, flow, explicit=explicit)
+        drawn = torch.rand(3), random.random(), numpy.random.rand()
+        ends.append((state(model), drawn, [m.training for m in model.modules()], torch.get_num_threads()))
+        if flow is not None:
+            kinds = {p.kind for p in flow.trajectory.points}
+            assert kinds == ({"analysis"} if isinstance(model, Loop) else {"analysis", "signal"})
+    (one, drawn, modes, threads), (other, also, same, count) = ends
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert torch.equal(drawn[0], also[0])
+    assert (drawn[1:], modes, threads) == (also[1:], same, count)
+
+
+def test_gradients_are_the_same_and_nothing_hangs_on_the_model_afterwards():
+    torch.manual_seed(0)
+    model = Net()
+    other = copy.deepcopy(model)
+    flow, x = quiet(model), torch.rand(6, 10, 2)
+    for one in (model, other):
+        torch.manual_seed(1)
+        one(x).sum().backward()
+    flow.step(1.0, x)
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(model.parameters(), other.parameters(), strict=True))
+    copied = copy.deepcopy(model)
+    flow.close()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert not any(p._post_accumulate_grad_hooks for p in model.parameters() if p._post_accumulate_grad_hooks)
+    assert copied.rnn.weight_hh_l0.shape == model.rnn.weight_hh_l0.shape
+
+
+def test_signals_come_early_and_often_and_steps_are_updates(tmp_path):
+    model = Net()
+    flow = quiet(model, log=tmp_path / "flow.jsonl")
+    train(model, flow, steps=12)
+    signals = [p.step for p in flow.trajectory.points if p.kind == "signal"]
+    assert signals == [0, 1, 2, 4, 5, 10, 12]
+    written = read_flow(str(tmp_path / "flow.jsonl"))
+    assert [p.step for p in written.points] == [p.step for p in flow.trajectory.points]
+    assert written.head.layers == ("rnn",)
+    assert written.overhead is not None
+    assert all(p.loss is not None for p in written.points if p.step < 12)
+
+
+def test_accumulated_gradients_are_one_step():
+    torch.manual_seed(0)
+    model = Net()
+    flow = quiet(model)
+    train(model, flow, steps=6, backwards=3)
+    points = [p for p in flow.trajectory.points if p.kind == "signal"]
+    assert [p.step for p in points] == [0, 1, 2, 4, 5, 6]
+    assert {p.norms.backwards for p in points[:-1]} == {3}
+
+
+def test_norms_are_raw_and_clipped_and_the_screen_says_so():
+    torch.manual_seed(0)
+    model = Net()
+    flow = quiet(model)
+    raws = []
+    train(model, flow, clip=lambda m: raws.append(float(nn.utils.clip_grad_norm_(m.parameters(), 0.01))))
+    first = flow.trajectory.points[0].norms
+    assert first.log10_raw == pytest.approx(math.log10(raws[0]), abs=1e-5)
+    assert first.log10_clipped == pytest.approx(-2, abs=1e-3)
+    assert first.cosine == pytest.approx(1, abs=1e-6)
+
+
+def test_clipping_by_value_turns_the_gradient_and_fires():
+    torch.manual_seed(0)
+    model = Net(nn.RNN, 1)
+    flow = quiet(model, every=1)
+    train(model, flow, clip=lambda m: nn.utils.clip_grad_value_(m.parameters(), 1e-9))
+    verdicts = {v.code: v for v in flow.trajectory.verdicts}
+    assert flow.trajectory.points[0].norms.cosine < 0.9
+    assert verdicts["GS503"].status in ("pass", "warn")
+    assert verdicts["GS503"].measured == pytest.approx(flow.trajectory.points[-3].norms.cosine, abs=0.3)
+
+
+def test_the_loss_scale_is_divided_out():
+    ends = []
+    for scaled in (True, False):
+        torch.manual_seed(0)
+        model = Net(nn.GRU, 1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, enabled=scaled)
+        flow = quiet(model, scaler=scaler if scaled else None)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        for _ in range(3):
+            x = torch.rand(6, 10, 2)
+            loss = (model(x) - x[:, 0, 0]).square().mean()
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            flow.step(loss, x)
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            scaler.step(optimizer)
+            scaler.update()
+        flow.close()
+        ends.append(flow.trajectory.points)
+    for one, other in zip(*ends, strict=True):
+        assert one.gradient_share == pytest.approx(other.gradient_share, abs=1e-3)
+        if one.norms is not None:
+            assert one.norms.log10_raw == pytest.approx(other.norms.log10_raw, abs=1e-4)
+            assert one.norms.log10_clipped == pytest.approx(other.norms.log10_clipped, abs=1e-4)
+    assert ends[0][0].norms.loss_scale == 1024.0
+
+
+def test_an_optimizer_that_is_not_of_torch_is_noticed_by_the_weights():
+    model = Net(nn.GRU, 1)
+    flow = quiet(model)
+    for _ in range(4):
+        x = torch.rand(6, 10, 2)
+        loss = model(x).square().mean()
+        loss.backward()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.sub_(0.01 * p.grad)
+                p.grad = None
+        flow.step(loss, x)
+    flow.close()
+    assert flow.at == 4
+    assert [p.step for p in flow.trajectory.points if p.kind == "signal"][:3] == [0, 1, 2]
+
+
+def test_another_models_optimizer_does_not_count():
+    model, other = Net(), Net()
+    flow = quiet(model)
+    train(other, None, steps=3)
+    assert flow.at == 0
+    flow.close()
+
+
+def test_hooks_that_never_fire_are_said():
+    model = Net()
+    flow = quiet(model)
+    flow._ears[0].remove()  # as torch.compile leaves them
+    train(model, flow, steps=3)
+    assert any("torch.compile" in note for note in flow.trajectory.notes)
+    assert {p.kind for p in flow.trajectory.points} == {"analysis"}
+
+
+def test_a_compiled_recurrence_is_found_deaf():
+    import torch._dynamo
+
+    model = Net(nn.GRU, 1)
+    with torch._dynamo.config.patch(allow_rnn=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(model, backend="eager")
+        compiled(torch.rand(6, 10, 2)).sum().backward()
+        flow = quiet(compiled)
+        train(compiled, flow, steps=2)
+    assert any("torch.compile" in note for note in flow.trajectory.notes)
+
+
+def test_the_first_nan_is_placed_in_layer_and_step():
+    torch.manual_seed(0)
+    model = Net(nn.RNN, 1)
+    flow = quiet(model, budget=1e9)
+    with torch.no_grad():
+        model.rnn.weight_hh_l0[0, 0] = math.nan
+    train(model, flow, steps=2)
+    (found,) = [v for v in flow.trajectory.verdicts if v.code == "GS504"]
+    assert found.status == "fail"
+    assert found.first_step == 0
+    assert "NaN in weights" in found.message
+
+
+def test_a_loss_of_reach_is_told_on_the_screen(capsys):
+    torch.manual_seed(0)
+    model = Net(nn.RNN, 1)
+    flow = Monitor(model, every=1, needs_lag=8, log=None)
+    with torch.no_grad():
+        model.rnn.weight_hh_l0.copy_(torch.eye(8))
+        model.rnn.weight_ih_l0.mul_(0.01)
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    for step in range(4):
+        if step == 2:
+            with torch.no_grad():
+                model.rnn.weight_hh_l0.mul_(0.1)
+        model(torch.rand(6, 10, 2)).sum().backward()
+        optimizer.step()
+    flow.close()
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "GS501  The reach fell from 9 lags at step 1" in said.err
+    assert "✗ VANISHING  GS501" in said.err
+    assert "step 1 → 2: healthy → vanishing" in said.err
+    assert "weight_hh_l0 moved by 90 % of itself" in said.err
+
+
+def test_measuring_that_fails_is_one_warning_and_training_goes_on(monkeypatch):
+    import gradscope.monitor.measuring
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such thing")
+
+    model = Net()
+    flow = quiet(model)
+    monkeypatch.setattr(gradscope.monitor.measuring, "measured", broken)
+    with pytest.warns(UserWarning, match=r"stopped measuring at step 0: RuntimeError: no such thing") as caught:
+        train(model, flow, steps=5)
+    assert len(caught) == 1
+
+
+def test_an_error_of_the_training_is_let_through_and_noted():
+    model = Net()
+    with pytest.raises(ZeroDivisionError), quiet(model) as flow:
+        raise ZeroDivisionError
+    assert flow.trajectory.notes == ("the training ended with ZeroDivisionError after step 0",)
+
+
+def test_layers_are_chosen_by_name_and_wrong_ones_refused():
+    model = nn.ModuleDict({"a": nn.GRU(2, 3), "b": nn.LSTM(2, 3)})
+    flow = quiet(model, layers=["b"])
+    assert [ear.name for ear in flow._ears] == ["b"]
+    flow.close()
+    with pytest.raises(UsageError, match="did you mean 'a'"):
+        quiet(model, layers=["aa"])
+    with pytest.raises(UsageError, match=r"nn\.Module"):
+        Monitor(3)
+    with pytest.raises(UsageError, match="at least 1"):
+        quiet(model, every=0)
+
+
+def test_a_run_goes_on_in_its_log(tmp_path):
+    log = tmp_path / "flow.jsonl"
+    model = Net()
+    train(model, quiet(model, log=log), steps=3)
+    train(model, quiet(model, log=log, resume=3), steps=3)
+    found = read_flow(str(log))
+    assert max(p.step for p in found.points) == 6
+    assert "taken up again" in found.notes[-1]
+
+
+def test_a_log_that_cannot_be_written_is_refused_at_once(tmp_path):
+    with pytest.raises(UsageError, match="cannot write"):
+        quiet(Net(), log=tmp_path / "nowhere" / "flow.jsonl")
+
+
+def test_when_things_are_due():
+    assert [s for s in range(210) if is_signal_due(s, 100)] == [0, 1, 2, 4, 8, 16, 32, 64, 100, 200]
+    last, due = None, []
+    for step in range(0, 1001, 50):
+        if is_analysis_due(step, last):
+            due.append(step)
+            last = step
+    assert due == [0, 50, 100, 200, 500, 1000]
+    before = point(0)
+    assert not has_moved(point(1), before)
+    assert has_moved(point(1, share=-2.5), before)
+    assert has_moved(point(1, 10), before)
+    assert not has_moved(point(1), None)
+
+
+def test_the_budget_lets_measuring_wait():
+    clock = Clock(0.05)
+    clock.begun, clock.spent = 100.0, 1.0
+    assert not clock.allows(1.0, now=120.0)
+    assert clock.allows(1.0, now=145.0)
+    assert clock.part(now=111.0) == pytest.approx(0.1)
+
+
+def test_monitor_is_a_public_name():
+    assert gradscope.Monitor is Monitor
+
+
+def test_a_batch_on_the_disk_is_not_needed(tmp_path: Path):
+    model = Loop()
+    flow = quiet(model, budget=1e9)
+    train(model, flow, steps=2, explicit=False)
+    assert [p.step for p in flow.trajectory.points] == [0, 1, 2]

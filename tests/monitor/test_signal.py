@@ -1,0 +1,193 @@
+"""The cheap signal is what a whole analysis finds, for every way a layer of torch.nn is used."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradscope
+from gradscope.monitor.ear import Ear
+from gradscope.monitor.signal import influence, measured
+
+LENGTH = 12
+
+
+def listened(layer: nn.RNNBase, use, x: Tensor, *state: object) -> Ear:
+    """An ear after one forward and backward pass of what `use` makes of the layer's outputs."""
+    ear = Ear("rnn", layer, lambda: True)
+    use(*layer(x, *state)).backward()
+    ear.remove()
+    return ear
+
+
+def last(output: Tensor, _state: object) -> Tensor:
+    return output[:, -1].square().sum()
+
+
+def every(output: Tensor, _state: object) -> Tensor:
+    return output.square().sum()
+
+
+def hidden(_output: object, state: object) -> Tensor:
+    h = state[0] if isinstance(state, tuple) else state
+    return h[-1].square().sum()
+
+
+LAYERS = [
+    nn.LSTM(3, 5, batch_first=True),
+    nn.GRU(3, 5, 2, batch_first=True),
+    nn.RNN(3, 5, nonlinearity="relu", batch_first=True),
+    nn.LSTM(3, 5, 2, batch_first=True, dropout=0.5, proj_size=4),
+    nn.RNN(3, 5, bias=False, batch_first=True),
+]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported")
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: type(layer).__name__)
+@pytest.mark.parametrize("use", [last, every, hidden])
+def test_influence_is_that_of_autograd_one_step_at_a_time(layer, use):
+    torch.manual_seed(0)
+    x = torch.randn(4, LENGTH, 3)
+    ear = listened(layer, use, x)
+    heard = ear.heard(1.0)
+    logs, _, _ = influence(layer, heard, heard.anchor, 3)
+    plain = layer.eval()
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((plain(leaf)[0][:, -1] * heard.newest).sum(), leaf)
+    layer.train()
+    expected = (gradient / heard.newest.norm()).norm(dim=-1).log10().flip(1)
+    assert heard.anchor == LENGTH
+    assert heard.reads == (LENGTH if use is every else 1)
+    torch.testing.assert_close(logs, expected.double(), atol=1e-3, rtol=0)
+
+
+def test_reach_share_and_rate_are_those_of_analyze():
+    torch.manual_seed(1)
+    layer, x = nn.GRU(3, 16, batch_first=True), torch.randn(4, 40, 3)
+    ear = listened(layer, last, x)
+    point = measured(layer, ear.heard(1.0), 7, "rnn", 20)
+    sent = ear.heard(1.0).newest.double()
+    report = gradscope.analyze(layer, x.double(), lambda y: (y[:, -1] * sent).sum(), needs_lag=20)
+    summary = report.models[0].summary
+    assert (point.step, point.reach, point.needed_lag) == (7, summary.reach, 20)
+    assert point.gradient_share == pytest.approx(summary.gradient_share, abs=1e-3)
+    assert point.rate == pytest.approx(summary.rate, abs=1e-4)
+    assert point.status == report.models[0].status
+
+
+def test_time_first_and_packed_batches_say_the_same():
+    torch.manual_seed(2)
+    layer, x = nn.LSTM(3, 5), torch.randn(LENGTH, 4, 3)
+    plain = listened(layer, lambda y, s: y[-1].square().sum(), x).heard(1.0)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([LENGTH] * 4))
+    also = listened(layer, lambda y, s: s[0][-1].square().sum(), packed).heard(1.0)
+    assert plain.x.shape == also.x.shape == (4, LENGTH, 3)
+    torch.testing.assert_close(influence(layer, plain, LENGTH, 3)[0], influence(layer, also, LENGTH, 3)[0])
+
+
+def test_of_a_packed_batch_the_longest_sequences_are_measured():
+    layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(3, LENGTH, 3)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([LENGTH, LENGTH, 4]), batch_first=True)
+    heard = listened(layer, lambda y, s: y.data.square().sum(), packed).heard(1.0)
+    assert heard.x.shape == (2, LENGTH, 3)
+    assert heard.anchor == LENGTH
+
+
+def test_a_state_that_was_handed_over_is_where_it_starts():
+    torch.manual_seed(3)
+    layer, x = nn.LSTM(3, 5, batch_first=True), torch.randn(2, LENGTH, 3)
+    state = (torch.full((1, 2, 5), 3.0), torch.full((1, 2, 5), -3.0))
+    with_state, without = (
+        influence(layer, listened(layer, last, x, *s).heard(1.0), LENGTH, 3)[0] for s in ((state,), ())
+    )
+    assert not torch.allclose(with_state, without)
+
+
+def test_an_early_anchor_gives_the_lags_before_it():
+    layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, LENGTH, 3)
+    heard = listened(layer, lambda y, s: y[:, 4].square().sum(), x).heard(1.0)
+    assert heard.anchor == 5
+    assert measured(layer, heard, 0, "rnn", None).needed_lag == 4
+
+
+def test_what_float32_loses_is_found_and_said():
+    torch.manual_seed(4)
+    layer, x = nn.RNN(3, 8, batch_first=True), torch.randn(2, 300, 3)
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(0.3)
+    ear = listened(layer, last, x)
+    point = measured(layer, ear.heard(1.0), 0, "rnn", 250)
+    assert -308 < point.gradient_share < -60
+    assert 20 < point.below_float32 < 250
+    # The very gradient of the training is exactly zero from there on.
+    leaf = x.clone().requires_grad_()
+    last(*layer(leaf)).backward()
+    sizes = leaf.grad.abs().amax((0, 2)).flip(0)
+    assert float(sizes[point.below_float32 + 2]) == 0.0
+
+
+def test_beyond_the_needed_lag_what_float32_loses_is_unknown_and_not_zero():
+    torch.manual_seed(4)
+    layer, x = nn.RNN(3, 8, batch_first=True), torch.randn(2, 300, 3)
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(0.3)
+    near = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 10)
+    far = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 250)
+    assert near.log10_influence[-1] is None
+    assert -308 < far.log10_influence[-1] < -60
+    assert near.below_float32 == pytest.approx(far.below_float32, abs=40)
+    assert near.reach == far.reach
+
+
+def test_the_loss_scale_is_divided_out_of_sizes_alone():
+    layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, LENGTH, 3)
+    plain = listened(layer, last, x).heard(1.0)
+    scaled = listened(layer, lambda y, s: 65536 * last(y, s), x).heard(65536.0)
+    (logs, size, _), (same, also, _) = (influence(layer, heard, LENGTH, 3) for heard in (plain, scaled))
+    torch.testing.assert_close(logs, same, atol=1e-5, rtol=0)
+    assert size == pytest.approx(also, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "reason"),
+    [
+        (nn.LSTM(3, 5, bidirectional=True, batch_first=True), torch.randn(2, 6, 3), "reads the future"),
+        (nn.GRU(3, 5, batch_first=True), torch.randn(2, 1, 3), "one step at a time"),
+        (nn.GRU(3, 5), torch.randn(6, 3), "no batch of sequences"),
+    ],
+)
+def test_what_has_no_lags_says_why(layer, x, reason):
+    ear = listened(layer, lambda y, s: y.sum(), x)
+    assert ear.heard(1.0) is None
+    assert reason in ear.reason
+
+
+def test_nothing_is_kept_without_a_graph_or_unless_wanted():
+    layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3)
+    silent, ear = Ear("a", layer, lambda: False), Ear("b", layer, lambda: True)
+    with torch.no_grad():
+        layer(x)
+    assert not ear.fired
+    layer(x)[0].sum().backward()
+    assert ear.fired
+    assert not silent.fired
+
+
+def test_a_loss_that_reads_only_the_first_output_has_no_lags():
+    layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3)
+    with pytest.raises(ValueError, match="no output that has steps before it"):
+        measured(layer, listened(layer, lambda y, s: y[:, 0].sum(), x).heard(1.0), 0, "rnn", None)
+
+
+def test_exactly_zero_influence_stays_zero():
+    layer, x = nn.RNN(1, 2, nonlinearity="relu", batch_first=True), torch.rand(2, 8, 1)
+    with torch.no_grad():
+        layer.weight_hh_l0.zero_()
+        for weight in (layer.weight_ih_l0, layer.bias_ih_l0, layer.bias_hh_l0):
+            weight.fill_(1.0)
+    point = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 5)
+    assert point.gradient_share == -math.inf
+    assert point.reach is None

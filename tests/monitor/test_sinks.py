@@ -1,0 +1,159 @@
+"""Sinks: what reaches each, with the real library where it is installed; a sink that fails costs one warning."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gradscope.errors import UsageError
+from gradscope.monitor.record import Record
+from gradscope.monitor.sinks import sinks_of
+from gradscope.monitor.sinks.scalars import finite, scalars
+from gradscope.monitor.sinks.tensorboard import image
+from gradscope.trajectory import Head, Point
+from trajectories import eventful, point
+
+HEAD = Head("training", "net", 50)
+
+
+def recorded(*sinks: object, log: Path | None = None) -> Record:
+    """Everything of an eventful run, sent to sinks."""
+    record = Record(HEAD, log, sinks, screen=False, append=False)
+    for one in eventful().points:
+        record.point(one)
+    record.note("said")
+    record.close(0.01)
+    return record
+
+
+def test_anything_with_log_gets_numbers_by_step():
+    class Run:
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, dict[str, float]]] = []
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            self.seen.append((step, values))
+
+    run = Run()
+    recorded(run)
+    assert [step for step, _ in run.seen] == [0, 10, 20, 20, 30]
+    assert run.seen[0][1]["gradscope/rnn/reach"] == 99.0
+    assert run.seen[0][1]["gradscope/rnn/log10_norm_raw"] == 1.5
+    assert run.seen[3][1]["gradscope/rnn/analysis/gate/forget"] == 0.2
+    assert run.seen[2][1]["gradscope/rnn/healthy"] == 0.0
+
+
+def test_a_function_serves_as_well():
+    seen: list[int] = []
+    recorded(lambda values, step: seen.append(step))
+    assert seen == [0, 10, 20, 20, 30]
+
+
+def test_what_is_zero_is_a_floor_and_not_dropped():
+    values = finite(scalars(point(3, share=-math.inf)))
+    assert values["gradscope/rnn/gradient_share"] == -400.0
+
+
+def test_a_sink_that_fails_is_one_warning_and_the_others_go_on(tmp_path):
+    def broken(values: dict[str, float], step: int) -> None:
+        raise OSError("the service is down")
+
+    log = tmp_path / "flow.jsonl"
+    with pytest.warns(UserWarning, match="LoggerSink failed and is left out .*the service is down") as caught:
+        recorded(broken, log=log)
+    assert len(caught) == 1
+    assert len(log.read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize("given", [3, "tensorbord"])
+def test_what_is_no_sink_is_refused(given):
+    with pytest.raises(UsageError, match="sink"):
+        sinks_of(None, [given], append=False)
+
+
+def test_a_sink_of_your_own_gets_everything():
+    class Mine:
+        def __init__(self) -> None:
+            self.seen: list[str] = []
+
+        def begin(self, head: Head) -> None:
+            self.seen.append(head.name)
+
+        def point(self, point: Point) -> None:
+            self.seen.append(str(point.step))
+
+        def note(self, text: str) -> None:
+            self.seen.append(text)
+
+        def end(self, trajectory: object) -> None:
+            self.seen.append("end")
+
+    mine = Mine()
+    recorded(mine)
+    assert mine.seen == ["net", "0", "10", "20", "20", "30", "said", "end"]
+
+
+def test_the_image_is_dark_where_nothing_arrives():
+    faint = point(40, lags=(0, 1, 10, 99), log10_influence=(0.0, 0.0, -6.0, None))
+    picture = image([*eventful().points, faint])
+    assert picture.shape == (4, 2)
+    torch.testing.assert_close(picture[:, 1], torch.tensor([1.0, 1.0, 0.5, 0.0]))
+
+
+def test_tensorboard_gets_curves_and_an_image(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(tmp_path)) as writer:
+        recorded(writer)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.value for event in events.Scalars("gradscope/rnn/reach")] == [99.0, 60.0, 12.0]
+    assert events.Tags()["images"] == ["gradscope/rnn/influence"]
+
+
+def in_a_process(code: str, folder: Path, **extra: str) -> str:
+    """A library with threads and services of its own is kept out of the test's process."""
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "HOME": str(folder), **extra}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environ, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+SEND = """
+from gradscope.monitor.record import Record
+from gradscope.trajectory import Head
+from trajectories import eventful
+record = Record(Head("training", "net", 50), None, [NAME], screen=False, append=False)
+for one in eventful().points:
+    record.point(one)
+"""
+
+
+def test_wandb_gets_the_numbers(tmp_path):
+    pytest.importorskip("wandb")
+    code = SEND.replace("NAME", "'wandb'") + (
+        "import wandb, json\n"
+        "print(json.dumps({k: v for k, v in dict(wandb.run.summary).items() if k.startswith('gradscope')}))\n"
+        "record.close(None)\n"
+        "assert wandb.run is None\n"
+    )
+    out = in_a_process(code, tmp_path, WANDB_MODE="offline", WANDB_SILENT="true")
+    assert json.loads(out.splitlines()[-1])["gradscope/rnn/reach"] == 12.0
+
+
+def test_trackio_gets_the_numbers(tmp_path):
+    pytest.importorskip("trackio")
+    code = SEND.replace("NAME", "'trackio'") + "record.close(None)\n"
+    in_a_process(code, tmp_path, TRACKIO_DIR=str(tmp_path / "store"))
+    assert any(b"gradscope/rnn/reach" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())

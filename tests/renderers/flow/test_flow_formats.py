@@ -1,0 +1,112 @@
+"""A training run in every format: complete, narrow, in ASCII, with hostile text, half empty."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from gradscope.flow_file import parse_flow
+from gradscope.records import RunSpec
+from gradscope.registry import FLOW_FORMATS, load
+from gradscope.renderers.flow import strips
+from gradscope.renderers.view import View
+from gradscope.rules.training.judge import judged
+from gradscope.trajectory import Skipped
+from trajectories import eventful, point, run
+
+RUN = judged(eventful(), RunSpec())
+VIEWS = [
+    View(),
+    View(ascii=True),
+    View(width=40),
+    View(width=20, ascii=True, verbose=1),
+    View(steps="all"),
+    View(quiet=True),
+]
+
+
+def shown(name: str, trajectory=RUN, view: View | None = None) -> str:
+    return load(FLOW_FORMATS[name].renderer)(trajectory, view or View())
+
+
+@pytest.mark.parametrize("name", FLOW_FORMATS)
+@pytest.mark.parametrize("view", VIEWS, ids=range(len(VIEWS)))
+def test_every_format_shows_every_view(name, view):
+    text = shown(name, view=view)
+    assert text.endswith("\n")
+    if name == "text":
+        assert max(map(len, text.splitlines())) <= view.width
+        assert text.isascii() or not view.ascii
+
+
+@pytest.mark.parametrize("name", FLOW_FORMATS)
+def test_an_empty_run_is_shown_too(name):
+    assert shown(name, judged(run(), RunSpec()))
+
+
+def test_the_screen_says_when_and_where_the_past_was_lost():
+    text = shown("text", judged(run(*eventful().points[:4], overhead=0.2), RunSpec()))
+    words = " ".join(text.split())
+    assert "VANISHING GS501" in words
+    assert "fell from 60 lags at step 10 to 12 at step 20" in words
+    assert "step 10 → 20: healthy → vanishing" in words
+    assert "weight_hh_l0 moved by 60 % of itself (norm 8 → 12); forget bias of l0 1 → -0.5" in words
+    assert "below float32 from lag 70 on at step 20" in words
+    assert "clipping acted at 3 of 3 measured updates (100 %) and left 3.2 % of the norm" in words
+    assert "measuring took 20 % of the training's time (0.5 s): more than 5 %" in words
+
+
+def test_nothing_is_called_zero_that_is_only_below_float32():
+    assert " 0 " not in shown("text").split("status")[0].split("share")[1]
+
+
+def test_a_healthy_run_tells_when_it_opened():
+    text = shown("text", judged(run(point(0, 10), point(10, 30), point(20, 60)), RunSpec()))
+    assert "healthy" in text.splitlines()[0]
+    assert "began with 10 and first reached lag 50 at step 20" in " ".join(text.split())
+
+
+def test_many_points_share_columns_and_the_worst_one_shows():
+    points = [point(step, 10 if step == 500 else 99) for step in range(0, 1000, 2)]
+    (reach,) = [row for row in strips.rows(run(*points), 40, False) if row.label == "reach"]
+    assert len(reach.glyphs) == 40
+    assert reach.glyphs.count("▁") == 1
+    assert len(shown("text", judged(run(*points), RunSpec())).splitlines()) < 50
+
+
+def test_csv_has_a_row_per_point_and_keeps_what_is_not_finite():
+    rows = list(csv.DictReader(io.StringIO(shown("csv"))))
+    assert [row["step"] for row in rows] == ["0", "10", "20", "20", "30"]
+    assert rows[-1]["loss"] == "nan"
+    assert rows[2]["findings"] == "GS101"
+    assert rows[0]["cosine"] == "0.3"
+    assert rows[3]["gate.forget"] == "0.2"
+
+
+def test_json_has_everything_and_jsonl_reads_back():
+    data = json.loads(shown("json"))
+    assert data["schema"] == "gradscope.flow/1"
+    assert {v["code"] for v in data["verdicts"]} == {"GS501", "GS502", "GS503", "GS504", "GS505"}
+    assert data["points"][-1]["loss"] == "nan"
+    assert parse_flow(shown("jsonl").encode(), "x").points[:-1] == RUN.points[:-1]
+
+
+def test_markdown_keeps_its_strips_and_tables():
+    text = shown("markdown")
+    assert text.startswith("### ✗ NON-FINITE  GS504")
+    assert "```text" in text
+    assert "| step | status |" in text
+
+
+@pytest.mark.parametrize("name", FLOW_FORMATS)
+def test_hostile_names_stay_harmless(name):
+    evil = "\x1b]0;owned\x07|<script>=1+1@everyone"
+    bad = run(point(0, layer=evil, source=evil, findings=("GS101",)), skipped=(Skipped(evil, evil),), notes=(evil,))
+    text = shown(name, judged(bad, RunSpec()))
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    if name == "markdown":
+        assert "<script>" not in text

@@ -1,0 +1,136 @@
+"""GS501 to GS505: on a run where each fires, and on one where it is silent."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from gradscope.errors import UsageError
+from gradscope.records import NonFinite, RunSpec
+from gradscope.registry import TRAINING_RULES, load
+from gradscope.rules.explain import explain
+from gradscope.rules.judge import selected
+from gradscope.rules.training.judge import for_reports, judged, status_of
+from gradscope.trajectory import Norms, Point, Trajectory
+from trajectories import point, run
+
+
+def clipped(cosine: float, raw: float = 2.0) -> list[Point]:
+    return [point(step, norms=Norms(raw, 0.0, cosine)) for step in range(0, 60, 10)]
+
+
+NOT_FINITE = NonFinite(7, "rnn.l0", "gate.forget", "nan")
+FIRING = {
+    "GS501": run(point(0, 99), point(10, 70), point(20, 30), point(30, 20)),
+    "GS502": run(point(0, share=-1.0), point(10, share=-1.2), point(20, share=-40.0), point(30, share=-39.0)),
+    "GS503": run(*clipped(0.2)),
+    "GS504": run(point(0), point(10, non_finite=NOT_FINITE)),
+    "GS505": run(point(0, 10), point(10, 30), point(20, 20)),
+}
+SILENT = {
+    "GS501": [run(point(0, 99), point(10, 30), point(20, 80)), run(point(0, 10), point(10, 20)), run(point(0))],
+    "GS502": [run(point(0, share=-1.0), point(10, share=-2.5), point(20, share=-3.5)), run(point(0, share=-9.0))],
+    "GS503": [run(*clipped(0.99)), run(*clipped(0.2, raw=0.0)), run(*clipped(0.1)[:2])],
+    "GS504": [run(point(0, loss=1.0, norms=Norms(-math.inf)))],
+    "GS505": [run(point(0, 10), point(10, 50), point(20, 20))],
+}
+
+
+def verdict(code: str, trajectory: Trajectory, **settings: object):
+    return {v.code: v for v in judged(trajectory, RunSpec(**settings)).verdicts}[code]
+
+
+@pytest.mark.parametrize("code", TRAINING_RULES)
+def test_each_fires(code):
+    said = verdict(code, FIRING[code])
+    assert said.status == ("fail" if load(TRAINING_RULES[code]).severity == "error" else "warn")
+    assert said.message
+    assert said.advice
+
+
+@pytest.mark.parametrize(("code", "trajectory"), [(code, run) for code, runs in SILENT.items() for run in runs])
+def test_each_is_silent(code, trajectory):
+    said = verdict(code, trajectory)
+    assert said.status in ("pass", "skip")
+    assert said.message
+
+
+def test_they_name_the_step():
+    assert verdict("GS501", FIRING["GS501"]).first_step == 20
+    assert "70 lags at step 10 to 30 at step 20" in verdict("GS501", FIRING["GS501"]).message
+    assert verdict("GS502", FIRING["GS502"]).last_step == 20
+    said = verdict("GS504", FIRING["GS504"])
+    assert "NaN in gate.forget of rnn.l0 at step 7 of the sequence first at step 10" in said.message
+    assert "All was finite at step 0" in said.message
+    assert verdict("GS505", FIRING["GS505"]).measured == 30
+
+
+def test_without_a_stated_lag_reach_warns():
+    for code in ("GS501", "GS505"):
+        trajectory = FIRING[code]
+        assert verdict(code, run(*trajectory.points, needed=None)).status == "warn"
+        assert verdict(code, run(*trajectory.points, needed=None), needs_lag=50).status == "fail"
+
+
+def test_a_lag_stated_now_takes_the_place_of_the_recorded_one():
+    assert verdict("GS505", FIRING["GS505"], needs_lag=25).status == "pass"
+
+
+def test_a_share_of_exactly_zero_is_a_collapse():
+    found = verdict("GS502", run(point(0, share=-1.0), point(10, share=-math.inf)))
+    assert found.status == "fail"
+    assert "to zero at step 10" in found.message
+
+
+def test_a_collapse_that_came_back_is_told_but_does_not_fail():
+    found = verdict("GS502", run(point(0, share=-1.0), point(10, share=-9.0), point(20, share=-1.5)))
+    assert found.status == "pass"
+    assert "came back" in found.message
+
+
+def test_slow_decay_is_no_collapse_but_neighbours_count_however_far_apart():
+    slow = [point(step, share=-1.0 - step / 1000) for step in range(0, 9000, 500)]
+    assert verdict("GS502", run(*slow)).status == "pass"
+    assert verdict("GS502", run(slow[0], slow[-1])).status == "fail"
+    assert verdict("GS502", run(*slow), thresholds={"collapse_window": 5000.0}).status == "fail"
+
+
+def test_a_loss_and_a_gradient_that_are_not_finite_count():
+    assert "The loss is nan" in verdict("GS504", run(point(0), point(10, loss=math.nan))).message
+    assert "gradient is not finite" in verdict("GS504", run(point(0, norms=Norms(math.inf)))).message
+
+
+def test_the_word_for_a_run_is_the_gravest():
+    assert status_of(judged(FIRING["GS504"], RunSpec())) == "non-finite"
+    assert status_of(judged(FIRING["GS501"], RunSpec())) == "vanishing"
+    assert status_of(judged(run(point(0)), RunSpec())) == "healthy"
+    assert status_of(judged(run(), RunSpec())) == "inconclusive"
+
+
+def test_select_and_ignore_reach_both_kinds_of_rules():
+    spec = RunSpec(select=("GS50", "GS101"), ignore=("GS505",))
+    assert [v.code for v in judged(FIRING["GS501"], spec).verdicts] == ["GS501", "GS502", "GS503", "GS504"]
+    assert [rule.code for rule in selected(for_reports(spec))] == ["GS101"]
+    assert len(selected(for_reports(RunSpec(select=("GS501",))))) > 5
+
+
+def test_words_that_no_rule_has_are_refused():
+    with pytest.raises(UsageError, match="GS505"):
+        selected(RunSpec(ignore=("GS599",)))
+    with pytest.raises(UsageError, match="clip_cosine"):
+        selected(RunSpec(thresholds={"clip_cosin": 0.1}))
+
+
+@pytest.mark.parametrize("code", TRAINING_RULES)
+def test_each_is_explained(code):
+    lesson = explain(code)
+    rule = load(TRAINING_RULES[code])
+    assert lesson.startswith(f"# {code} {rule.title}")
+    assert all(f"`{name} = " in lesson for name in rule.thresholds)
+    assert all(part in lesson for part in (*rule.maths, *rule.remedies, *rule.papers))
+
+
+def test_a_point_of_the_whole_model_is_enough():
+    whole = [Point(step, "analysis", length=100, reach=reach) for step, reach in ((0, 99), (10, 5))]
+    assert verdict("GS501", run(*whole)).status == "fail"

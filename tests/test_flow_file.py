@@ -1,0 +1,89 @@
+"""Lines of a training run: written, read again, cut off, damaged, taken up again."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from gradscope.errors import UsageError
+from gradscope.flow_file import CUT, line_of, lines_of, parse_flow, read_flow
+from gradscope.trajectory import Head, Skipped, Trajectory, leading
+from trajectories import eventful, point, run
+
+
+def parsed(text: str) -> Trajectory:
+    return parse_flow(text.encode(), "'flow.jsonl'")
+
+
+def test_a_run_survives_being_written_and_read():
+    before = eventful()
+    after = parsed(lines_of(before))
+    assert math.isnan(after.points[-1].loss)
+    assert (after.head, after.notes, after.overhead) == (before.head, before.notes, before.overhead)
+    assert after.points[:-1] == before.points[:-1]
+
+
+def test_every_line_is_json_and_only_the_head_has_the_schema():
+    head, *rest = (json.loads(line) for line in lines_of(eventful()).splitlines())
+    assert head["schema"] == "gradscope.flow/1"
+    assert all("schema" not in line for line in rest)
+
+
+@pytest.mark.parametrize("cut", [2, 5, 60])
+def test_a_half_written_last_line_is_read_past(cut):
+    text = lines_of(run(point(0), point(10)))
+    found = parsed(text[:-cut])
+    assert [p.step for p in found.points] == [0]
+    assert found.notes == (CUT,)
+
+
+def test_a_damaged_line_inside_is_named():
+    first, second, third = lines_of(run(point(0), point(10))).splitlines()
+    with pytest.raises(UsageError, match="line 2"):
+        parsed("\n".join([first, second[:-3], third, ""]))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"point": {"step": "far", "kind": "signal"}}', "point.step"),
+        ('{"point": {"step": 1, "kind": "guess"}}', "point.kind"),
+        ('{"other": 1}', "holds none of"),
+        ('{"point": {"step": 1, "kind": "signal", "loss": NaN}}', "bare NaN"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_is_no_such_line_is_said(line, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        parsed(f"{line_of(Head('training', 'net'))}{line}\n")
+    assert "line 2" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema": "gradscope.report/1"}', b"\x00\xff"])
+def test_other_files_are_no_trajectories(content):
+    with pytest.raises(UsageError, match="no trajectory"):
+        parse_flow(content, "'x'")
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        read_flow(str(tmp_path / "nowhere.jsonl"))
+
+
+def test_a_run_that_goes_on_replaces_what_it_measures_again():
+    text = lines_of(run(point(0), point(10, 40))) + lines_of(run(point(10, 70), point(20)))
+    found = parsed(text)
+    assert [(p.step, p.reach) for p in found.points] == [(0, 99), (10, 70), (20, 99)]
+    assert "taken up again 1 x" in found.notes[-1]
+
+
+def test_what_was_skipped_is_kept():
+    found = parsed(line_of(Head("checkpoints", "ckpt")) + line_of(Skipped("a.pt", "cut")))
+    assert found.skipped == (Skipped("a.pt", "cut"),)
+
+
+def test_the_layer_that_ends_worst_leads():
+    points = (point(0, 90), point(0, 80, layer="top"), point(10, 20), point(10, 80, layer="top"))
+    assert {p.layer for p in leading(run(*points))} == {"rnn"}
