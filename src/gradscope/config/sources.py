@@ -16,7 +16,7 @@ from gradscope.registry import unknown
 from gradscope.text import safe_text
 
 SCREEN = ("format", "color", "width", "ascii", "steps", "scheduler")
-"""Settings of the output and of where runs are done, which GRADSCOPE_* may name too; the command line reads them itself."""
+"""Settings of the output and of where runs are done; GRADSCOPE_* may name them too, the command line reads them."""
 LIMITS = ("min_reach", "rate", "precision_horizon", "max_drop", "timeout", "min_healthy")
 """What a target of `gradscope check` is held to; on top, for all of them."""
 GATE = ("targets", "baseline", "jobs", *LIMITS)

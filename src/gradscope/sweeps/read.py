@@ -90,7 +90,11 @@ def _from_json(data: dict[str, Any]) -> Sweep:
         fields=tuple(data["fields"]),
         runs=tuple(
             SweepRun(
-                *(run[name] for name in ("point", "seed", "state", "status", "worst")),
+                point=run["point"],
+                seed=run["seed"],
+                state=run["state"],
+                status=run["status"],
+                worst=run["worst"],
                 values=tuple(None if value is None else float(value) for value in run["values"]),
                 reason=run["reason"],
                 seconds=run["seconds"],
