@@ -113,6 +113,7 @@ GATE_RULES: Mapping[str, str] = {
 
 SWEEP_RUNS: Mapping[str, str] = {
     "analyze": "gradscope.sweeps.analyze:run",
+    "probe": "gradscope.sweeps.probe:run",
 }
 """What `gradscope sweep --run` can do at a point: run(spec) -> Outcome."""
 

@@ -75,7 +75,7 @@ def worker_pids(address):
 
 
 def test_the_sweep_of_the_readme_survives_a_killed_worker_and_has_the_bits_of_a_local_one(address, tmp_path):
-    words = ["sweep", "lstm", "--over", "forget_bias=0:6:1", "length=20,50", "--hidden", "16", "--seeds", "2"]
+    words = ["sweep", "lstm", "--over", "forget_bias=0:6:1", "length=20,50", "--hidden", "8"]
     client = started(*words, "-q", "-o", "far.db", "--scheduler", address, cwd=tmp_path)
     killed, deadline = False, time.monotonic() + 150
     while client.poll() is None and time.monotonic() < deadline:
@@ -85,8 +85,9 @@ def test_the_sweep_of_the_readme_survives_a_killed_worker_and_has_the_bits_of_a_
         time.sleep(0.05)
     out, err = client.communicate(timeout=60)
     assert killed, err
-    assert (client.returncode, out) == (0, " ≈ 10 of 14 points are healthy; 3 vanishing, 1 inconclusive\n"), err
-    assert states(tmp_path / "far.db") == {"done": 28}
+    assert (client.returncode, err) == (0, "")
+    assert " of 14 points are healthy; " in out
+    assert states(tmp_path / "far.db") == {"done": 14}
     near = gradscope(*words, "-q", "-o", "near.db", cwd=tmp_path)
     assert (near.returncode, near.stdout) == (0, out)
     query = "SELECT key, status, summary, findings FROM runs ORDER BY key"
@@ -103,9 +104,9 @@ def done_in(path):
 
 def test_a_killed_scheduler_loses_no_finished_run(address, tmp_path):
     (tmp_path / "ends.py").write_text(ENDS)
-    words = ["sweep", "ends.py:slow", "--over", "args.seconds=0.3", "seed=0:11:1", *SMALL[:4], "-q", "-o", "s.db"]
+    words = ["sweep", "ends.py:slow", "--over", "args.seconds=0.3", "seed=0:9:1", *SMALL[:4], "-q", "-o", "s.db"]
     impatient = (
-        "import sys; from gradscope.sweeps import cluster; cluster.START = 2.0\n"
+        "import sys; from gradscope.sweeps import cluster; cluster.AWAY = 2.0\n"
         "from gradscope.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     serving, doomed = served(tmp_path)
@@ -120,11 +121,11 @@ def test_a_killed_scheduler_loses_no_finished_run(address, tmp_path):
     said = f"gradscope: the scheduler at '{doomed}' is gone; what was finished is kept, the same command goes on\n"
     assert (client.returncode, err) == (2, said)
     kept = asked(tmp_path / "s.db", "SELECT key, ended FROM runs WHERE state = 'done'")
-    assert 3 <= len(kept) < 12
+    assert 3 <= len(kept) < 10
     assert set(states(tmp_path / "s.db")) == {"done", "waiting"}
     done = gradscope(*words, "--scheduler", address, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert states(tmp_path / "s.db") == {"done": 12}
+    assert states(tmp_path / "s.db") == {"done": 10}
     assert set(kept) <= set(asked(tmp_path / "s.db", "SELECT key, ended FROM runs"))
 
 

@@ -19,11 +19,11 @@ pytestmark = [
 
 
 def test_kills_of_clients_and_workers_lose_and_double_nothing(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.kills", "8", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.kills", "6", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment({}), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["clients"] + told["workers"] == 8
+    assert told["clients"] + told["workers"] == 6
     assert min(told["clients"], told["workers"]) >= 1
     assert {name: told[name] for name in ("lost", "double", "unlike", "undone", "damaged")} == {
         "lost": 0,

@@ -181,9 +181,9 @@ def test_what_crashes_hangs_or_is_out_of_memory_is_one_red_cell(tmp_path):
 
 def test_what_is_interrupted_goes_on_by_the_same_command(tmp_path):
     (tmp_path / "ends.py").write_text(ENDS)
-    words = ["sweep", "ends.py:slow", "--over", "args.seconds=0.2", "seed=0:19:1", *SMALL[:4], "--jobs", "2"]
+    words = ["sweep", "ends.py:slow", "--over", "args.seconds=0.3", "seed=0:9:1", *SMALL[:4], "--jobs", "2"]
     process = started(*words, cwd=tmp_path)
-    deadline = time.monotonic() + 100
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         if (tmp_path / "sweep.db").exists() and process.poll() is None:
             try:
@@ -198,23 +198,23 @@ def test_what_is_interrupted_goes_on_by_the_same_command(tmp_path):
     assert err == "gradscope: stopped; what was finished is kept in sweep.db, and the same command goes on\n"
     found = states(tmp_path / "sweep.db")
     assert set(found) == {"done", "waiting"}
-    assert 3 <= found["done"] < 20
+    assert 3 <= found["done"] < 10
     kept = asked(tmp_path / "sweep.db", "SELECT key, ended FROM runs WHERE state = 'done'")
-    left = f"{found['waiting']} of 20 runs are still to be done; the same command goes on"
+    left = f"{found['waiting']} of 10 runs are still to be done; the same command goes on"
     assert unfinished(read_sweep(tmp_path / "sweep.db")) == left
     assert gradscope(*words, "-q", cwd=tmp_path).returncode == 0
-    assert states(tmp_path / "sweep.db") == {"done": 20}
+    assert states(tmp_path / "sweep.db") == {"done": 10}
     assert set(kept) <= set(asked(tmp_path / "sweep.db", "SELECT key, ended FROM runs"))
 
 
 def test_two_clients_on_one_file_share_the_work(tmp_path):
     (tmp_path / "ends.py").write_text(ENDS)
-    words = ["sweep", "ends.py:slow", "--over", "args.seconds=0.2", "seed=0:15:1", *SMALL[:4], "--jobs", "1", "-q"]
+    words = ["sweep", "ends.py:slow", "--over", "args.seconds=0.2", "seed=0:11:1", *SMALL[:4], "--jobs", "1", "-q"]
     clients = [started(*words, cwd=tmp_path) for _ in range(2)]
     said = [client.communicate(timeout=200) for client in clients]
     assert [client.returncode for client in clients] == [0, 0]
-    assert said[0] == said[1] == (" ✗ 0 of 16 points are healthy; 16 vanishing\n", "") or said[0] == said[1]
-    assert asked(tmp_path / "sweep.db", "SELECT state, tries, COUNT(*) FROM runs GROUP BY 1, 2") == [("done", 1, 16)]
+    assert said[0] == said[1] == (" ✗ 0 of 12 points are healthy; 12 vanishing\n", "") or said[0] == said[1]
+    assert asked(tmp_path / "sweep.db", "SELECT state, tries, COUNT(*) FROM runs GROUP BY 1, 2") == [("done", 1, 12)]
 
 
 @pytest.mark.parametrize(

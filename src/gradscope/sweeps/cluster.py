@@ -33,7 +33,9 @@ AHEAD = 4
 FRESH = 2.0
 """Seconds between looks at how many threads there are."""
 START = 30.0
-"""Seconds in which the scheduler must answer, and a worker be there; so long it may be away in the middle, too."""
+"""Seconds in which the scheduler must answer, and a worker be there."""
+AWAY = 30.0
+"""Seconds that the scheduler may be away in the middle."""
 COMPARED = ("gradscope", "torch")
 
 Each = Callable[[Take], Iterator[tuple[Any, Ending] | None]]
@@ -195,7 +197,7 @@ class Dispatch:
         if self._client.status == "running":
             self._seen = time.monotonic()
             return True
-        if self._client.status == "closed" or time.monotonic() - self._seen > START:
+        if self._client.status == "closed" or time.monotonic() - self._seen > AWAY:
             shown = safe_text(self._address)
             raise UsageError(f"the scheduler at '{shown}' is gone; what was finished is kept, the same command goes on")
         return False
