@@ -89,19 +89,47 @@ class Format(NamedTuple):
     """`module:attr` of render(report, view) -> str | bytes."""
     suffix: str | None = None
     """Files that end so are written in this format."""
+    needs: tuple[str, ...] = ()
+    """Modules of an extra that must be installed for it."""
+    extra: str = ""
 
+
+PICTURES = ("altair", "vl_convert", "jinja2")
 
 FORMATS: Mapping[str, Format] = {
     "text": Format("gradscope.renderers.terminal.screen:render", ".txt"),
     "json": Format("gradscope.renderers.json:render", ".json"),
     "csv": Format("gradscope.renderers.csv:render", ".csv"),
     "markdown": Format("gradscope.renderers.markdown.report:render", ".md"),
+    "html": Format("gradscope.renderers.page.page:render", ".html", PICTURES, "report"),
+    "svg": Format("gradscope.charts.sheet:svg", ".svg", PICTURES, "report"),
+    "png": Format("gradscope.charts.sheet:png", ".png", PICTURES, "report"),
     "github": Format("gradscope.renderers.ci.github:render"),
     "junit": Format("gradscope.renderers.ci.junit:render", ".xml"),
     "sarif": Format("gradscope.renderers.ci.sarif:render", ".sarif"),
 }
 RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.items()}
 SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
+
+CHARTS: Mapping[str, str] = {
+    "profile": "gradscope.charts.profile:CHART",
+    "words": "gradscope.charts.words:CHART",
+    "gradients": "gradscope.charts.gradients:CHART",
+    "heatmap": "gradscope.charts.heatmap:CHART",
+    "spectrum": "gradscope.charts.spectrum:CHART",
+    "exponents": "gradscope.charts.exponents:CHART",
+    "jacobians": "gradscope.charts.jacobians:CHART",
+    "gates": "gradscope.charts.gates:CHART",
+    "attention": "gradscope.charts.attention:CHART",
+    "weights": "gradscope.charts.weights:CHART",
+    "precision": "gradscope.charts.precision:CHART",
+    "costs": "gradscope.charts.costs:CHART",
+}
+"""Pictures in the order of a page."""
+
+SCREEN = "screen"
+"""The terminal's own screen, which can be asked for like a chart."""
+SCREEN_SVG = "gradscope.renderers.terminal.svg:render"
 
 NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
 """What a notebook shows an object with; records find it here, for they sit below all renderers."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gradscope.atomic import temporary, unwritable, write_file
 from gradscope.cli.options import ScreenFlags
 from gradscope.errors import UsageError
-from gradscope.registry import RENDERERS, SUFFIXES, resolve, unknown
+from gradscope.registry import CHARTS, FORMATS, RENDERERS, SCREEN, SUFFIXES, resolve, unknown
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from gradscope.records import ModelResult, Report
 
 COLORS = ("auto", "always", "never")
-PICTURES = ("gates",)
+PICTURES = ("gates", "steps", "attention")
+DRAWN = ("html", "svg", "png")
+"""Formats that --chart is for."""
 NARROWEST = 20
 """Columns; a terminal that says less (0 under some runners) is taken to have these."""
 
@@ -58,7 +61,8 @@ class Output:
     @property
     def is_detailed(self) -> bool:
         """Whether anything but a short screen is asked for, so that every number must be measured."""
-        return self.view.verbose > 0 or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
+        shown = self.view.verbose > 0 or "steps" in self.view.show
+        return shown or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
 
     def write(self, report: Report) -> None:
         """Files first: a closed pipe on the screen must not cost anybody a file.
@@ -71,7 +75,8 @@ class Output:
 
     def writes(self, report: Report) -> list[Callable[[], None]]:
         """What `write` does, one step for each file and the screen's at the end, so that one failing stops no other."""
-        plain = View(steps=self.view.steps, verbose=self.view.verbose, show=self.view.show)
+        view = self.view
+        plain = View(steps=view.steps, verbose=view.verbose, show=view.show, charts=view.charts)
         steps = [partial(self._file, path, name, report, plain) for path, name in self.files]
         return [*steps, partial(self._screen, report)]
 
@@ -117,7 +122,22 @@ def plan(
             raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
         files.append((path, kind or _format_of(path, flags.get("format"))))
         _check_writable(path, inputs)
+    _check_pictures(flags.get("chart") or (), {name, *(kind for _, kind in files)})
     return Output(name, view(flags, environ), tuple(files))
+
+
+def _check_pictures(charts: Sequence[str], formats: Collection[str]) -> None:
+    """Refuse what cannot be drawn before anything is measured."""
+    for chart in charts:
+        if chart not in (*CHARTS, SCREEN):
+            raise UsageError(unknown("chart", chart, (*CHARTS, SCREEN)))
+    if charts and not {*DRAWN} & {*formats}:
+        raise UsageError(f"--chart {charts[0]} needs a file to draw it in; add -o {charts[0]}.svg (or .png, .html)")
+    for name in sorted(formats):
+        missing = [module for module in FORMATS[name].needs if find_spec(module) is None]
+        if missing:
+            what = f"{name} needs {', '.join(missing)}, which is not installed"
+            raise UsageError(f"{what}; add the extra: pip install 'gradscope-bptt[{FORMATS[name].extra}]'")
 
 
 def view(flags: ScreenFlags, environ: Mapping[str, str]) -> View:
@@ -130,6 +150,7 @@ def view(flags: ScreenFlags, environ: Mapping[str, str]) -> View:
         steps=flags.get("steps") or "auto",
         verbose=flags.get("verbose") or 0,
         show=tuple(flags.get("show") or ()),
+        charts=tuple(flags.get("chart") or ()),
         quiet=bool(flags.get("quiet")),
     )
 
