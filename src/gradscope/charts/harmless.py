@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from altair.utils.schemapi import debug_mode
+
 from gradscope.charts.chart import Chart, Panel
 from gradscope.records import Attention, ModelResult, Report, Series
 from gradscope.registry import CHARTS, resolve
@@ -20,7 +22,9 @@ def panels_of(name: str, report: Report) -> list[Panel]:
         UsageError: there is no such chart.
     """
     chart: Chart = resolve(CHARTS, name, "chart")
-    return chart.draw(harmless(report))
+    # Altair checks every piece against its schema, most of a page's time; the tests do that for every chart.
+    with debug_mode(False):
+        return chart.draw(harmless(report))
 
 
 def told(name: str, report: Report) -> str:

@@ -11,6 +11,8 @@ from gradscope.charts.chart import Data, Panel
 from gradscope.charts.rows import Row, finite_in, odd_in
 
 AXES = {"lag": "lag (steps back from the last)", "step": "step"}
+NOTHING = (-1.0, 0.0)
+"""The vertical axis where no value has a place on it."""
 
 
 def lines(
@@ -46,6 +48,8 @@ def lines(
         "x:Q", axis=alt.Axis(title=AXES[x], tickMinStep=1, format="d"), scale=alt.Scale(nice=False, padding=4)
     )
     axis = look.log_axis(title, finite_in(rows)) if log else alt.Axis(title=title)
+    if not finite_in(rows):
+        domain = domain or NOTHING
     scale = alt.Scale(domain=list(domain)) if domain else alt.Scale(zero=False)
     drawn = base.mark_line(strokeWidth=2, clip=True).encode(
         x=across, y=alt.Y("y:Q", axis=axis, scale=scale), **look.by_model(names)

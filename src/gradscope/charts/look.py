@@ -103,4 +103,5 @@ def odd_marks(base: alt.Chart, x: Any, present: set[str]) -> list[alt.Chart]:
     drawn = base.transform_filter("isValid(datum.odd)").encode(x=x, shape=shape, color=alt.value("#D55E00"))
     above = drawn.transform_filter(f"datum.odd != '{ODD['zero']}'").mark_point(filled=True, size=70)
     below = drawn.transform_filter(f"datum.odd == '{ODD['zero']}'").mark_point(filled=True, size=70)
-    return [above.encode(y=alt.value(6)), below.encode(y=alt.value(HEIGHT - 6))]
+    marks = [above.encode(y=alt.value(6))] if present - {"zero"} else []
+    return [*marks, below.encode(y=alt.value(HEIGHT - 6))] if "zero" in present else marks

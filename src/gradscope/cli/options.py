@@ -44,9 +44,7 @@ class ScreenFlags(TypedDict, total=False):
     steps: Annotated[
         str | None, option(_SCREEN, "Rows of the table: auto, all or a:b.", "--steps", envvar="GRADSCOPE_STEPS")
     ]
-    show: Annotated[
-        list[str] | None, option(_SCREEN, "Extra pictures: gates, steps, attention. Repeatable.", "--show")
-    ]
+    show: Annotated[list[str] | None, option(_SCREEN, "Extra pictures: gates, steps, attention. Repeatable.", "--show")]
     chart: Annotated[
         list[str] | None,
         option(_SCREEN, "What svg and png show: profile (default), heatmap, spectrum ... Repeatable.", "--chart"),

@@ -91,7 +91,7 @@
     const box = byId(id);
     if (!box) return;
     const options = { mode: "vega-lite", renderer: "svg", actions: false, tooltip: { theme: "custom" } };
-    const { view } = await window.vegaEmbed(box, entry.spec, options);
+    const { view } = await window.vegaEmbed(box.querySelector(".canvas"), entry.spec, options);
     Object.assign(entry, { view, box, out: box.parentElement.querySelector(".readout") });
     views.set(id, entry);
     if (!entry.reads.rows) return;
