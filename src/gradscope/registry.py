@@ -94,16 +94,16 @@ class Format(NamedTuple):
     extra: str = ""
 
 
-PICTURES = ("altair", "vl_convert", "jinja2")
+_DRAWN = (("altair", "vl_convert", "jinja2"), "report")
 
 FORMATS: Mapping[str, Format] = {
     "text": Format("gradscope.renderers.terminal.screen:render", ".txt"),
     "json": Format("gradscope.renderers.json:render", ".json"),
     "csv": Format("gradscope.renderers.csv:render", ".csv"),
     "markdown": Format("gradscope.renderers.markdown.report:render", ".md"),
-    "html": Format("gradscope.renderers.page.page:render", ".html", PICTURES, "report"),
-    "svg": Format("gradscope.charts.sheet:svg", ".svg", PICTURES, "report"),
-    "png": Format("gradscope.charts.sheet:png", ".png", PICTURES, "report"),
+    "html": Format("gradscope.renderers.page.page:render", ".html", *_DRAWN),
+    "svg": Format("gradscope.charts.sheet:svg", ".svg", *_DRAWN),
+    "png": Format("gradscope.charts.sheet:png", ".png", *_DRAWN),
     "github": Format("gradscope.renderers.ci.github:render"),
     "junit": Format("gradscope.renderers.ci.junit:render", ".xml"),
     "sarif": Format("gradscope.renderers.ci.sarif:render", ".sarif"),
@@ -127,9 +127,8 @@ CHARTS: Mapping[str, str] = {
 }
 """Pictures in the order of a page."""
 
-SCREEN = "screen"
-"""The terminal's own screen, which can be asked for like a chart."""
-SCREEN_SVG = "gradscope.renderers.terminal.svg:render"
+SCREENS: Mapping[str, str] = {"screen": "gradscope.renderers.terminal.svg:render"}
+"""What can be asked for like a chart and is drawn as SVG without one: the terminal's own screen."""
 
 NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
 """What a notebook shows an object with; records find it here, for they sit below all renderers."""

@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 
 import pytest
+
 from renderers import reports
 
 pytest.importorskip("altair", reason="the extra [report] is not installed")

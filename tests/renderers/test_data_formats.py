@@ -107,12 +107,13 @@ def test_markdown_of_several_models():
 
 def test_drawing_is_quick_and_leaves_tensors_alone():
     script = (
-        "import sys; from gradscope.registry import RENDERERS, load\n"
+        "import sys; from gradscope.registry import FORMATS, load; from importlib.util import find_spec\n"
         "from gradscope.records import *; from gradscope.renderers.view import View\n"
         "s = Series((0, 1), None, {'log10_influence': (0.0,)})\n"
         "m = ModelResult('rnn', 'recurrent', 'healthy', 1, 1, Loaded('rnn'), Summary(), s)\n"
         "r = Report(RunSpec(), {}, (m,))\n"
-        "[load(name)(r, View(colour=c)) for name in RENDERERS.values() for c in (False, True)]\n"
+        "forms = [form for form in FORMATS.values() if all(map(find_spec, form.needs))]\n"
+        "[load(form.renderer)(r, View(colour=c)) for form in forms for c in (False, True)]\n"
         "r._repr_mimebundle_()\n"
         "print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
     )

@@ -68,13 +68,12 @@ def _name(step: int, tokens: Sequence[str]) -> str:
 def tell(report: Report) -> str:
     """Where the last token looks most."""
     said = []
-    for panel, model in ((p, m) for m in report.models if m.attention for p in [m.attention.weights]):
-        for layer, heads in enumerate(panel):
+    for model in report.models:
+        for layer, heads in enumerate(model.attention.weights if model.attention else ()):
             for head, weights in enumerate(heads):
-                if not weights or not weights[-1]:
-                    continue
-                most = max(range(len(weights[-1])), key=lambda key, row=weights[-1]: row[key])
-                said.append(f"{model.name}, layer {layer}, head {head}: the last token looks most at step {most + 1}.")
+                if weights and weights[-1]:
+                    most = weights[-1].index(max(weights[-1])) + 1
+                    said.append(f"{model.name}, layer {layer}, head {head}: the last token looks most at step {most}.")
     return " ".join(["Attention weights.", *said[:MOST_PANELS]])
 
 

@@ -31,15 +31,16 @@ def _told(model: ModelResult) -> str:
     values = model.series.values.get("log10_grad_input") or model.series.values.get("log10_grad_state") or ()
     if not values:
         return f"{model.name}: not measured."
-    return f"{model.name}: {numbers.scientific(values[0])} at the first step, {numbers.scientific(values[-1])} at the last."
+    first, last = numbers.scientific(values[0]), numbers.scientific(values[-1])
+    return f"{model.name}: {first} at the first step, {last} at the last."
 
 
 CHART = Chart(
     title="The gradient on its way back in time",
     teaches=(
-        "Read from right to left, as backpropagation goes. By the chain rule, dL/ds at step t is dL/ds at the last step "
-        "times the product of all Jacobians in between; where that falls to nothing, the steps before are not learned "
-        "from, and where it climbs, the update is theirs alone. Exact zero, NaN and Inf stand at the edge."
+        "Read from right to left, as backpropagation goes. By the chain rule, dL/ds at step t is dL/ds at the last "
+        "step times the product of all Jacobians in between; where that falls to nothing, the steps before are not "
+        "learned from, and where it climbs, the update is theirs alone. Exact zero, NaN and Inf stand at the edge."
     ),
     needs="gradients over steps",
     draw=draw,

@@ -32,8 +32,9 @@ def tell(report: Report) -> str:
 CHART = Chart(
     title="One step at a time",
     teaches=(
-        "‖J‖ is the most by which one step can stretch a small change of its state. It says little alone: matrices that "
-        "all have norm 1 can still annihilate each other, for what one keeps the next may drop. The product counts."
+        "‖J‖ is the most by which one step can stretch a small change of its state. It says little alone: matrices "
+        "that all have norm 1 can still annihilate each other, for what one keeps the next may drop. The product "
+        "counts."
     ),
     needs="Jacobians",
     draw=draw,

@@ -55,8 +55,6 @@ def lines(
         x=across, y=alt.Y("y:Q", axis=axis, scale=scale), **look.by_model(names)
     )
     marks = look.odd_marks(base, across, odd_in(rows))
-    picture = alt.layer(*(before or []), drawn.add_params(look.zoom()), *marks, *(after or [])).properties(
-        height=look.HEIGHT
-    )
+    picture = alt.layer(*(before or []), drawn, *marks, *(after or [])).properties(height=look.HEIGHT)
     reads: dict[str, Any] = {"rows": own.first, "x": x, "y": "y", "by": "by", "log": log}
     return [Panel(picture, Data({**own, **(data or {})}), reads=reads, key=look.key(names))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import Any
+from typing import Any, Final
 
 import altair as alt
 
@@ -11,7 +11,7 @@ import altair as alt
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ([1, 0], [6, 2], [2, 2], [8, 2, 2, 2], [4, 1], [1, 1])
 INK, FAINT = "#24292f", "#8b949e"
-SHADES = "viridis"
+SHADES: Final = "viridis"
 SUPERSCRIPTS = tuple(zip("-−0123456789", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹", strict=True))
 POWER = reduce(
     lambda made, pair: f"replace({made}, /{pair[0]}/g, '{pair[1]}')", SUPERSCRIPTS, "format(datum.value, 'd')"

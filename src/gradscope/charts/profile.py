@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 
 from gradscope.charts import rows
@@ -27,7 +29,7 @@ def draw(report: Report) -> list[Panel]:
     return lines(found, names, "influence, lag 1 = 1", x="lag", data=data, before=under, after=_marks(report, data))
 
 
-def _bands(base: alt.Chart, names: list[str]) -> alt.Chart:
+def _bands(base: alt.Chart, names: list[str]) -> Any:
     colour = by_model(names)["color"]
     return base.mark_area(opacity=0.18, clip=True).encode(x="x:Q", y="low:Q", y2="high:Q", color=colour)
 

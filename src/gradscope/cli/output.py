@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gradscope.atomic import temporary, unwritable, write_file
 from gradscope.cli.options import ScreenFlags
 from gradscope.errors import UsageError
-from gradscope.registry import CHARTS, FORMATS, RENDERERS, SCREEN, SUFFIXES, resolve, unknown
+from gradscope.registry import CHARTS, FORMATS, RENDERERS, SCREENS, SUFFIXES, resolve, unknown
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
@@ -129,8 +129,8 @@ def plan(
 def _check_pictures(charts: Sequence[str], formats: Collection[str]) -> None:
     """Refuse what cannot be drawn before anything is measured."""
     for chart in charts:
-        if chart not in (*CHARTS, SCREEN):
-            raise UsageError(unknown("chart", chart, (*CHARTS, SCREEN)))
+        if chart not in (*CHARTS, *SCREENS):
+            raise UsageError(unknown("chart", chart, (*CHARTS, *SCREENS)))
     if charts and not {*DRAWN} & {*formats}:
         raise UsageError(f"--chart {charts[0]} needs a file to draw it in; add -o {charts[0]}.svg (or .png, .html)")
     for name in sorted(formats):

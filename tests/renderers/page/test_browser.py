@@ -39,9 +39,11 @@ CUT = """() => [...document.querySelectorAll(".drawn")].flatMap((box) => {
 OVERLAP = """() => [...document.querySelectorAll(".drawn svg .role-axis-label")].flatMap((axis) => {
     const level = (text) => getComputedStyle(text).opacity > 0 && !text.getAttribute("transform").includes("rotate");
     const boxes = [...axis.querySelectorAll("text")].filter(level).map((text) => text.getBoundingClientRect());
-    const over = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3;
+    const across = (a, b) => a.left < b.right - 1 && b.left < a.right - 1;
+    const over = (a, b) => across(a, b) && a.top < b.bottom - 3 && b.top < a.bottom - 3;
     const seen = boxes.filter((box) => box.width);
-    return seen.slice(1).filter((box, i) => over(box, seen[i])).map((box) => `${axis.closest(".drawn").id} ${box.left}`);
+    const hidden = seen.slice(1).filter((box, i) => over(box, seen[i]));
+    return hidden.map((box) => `${axis.closest(".drawn").id} ${box.left}`);
 })"""
 """Labels of an axis that lie over each other."""
 PATHS = "[...document.querySelectorAll('.drawn')].map((drawn) => drawn.querySelectorAll('path').length)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ def step_pairs(chain: JacobianChain) -> dict[str, Any]:
     """
     blocks = min(chain.length, max(LEAST, min(MOST, math.isqrt(int(2 * WORK / max(1, chain.size) ** 3)))))
     edges = [round(i * chain.length / blocks) for i in range(blocks + 1)]
-    pairs = [_product(chain, start, stop) for start, stop in zip(edges, edges[1:], strict=False)]
+    pairs = [_product(chain, start, stop) for start, stop in pairwise(edges)]
     steps = torch.stack([product for product, _ in pairs])
     scales = torch.tensor([scale for _, scale in pairs], dtype=torch.float64)
     norms = torch.full((blocks, blocks), -math.inf, dtype=torch.float64)

@@ -36,7 +36,7 @@ def _made() -> str:
     import vl_convert
 
     # Nothing in a script element may look like its end.
-    return str(vl_convert.javascript_bundle()).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    return str(vl_convert.javascript_bundle(None)).replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
 def _folder() -> Path:

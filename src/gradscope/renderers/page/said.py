@@ -159,17 +159,17 @@ def _grids(report: Report) -> list[Grid]:
             Grid("In numbers", tuple(heads), tuple(_safe(*row) for row in rows), terminal_compare.FIGURES_LEGEND)
         )
     for model in models:
-        rows = tuple(
+        fixes = tuple(
             _safe(fix.name, fix.change, numbers.plain(fix.reach), numbers.gain(fix.rate), wording.WORDS[fix.status])
             for fix in model.fixes
         )
         about = f" of {model.name}" if len(models) > 1 else ""
-        heads = ("fix", "change", "reach", "gain", "status")
-        grids.append(Grid(safe_text(f"Measured fixes{about}"), heads, rows, "same input, same seed"))
+        columns = ("fix", "change", "reach", "gain", "status")
+        grids.append(Grid(safe_text(f"Measured fixes{about}"), columns, fixes, "same input, same seed"))
     costs = tuple(_safe(*row) for row in terminal_costs.rows(models, report))
-    heads = tuple(column.head for column in terminal_costs.COLUMNS)
+    names = tuple(column.head for column in terminal_costs.COLUMNS)
     note = "; ".join([terminal_costs.LEGEND, *terminal_costs.lengths(models, report)])
-    return [*grids, Grid("What one training step costs", heads, costs, safe_text(note, LONG))]
+    return [*grids, Grid("What one training step costs", names, costs, safe_text(note, LONG))]
 
 
 def _notes(report: Report) -> list[str]:

@@ -10,7 +10,6 @@ from gradscope.renderers.terminal.screen import page
 from gradscope.renderers.text.page import styled
 from gradscope.renderers.view import View
 
-WIDTH = 80
 # Fonts that systems have; nothing is fetched from anywhere.
 FORMAT = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -20,7 +19,9 @@ font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asia
 {styles}
 </style>
 <defs>
-<clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/></clipPath>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
+</clipPath>
 {lines}
 </defs>
 {chrome}
