@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -141,3 +143,16 @@ def test_notebooks_show_the_screen():
     assert bundle["text/html"].startswith('<pre style="font-family: monospace')
     assert "color: #0072B2" in bundle["text/html"]
     assert "‖dL/dW‖" in bundle["text/html"]
+
+
+def test_notebooks_show_charts_that_need_no_network():
+    pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
+    found = report(paired(WORDS), attention(WORDS))._repr_mimebundle_()["text/html"]
+    pictures = re.findall(r'<img alt="([^"]+)" style="[^"]+" src="data:image/svg\+xml;base64,([^"]+)">', found)
+    assert [said.split(".")[0] for said, _ in pictures] == [
+        "Influence on the loss by lag",
+        "Influence of every earlier token on the newest output",
+        "Attention weights",
+    ]
+    assert all(base64.b64decode(drawn).startswith(b"<svg") for _, drawn in pictures)
+    assert "http" not in found

@@ -86,19 +86,19 @@ def test_notebook_page_has_only_its_own_tags():
     class Tags(HTMLParser):
         def handle_starttag(self, tag, attrs):
             found.add(tag)
-            assert {name for name, _ in attrs} == {"style"}
+            assert {name for name, _ in attrs} == ({"alt", "src", "style"} if tag == "img" else {"style"})
 
     for saved in REPORTS.values():
         bundle = mimebundle(saved)
         Tags().feed(bundle["text/html"])
         assert live_controls(bundle["text/html"] + bundle["text/plain"]) == set()
-    assert found == {"pre", "span"}
+    assert found - {"img"} == {"pre", "span"}
 
 
 def test_lone_surrogates_survive_as_escapes():
     odd = hostile().models[0]
     object.__setattr__(odd, "name", "x\ud800y")
-    for reference in RENDERERS.values():
-        text = load(reference)(report(odd), View())
+    for form in (form for form in FORMATS.values() if not form.needs):
+        text = load(form.renderer)(report(odd), View())
         assert "x\\ud800y" in text.replace("\\\\", "\\")
         text.encode()

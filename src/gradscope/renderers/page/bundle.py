@@ -35,8 +35,12 @@ _MARK = "\n/* whole */\n"
 def _made() -> str:
     import vl_convert
 
-    # Nothing in a script element may look like its end.
-    return str(vl_convert.javascript_bundle(None)).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    # Nothing in a script element may look like its end, or like a comment of HTML.
+    return (
+        str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+        .replace("</script", "<\\/script")
+        .replace("<!--", "<\\!--")
+    )
 
 
 def _folder() -> Path:
