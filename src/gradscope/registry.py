@@ -130,6 +130,12 @@ CHARTS: Mapping[str, str] = {
 SCREENS: Mapping[str, str] = {"screen": "gradscope.renderers.terminal.svg:render"}
 """What can be asked for like a chart and is drawn as SVG without one: the terminal's own screen."""
 
+LESSONS: Mapping[str, str] = {
+    "text": "gradscope.renderers.lesson.screen:render",
+    "html": "gradscope.renderers.page.lesson:render",
+}
+"""Forms of `gradscope lesson`."""
+
 NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
 """What a notebook shows an object with; records find it here, for they sit below all renderers."""
 

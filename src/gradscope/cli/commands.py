@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "compare": "gradscope.cli.compare:compare",
     "check": "gradscope.cli.check:check",
     "show": "gradscope.cli.show:show",
+    "lesson": "gradscope.cli.lesson:lesson",
     "explain": "gradscope.cli.explain:explain",
     "rules": "gradscope.cli.rules:rules",
     "init": "gradscope.cli.init:init",
