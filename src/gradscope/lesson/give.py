@@ -126,7 +126,16 @@ def _strongest(model: ModelResult, one: Measured) -> str:
     parts, words = shares(model), shown(one.length)
     best = max(range(len(parts)), key=lambda place: parts[place])
     cat = numbers.percent(parts[SUBJECT - 1])
-    return f"It listens most to '{words[best]}' (word {best + 1}, {numbers.percent(parts[best])}); 'cat' gets {cat}."
+    said = f"It listens most to '{words[best]}' (word {best + 1}, {numbers.percent(parts[best])}); 'cat' gets {cat}."
+    return " ".join([said, *_looked(model, words)])
+
+
+def _looked(model: ModelResult, words: list[str]) -> list[str]:
+    """Where every head of attention looks most from the verb."""
+    heads = model.attention.weights[0] if model.attention and model.attention.weights else ()
+    places = [max(range(len(rows[-1])), key=lambda key, row=rows[-1]: row[key]) for rows in heads]  # type: ignore[misc]
+    found = [f"'{words[place]}' with {rows[-1][place]:.2f}" for place, rows in zip(places, heads, strict=True)]
+    return [f"From the verb, its heads look at {' and at '.join(found)}."] if found else []
 
 
 def _longer(found: list[Measured]) -> Chapter:

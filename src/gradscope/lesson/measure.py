@@ -64,6 +64,6 @@ def shares(model: ModelResult) -> list[float]:
 def left(model: ModelResult, step: int) -> float | None:
     """log10 of the influence of the word at `step` beside the strongest word before the verb."""
     back = list(model.series.values.get("log10_influence", ()))[1:]
-    known = [value for value in back if value is not None]
-    lag = model.length - step
-    return back[lag - 1] - max(known) if known and 1 <= lag <= len(back) and back[lag - 1] is not None else None
+    lag, known = model.length - step, [value for value in back if value is not None]
+    found = back[lag - 1] if 1 <= lag <= len(back) else None
+    return None if found is None else found - max(known)

@@ -48,7 +48,7 @@ def train(kind: str, length: int, steps: int, seed: int) -> Trained:
     for _ in range(steps):
         batch = drawn(BATCH if length <= LONG else LONG_BATCH, length, source)
         optimizer.zero_grad()
-        loss(reader, batch).backward()  # type: ignore[no-untyped-call]
+        loss(reader, batch).backward()
         nn.utils.clip_grad_norm_(reader.parameters(), CLIP)
         optimizer.step()
     return Trained(reader, steps, accuracy(reader, drawn(TESTED, length, source)))
