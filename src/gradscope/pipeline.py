@@ -284,6 +284,7 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
         layers=layers.measure(analysis),
         attention=_attention(analysis, batch),
         pairs=_pairs(analysis, batch),
+        step_pairs=_step_pairs(analysis),
         skipped={**skipped, **more, **why},
         heading=heading(analysis),
         notes=notes,
@@ -323,6 +324,14 @@ def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[st
         return None, {"singular_values": str(reason)}
     logs = tuple(tuple(s.ln_sigma.tolist()) for s in spectra)
     return SingularValues(tuple(lags), logs, tuple(tuple(s.resolved.tolist()) for s in spectra)), {}
+
+
+def _step_pairs(analysis: Analysis) -> dict[str, Any] | None:
+    """The map over pairs of steps, for formats that show it; where there is none, spectra say why."""
+    try:
+        return analysis.step_pairs if analysis.detail else None
+    except Unavailable:
+        return None
 
 
 def _attention(analysis: Analysis, batch: Batch) -> Attention | None:

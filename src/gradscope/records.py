@@ -508,6 +508,6 @@ class Report:
         return asdict(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """What a notebook shows for this report: the screen, in plain text and in HTML."""
+        """What a notebook shows for this report: the screen in plain text and in HTML, and its charts."""
         bundle: dict[str, str] = load(NOTEBOOK["report"])(self)
         return bundle

@@ -140,13 +140,21 @@ class Format(NamedTuple):
     """`module:attr` of render(report, view) -> str | bytes."""
     suffix: str | None = None
     """Files that end so are written in this format."""
+    needs: tuple[str, ...] = ()
+    """Modules of an extra that must be installed for it."""
+    extra: str = ""
 
+
+_DRAWN = (("altair", "vl_convert", "jinja2"), "report")
 
 FORMATS: Mapping[str, Format] = {
     "text": Format("gradscope.renderers.terminal.screen:render", ".txt"),
     "json": Format("gradscope.renderers.json:render", ".json"),
     "csv": Format("gradscope.renderers.csv:render", ".csv"),
     "markdown": Format("gradscope.renderers.markdown.report:render", ".md"),
+    "html": Format("gradscope.renderers.page.page:render", ".html", *_DRAWN),
+    "svg": Format("gradscope.charts.sheet:svg", ".svg", *_DRAWN),
+    "png": Format("gradscope.charts.sheet:png", ".png", *_DRAWN),
     "github": Format("gradscope.renderers.ci.github:render"),
     "junit": Format("gradscope.renderers.ci.junit:render", ".xml"),
     "sarif": Format("gradscope.renderers.ci.sarif:render", ".sarif"),
@@ -179,6 +187,31 @@ SINKS: Mapping[str, str] = {
     "trackio": "gradscope.monitor.sinks.trackio:TrackioSink",
 }
 """Where a monitor writes, by the name that `Monitor(sinks=...)` takes."""
+
+CHARTS: Mapping[str, str] = {
+    "profile": "gradscope.charts.profile:CHART",
+    "words": "gradscope.charts.words:CHART",
+    "gradients": "gradscope.charts.gradients:CHART",
+    "heatmap": "gradscope.charts.heatmap:CHART",
+    "spectrum": "gradscope.charts.spectrum:CHART",
+    "exponents": "gradscope.charts.exponents:CHART",
+    "jacobians": "gradscope.charts.jacobians:CHART",
+    "gates": "gradscope.charts.gates:CHART",
+    "attention": "gradscope.charts.attention:CHART",
+    "weights": "gradscope.charts.weights:CHART",
+    "precision": "gradscope.charts.precision:CHART",
+    "costs": "gradscope.charts.costs:CHART",
+}
+"""Pictures in the order of a page."""
+
+SCREENS: Mapping[str, str] = {"screen": "gradscope.renderers.terminal.svg:render"}
+"""What can be asked for like a chart and is drawn as SVG without one: the terminal's own screen."""
+
+LESSONS: Mapping[str, str] = {
+    "text": "gradscope.renderers.lesson.screen:render",
+    "html": "gradscope.renderers.page.lesson:render",
+}
+"""Forms of `gradscope lesson`."""
 
 NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
 """What a notebook shows an object with; records find it here, for they sit below all renderers."""

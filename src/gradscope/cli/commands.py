@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "gradscope.cli.check:check",
     "track": "gradscope.cli.track:track",
     "show": "gradscope.cli.show:show",
+    "lesson": "gradscope.cli.lesson:lesson",
     "explain": "gradscope.cli.explain:explain",
     "rules": "gradscope.cli.rules:rules",
     "init": "gradscope.cli.init:init",

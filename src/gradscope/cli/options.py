@@ -28,7 +28,12 @@ class ScreenFlags(TypedDict, total=False):
 
     format: Annotated[
         str | None,
-        option(_SCREEN, "text, json, csv, markdown, github, junit or sarif.", "--format", envvar="GRADSCOPE_FORMAT"),
+        option(
+            _SCREEN,
+            "text, json, csv, markdown, html, svg, png, github, junit or sarif.",
+            "--format",
+            envvar="GRADSCOPE_FORMAT",
+        ),
     ]
     output: Annotated[
         list[str] | None,
@@ -40,7 +45,11 @@ class ScreenFlags(TypedDict, total=False):
     steps: Annotated[
         str | None, option(_SCREEN, "Rows of the table: auto, all or a:b.", "--steps", envvar="GRADSCOPE_STEPS")
     ]
-    show: Annotated[list[str] | None, option(_SCREEN, "Extra pictures: gates. Repeatable.", "--show")]
+    show: Annotated[list[str] | None, option(_SCREEN, "Extra pictures: gates, steps, attention. Repeatable.", "--show")]
+    chart: Annotated[
+        list[str] | None,
+        option(_SCREEN, "What svg and png show: profile (default), heatmap, spectrum ... Repeatable.", "--chart"),
+    ]
     quiet: Annotated[bool, option(_SCREEN, "The verdict line only.", "--quiet", "-q")]
     verbose: Annotated[int, option(_SCREEN, "More numbers and reasons.", "--verbose", "-v", count=True)]
 

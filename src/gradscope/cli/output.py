@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from gradscope.atomic import temporary, unwritable, write_file
 from gradscope.cli.options import ScreenFlags, SweepScreenFlags
 from gradscope.errors import UsageError
-from gradscope.registry import FORMATS, Format, load, unknown
+from gradscope.registry import CHARTS, FORMATS, SCREENS, Format, load, unknown
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from gradscope.trajectory import Trajectory
 
 COLORS = ("auto", "always", "never")
-PICTURES = ("gates",)
+PICTURES = ("gates", "steps", "attention")
+DRAWN = ("html", "svg", "png")
+"""Formats that --chart is for."""
 NARROWEST = 20
 """Columns; a terminal that says less (0 under some runners) is taken to have these."""
 
@@ -62,7 +65,8 @@ class Output:
     @property
     def is_detailed(self) -> bool:
         """Whether anything but a short screen is asked for, so that every number must be measured."""
-        return self.view.verbose > 0 or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
+        shown = self.view.verbose > 0 or "steps" in self.view.show
+        return shown or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
 
     def write(self, report: Report | Sweep | Trajectory) -> None:
         """Files first: a closed pipe on the screen must not cost anybody a file.
@@ -123,7 +127,22 @@ def plan(
             raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
         files.append((path, kind or _format_of(path, flags.get("format"), formats)))
         _check_writable(path, inputs)
+    _check_pictures(flags.get("chart") or (), {name, *(kind for _, kind in files)}, formats)
     return Output(name, view(flags, environ), tuple(files), formats=formats)
+
+
+def _check_pictures(charts: Sequence[str], named: Collection[str], formats: Mapping[str, Format]) -> None:
+    """Refuse what cannot be drawn before anything is measured."""
+    for chart in charts:
+        if chart not in (*CHARTS, *SCREENS):
+            raise UsageError(unknown("chart", chart, (*CHARTS, *SCREENS)))
+    if charts and not {*DRAWN} & {*named}:
+        raise UsageError(f"--chart {charts[0]} needs a file to draw it in; add -o {charts[0]}.svg (or .png, .html)")
+    for name in sorted(named):
+        missing = [module for module in formats[name].needs if find_spec(module) is None]
+        if missing:
+            what = f"{name} needs {', '.join(missing)}, which is not installed"
+            raise UsageError(f"{what}; add the extra: pip install 'gradscope-bptt[{formats[name].extra}]'")
 
 
 def view(flags: ScreenFlags | SweepScreenFlags, environ: Mapping[str, str]) -> View:
@@ -137,6 +156,7 @@ def view(flags: ScreenFlags | SweepScreenFlags, environ: Mapping[str, str]) -> V
         steps=flags.get("steps") or "auto",
         verbose=flags.get("verbose") or 0,
         show=tuple(flags.get("show") or ()),
+        charts=tuple(flags.get("chart") or ()),
         quiet=bool(flags.get("quiet")),
         shade=named["shade"],
         x=named["x"].replace("-", "_"),

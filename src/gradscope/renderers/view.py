@@ -32,6 +32,8 @@ class View:
     verbose: int = 0
     show: tuple[str, ...] = ()
     """Extra pictures by name: `gates`."""
+    charts: tuple[str, ...] = ()
+    """Which charts a picture shows, by name; none: the usual one."""
     quiet: bool = False
     """Verdict lines only."""
     shade: str = ""
