@@ -213,7 +213,8 @@ def test_two_clients_on_one_file_share_the_work(tmp_path):
     clients = [started(*words, cwd=tmp_path) for _ in range(2)]
     said = [client.communicate(timeout=200) for client in clients]
     assert [client.returncode for client in clients] == [0, 0]
-    assert said[0] == said[1] == (" ✗ 0 of 12 points are healthy; 12 vanishing\n", "") or said[0] == said[1]
+    assert said[0] == said[1]
+    assert " of 12 points are healthy" in said[0][0]
     assert asked(tmp_path / "sweep.db", "SELECT state, tries, COUNT(*) FROM runs GROUP BY 1, 2") == [("done", 1, 12)]
 
 
