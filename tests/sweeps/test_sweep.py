@@ -232,6 +232,7 @@ def test_two_clients_on_one_file_share_the_work(tmp_path):
         ("lstm --over length=10 --format github", "unknown format 'github'"),
         ("lstm --over length=10 -o nowhere/a.db", "cannot use 'nowhere/a.db' for a sweep"),
         ("lstm --over length=10 --min-healthy 2", "min_healthy is '2' (--min-healthy)"),
+        ("lstm --over length=10 --show gates", "a sweep shows a number in its cells with --shade"),
         ("lstm --over length=10 --jobs 0", "jobs is 0 (--jobs); it must be at least 1"),
         ("lstm --over length=10 --threads 0", "threads is 0"),
         ("lstm --over length=10 --timeout 0", "timeout is '0.0'"),
