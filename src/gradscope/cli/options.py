@@ -48,9 +48,7 @@ class ScreenFlags(TypedDict, total=False):
 class SweepScreenFlags(ScreenFlags, total=False):
     """How a sweep is shown."""
 
-    shade: Annotated[
-        str | None, option(_DIAGRAM, "Number in the cells of a sweep: reach, rate, lyapunov ...", "--shade")
-    ]
+    shade: Annotated[str | None, option(_DIAGRAM, "Number in a sweep's cells: reach, rate, lyapunov ...", "--shade")]
     x: Annotated[str | None, option(_DIAGRAM, "Axis that runs across.", "--x")]
     y: Annotated[str | None, option(_DIAGRAM, "Axis that runs down.", "--y")]
 
