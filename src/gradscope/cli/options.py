@@ -15,7 +15,7 @@ _OWN = "Your own model"
 _SEQUENCE = "Sequence"
 _JUDGE = "Judging"
 _SCREEN = "Output"
-_SWEEP = "Phase diagram"
+_DIAGRAM = "Phase diagram"
 
 
 def option(panel: str, text: str, *names: str, **more: Any) -> Any:
@@ -57,9 +57,9 @@ class ScreenFlags(TypedDict, total=False):
 class SweepScreenFlags(ScreenFlags, total=False):
     """How a sweep is shown."""
 
-    shade: Annotated[str | None, option(_SWEEP, "Number in the cells of a sweep: reach, rate, lyapunov ...", "--shade")]
-    x: Annotated[str | None, option(_SWEEP, "Axis that runs across.", "--x")]
-    y: Annotated[str | None, option(_SWEEP, "Axis that runs down.", "--y")]
+    shade: Annotated[str | None, option(_DIAGRAM, "Number in a sweep's cells: reach, rate, lyapunov ...", "--shade")]
+    x: Annotated[str | None, option(_DIAGRAM, "Axis that runs across.", "--x")]
+    y: Annotated[str | None, option(_DIAGRAM, "Axis that runs down.", "--y")]
 
 
 class RunFlags(ScreenFlags, total=False):

@@ -12,6 +12,9 @@ _SWEEP = "Sweep"
 class SweepFlags(RunFlags, SweepScreenFlags, total=False):
     """What is varied, and how runs are done."""
 
+    format: Annotated[
+        str | None, option("Output", "text, json, csv, markdown or parquet.", "--format", envvar="GRADSCOPE_FORMAT")
+    ]
     over: Annotated[
         list[str] | None,
         option(

@@ -43,6 +43,8 @@ def run_sweep(words: list[str], flags: SweepFlags) -> int:
         UsageError: the request cannot be carried out.
         KeyboardInterrupt: after what is done has been kept.
     """
+    if flags.get("show"):
+        raise UsageError("--show draws pictures of one analysis; a sweep shows a number in its cells with --shade")
     path, files = _store(flags.get("output") or [])
     planned, spec = _planned(words, flags)
     ways, least = _ways(flags), _least(flags)

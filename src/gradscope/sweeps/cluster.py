@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from gradscope.processes.pool import GLANCE, Take
 from gradscope.processes.worker import ADRIFT, Ending, Job
 from gradscope.sweeps.plan import Plan
 from gradscope.sweeps.shipped import collected, token_of, unpack
+from gradscope.sweeps.versions import asking, difference, own_versions
 from gradscope.text import safe_text
 
 try:
@@ -36,7 +36,6 @@ START = 30.0
 """Seconds in which the scheduler must answer, and a worker be there."""
 AWAY = 30.0
 """Seconds that the scheduler may be away in the middle."""
-COMPARED = ("gradscope", "torch")
 
 Each = Callable[[Take], Iterator[tuple[Any, Ending] | None]]
 
@@ -124,35 +123,6 @@ def refuse_other_versions(client: Any, ours: dict[str, str]) -> None:
         if said:
             client.close(timeout=5)
             raise UsageError(f"worker {safe_text(worker)} has {said}; install the same versions there")
-
-
-def asking() -> Callable[[], dict[str, str]]:
-    """A function that says which versions there are, whole in itself: a worker may lack gradscope."""
-
-    def versions() -> dict[str, str]:
-        from importlib import metadata
-
-        found = {}
-        for name, package in (("gradscope", "gradscope-bptt"), ("torch", "torch")):
-            try:
-                found[name] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                found[name] = "none"
-        return found
-
-    return versions
-
-
-@cache
-def _own_versions() -> dict[str, str]:
-    """Of this process."""
-    return asking()()
-
-
-def difference(theirs: dict[str, str], ours: dict[str, str]) -> str:
-    """`torch 2.12.0 (here 2.13.0)`; '' where there is none."""
-    other = [name for name in COMPARED if theirs.get(name) != ours[name]]
-    return ", ".join(f"{name} {safe_text(theirs.get(name))} (here {safe_text(ours[name])})" for name in other)
 
 
 class Dispatch:
@@ -244,7 +214,7 @@ def do_there(job: Job, name: str, versions: dict[str, str]) -> Ending:
     from gradscope.processes.program import do_here
     from gradscope.sweeps.perform import perform
 
-    said = difference(_own_versions(), versions)
+    said = difference(own_versions(), versions)
     if said:
         raise OtherVersionsError(f"worker {get_worker().address} has {said}")
     folder = folder_of(get_worker(), name)

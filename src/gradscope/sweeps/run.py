@@ -83,11 +83,15 @@ def refuse_wrong_words(plan: Plan) -> None:
         raise UsageError(unknown("run", plan.run, SWEEP_RUNS))
     for axis in plan.axes:
         _refuse_unknown(plan, axis)
-    first = tuple(axis.values[0] for axis in plan.axes)
+    first, known = tuple(axis.values[0] for axis in plan.axes), set[object]()
     for place, axis in enumerate(plan.axes):
         for value in axis.values:
             texts = (*first[:place], value, *first[place + 1 :])
             spec = plan.spec(texts, plan.seeds[0])
+            asked = (spec.models[0], spec.hidden, spec.layers, spec.input_size, spec.select, spec.ignore)
+            if asked in known:
+                continue
+            known.add(asked)
             selected(spec)
             if parse_model(spec.models[0]).is_family:
                 source_of(spec.models[0], spec)

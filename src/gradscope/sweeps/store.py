@@ -20,31 +20,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradscope.errors import UsageError
-from gradscope.swept import SCHEMA
+from gradscope.sweeps.database import (
+    PATIENCE,
+    leave_one_file,
+    make_tables,
+    refuse_others,
+    unusable,
+    write_ahead,
+    writing,
+)
 from gradscope.text import safe_text
 
-APPLICATION = 0x67735731
-"""Tells SQLite, and `file`, whose file it is."""
 LEASE = 30.0
 """Seconds that a claim lasts unless it is renewed."""
-PATIENCE = 60.0
-"""Seconds to wait for another process that is writing."""
-TABLES = f"""
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-INSERT OR IGNORE INTO meta VALUES ('schema', '{SCHEMA}');
-CREATE TABLE IF NOT EXISTS sweeps (
-    id INTEGER PRIMARY KEY, definition TEXT NOT NULL UNIQUE, used REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS runs (
-    key TEXT PRIMARY KEY, settings TEXT NOT NULL, seed INTEGER NOT NULL,
-    state TEXT NOT NULL DEFAULT 'waiting', owner TEXT, until REAL, tries INTEGER NOT NULL DEFAULT 0,
-    status TEXT, worst TEXT, summary TEXT, findings TEXT, notes TEXT, reason TEXT, trace TEXT, seconds REAL, ended REAL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS points (
-    sweep INTEGER NOT NULL REFERENCES sweeps, place INTEGER NOT NULL, point INTEGER NOT NULL, seed INTEGER NOT NULL,
-    key TEXT NOT NULL REFERENCES runs, PRIMARY KEY (sweep, place)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS running ON runs (owner) WHERE state = 'running';
-"""
 
 
 @dataclass(frozen=True)
@@ -84,18 +72,16 @@ def opened(path: str | Path) -> Iterator[Store]:
     try:
         link = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
     except sqlite3.Error as error:
-        raise _unusable(name, error) from None
+        raise unusable(name, error) from None
     try:
-        _own(link, name)
-        _write_ahead(link)
-        with _writing(link):
-            link.execute(f"PRAGMA application_id = {APPLICATION}")
-            for statement in TABLES.strip().split(";\n"):
-                link.execute(statement)
+        refuse_others(link, name)
+        write_ahead(link)
+        with writing(link):
+            make_tables(link)
         yield Store(link, name)
-        _one_file(link)
+        leave_one_file(link)
     except sqlite3.Error as error:
-        raise _unusable(name, error) from None
+        raise unusable(name, error) from None
     finally:
         link.close()
 
@@ -117,7 +103,7 @@ class Store:
             runs: (point, seed, key, settings as JSON) of each, in order. Results that are there already are kept.
         """
         link = self._link
-        with _writing(link):
+        with writing(link):
             link.execute(
                 "INSERT INTO sweeps (definition, used) VALUES (?, ?) ON CONFLICT (definition) DO UPDATE SET used = ?",
                 (definition, time.time(), time.time()),
@@ -146,7 +132,7 @@ class Store:
             "SELECT place, point, points.seed, key, tries FROM points JOIN runs USING (key) WHERE sweep = ? AND "
             "place > ? AND (state = 'waiting' OR (state = 'running' AND until < ?)) ORDER BY place LIMIT 1"
         )
-        with _writing(link):
+        with writing(link):
             found = link.execute(query, (self._sweep, self._after, now)).fetchone()
             if found is None and self._after >= 0:
                 # From the start again: claims of others may have run out, and runs been given back.
@@ -204,57 +190,6 @@ class Store:
             "(SELECT key FROM points WHERE sweep = ?)",
             (self._sweep,),
         )
-
-
-def _one_file(link: sqlite3.Connection) -> None:
-    """Leave no files beside it, so that it can be copied, and read where nothing can be written."""
-    link.execute("PRAGMA busy_timeout=0")
-    with suppress(sqlite3.OperationalError):  # others are still at work on it, and will do it
-        link.execute("PRAGMA journal_mode=DELETE")
-
-
-@contextmanager
-def _writing(link: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing."""
-    link.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        link.execute("ROLLBACK")
-        raise
-    link.execute("COMMIT")
-
-
-def _own(link: sqlite3.Connection, name: str) -> None:
-    """Refuse another program's database, or one of another version."""
-    found = link.execute("PRAGMA application_id").fetchone()[0]
-    if found == APPLICATION:
-        schema = link.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
-        if schema != (SCHEMA,):
-            said = safe_text(schema[0] if schema else "none", 40)
-            raise UsageError(f"'{name}' has schema '{said}', this version works on '{SCHEMA}'; name another file")
-        return
-    if link.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]:
-        raise UsageError(f"'{name}' is the database of another program; name another file")
-
-
-def _write_ahead(link: sqlite3.Connection) -> None:
-    """Let readers and a writer be at work at the same time; a finished run is not lost when a process is killed."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            link.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError:
-            # Somebody else makes the same file at this moment; SQLite does not wait for that by itself.
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
-    link.execute("PRAGMA synchronous=NORMAL")
-
-
-def _unusable(name: str, error: sqlite3.Error) -> UsageError:
-    return UsageError(f"cannot use '{name}' for a sweep: {safe_text(error)}; name a file you can write to")
 
 
 def _place() -> str:

@@ -49,34 +49,30 @@ def planes(sweep: Sweep, cells: Sequence[Cell], view: View) -> list[Plane]:
         UsageError: `view` names an axis that the sweep does not have.
     """
     down, across = _chosen(sweep.axes, view)
-    names = [axis.name for axis in sweep.axes]
     others = [axis for axis in sweep.axes if axis not in (down, across)]
     known = {cell.point: cell for cell in cells}
+    strides = _strides(sweep.axes)
     found = []
-    for values in product(*(axis.values for axis in others)):
-        fixed = dict(zip((axis.name for axis in others), values, strict=True))
+    for places in product(*(range(len(axis.values)) for axis in others)):
+        start = sum(place * strides[axis.name] for axis, place in zip(others, places, strict=True))
+        columns = [place * strides[across.name] for place in range(len(across.values))] if across else [0]
         rows = tuple(
-            tuple(
-                known.get(point_of(sweep.axes, [{**fixed, down.name: y, **_named(across, x)}[name] for name in names]))
-                for x in (across.values if across else ("",))
-            )
-            for y in down.values
+            tuple(known.get(start + place * strides[down.name] + column) for column in columns)
+            for place in range(len(down.values))
         )
-        told = tuple((axis.name, fixed[axis.name]) for axis in others if len(axis.values) > 1)
-        found.append(Plane(down, across, told, rows))
+        told = zip(others, places, strict=True)
+        fixed = tuple((axis.name, axis.values[place]) for axis, place in told if len(axis.values) > 1)
+        found.append(Plane(down, across, fixed, rows))
     return found
 
 
-def point_of(axes: Sequence[Axis], texts: Sequence[str]) -> int:
-    """The point at which the axes have these values."""
-    point = 0
-    for axis, text in zip(axes, texts, strict=True):
-        point = point * len(axis.values) + axis.values.index(text)
-    return point
-
-
-def _named(across: Axis | None, value: str) -> dict[str, str]:
-    return {} if across is None else {across.name: value}
+def _strides(axes: Sequence[Axis]) -> dict[str, int]:
+    """How many points on the next value of each axis is."""
+    found, step = {}, 1
+    for axis in reversed(axes):
+        found[axis.name] = step
+        step *= len(axis.values)
+    return found
 
 
 def _chosen(axes: Sequence[Axis], view: View) -> tuple[Axis, Axis | None]:

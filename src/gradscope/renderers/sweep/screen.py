@@ -90,10 +90,11 @@ def _widths(page: Page, plane: Plane, said: Said) -> list[int]:
     """Columns of the row heads, then of each column with the space before it."""
     first = max(measure(page.fold(text)) for text in (_corner(plane), *plane.down.values)) + 1
     heads = plane.across.values if plane.across else ("",)
+    shown = plane.rows if page.view.steps == "all" else plane.rows[:ROWS]
     return [
         first,
         *(
-            2 + max(measure(text) for text in (page.fold(head), *(page.fold(said(row[i])) for row in plane.rows)))
+            2 + max(measure(text) for text in (page.fold(head), *(page.fold(said(row[i])) for row in shown)))
             for i, head in enumerate(heads)
         ),
     ]
