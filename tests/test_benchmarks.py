@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gradscope.flow_file import read_flow
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.spectra.products import sweep_products
 
@@ -116,7 +117,6 @@ def test_the_retain_grad_loop_finds_the_same_gradients(monkeypatch):
 def test_the_runs_that_are_kept_say_what_the_readme_says(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.training import opening
-    from gradscope.flow_file import read_flow
 
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     told = opening.told(ROOT / "benchmarks" / "training" / "adding.jsonl")
