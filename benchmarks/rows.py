@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import found, gradients, jacobians, leading, million, monitor, processes, sweeps
+from benchmarks import found, gradients, jacobians, kills, leading, million, monitor, processes, scale, screen, sweeps
 from benchmarks.figure import Figure
 from benchmarks.measure import Effort
 
@@ -15,7 +15,10 @@ ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
     "gradients": gradients.gradients,
     "leading": leading.leading,
     "million": million.million,
+    "screen": screen.screen,
     "found": found.found,
     "monitor": monitor.monitor,
     "processes": processes.processes,
+    "scale": scale.scale,
+    "kills": kills.kills,
 }

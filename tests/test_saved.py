@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from gradscope.errors import UsageError
-from gradscope.registry import RENDERERS, load
+from gradscope.registry import FORMATS, load
 from gradscope.renderers.json import render
 from gradscope.renderers.view import View
 from gradscope.saved import json_schema, read_report
@@ -34,7 +34,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_format_is_byte_equal_after_a_round_trip(name, saved):
     back = read_report(saved(CATALOGUE[name]))
-    for reference in RENDERERS.values():
+    for reference in (form.renderer for form in FORMATS.values() if not form.needs):
         for view in VIEWS if len(CATALOGUE[name].models) < 3 else VIEWS[:1]:
             assert load(reference)(back, view) == load(reference)(CATALOGUE[name], view)
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from gradscope.config.check import check
 from gradscope.errors import UsageError
+from gradscope.examine import examine_sources
 from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
-from gradscope.pipeline import diagnose_sources
 from gradscope.records import Report, RunSpec
 from gradscope.registry import unknown
 from gradscope.text import safe_text
@@ -71,7 +71,7 @@ def _report(
     lag = spec.needs_lag if spec.needs_lag is not None and spec.needs_lag < 1 else None
     check(replace(spec, models=(), needs_lag=lag), dict.fromkeys(names, "given"))
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
-    return diagnose_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, compare=compare)
+    return examine_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, compare=compare)
 
 
 def _copied(module: torch.nn.Module) -> torch.nn.Module:

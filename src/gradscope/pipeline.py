@@ -25,6 +25,7 @@ from gradscope.numerics.full_precision import full_precision
 from gradscope.numerics.spectra.affordable import too_much
 from gradscope.records import (
     Attention,
+    Loaded,
     ModelResult,
     Pair,
     Report,
@@ -35,6 +36,7 @@ from gradscope.records import (
     Timing,
 )
 from gradscope.rules.judge import judge, selected, status
+from gradscope.rules.presets import said_by
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
 from gradscope.sequences.ids import given_ids
@@ -96,7 +98,7 @@ def diagnose_sources(
         # A user's code may draw random numbers: the same ones every time, and none of the caller's.
         with torch.random.fork_rng(devices=[]), full_precision():
             torch.manual_seed(spec.seed)
-            runs, batch, notes = _runs(source, spec, x, loss)
+            runs, batch, notes = runs_of(source, spec, x, loss)
             analysis = Analysis(runs, spec, told, detail=detail)
             with threads_for(analysis.trace.size):
                 if early is not None and (known := _early(source, analysis, batch, notes)) is not None:
@@ -126,7 +128,7 @@ def examined(
     with torch.random.fork_rng(devices=[]), full_precision():
         torch.manual_seed(spec.seed)
         source = source_from_object(thing, name, spec)
-        runs, batch, notes = _runs(source, spec, x, loss)
+        runs, batch, notes = runs_of(source, spec, x, loss)
         summary, skipped, series = measure(analysis := Analysis(runs, spec, detail=False))
         unjudged = _unjudged(source, analysis, batch, notes, summary, series, skipped)
         verdicts = judge(unjudged, spec)
@@ -157,11 +159,11 @@ def _prepare(spec: RunSpec) -> None:
         raise UsageError("device 'mps' is not available here; use --device cpu")
 
 
-def _runs(
+def runs_of(
     source: Source,
     spec: RunSpec,
-    x: torch.Tensor | None,
-    loss: Callable[[torch.Tensor], torch.Tensor] | None,
+    x: torch.Tensor | None = None,
+    loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[tuple[Run, ...], Batch, tuple[str, ...]]:
     """Runs of all seeds, the first seed's batch, and what to tell the user."""
     runs, batches, notes = [], [], []
@@ -201,6 +203,29 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
     if spec.item >= sequences:
         raise UsageError(f"item {spec.item} does not exist: there are {sequences} sequences, counted from 0")
     require_memory(model, sequences * spec.seeds, length)
+
+
+def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
+    """What is known of a model before any Jacobian: its influence, what follows from it, and its status."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        analysis = Analysis(runs, spec, detail=False)
+        with threads_for(analysis.trace.size):
+            summary, series, skipped = collect.early(analysis)
+        unjudged = ModelResult(
+            name,
+            analysis.trace.kind,
+            "inconclusive",
+            analysis.trace.size,
+            analysis.length,
+            Loaded("built"),
+            summary,
+            series,
+            skipped=skipped,
+            heading=heading(analysis),
+        )
+    verdicts = judge(unjudged, spec)
+    return replace(unjudged, verdicts=verdicts, status=status(verdicts))
 
 
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:
@@ -259,12 +284,14 @@ def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, 
         layers=layers.measure(analysis),
         attention=_attention(analysis, batch),
         pairs=_pairs(analysis, batch),
+        step_pairs=_step_pairs(analysis),
         skipped={**skipped, **more, **why},
         heading=heading(analysis),
         notes=notes,
     )
     verdicts = judge(unjudged, spec)
-    return replace(unjudged, verdicts=verdicts, status=status(verdicts))
+    beside = said_by(spec.preset, summary.parameters)
+    return replace(unjudged, verdicts=verdicts, status=status(verdicts), notes=(*notes, *beside))
 
 
 def _narrowed(analysis: Analysis) -> tuple[str, ...]:
@@ -297,6 +324,14 @@ def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[st
         return None, {"singular_values": str(reason)}
     logs = tuple(tuple(s.ln_sigma.tolist()) for s in spectra)
     return SingularValues(tuple(lags), logs, tuple(tuple(s.resolved.tolist()) for s in spectra)), {}
+
+
+def _step_pairs(analysis: Analysis) -> dict[str, Any] | None:
+    """The map over pairs of steps, for formats that show it; where there is none, spectra say why."""
+    try:
+        return analysis.step_pairs if analysis.detail else None
+    except Unavailable:
+        return None
 
 
 def _attention(analysis: Analysis, batch: Batch) -> Attention | None:

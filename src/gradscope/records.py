@@ -41,6 +41,22 @@ class RunSpec:
     loss: str = "final"
     """`final`, `every`, `ce`, `mse` or `path/to/file.py:function`."""
     target: str | None = None
+    task: str | None = None
+    """A task in place of a sequence and a loss: `recall`, `adding` ... or `path/to/file.py:task`; the needed lag is
+    the one it asks for."""
+    lags: str | None = None
+    """`fixed` where every sequence needs the needed lag, `spread` where shorter ones occur too. None: the task's own
+    kind, fixed without a task."""
+    probe: bool = False
+    """Whether copies of the model are trained on the task."""
+    fix: bool = False
+    """Whether remedies are applied to copies of the model and measured; with `probe`, trained too."""
+    save: str | None = None
+    """Folder that a remedy's weights, and the lines of PyTorch that do the same, are written to."""
+    remedy: str | None = None
+    """Which remedy is written. None: the best one that has weights."""
+    train_steps: int = 800
+    """Steps of a probe's trainings."""
     hidden: int = 64
     input_size: int | None = None
     """Features per step. None: 16 for synthetic sequences, the file's otherwise."""
@@ -81,6 +97,8 @@ class RunSpec:
     show: tuple[str, ...] = ()
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    preset: tuple[str, ...] = ()
+    """Published rules of other tools to evaluate beside: `smdebug`, `autotrainer`."""
     thresholds: dict[str, float] = field(default_factory=dict)
     """Rule thresholds that differ from their defaults, by name: `{"vanishing_share": 0.01}`."""
     fail_on: str = "never"
@@ -136,6 +154,15 @@ class NonFinite:
 
 
 @dataclass(frozen=True)
+class ParameterGradient:
+    """dL/dW of one parameter, the loss averaged over sequences."""
+
+    name: str
+    mean_abs: float
+    norm: float
+
+
+@dataclass(frozen=True)
 class Growth:
     """A count at the lengths T and 2T, measured on unrolled copies."""
 
@@ -185,6 +212,18 @@ class Summary:
     non_finite: NonFinite | None = None
     cut: int | None = None
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
+    silent: tuple[str, ...] | None = None
+    """Parameters and input features that receive no gradient at all."""
+    output_scale: Number = None
+    """Root mean square of the outputs that the loss reads."""
+    parameter_sensitivity: Number = None
+    """log10 of how much larger the gradient of the weights is than the newest step's part in it."""
+    parameters: tuple[ParameterGradient, ...] | None = None
+    """Gradients by parameter; measured where a preset of another tool is asked for."""
+    gate_bias: tuple[float, ...] | None = None
+    """Mean bias of the gate that keeps the state, by layer."""
+    lags: str | None = None
+    """`fixed` or `spread`: which kind of lags the verdict is about."""
     mixed: tuple[int, int] | None = None
     """(source, target), from 1: sequences of the batch that influence each other."""
 
@@ -252,6 +291,79 @@ class Verdict:
     """A finding that the baseline of `gradscope check` holds too: shown, but nothing fails because of it."""
 
 
+Lags = Literal["fixed", "spread"]
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """How far back the gradient of the training loss reached at one step of a training."""
+
+    step: int
+    gradient_share: Number
+    """log10 of the share of the input gradient that falls on the needed lag; None where it cannot be seen."""
+    reach: int | None
+    rate: Number
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run of a probe."""
+
+    rate: float
+    """Learning rate of Adam."""
+    seed: int
+    clip: float | None
+    """Largest norm of the gradient; None: not clipped."""
+    learned_at: int | None
+    """Training step at which the error was at the goal; None: not within the steps trained."""
+    trained: int
+    lost_at: int | None
+    """Training step at which loss or gradient were not finite any more."""
+    clipped: int
+    """Training steps whose gradient was clipped."""
+    steps: tuple[int, ...]
+    """Training steps after which the error was measured."""
+    errors: tuple[Number, ...]
+    norms: tuple[Number, ...]
+    """Largest norm of the gradient from each of these steps to the next, before clipping."""
+    sights: tuple[Sighting, ...] = ()
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A model of known ability, trained on the same task by the same settings."""
+
+    name: str
+    learned: int
+    """Runs that learned."""
+    runs: int
+    learned_at: int | None
+    """The earliest step."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Short trainings of copies of a model on a task that needs a given lag."""
+
+    task: str
+    summary: str
+    """What the task asks, in words."""
+    lag: int
+    lags: Lags
+    train_steps: int
+    goal: float
+    """Error at and below which the task counts as learned."""
+    chance: float
+    """Error of the best answer that reads no input."""
+    unit: str
+    """`wrong` (share of wrong answers) or `mse`."""
+    runs: tuple[Training, ...]
+    twin: Twin | None = None
+    notes: tuple[str, ...] = ()
+    complete: bool = True
+    """False where it was interrupted: what was not learned by then says nothing."""
+
+
 @dataclass(frozen=True)
 class Fix:
     """A remedy applied to a copy of the model and measured again."""
@@ -261,6 +373,12 @@ class Fix:
     reach: int | None
     rate: Number
     status: Status
+    gradient_share: Number = None
+    learned: int | None = None
+    """Runs of a probe that learned the task with it; None where none was made."""
+    learned_at: int | None = None
+    """The earliest training step."""
+    runs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -316,6 +434,7 @@ class ModelResult:
     """Name of a series or summary value -> why it is absent."""
     verdicts: tuple[Verdict, ...] = ()
     fixes: tuple[Fix, ...] = ()
+    probe: Probe | None = None
     heading: str = ""
     """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`: the settings in one line."""
     notes: tuple[str, ...] = ()
@@ -345,6 +464,8 @@ class Limits:
     """How much worse than the baseline a number may be, as a part of it."""
     timeout: float = 600.0
     """Seconds after which a target counts as hanging."""
+    min_healthy: float | None = None
+    """The part of the points of a sweep that must be healthy; None: all of them."""
 
 
 @dataclass(frozen=True)
@@ -356,6 +477,8 @@ class Target:
     limits: Limits = Limits()
     location: Location | None = None
     """Where it is written down; None for a model named on the command line."""
+    over: tuple[str, ...] = ()
+    """Axes, as `gradscope sweep` takes them: the target is measured at every point of them."""
 
 
 @dataclass(frozen=True)
@@ -385,6 +508,6 @@ class Report:
         return asdict(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """What a notebook shows for this report: the screen, in plain text and in HTML."""
+        """What a notebook shows for this report: the screen in plain text and in HTML, and its charts."""
         bundle: dict[str, str] = load(NOTEBOOK["report"])(self)
         return bundle

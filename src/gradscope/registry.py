@@ -19,6 +19,15 @@ FAMILIES: Mapping[str, str] = {
     "transformer": "gradscope.models.transformer:FAMILY",
 }
 
+TASKS: Mapping[str, str] = {
+    "recall": "gradscope.sequences.tasks.recall:TASK",
+    "copy": "gradscope.sequences.tasks.copy:TASK",
+    "adding": "gradscope.sequences.tasks.adding:TASK",
+    "xor": "gradscope.sequences.tasks.xor:TASK",
+    "parity": "gradscope.sequences.tasks.parity:TASK",
+    "digits": "gradscope.sequences.tasks.digits:TASK",
+}
+
 SUMMARY_METRICS: Mapping[str, str] = {
     "rate": "gradscope.metrics.rate:rate",
     "rate_ci": "gradscope.metrics.rate:interval",
@@ -28,6 +37,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "coverage": "gradscope.metrics.coverage:measure",
     "temporal_range": "gradscope.metrics.temporal_range:measure",
     "gradient_share": "gradscope.metrics.gradient_share:measure",
+    "lags": "gradscope.metrics.lags:measure",
     "zero_lags": "gradscope.metrics.zero_lags:measure",
     "directions": "gradscope.metrics.directions:measure",
     "lyapunov": "gradscope.metrics.lyapunov:measure",
@@ -42,6 +52,11 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "cut": "gradscope.metrics.cut:measure",
     "mixed": "gradscope.metrics.mixed:measure",
     "carried_floats": "gradscope.metrics.carried:measure",
+    "silent": "gradscope.metrics.silent:measure",
+    "output_scale": "gradscope.metrics.output_scale:measure",
+    "parameter_sensitivity": "gradscope.metrics.parameter_sensitivity:measure",
+    "parameters": "gradscope.metrics.parameters:measure",
+    "gate_bias": "gradscope.metrics.gate_bias:measure",
 }
 
 COMPARE_METRICS: Mapping[str, str] = {
@@ -66,12 +81,18 @@ RULES: Mapping[str, str] = {
     "GS102": "gradscope.rules.gs102_exact_zero:RULE",
     "GS103": "gradscope.rules.gs103_one_direction:RULE",
     "GS104": "gradscope.rules.gs104_reach:RULE",
+    "GS105": "gradscope.rules.gs105_not_learned:RULE",
     "GS201": "gradscope.rules.gs201_exploding_rate:RULE",
     "GS202": "gradscope.rules.gs202_chaos:RULE",
+    "GS203": "gradscope.rules.gs203_parameter_sensitivity:RULE",
+    "GS204": "gradscope.rules.gs204_wrong_scale:RULE",
     "GS301": "gradscope.rules.gs301_non_finite:RULE",
     "GS302": "gradscope.rules.gs302_low_precision:RULE",
     "GS303": "gradscope.rules.gs303_saturation:RULE",
+    "GS304": "gradscope.rules.gs304_dead_units:RULE",
+    "GS305": "gradscope.rules.gs305_first_layer_bias:RULE",
     "GS401": "gradscope.rules.gs401_gradient_cut:RULE",
+    "GS402": "gradscope.rules.gs402_no_gradient:RULE",
     "GS403": "gradscope.rules.gs403_mixed_sequences:RULE",
 }
 
@@ -90,6 +111,27 @@ GATE_RULES: Mapping[str, str] = {
     "GS903": "gradscope.rules.gate:WORSE",
 }
 
+SWEEP_RUNS: Mapping[str, str] = {
+    "analyze": "gradscope.sweeps.analyze:run",
+    "probe": "gradscope.sweeps.probe:run",
+}
+"""What `gradscope sweep --run` can do at a point: run(spec) -> Outcome."""
+
+FIXES: Mapping[str, str] = {
+    "open gates": "gradscope.fixes.open_gates:REMEDY",
+    "chrono": "gradscope.fixes.chrono:REMEDY",
+    "uniform gates": "gradscope.fixes.uniform_gates:REMEDY",
+    "unit exponent": "gradscope.fixes.unit_exponent:REMEDY",
+    "orthogonal": "gradscope.fixes.orthogonal:REMEDY",
+    "identity": "gradscope.fixes.identity:REMEDY",
+    "leaky state": "gradscope.fixes.leaky:REMEDY",
+    "layer norm": "gradscope.fixes.normed:REMEDY",
+    "lstm instead": "gradscope.fixes.swap_lstm:REMEDY",
+    "gru instead": "gradscope.fixes.swap_gru:REMEDY",
+    "lru instead": "gradscope.fixes.swap_lru:REMEDY",
+    "attention instead": "gradscope.fixes.swap_attention:REMEDY",
+}
+
 
 class Format(NamedTuple):
     """A form that a report can take."""
@@ -98,19 +140,36 @@ class Format(NamedTuple):
     """`module:attr` of render(report, view) -> str | bytes."""
     suffix: str | None = None
     """Files that end so are written in this format."""
+    needs: tuple[str, ...] = ()
+    """Modules of an extra that must be installed for it."""
+    extra: str = ""
 
+
+_DRAWN = (("altair", "vl_convert", "jinja2"), "report")
 
 FORMATS: Mapping[str, Format] = {
     "text": Format("gradscope.renderers.terminal.screen:render", ".txt"),
     "json": Format("gradscope.renderers.json:render", ".json"),
     "csv": Format("gradscope.renderers.csv:render", ".csv"),
     "markdown": Format("gradscope.renderers.markdown.report:render", ".md"),
+    "html": Format("gradscope.renderers.page.page:render", ".html", *_DRAWN),
+    "svg": Format("gradscope.charts.sheet:svg", ".svg", *_DRAWN),
+    "png": Format("gradscope.charts.sheet:png", ".png", *_DRAWN),
     "github": Format("gradscope.renderers.ci.github:render"),
     "junit": Format("gradscope.renderers.ci.junit:render", ".xml"),
     "sarif": Format("gradscope.renderers.ci.sarif:render", ".sarif"),
 }
 RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.items()}
 SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
+
+SWEEP_FORMATS: Mapping[str, Format] = {
+    "text": Format("gradscope.renderers.sweep.screen:render", ".txt"),
+    "json": Format("gradscope.renderers.sweep.json:render", ".json"),
+    "csv": Format("gradscope.renderers.sweep.csv:render", ".csv"),
+    "markdown": Format("gradscope.renderers.sweep.markdown:render", ".md"),
+    "parquet": Format("gradscope.renderers.sweep.parquet:render", ".parquet"),
+}
+"""Forms that a sweep can take: render(sweep, view) -> str | bytes."""
 
 FLOW_FORMATS: Mapping[str, Format] = {
     "text": Format("gradscope.renderers.flow.screen:render", ".txt"),
@@ -128,6 +187,31 @@ SINKS: Mapping[str, str] = {
     "trackio": "gradscope.monitor.sinks.trackio:TrackioSink",
 }
 """Where a monitor writes, by the name that `Monitor(sinks=...)` takes."""
+
+CHARTS: Mapping[str, str] = {
+    "profile": "gradscope.charts.profile:CHART",
+    "words": "gradscope.charts.words:CHART",
+    "gradients": "gradscope.charts.gradients:CHART",
+    "heatmap": "gradscope.charts.heatmap:CHART",
+    "spectrum": "gradscope.charts.spectrum:CHART",
+    "exponents": "gradscope.charts.exponents:CHART",
+    "jacobians": "gradscope.charts.jacobians:CHART",
+    "gates": "gradscope.charts.gates:CHART",
+    "attention": "gradscope.charts.attention:CHART",
+    "weights": "gradscope.charts.weights:CHART",
+    "precision": "gradscope.charts.precision:CHART",
+    "costs": "gradscope.charts.costs:CHART",
+}
+"""Pictures in the order of a page."""
+
+SCREENS: Mapping[str, str] = {"screen": "gradscope.renderers.terminal.svg:render"}
+"""What can be asked for like a chart and is drawn as SVG without one: the terminal's own screen."""
+
+LESSONS: Mapping[str, str] = {
+    "text": "gradscope.renderers.lesson.screen:render",
+    "html": "gradscope.renderers.page.lesson:render",
+}
+"""Forms of `gradscope lesson`."""
 
 NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
 """What a notebook shows an object with; records find it here, for they sit below all renderers."""

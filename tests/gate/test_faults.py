@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import environment
-from gate.test_jobs import ended
+from processes.test_pool import ended
 
 STUCK = """
 import os, time

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from gradscope.config.setup import setup_of
 from gradscope.errors import UsageError
 from gradscope.gate.baseline import Baseline, entry_of, parse_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import is_better, judge_against
 from gradscope.gate.limits import judge_limits
-from gradscope.gate.setup import setup_of
 from gradscope.records import Limits, Loaded, ModelResult, RunSpec, Series, Summary, Verdict
 from gradscope.verdicts import fails
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -107,12 +109,13 @@ def test_markdown_of_several_models():
 
 def test_drawing_is_quick_and_leaves_tensors_alone():
     script = (
-        "import sys; from gradscope.registry import RENDERERS, load\n"
+        "import sys; from gradscope.registry import FORMATS, load; from importlib.util import find_spec\n"
         "from gradscope.records import *; from gradscope.renderers.view import View\n"
         "s = Series((0, 1), None, {'log10_influence': (0.0,)})\n"
         "m = ModelResult('rnn', 'recurrent', 'healthy', 1, 1, Loaded('rnn'), Summary(), s)\n"
         "r = Report(RunSpec(), {}, (m,))\n"
-        "[load(name)(r, View(colour=c)) for name in RENDERERS.values() for c in (False, True)]\n"
+        "forms = [form for form in FORMATS.values() if all(map(find_spec, form.needs))]\n"
+        "[load(form.renderer)(r, View(colour=c)) for form in forms for c in (False, True)]\n"
         "r._repr_mimebundle_()\n"
         "print(sorted({'torch', 'numpy', 'pydantic'} & set(sys.modules)))"
     )
@@ -140,3 +143,16 @@ def test_notebooks_show_the_screen():
     assert bundle["text/html"].startswith('<pre style="font-family: monospace')
     assert "color: #0072B2" in bundle["text/html"]
     assert "‖dL/dW‖" in bundle["text/html"]
+
+
+def test_notebooks_show_charts_that_need_no_network():
+    pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
+    found = report(paired(WORDS), attention(WORDS))._repr_mimebundle_()["text/html"]
+    pictures = re.findall(r'<img alt="([^"]+)" style="[^"]+" src="data:image/svg\+xml;base64,([^"]+)">', found)
+    assert [said.split(".")[0] for said, _ in pictures] == [
+        "Influence on the loss by lag",
+        "Influence of every earlier token on the newest output",
+        "Attention weights",
+    ]
+    assert all(base64.b64decode(drawn).startswith(b"<svg") for _, drawn in pictures)
+    assert "http" not in found

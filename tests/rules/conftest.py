@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gradscope.records import Loaded, ModelResult, Series, Summary
+from gradscope.records import Loaded, ModelResult, Probe, Series, Summary, Training, Twin
 
 HEALTHY: dict[str, Any] = {
     "rate": -0.001,
@@ -18,7 +18,20 @@ HEALTHY: dict[str, Any] = {
     "lyapunov_ci": (-0.02, 0.0),
     "precision_horizon": {"float32": {"lag": None}},
     "saturation": {"activation": 0.02},
+    "silent": (),
+    "output_scale": 0.3,
+    "parameter_sensitivity": 1.0,
+    "gate_bias": (0.1, 0.1),
 }
+
+
+def probed(*learned_at: int | None, twin: int | None = None, complete: bool = True) -> Probe:
+    """A probe whose runs learned at these steps; `twin`: how many of its six did, None for none."""
+    runs = tuple(
+        Training(0.01, seed, 1.0, at, at or 800, None, 0, (0,), (0.7,), (1.0,)) for seed, at in enumerate(learned_at)
+    )
+    beside = None if twin is None else Twin("lstm", twin, 6, 100 if twin else None)
+    return Probe("recall", "name it", 50, "fixed", 800, 0.1, 0.75, "wrong", runs, beside, (), complete)
 
 
 @pytest.fixture
@@ -28,6 +41,7 @@ def made() -> Callable[..., ModelResult]:
     def make(
         name: str = "rnn", *, skipped: dict[str, str] | None = None, size: int = 64, **changed: Any
     ) -> ModelResult:
+        probe = changed.pop("probe", probed(100, 200))
         kind, length, loaded = changed.pop("kind", "recurrent"), changed.pop("length", 200), changed.pop("loaded", None)
         return ModelResult(
             name=name,
@@ -38,6 +52,7 @@ def made() -> Callable[..., ModelResult]:
             loaded=loaded or Loaded(source=name),
             summary=Summary(**(HEALTHY | changed)),
             series=Series(),
+            probe=probe,
             skipped=skipped or {},
         )
 

@@ -160,7 +160,6 @@ def test_the_harmless_end_of_a_gate_is_not_reported(made, name):
     ("name", "words"),
     [
         ("activation", "63 % of the activations lie beyond"),
-        ("activation.dead", "63 % of the relu units are zero"),
         ("gate.forget.closed", "63 % of the forget gate is closed, so the cell is erased"),
         ("gate.input.closed", "63 % of the input gate is closed, so nothing new is written"),
         ("gate.output.closed", "63 % of the output gate is closed, so the cell is hidden"),

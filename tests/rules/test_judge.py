@@ -122,17 +122,17 @@ def test_worst():
 
 
 def test_select_and_ignore_take_prefixes():
-    assert codes(select=("GS1",)) == ["GS101", "GS102", "GS103", "GS104"]
-    assert codes(select=("GS2", "GS301")) == ["GS201", "GS202", "GS301"]
+    assert codes(select=("GS1",)) == ["GS101", "GS102", "GS103", "GS104", "GS105"]
+    assert codes(select=("GS2", "GS301")) == ["GS201", "GS202", "GS203", "GS204", "GS301"]
     assert codes(select=("gs401",)) == ["GS401"]
-    assert codes(ignore=("GS1", "GS3")) == ["GS201", "GS202", "GS401", "GS403"]
+    assert codes(ignore=("GS1", "GS3")) == ["GS201", "GS202", "GS203", "GS204", "GS401", "GS402", "GS403"]
     assert codes(ignore=("GS303",)) == [code for code in RULES if code != "GS303"]
 
 
 def test_the_longer_prefix_wins_and_ignore_wins_a_tie():
-    assert codes(select=("GS1",), ignore=("GS104",)) == ["GS101", "GS102", "GS103"]
-    assert codes(select=("GS2", "GS101"), ignore=("GS1",)) == ["GS101", "GS201", "GS202"]
-    assert codes(select=("GS1", "GS2"), ignore=("GS1",)) == ["GS201", "GS202"]
+    assert codes(select=("GS1",), ignore=("GS104",)) == ["GS101", "GS102", "GS103", "GS105"]
+    assert codes(select=("GS2", "GS101"), ignore=("GS1",)) == ["GS101", "GS201", "GS202", "GS203", "GS204"]
+    assert codes(select=("GS1", "GS2"), ignore=("GS1",)) == ["GS201", "GS202", "GS203", "GS204"]
 
 
 @pytest.mark.parametrize("side", ["select", "ignore"])

@@ -16,6 +16,7 @@ from gradscope.registry import FAMILIES, GATE_RULES, RULES, TRAINING_RULES, load
 from gradscope.rules.explain import explain, explain_all
 from gradscope.rules.judge import GRAVEST_FIRST, judge
 from gradscope.rules.rule import Rule
+from rules.conftest import probed
 
 STATED = RunSpec(needs_lag=199)
 STRADDLES_LOW, STRADDLES_HIGH = {"rate": -0.03, "rate_ci": (-0.05, -0.01)}, {"rate": 0.03, "rate_ci": (0.01, 0.05)}
@@ -32,6 +33,12 @@ REACHABLE: dict[str, dict[VerdictStatus, dict[str, object]]] = {
     "GS102": {"pass": {}, "fail": {"zero_lags": (20, 180)}, "skip": {"zero_lags": None}},
     "GS103": {"pass": {}, "warn": {"directions": 1}, "skip": {"directions": None}},
     "GS104": {"pass": {}, "fail": {"reach": 9}, "skip": {"reach": None}},
+    "GS105": {
+        "pass": {},
+        "fail": {"probe": probed(None, None, twin=6)},
+        "inconclusive": {"probe": probed(None, None, twin=0)},
+        "skip": {"needed_lag": None},
+    },
     "GS201": {
         "pass": {},
         "fail": {"rate": 0.1, "rate_ci": (0.09, 0.11)},
@@ -44,6 +51,12 @@ REACHABLE: dict[str, dict[VerdictStatus, dict[str, object]]] = {
         "inconclusive": CHAOTIC | {"lyapunov_ci": (-0.05, 0.25)},
         "skip": {"lyapunov": None},
     },
+    "GS203": {
+        "pass": {"parameter_sensitivity": 1.2},
+        "warn": {"parameter_sensitivity": 3.5},
+        "skip": {"parameter_sensitivity": None},
+    },
+    "GS204": {"pass": {"output_scale": 0.2}, "warn": {"output_scale": 40.0}, "skip": {"output_scale": None}},
     "GS301": {"pass": {}, "fail": {"non_finite": NonFinite(17, "l0", "gate.forget", "nan")}},
     "GS302": {
         "pass": {},
@@ -51,7 +64,14 @@ REACHABLE: dict[str, dict[VerdictStatus, dict[str, object]]] = {
         "skip": {"precision_horizon": None},
     },
     "GS303": {"pass": {}, "warn": {"saturation": {"activation": 0.63}}, "skip": {"saturation": None}},
+    "GS304": {
+        "pass": {"saturation": {"activation.dead": 0.1}},
+        "warn": {"saturation": {"activation.dead": 0.63}},
+        "skip": {"saturation": None},
+    },
+    "GS305": {"pass": {"gate_bias": (1.0, 1.1)}, "warn": {"gate_bias": (3.0, 0.1)}, "skip": {"gate_bias": None}},
     "GS401": {"pass": {}, "fail": {"cut": 120}},
+    "GS402": {"pass": {"silent": ()}, "warn": {"silent": ("head.bias",)}, "skip": {"silent": None}},
     "GS403": {"pass": {}, "fail": {"mixed": (3, 8)}},
 }
 OUTCOMES = [(code, status, changed) for code in RULES for status, changed in REACHABLE.get(code, {}).items()]
@@ -154,7 +174,7 @@ def test_the_table_of_rules():
     rows: list[tuple[str, Severity, str]] = explain_all()
     assert [code for code, _, _ in rows] == [*RULES, *TRAINING_RULES, *GATE_RULES]
     errors = {code for code, severity, _ in rows if severity == "error" and code in RULES}
-    assert errors == {"GS101", "GS102", "GS104", "GS201", "GS301", "GS401", "GS403"}
+    assert errors == {"GS101", "GS102", "GS104", "GS105", "GS201", "GS301", "GS401", "GS403"}
 
 
 def commands(text):
@@ -163,7 +183,7 @@ def commands(text):
 
 def test_commands_in_remedies_name_models_that_exist(rule):
     for words in map(shlex.split, (line for remedy in rule.remedies for line in commands(remedy))):
-        assert words[0] in ("analyze", "compare")
+        assert words[0] in ("analyze", "compare", "probe")
         models = [word for word in words[1:] if word.partition(":")[0] in FAMILIES]
         assert models or ".py:" in words[1]
         for model in models:

@@ -14,9 +14,12 @@ from gradscope.registry import load
 COMMANDS: Mapping[str, str] = {
     "analyze": "gradscope.cli.analyze:analyze",
     "compare": "gradscope.cli.compare:compare",
+    "probe": "gradscope.cli.probe:probe",
+    "sweep": "gradscope.cli.sweep:sweep",
     "check": "gradscope.cli.check:check",
     "track": "gradscope.cli.track:track",
     "show": "gradscope.cli.show:show",
+    "lesson": "gradscope.cli.lesson:lesson",
     "explain": "gradscope.cli.explain:explain",
     "rules": "gradscope.cli.rules:rules",
     "init": "gradscope.cli.init:init",

@@ -36,6 +36,8 @@ def _targets() -> Iterator[str]:
     for one in project.asked([]) if project.written else ():
         yield f"\n[targets.{json.dumps(one.target.name)}]"
         yield f"model = {json.dumps(one.target.spec.models[0])}  # {one.origin['models']}"
+        if one.target.over:
+            yield f"over = {_toml(one.target.over)}"
         values = {**asdict(one.target.spec), **asdict(one.target.limits)}
         for name, origin in one.origin.items():
             told = origin != "default" or name in (*LIMITS, "fail_on")

@@ -18,6 +18,10 @@ READERS = {"h5py": ("Keras files", "keras"), "onnx": ("ONNX files", "onnx"), "ms
 """Package -> what it reads, and the extra that brings it."""
 
 
+OTHERS = {"distributed": ("sweeps on a cluster", "sweep"), "pyarrow": ("Parquet files of sweeps", "parquet")}
+"""Package -> what it is for, and the extra that brings it."""
+
+
 def doctor() -> int:
     """Show versions and devices, and warn of what could go wrong."""
     lines = [f"{name:<12} {value}" for name, value in _facts()]
@@ -33,6 +37,9 @@ def _facts() -> Iterator[tuple[str, str]]:
     for name, (what, extra) in READERS.items():
         version = _version(name)
         yield name, f"{version} ({what} can be read)" if version else f"not installed: the extra [{extra}] reads {what}"
+    for name, (what, extra) in OTHERS.items():
+        version = _version(name)
+        yield name, f"{version} ({what})" if version else f"not installed: the extra [{extra}] is for {what}"
     yield "devices", _devices()
     encoding = getattr(sys.stdout, "encoding", None) or "none"
     yield "output", f"{safe_text(encoding)} ({'all characters' if is_unicode() else 'ASCII only'})"

@@ -16,6 +16,7 @@ from gradscope.errors import UsageError
 from gradscope.records import Report, RunSpec
 from gradscope.verdicts import fails
 
+INTERRUPTED = 130
 ONLY_SCREEN = frozenset(ScreenFlags.__annotations__) - {"show"}
 
 
@@ -36,17 +37,18 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
         raise UsageError(f"analyze takes one model, not {len(spec.models)}; write gradscope compare for several")
     screen = cast(ScreenFlags, {**flags, "show": list(spec.show)})
     output = plan(screen, os.environ, inputs=read_by(spec))
-    from gradscope.pipeline import diagnose
+    from gradscope.examine import examine
 
     # What the imports made stays to the end; only what the analysis makes is worth collecting.
     gc.freeze()
     gc.enable()
     with ProgressBar(quiet=bool(flags.get("quiet"))) as progress:
         early = partial(output.begin, clear=progress.pause) if output.is_watched and not compare else None
-        report = diagnose(spec, compare=compare, detail=output.is_detailed, progress=progress, early=early)
+        report = examine(spec, compare=compare, detail=output.is_detailed, progress=progress, early=early)
     code = exit_code(report, spec.fail_on)
     output.write(report)
-    return code
+    interrupted = any(model.probe is not None and not model.probe.complete for model in report.models)
+    return INTERRUPTED if interrupted else code
 
 
 def exit_code(report: Report, fail_on: str) -> int:

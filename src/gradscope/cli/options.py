@@ -15,6 +15,7 @@ _OWN = "Your own model"
 _SEQUENCE = "Sequence"
 _JUDGE = "Judging"
 _SCREEN = "Output"
+_SWEEP = "Phase diagram"
 
 
 def option(panel: str, text: str, *names: str, **more: Any) -> Any:
@@ -27,7 +28,12 @@ class ScreenFlags(TypedDict, total=False):
 
     format: Annotated[
         str | None,
-        option(_SCREEN, "text, json, csv, markdown, github, junit or sarif.", "--format", envvar="GRADSCOPE_FORMAT"),
+        option(
+            _SCREEN,
+            "text, json, csv, markdown, html, svg, png, github, junit or sarif.",
+            "--format",
+            envvar="GRADSCOPE_FORMAT",
+        ),
     ]
     output: Annotated[
         list[str] | None,
@@ -39,9 +45,21 @@ class ScreenFlags(TypedDict, total=False):
     steps: Annotated[
         str | None, option(_SCREEN, "Rows of the table: auto, all or a:b.", "--steps", envvar="GRADSCOPE_STEPS")
     ]
-    show: Annotated[list[str] | None, option(_SCREEN, "Extra pictures: gates. Repeatable.", "--show")]
+    show: Annotated[list[str] | None, option(_SCREEN, "Extra pictures: gates, steps, attention. Repeatable.", "--show")]
+    chart: Annotated[
+        list[str] | None,
+        option(_SCREEN, "What svg and png show: profile (default), heatmap, spectrum ... Repeatable.", "--chart"),
+    ]
     quiet: Annotated[bool, option(_SCREEN, "The verdict line only.", "--quiet", "-q")]
     verbose: Annotated[int, option(_SCREEN, "More numbers and reasons.", "--verbose", "-v", count=True)]
+
+
+class SweepScreenFlags(ScreenFlags, total=False):
+    """How a sweep is shown."""
+
+    shade: Annotated[str | None, option(_SWEEP, "Number in the cells of a sweep: reach, rate, lyapunov ...", "--shade")]
+    x: Annotated[str | None, option(_SWEEP, "Axis that runs across.", "--x")]
+    y: Annotated[str | None, option(_SWEEP, "Axis that runs down.", "--y")]
 
 
 class RunFlags(ScreenFlags, total=False):
@@ -83,11 +101,28 @@ class RunFlags(ScreenFlags, total=False):
     text: Annotated[str | None, option(_SEQUENCE, "A sentence as the sequence.", "--text")]
     tokens: Annotated[str | None, option(_SEQUENCE, "Tokens of a text: word (default), char, byte.", "--tokens")]
     loss: Annotated[str | None, option(_SEQUENCE, "final (default), every, ce, mse, or file.py:function.", "--loss")]
+    task: Annotated[
+        str | None,
+        option(
+            _SEQUENCE,
+            "A task in place of sequence and loss: recall, copy, adding, xor, parity, digits, file.py:task.",
+            "--task",
+        ),
+    ]
+    lags: Annotated[str | None, option(_SEQUENCE, "Lags that the data needs: fixed (assumed) or spread.", "--lags")]
+    train_steps: Annotated[int | None, option(_SEQUENCE, "Steps of a probe's trainings. Default 800.", "--train-steps")]
     target: Annotated[str | None, option(_SEQUENCE, "File with the targets of ce and mse.", "--target")]
 
     needs_lag: Annotated[
-        int | None, option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag")
+        int | None, option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag", "--lag")
     ]
+    fix: Annotated[bool | None, option(_JUDGE, "Measure remedies on copies of the model.", "--fix")]
+    save: Annotated[
+        str | None,
+        option(_JUDGE, "With --fix: write the best remedy's weights and PyTorch lines to this folder.", "--save"),
+    ]
+    remedy: Annotated[str | None, option(_JUDGE, "With --save: this remedy, such as chrono.", "--remedy")]
+    probe: Annotated[bool | None, option(_JUDGE, "Train copies on --task too, remedies with --fix.", "--probe")]
     anchors: Annotated[int | None, option(_JUDGE, "Steps the influence is measured from. Default 1.", "--anchors")]
     burn_in: Annotated[int | None, option(_JUDGE, "Steps left out of Lyapunov averages. Default: none.", "--burn-in")]
     item: Annotated[int | None, option(_JUDGE, "Sequence whose Jacobians are shown. Default 0.", "--item")]
@@ -96,6 +131,9 @@ class RunFlags(ScreenFlags, total=False):
     ]
     select: Annotated[list[str] | None, option(_JUDGE, "Only these rules: GS1, GS201.", "--select")]
     ignore: Annotated[list[str] | None, option(_JUDGE, "Not these rules.", "--ignore")]
+    preset: Annotated[
+        list[str] | None, option(_JUDGE, "What another tool's rules say: smdebug, autotrainer. Repeatable.", "--preset")
+    ]
     thresholds: Annotated[
         list[str] | None, option(_JUDGE, "Move a rule's limit: name=number. Repeatable.", "--threshold")
     ]

@@ -5,25 +5,29 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gradscope.atomic import temporary, unwritable, write_file
-from gradscope.cli.options import ScreenFlags
+from gradscope.cli.options import ScreenFlags, SweepScreenFlags
 from gradscope.errors import UsageError
-from gradscope.registry import FORMATS, Format, load, unknown
+from gradscope.registry import CHARTS, FORMATS, SCREENS, Format, load, unknown
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
 if TYPE_CHECKING:
     from gradscope.records import ModelResult, Report
+    from gradscope.swept import Sweep
     from gradscope.trajectory import Trajectory
 
 COLORS = ("auto", "always", "never")
-PICTURES = ("gates",)
+PICTURES = ("gates", "steps", "attention")
+DRAWN = ("html", "svg", "png")
+"""Formats that --chart is for."""
 NARROWEST = 20
 """Columns; a terminal that says less (0 under some runners) is taken to have these."""
 
@@ -61,9 +65,10 @@ class Output:
     @property
     def is_detailed(self) -> bool:
         """Whether anything but a short screen is asked for, so that every number must be measured."""
-        return self.view.verbose > 0 or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
+        shown = self.view.verbose > 0 or "steps" in self.view.show
+        return shown or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
 
-    def write(self, report: Report | Trajectory) -> None:
+    def write(self, report: Report | Sweep | Trajectory) -> None:
         """Files first: a closed pipe on the screen must not cost anybody a file.
 
         Raises:
@@ -72,16 +77,16 @@ class Output:
         for write in self.writes(report):
             write()
 
-    def writes(self, report: Report | Trajectory) -> list[Callable[[], None]]:
+    def writes(self, report: Report | Sweep | Trajectory) -> list[Callable[[], None]]:
         """What `write` does, one step for each file and the screen's at the end, so that one failing stops no other."""
-        plain = View(steps=self.view.steps, verbose=self.view.verbose, show=self.view.show)
+        plain = replace(self.view, width=View.width, ascii=False, colour=False, quiet=False)
         steps = [partial(self._file, path, name, report, plain) for path, name in self.files]
         return [*steps, partial(self._screen, report)]
 
-    def _file(self, path: Path, name: str, report: Report | Trajectory, plain: View) -> None:
+    def _file(self, path: Path, name: str, report: Report | Sweep | Trajectory, plain: View) -> None:
         write_file(path, _bytes(load(self.formats[name].renderer)(report, plain)))
 
-    def _screen(self, report: Report | Trajectory) -> None:
+    def _screen(self, report: Report | Sweep | Trajectory) -> None:
         content = load(self.formats[self.format].renderer)(report, self.view)
         if self.begun and isinstance(content, str):
             # The rest of a screen that has begun; all of it where what came later made it another one.
@@ -90,7 +95,7 @@ class Output:
 
 
 def plan(
-    flags: ScreenFlags,
+    flags: ScreenFlags | SweepScreenFlags,
     environ: Mapping[str, str],
     inputs: tuple[str | None, ...] = (),
     also: Sequence[tuple[str, str]] = (),
@@ -122,12 +127,28 @@ def plan(
             raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
         files.append((path, kind or _format_of(path, flags.get("format"), formats)))
         _check_writable(path, inputs)
+    _check_pictures(flags.get("chart") or (), {name, *(kind for _, kind in files)}, formats)
     return Output(name, view(flags, environ), tuple(files), formats=formats)
 
 
-def view(flags: ScreenFlags, environ: Mapping[str, str]) -> View:
+def _check_pictures(charts: Sequence[str], named: Collection[str], formats: Mapping[str, Format]) -> None:
+    """Refuse what cannot be drawn before anything is measured."""
+    for chart in charts:
+        if chart not in (*CHARTS, *SCREENS):
+            raise UsageError(unknown("chart", chart, (*CHARTS, *SCREENS)))
+    if charts and not {*DRAWN} & {*named}:
+        raise UsageError(f"--chart {charts[0]} needs a file to draw it in; add -o {charts[0]}.svg (or .png, .html)")
+    for name in sorted(named):
+        missing = [module for module in formats[name].needs if find_spec(module) is None]
+        if missing:
+            what = f"{name} needs {', '.join(missing)}, which is not installed"
+            raise UsageError(f"{what}; add the extra: pip install 'gradscope-bptt[{formats[name].extra}]'")
+
+
+def view(flags: ScreenFlags | SweepScreenFlags, environ: Mapping[str, str]) -> View:
     """How the screen looks: its width, its characters, its colours."""
     given = flags.get("width")
+    named = {name: str(cast(Mapping[str, object], flags).get(name) or "") for name in ("shade", "x", "y")}
     return View(
         width=given if given is not None else max(NARROWEST, shutil.get_terminal_size((80, 24)).columns),
         ascii=bool(flags.get("ascii")) or not is_unicode() or environ.get("TERM") == "dumb",
@@ -135,7 +156,11 @@ def view(flags: ScreenFlags, environ: Mapping[str, str]) -> View:
         steps=flags.get("steps") or "auto",
         verbose=flags.get("verbose") or 0,
         show=tuple(flags.get("show") or ()),
+        charts=tuple(flags.get("chart") or ()),
         quiet=bool(flags.get("quiet")),
+        shade=named["shade"],
+        x=named["x"].replace("-", "_"),
+        y=named["y"].replace("-", "_"),
     )
 
 

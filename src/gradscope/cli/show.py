@@ -1,4 +1,4 @@
-"""`gradscope show`: a saved report or training run again, in any format, without tensors."""
+"""`gradscope show`: a saved report, sweep or training run again, in any format, without tensors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,28 @@ from typing import Annotated, Unpack
 
 import typer
 
-from gradscope.cli.options import ScreenFlags, spread
+from gradscope.cli.options import SweepScreenFlags, spread
 from gradscope.cli.output import plan
 from gradscope.registry import FLOW_FORMATS
 
 
-@spread(ScreenFlags)
+@spread(SweepScreenFlags)
 def show(
     report: Annotated[
-        str, typer.Argument(help="A report (-o FILE.json) or a training run (.jsonl), or - for standard input.")
+        str,
+        typer.Argument(
+            help="A report (-o FILE.json), a sweep (.db) or a training run (.jsonl), or - for standard input."
+        ),
     ],
-    **flags: Unpack[ScreenFlags],
+    **flags: Unpack[SweepScreenFlags],
 ) -> int:
-    """Render a saved report, or a training run, again in any format."""
+    """Render a saved report, sweep or training run again, in any format."""
+    from gradscope.sweeps.read import is_sweep
+
+    if is_sweep(report):
+        from gradscope.cli.swept import show_sweep
+
+        return show_sweep(report, flags)
     if _is_flow(report):
         output = plan(flags, os.environ, inputs=(report,), formats=FLOW_FORMATS)
         from gradscope.flow_file import read_flow

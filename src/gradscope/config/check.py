@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.registry import RULES, TRAINING_RULES, unknown
+from gradscope.registry import FIXES, RULES, TASKS, TRAINING_RULES, unknown
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "sequence": ("random", "zeros", "impulse", "sine"),
@@ -18,8 +18,10 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "cell": ("linear-concat", "tanh-concat"),
     "nonlinearity": ("tanh", "relu"),
     "layout": ("batch-first", "time-first"),
+    "lags": ("fixed", "spread"),
     "fail_on": ("never", "warning", "error"),
 }
+PRESETS = ("smdebug", "autotrainer")
 LOSSES = ("final", "every", "ce", "mse")
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 MINIMUM: Mapping[str, int] = {
@@ -34,6 +36,7 @@ MINIMUM: Mapping[str, int] = {
     "item": 0,
     "seed": 0,
     "seeds": 1,
+    "train_steps": 1,
     "state_size": 1,
 }
 SYNTHETIC_LENGTH, SYNTHETIC_BATCH = 200, 8
@@ -84,7 +87,44 @@ def _check_shape(name: str, value: str, where: str) -> None:
         raise UsageError(f"{unknown(name, value, names)} ({where})")
 
 
+def _check_task(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    """A task brings its own sequence and loss, and is made for one lag."""
+    if spec.task is None and spec.probe:
+        raise UsageError(f"a probe ({origin['probe']}) trains on a task; add --task recall --lag 50")
+    if spec.task is None:
+        return
+    if spec.task not in TASKS and not re.fullmatch(r".+\.py:[^:]+", spec.task):
+        raise UsageError(f"{unknown('task', spec.task, (*TASKS, 'file.py:function'))} ({origin['task']})")
+    if spec.needs_lag is None:
+        raise UsageError(f"task '{spec.task}' ({origin['task']}) is made for a lag; add --lag, such as --lag 100")
+    for name in ("input", "text", "target", "length", "columns"):
+        if getattr(spec, name):
+            raise UsageError(
+                f"both task ({origin['task']}) and {name} ({origin[name]}) are given; a task brings its own sequence, "
+                "as long as the lag asks"
+            )
+    if origin["loss"] != "default":
+        raise UsageError(f"both task ({origin['task']}) and loss ({origin['loss']}) are given; a task brings its own")
+
+
+def _check_presets(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    for name in spec.preset:
+        if name not in PRESETS:
+            raise UsageError(f"{unknown('preset', name, PRESETS)} ({origin['preset']})")
+
+
+def _check_fixes(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    if spec.remedy is not None and spec.remedy not in FIXES:
+        raise UsageError(f"{unknown('remedy', spec.remedy, FIXES)} ({origin['remedy']})")
+    for name in ("save", "remedy"):
+        if getattr(spec, name) is not None and not spec.fix:
+            raise UsageError(f"{name} ({origin[name]}) is about measured remedies; add --fix")
+
+
 def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    _check_presets(spec, origin)
+    _check_fixes(spec, origin)
+    _check_task(spec, origin)
     if spec.input is not None and spec.text is not None:
         raise UsageError(f"both input ({origin['input']}) and text ({origin['text']}) are given; choose one sequence")
     if spec.columns and spec.input is None:
@@ -99,7 +139,7 @@ def _check_together(spec: RunSpec, origin: Mapping[str, str]) -> None:
     is_text = spec.text is not None or (spec.input or "").lower().endswith(".txt")
     if spec.embedding is not None and not is_text:
         raise UsageError(f"embedding ({origin['embedding']}) turns tokens into vectors; add --text or --input FILE.txt")
-    synthetic = spec.input is None and spec.text is None
+    synthetic = spec.input is None and spec.text is None and spec.task is None
     own_length = any(parse_model(word).name.endswith((".npy", ".npz", ".jsonl")) for word in spec.models)
     length = spec.length or (SYNTHETIC_LENGTH if synthetic and not own_length else None)
     if spec.needs_lag is not None and length is not None and spec.needs_lag >= length:

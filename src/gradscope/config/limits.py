@@ -88,6 +88,13 @@ def _part(value: object) -> float | None:
     return found if found is not None and 0 <= found < 1 else None
 
 
+def _whole_part(value: object) -> float | None:
+    """`0.9` or `90%`, from 0 to 1."""
+    if value in (1, "1", "1.0", "100%") and not isinstance(value, bool):
+        return 1.0
+    return _part(value)
+
+
 def _seconds(value: object) -> float | None:
     found = _finite(value)
     return found if found is not None and 0 < found < 10**7 else None
@@ -98,5 +105,6 @@ _READERS: Mapping[str, tuple[Callable[[object], Any], str]] = {
     "rate": (_range, "[smallest, largest] in nats per step, such as [-0.05, 0.01]"),
     "precision_horizon": (_horizons, "a table of lags by number type, such as {float32 = 50}"),
     "max_drop": (_part, "a part such as 10% or 0.1, from 0 to below 1"),
+    "min_healthy": (_whole_part, "a part such as 0.9 or 90%, from 0 to 1"),
     "timeout": (_seconds, "a number of seconds above 0"),
 }

@@ -15,9 +15,9 @@ from gradscope.errors import UsageError
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
-SCREEN = ("format", "color", "width", "ascii", "steps")
-"""Settings of the output, which GRADSCOPE_* may name too; the command line reads them itself."""
-LIMITS = ("min_reach", "rate", "precision_horizon", "max_drop", "timeout")
+SCREEN = ("format", "color", "width", "ascii", "steps", "scheduler")
+"""Settings of the output and of where runs are done, which GRADSCOPE_* may name too; the commands read them."""
+LIMITS = ("min_reach", "rate", "precision_horizon", "max_drop", "timeout", "min_healthy")
 """What a target of `gradscope check` is held to; on top, for all of them."""
 GATE = ("targets", "baseline", "jobs", *LIMITS)
 """Entries of a file that only `gradscope check` reads."""
@@ -93,12 +93,26 @@ class Table:
             if name in skip:
                 continue
             where = self.where(key)
+            if name == "probe" and isinstance(value, dict):
+                given |= {"probe": True, **_probe(value, where)}
+                shown |= dict.fromkeys(("probe", *_probe(value, where)), where)
+                continue
             _known(name, where)
             if name in given:
                 raise UsageError(f"{name} is set twice, also as '{safe_text(key)}' ({where}); keep one")
             given[name] = beside(value, self.path.parent, cwd) if name in _PATHS else value
             shown[name] = where
         return Source(given, shown)
+
+
+def _probe(entries: dict[str, Any], where: str) -> dict[str, Any]:
+    """`probe = {task = "recall", lag = 50}` as the settings it stands for."""
+    names = {"task": "task", "lag": "needs_lag", "lags": "lags", "train_steps": "train_steps"}
+    found = {key.replace("-", "_"): value for key, value in entries.items()}
+    for key in found:
+        if key not in names:
+            raise UsageError(f"{unknown('entry', key, names)} of probe ({where})")
+    return {names[key]: value for key, value in found.items()}
 
 
 def tables(cwd: Path) -> list[Table]:

@@ -6,21 +6,24 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from gradscope.config import settle
+from gradscope.config.axes import read_axes, spec_at
+from gradscope.config.check import check
 from gradscope.config.limits import check_limits, coerce_limit
 from gradscope.config.places import shown_path
 from gradscope.config.sources import GATE, LIMITS, Source, Table, beside, from_environment, from_flags, tables
 from gradscope.config.types import TYPES
 from gradscope.config.words import parse_model
 from gradscope.errors import UsageError
-from gradscope.records import Limits, Location, Target
+from gradscope.records import Limits, Location, RunSpec, Target
 from gradscope.registry import FAMILIES, unknown
 from gradscope.text import safe_text
 
-ENTRIES = ("model", *(name for name in TYPES if name != "models"), *LIMITS)
+ENTRIES = ("model", "over", *(name for name in TYPES if name != "models"), *LIMITS)
 """What a target's table may hold."""
 NOTHING = (
     "nothing to check: no [tool.gradscope.targets.NAME] in pyproject.toml, no [targets.NAME] in gradscope.toml; "
@@ -111,7 +114,7 @@ class Project:
             raise UsageError(f"target '{safe_text(name)}' ({table.where()}) has no model; add model = \"lstm\"")
         where = table.where("model")
         model = _text("model", table.content["model"], where)
-        own = table.source(self.cwd, skip=("model", *LIMITS))
+        own = table.source(self.cwd, skip=("model", "over", *LIMITS))
         location = Location(shown_path(table.path, self.cwd, self.environ), table.line())
         return self._settled(
             name,
@@ -145,7 +148,8 @@ class Project:
             spec = replace(spec, fail_on="error")
         limits, origin = self._limits(tables)
         check_limits(limits, spec, origin)
-        return Asked(Target(name, spec, limits, location), {**resolved.origin, **origin})
+        over = _axes(tables[0], spec, resolved.origin) if tables else ()
+        return Asked(Target(name, spec, limits, location, over), {**resolved.origin, **origin})
 
     def _limits(self, own: list[Table]) -> tuple[Limits, dict[str, str]]:
         values: dict[str, Any] = {}
@@ -194,6 +198,30 @@ def _check_entries(table: Table) -> None:
         if key.replace("-", "_") not in ENTRIES:
             name = safe_text(table.key[-1])
             raise UsageError(f"{unknown('entry', key, ENTRIES)} of target '{name}' ({table.where(key)})")
+
+
+def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str]) -> tuple[str, ...]:
+    """The axes of a target that is a sweep; `over = ["forget_bias=0:6:1"]`.
+
+    Raises:
+        UsageError: no axes, or a point of them that cannot be.
+    """
+    if "over" not in table.content:
+        for key in table.content:
+            if key.replace("-", "_") == "min_healthy":
+                raise UsageError(f'{key} ({table.where(key)}) is about a sweep; add over = ["forget_bias=0:6:1"]')
+        return ()
+    value, where = table.content["over"], table.where("over")
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+        raise UsageError(f"over is '{safe_text(value)}' ({where}); expected axes such as [\"forget_bias=0:6:1\"]")
+    try:
+        axes = read_axes(words, spec.models, ())
+    except UsageError as error:
+        raise UsageError(f"{error} ({where})") from None
+    for texts in product(*(axis.values for axis in axes)):
+        check(spec_at(spec, axes, texts), {**origin, **{axis.name: where for axis in axes}})
+    return tuple(words)
 
 
 def _text(name: str, value: object, where: str) -> str:

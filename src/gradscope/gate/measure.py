@@ -33,6 +33,7 @@ class Measured:
 
 def prepare() -> None:
     """Import what `measure` needs, once for all workers that are forked from this process."""
+    import gradscope.examine
     import gradscope.pipeline  # noqa: F401
 
 
@@ -47,12 +48,12 @@ def measure(task: Task) -> Measured:
         return Measured(*result_of_run(target.spec.models[0], target.name, target.spec, target.location))
     import torch
 
+    from gradscope.examine import examine
     from gradscope.loading.code.location import definition
-    from gradscope.pipeline import diagnose
 
     torch.set_num_threads(task.threads)
     sys.path.append(task.folder)
-    report = diagnose(task.target.spec, detail=task.detail)
+    report = examine(task.target.spec, detail=task.detail)
     result = report.models[0]
     place = definition(task.target.spec.models[0])
     location = task.target.location

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gradscope import __version__
+from gradscope.config.setup import setup_of
 from gradscope.gate.baseline import Baseline, Entry, entry_of, read_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import is_better, judge_against
-from gradscope.gate.jobs import Ending, Job, run_apart
 from gradscope.gate.limits import judge_limits
 from gradscope.gate.measure import Measured, Task, measure, prepare
-from gradscope.gate.setup import setup_of
+from gradscope.gate.over import runs_of, together
 from gradscope.gate.verdict import verdict
+from gradscope.processes.pool import cores, run_apart
+from gradscope.processes.worker import Ending, Job
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
 from gradscope.rules.gate import UNFINISHED
 
@@ -59,8 +60,10 @@ def pass_through(gate: Gate, progress: Progress | None = None) -> Passage:
     old = _baseline(gate)
     prepare()
     _refuse_wrong_words(gate.targets)
-    endings = _measured(gate, progress)
-    results = [_judged(target, ending) for target, ending in zip(gate.targets, endings, strict=True)]
+    points = {target.name: runs_of(target) for target in gate.targets}
+    found = _measured(gate, points, progress)
+    endings = [found[target.name][0] for target in gate.targets]
+    results = [_judged(target, points[target.name], found[target.name]) for target in gate.targets]
     entries = {
         target.name: _entry(target, result, ending, gate.folder)
         for target, result, ending in zip(gate.targets, results, endings, strict=True)
@@ -70,7 +73,7 @@ def pass_through(gate: Gate, progress: Progress | None = None) -> Passage:
     if new is not None:
         results = [_compared(target, result, new) for target, result in zip(gate.targets, results, strict=True)]
     environment = next((e.value.environment for e in endings if e.value is not None), None) or _environment()
-    times = {target.name: ending.seconds for target, ending in zip(gate.targets, endings, strict=True)}
+    times = {name: sum(ending.seconds for ending in all_of) for name, all_of in found.items()}
     report = Report(
         run=RunSpec(models=tuple(target.spec.models[0] for target in gate.targets)),
         environment=environment,
@@ -78,13 +81,8 @@ def pass_through(gate: Gate, progress: Progress | None = None) -> Passage:
         timing=Timing(time.perf_counter() - begun, times),
         check=Check(gate.source, gate.targets, gate.baseline, tuple(notes)),
     )
-    traces = {target.name: e.trace for target, e in zip(gate.targets, endings, strict=True) if e.trace}
+    traces = {name: e.trace for name, all_of in found.items() for e in all_of if e.trace}
     return Passage(report, new.content() if gate.update and new is not None else None, traces)
-
-
-def cores() -> int:
-    """Processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _baseline(gate: Gate) -> Baseline | None:
@@ -106,28 +104,41 @@ def _refuse_wrong_words(targets: Sequence[Target]) -> None:
     from gradscope.loading.word import source_of
     from gradscope.rules.judge import selected
 
-    for target in targets:
-        selected(target.spec)
-        if parse_model(target.spec.models[0]).is_family:
-            source_of(target.spec.models[0], target.spec)
+    for spec in (one.spec for target in targets for _, one in runs_of(target)):
+        selected(spec)
+        if parse_model(spec.models[0]).is_family:
+            source_of(spec.models[0], spec)
 
 
-def _measured(gate: Gate, progress: Progress | None) -> list[Ending]:
-    count = len(gate.targets)
-    at_once = min(gate.jobs or cores(), count)
+def _measured(
+    gate: Gate, points: Mapping[str, Sequence[tuple[str, Target]]], progress: Progress | None
+) -> dict[str, list[Ending]]:
+    """How the measuring of each target ended, of one that is a sweep at each point."""
+    flat = [target for target in gate.targets for _ in points[target.name]]
+    at_once = min(gate.jobs or cores(), len(flat))
     threads = max(1, cores() // at_once)
-    jobs = [Job(Task(target, str(gate.folder), gate.detail, threads), target.limits.timeout) for target in gate.targets]
+    jobs = [
+        Job(Task(one, str(gate.folder), gate.detail, threads), one.limits.timeout)
+        for target in gate.targets
+        for _, one in points[target.name]
+    ]
     done: list[int] = []
 
     def ended(place: int) -> None:
         done.append(place)
         if progress is not None:
-            progress(f"check {gate.targets[place].name}", len(done), count)
+            progress(f"check {flat[place].name}", len(done), len(flat))
 
-    return run_apart(measure, jobs, at_once, ended)
+    found: dict[str, list[Ending]] = {}
+    for target, ending in zip(flat, run_apart(measure, jobs, at_once, ended), strict=True):
+        found.setdefault(target.name, []).append(ending)
+    return found
 
 
-def _judged(target: Target, ending: Ending) -> ModelResult:
+def _judged(target: Target, points: Sequence[tuple[str, Target]], endings: Sequence[Ending]) -> ModelResult:
+    if target.over:
+        return together(target, [point for point, _ in points], endings)
+    (ending,) = endings
     measured: Measured | None = ending.value
     if measured is not None:
         result = measured.result
@@ -146,7 +157,9 @@ def _judged(target: Target, ending: Ending) -> ModelResult:
 
 
 def _entry(target: Target, result: ModelResult, ending: Ending, folder: Path) -> Entry | None:
-    return None if ending.value is None else entry_of(setup_of(target.spec, folder), result, ending.value.environment)
+    if ending.value is None or target.over:
+        return None
+    return entry_of(setup_of(target.spec, folder), result, ending.value.environment)
 
 
 def _compared(target: Target, result: ModelResult, baseline: Baseline) -> ModelResult:

@@ -1,4 +1,4 @@
-"""Lags within the needed lag whose influence is exactly zero in some sequence."""
+"""Lags within the needed lag whose influence is exactly zero in every sequence."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from gradscope.numerics.analysis import Analysis
 def measure(analysis: Analysis) -> tuple[int, ...]:
     """(first such lag, how many), or () when there is none."""
     analysis.require_finite()
-    zero = (analysis.influence[:, 1 : analysis.needed_lag + 1] == -math.inf).any(0).nonzero().flatten()
+    zero = (analysis.influence[:, 1 : analysis.needed_lag + 1] == -math.inf).all(0).nonzero().flatten()
     return (int(zero[0]) + 1, len(zero)) if len(zero) else ()

@@ -21,6 +21,7 @@ from gradscope.numerics.scale import log10_sum
 from gradscope.numerics.spectra import exponents, products, spectrum
 from gradscope.numerics.spectra.affordable import DENSE_NUMBERS, FULL_WORK, LEADING, too_much
 from gradscope.numerics.spectra.leading import Leading, leading_spectra
+from gradscope.numerics.spectra.step_pairs import step_pairs
 from gradscope.numerics.traces.find import module_trace
 from gradscope.numerics.traces.jacobians import BareTrace
 from gradscope.numerics.traces.module import ModuleTrace
@@ -70,7 +71,7 @@ class Analysis:
             detail: whole spectra at lags 1, 2, 5, 10 ... instead of 1, 10, 100 ...
         """
         self.runs, self.spec, self.progress = runs, spec, progress
-        self.spectral_steps = (1, 2, 5) if detail else (1,)
+        self.detail, self.spectral_steps = detail, (1, 2, 5) if detail else (1,)
         self.counted: tuple[Growth, Growth] | None = None
         self.traces = tuple(run.trace() for run in runs)
         self.model, self.trace = runs[0].model, self.traces[0]
@@ -269,6 +270,16 @@ class Analysis:
         """Whole singular spectra at log-spaced lags."""
         sigma, lags = self.jacobian_sigma, spectrum.log_lags(self.length, self.spectral_steps)
         return lags, spectrum.spectra(self.chain, lags, sigma)
+
+    @cached_property
+    def step_pairs(self) -> dict[str, object]:
+        """Norms of the Jacobian between every two of some steps: the map of pairs.
+
+        Raises:
+            Unavailable: no Jacobians, or whole ones cost too much.
+        """
+        self.require_full()
+        return step_pairs(self.chain)
 
     @cached_property
     def exponents(self) -> exponents.Exponents:

@@ -32,8 +32,16 @@ class View:
     verbose: int = 0
     show: tuple[str, ...] = ()
     """Extra pictures by name: `gates`."""
+    charts: tuple[str, ...] = ()
+    """Which charts a picture shows, by name; none: the usual one."""
     quiet: bool = False
     """Verdict lines only."""
+    shade: str = ""
+    """A number of the summaries that the cells of a sweep show in place of their status."""
+    x: str = ""
+    """The axis of a sweep that runs across; '' lets their lengths decide."""
+    y: str = ""
+    """The axis that runs down."""
 
     def __post_init__(self) -> None:
         if self.steps not in {"auto", "all"} and not _is_range(self.steps):

@@ -44,14 +44,16 @@ LIMIT = GateRule(
     title="limit missed",
     what=(
         "A number lies outside what the target's own table allows: the reach is shorter than `min_reach`, the rate "
-        "outside `rate`, or the gradient does not survive to the lag that `precision_horizon` asks for. Where the "
-        "number could not be measured, the limit counts as missed."
+        "outside `rate`, or the gradient does not survive to the lag that `precision_horizon` asks for; or, of a "
+        "target that is a sweep (`over`), a smaller part of the points is healthy than `min_healthy` asks for. Where "
+        "the number could not be measured, the limit counts as missed."
     ),
     how=(
         "The rate is compared with its 95 % interval: it misses a limit when the whole interval lies outside, and is "
         "inconclusive when the interval straddles it; with one sequence and one seed, the point decides."
     ),
-    setting="`min_reach`, `rate = [smallest, largest]`, `precision_horizon = {float32 = 50}` in the target's table.",
+    setting="`min_reach`, `rate = [smallest, largest]`, `precision_horizon = {float32 = 50}`, "
+    "`min_healthy` in the target's table.",
     remedies=(
         "See what ends the reach: `gradscope analyze MODEL --needs-lag K`, with the target's model and lag.",
         "If the new number is right, move the limit; remove it to stop judging.",

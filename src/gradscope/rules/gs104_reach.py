@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
+from gradscope.rules.outlook import PROBE, outlook
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_step
 
 
@@ -12,12 +13,19 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     """Compare the reach with reach_part * K."""
     lag, reach = needed_lag(result, spec), result.summary.reach or 0
     wanted = RULE.limit(spec, "reach_part") * lag
-    if reach >= wanted:
-        asks = "the needed lag" if spec.needs_lag is not None else "this sequence"
-        return Finding("pass", f"The reach is {reach} lags; {asks} asks {lag}.", measured=reach, threshold=wanted)
+    asks = "the needed lag" if spec.needs_lag is not None else "this sequence"
+    ahead = outlook(result, spec)
+    word = ahead.word if ahead is not None else "learns" if reach >= wanted else "fails"
+    reached = f"The reach is {reach} lags; {asks} asks {lag}."
+    if word == "learns":
+        return Finding("pass", reached, measured=reach, threshold=wanted)
+    told = f" {ahead.sentence}" if ahead is not None else ""
+    if word == "open":
+        return Finding("inconclusive", f"{reached}{told}", PROBE, measured=reach, threshold=wanted)
+    short = f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one."
     return Finding(
         "found",
-        f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one.",
+        f"{short if reach < wanted else reached}{told}",
         advise("vanishing", result, spec),
         first_step=max(newest_step(result) - lag, 0),
         last_step=max(newest_step(result) - reach - 1, 0),

@@ -27,11 +27,6 @@ HARMFUL: Mapping[str, Harm] = {
         "activations lie beyond ±0.99, where the slope of tanh is under 0.02",
         "Scale the input (`--scale standard`) or lower the gain of the recurrent matrix.",
     ),
-    "activation.dead": Harm(
-        "dead_share",
-        "relu units are zero at every step and pass no gradient",
-        "Start from the identity (`gradscope analyze rnn:nonlinearity=relu,init=identity`) or lift the bias.",
-    ),
     "gate.forget.closed": Harm(
         "saturated_share",
         "forget gate is closed, so the cell is erased at every step",
@@ -83,7 +78,6 @@ RULE = Rule(
         "saturated_share": Threshold(
             0.5, "share of (unit, step) pairs", "how much of a gate or activation may be saturated", low=0.0
         ),
-        "dead_share": Threshold(0.5, "share of units", "how many relu units may be zero at every step", low=0.0),
     },
     what=(
         "A unit at the end of its range passes almost no gradient to what feeds it. A few are a memory; most of a "
@@ -96,8 +90,8 @@ RULE = Rule(
         "found when more than half of all (unit, step) pairs are saturated in a harmful way",
     ),
     measured=(
-        "Counted over units, steps, layers and sequences of the first run. Judged: tanh beyond ±0.99, relu units that "
-        "are zero at every step, and closed forget, input, output and update gates. Not judged: open gates, and the "
+        "Counted over units, steps, layers and sequences of the first run. Judged: tanh beyond ±0.99, "
+        "and closed forget, input, output and update gates. Not judged: open gates, and the "
         "reset gate, which either end of its range can serve."
     ),
     remedies=(

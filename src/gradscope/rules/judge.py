@@ -19,7 +19,7 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
     Raises:
         UsageError: see `selected`.
     """
-    rules = selected(spec)
+    rules = tuple(rule for rule in selected(spec) if not rule.only_probed or result.probe is not None)
     verdicts = [_verdict(rule, result, spec) for rule in rules]
     found = {verdict.code for verdict in verdicts if verdict.status in ("fail", "warn")}
     verdicts = [

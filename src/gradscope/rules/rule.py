@@ -73,6 +73,8 @@ class Rule:
     """Code of a finding that explains this one, which then has no part in the status."""
     voided_by: str | None = None
     """Code of a finding after which this one means nothing: it is skipped, and says so."""
+    only_probed: bool = False
+    """Judged only where a probe was made, and not spoken of elsewhere."""
     only_failing: bool = False
     """Only a failure gives the status, a warning does not."""
     needs_stated_lag: bool = False

@@ -25,3 +25,5 @@ class Batch:
     """`random`, `zeros`, `impulse`, `sine`, `text` or the path of the file."""
     logits: int | None = None
     """Where x holds token ids: how many there are, if the model returns a logit for each; else None."""
+    asked: Tensor | None = None
+    """What a task asks of each sequence, (B, answers); None without a task."""

@@ -14,6 +14,7 @@ from gradscope.sequences.files import file_batch
 from gradscope.sequences.ids import id_batch
 from gradscope.sequences.placement import place, to_device
 from gradscope.sequences.synthetic import synthetic
+from gradscope.sequences.task_data import task_batch
 from gradscope.sequences.text import given_text, text_batch
 from gradscope.text import safe_text
 
@@ -32,6 +33,8 @@ def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None, ids: 
         UsageError: anything wrong with the request or the file, in one line with its remedy.
     """
     _check_request(spec)
+    if spec.task is not None:
+        return task_batch(spec, seed, input_size, ids)
     features = spec.input_size if input_size is None else input_size
     batch = _read(spec, features, seed) if ids is None else id_batch(spec, ids, seed)
     sequences, steps = batch.x.shape[:2]

@@ -21,6 +21,7 @@ from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.streams import normal
 from gradscope.sequences.targets import class_targets, value_targets
+from gradscope.sequences.tasks.find import task_of
 from gradscope.sequences.user_code import load_function, user_code
 from gradscope.text import safe_text
 
@@ -148,6 +149,22 @@ def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     return Loss("mse", (*notes, seeded), final_only=False, function=function)
 
 
+def task_loss(spec: RunSpec, batch: Batch, seed: int) -> Loss:
+    """What the task of the run asks of the last outputs, through a seeded readout, summed over sequences."""
+    task, asked = task_of(spec), batch.asked
+    assert asked is not None
+
+    def function(output: Any) -> Tensor:
+        steps = _checked(output, task.name, (2, 3))
+        last = (steps[:, None] if steps.ndim == 2 else steps)[:, -task.answers :]
+        own = last.shape[-1] == task.outputs
+        read = last if own else last @ readout(seed, last.shape[-1], task.outputs).to(last)
+        target = asked.to(read.device)
+        return task.loss(read[:, None], target[:, None].to(read.dtype) if task.values else target[:, None]).sum()
+
+    return Loss(task.name, ("the task is read through a seeded readout",), task.answers == 1, function)
+
+
 LOSSES: Mapping[str, Callable[[RunSpec, Batch, int], Loss]] = {
     "final": final,
     "every": every,
@@ -162,6 +179,8 @@ def make_loss(spec: RunSpec, batch: Batch, *, seed: int) -> Loss:
     Raises:
         UsageError: unknown name, missing or unfit target, or user code that cannot be loaded.
     """
+    if spec.task is not None:
+        return task_loss(spec, batch, seed)
     if spec.loss in LOSSES:
         return LOSSES[spec.loss](spec, batch, seed)
     if ".py" in spec.loss:

@@ -18,7 +18,7 @@ from gradscope.verdicts import fails
 if TYPE_CHECKING:
     from torch import Tensor
 
-HERE = tuple(name for name in LIMITS if name != "timeout")
+HERE = tuple(name for name in LIMITS if name not in ("timeout", "min_healthy"))
 """A test runs in the process of its tests, where nothing of ours could stop it."""
 
 

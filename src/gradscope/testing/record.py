@@ -8,9 +8,9 @@ from typing import Any
 
 from gradscope.atomic import write_file
 from gradscope.config.limits import coerce_limit
+from gradscope.config.setup import setup_of
 from gradscope.gate.baseline import Baseline, Entry, entry_of, parse_baseline, read_baseline, refuse_other_setup
 from gradscope.gate.compare import judge_against
-from gradscope.gate.setup import setup_of
 from gradscope.records import Limits, ModelResult
 from gradscope.testing.flow import failure, measured
 from gradscope.verdicts import fails

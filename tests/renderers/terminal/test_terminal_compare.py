@@ -35,19 +35,19 @@ def test_the_answer_comes_before_the_pictures():
 
 
 def test_one_row_of_numbers_each():
-    text = render(THREE, View())
+    text = render(THREE, View(verbose=1))
     assert re.search(r"\n lstm:forget_bias=5 +-0\.0009 +770 +199 +0\.4 % +95\.2 +61\n", text)
     assert re.search(r"\n rnn +-0\.597 +1\.2 +7 +10\^-52 +1\.6 +3\n", text)
-    assert re.search(r"doubles in 11 ", render(report(exploding(), vanishing()), View()))
+    assert re.search(r"doubles in 11 ", render(report(exploding(), vanishing()), View(verbose=1)))
 
 
 def test_costs_show_growth_with_length_and_what_is_inconclusive():
-    text = render(THREE, View())
+    text = render(THREE, View(verbose=1))
     assert "\n operations counted at T = 200, 400\n timed at T = 200, 400, 800\n" in text
     assert re.search(r"\n attention +9 9 O\(1\) +17 17 O\(1\) +- +21 43 88 +inconclusive\n", text)
     assert re.search(r"\n rnn +600 1200 O\(n\) +1000 2000 O\(n\) +64 +21 43 88 +T\^1\.0±0\.0\n", text)
     assert "its work grows as T^2" in text.replace("\n", "")
-    assert "T^2" not in render(report(vanishing(), healthy()), View())
+    assert "T^2" not in render(report(vanishing(), healthy()), View(verbose=1))
 
 
 def test_lengths_of_the_costs_are_told_by_model_where_they_differ():
@@ -56,7 +56,7 @@ def test_lengths_of_the_costs_are_told_by_model_where_they_differ():
     models = (first, second, replace(third, summary=replace(third.summary, growth=short)))
     entry = {"length": [64, 128, 256], "seconds": [0.1, 0.2, 0.4], "exponent": 1.0, "spread": None}
     steps = {**THREE.timing.training_step, first.name: entry}
-    text = render(replace(THREE, models=models, timing=replace(THREE.timing, training_step=steps)), View())
+    text = render(replace(THREE, models=models, timing=replace(THREE.timing, training_step=steps)), View(verbose=1))
     assert f"\n operations counted at T = 200, 400 ({third.name}: 90, 180)\n" in text
     assert f"\n timed at T = 200, 400, 800 ({first.name}: 64, 128, 256)\n" in text
     assert re.search(r" T\^1\.0\n", text)
@@ -64,9 +64,9 @@ def test_lengths_of_the_costs_are_told_by_model_where_they_differ():
 
 def test_costs_stay_away_when_nothing_was_measured():
     bare = [replace(m, summary=replace(m.summary, growth=None, path_length=None)) for m in (vanishing(), healthy())]
-    assert "training step costs" not in render(report(*bare, timed=False), View())
+    assert "training step costs" not in render(report(*bare, timed=False), View(verbose=1))
     odd = replace(bare[0], summary=replace(bare[0].summary, growth={"path_length": Growth((9,), (27,), "unclear")}))
-    assert "training step costs" in render(report(odd, bare[1], timed=False), View())
+    assert "training step costs" in render(report(odd, bare[1], timed=False), View(verbose=1))
 
 
 def test_advice_is_addressed_to_a_model():
@@ -105,17 +105,28 @@ def test_notes_of_one_model_are_told_apart_from_those_of_all():
 
 
 def test_heat_map_of_tokens_appears_beside_the_tables():
-    text = render(catalogue()["compare text"], View())
+    text = render(catalogue()["compare text"], View(verbose=1))
     assert "attention: where each token looks" in text
     assert "gru forgets after 7 steps" in text
 
 
 def test_a_map_that_looks_ahead_is_drawn_whole():
-    text = render(catalogue()["compare text"], View())
+    text = render(catalogue()["compare text"], View(verbose=1))
     model = next(m for m in catalogue()["compare text"].models if m.attention is not None)
     steps = len(model.attention.weights[0][0])
     uniform = ((tuple((1 / steps,) * steps for _ in range(steps)),),)
     ahead = replace(model, attention=replace(model.attention, weights=uniform))
-    whole = render(replace(catalogue()["compare text"], models=(ahead, ahead)), View())
+    whole = render(replace(catalogue()["compare text"], models=(ahead, ahead)), View(verbose=1))
     assert max(line.count("█") for line in whole.splitlines()) >= 2 * min(steps, 24)
     assert min(line.count("█") for line in text.splitlines() if line.startswith("   1 ")) < 2 * min(steps, 24)
+
+
+def test_what_is_seen_in_five_seconds_fits_a_small_terminal():
+    names = ("rnn", "gru", "lstm", "lru")
+    five = report(*(vanishing(name=name) for name in names), attention())
+    text = render(five, View())
+    assert len(text.splitlines()) <= 24
+    assert all(f" {name} " in text for name in names)
+    assert " try for rnn, gru, lstm and lru: lstm:forget_bias=5, or an orthogonal W_hh\n" in text
+    assert "numbers and costs: -v" in text
+    assert len(render(five, View(verbose=1)).splitlines()) > 40

@@ -123,7 +123,7 @@ def _far(
 ) -> tuple[list[Values], Tensor]:
     """Values and their change at far lags, from one pull that passes all of them and a push or more from each.
 
-    Also the frame that the pull has come to at the farthest: the directions there that grow fastest.
+    Also the frame that the last refining has come to: the directions at the farthest lag that grow fastest.
     """
     found: list[Values] = []
     product: Rows | None = None
@@ -131,7 +131,9 @@ def _far(
     for lag in lags:
         frame, product = _pass(Backwards(chain), frame, reached, lag, product)
         reached = lag
-        found.append(_refined(chain, lag, frame, _values(product, count), count))
+        # What the refining found leads at this lag: farther lags go on from there.
+        values, frame, product = _refined(chain, lag, frame, product, count)
+        found.append(values)
         progress(lag, lags[-1])
     return found, frame
 
@@ -144,17 +146,20 @@ def _refreshed(chain: JacobianChain, left: Tensor) -> Tensor:
     return frame
 
 
-def _refined(chain: JacobianChain, lag: int, right: Tensor, seen: Tensor, count: int) -> Values:
-    """Pushes, with a pull between two of them, until the values move no more than `ENOUGH`."""
-    logs = seen
+def _refined(chain: JacobianChain, lag: int, right: Tensor, product: Rows, count: int) -> tuple[Values, Tensor, Rows]:
+    """Pushes, with a pull between two of them, until the values move no more than `ENOUGH`.
+
+    Returns them, with the frame and the product of the last pull.
+    """
+    logs = _values(product, count)
     for left in range(MOST_ROUNDS, 0, -1):
         ahead, pushed = _push(chain, lag, right)
         before, logs = logs, _values(pushed, count)
         change = _gap(logs, before)
         if left == 1 or bool((change < ENOUGH).all()):
             break
-        right, _ = _pass(Backwards(chain), ahead, 0, lag)
-    return logs, change
+        right, product = _pass(Backwards(chain), ahead, 0, lag)
+    return (logs, change), right, product
 
 
 def _gap(a: Tensor, b: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import math
 
 from gradscope.records import ModelResult, Report
 from gradscope.renderers.terminal import costs as terminal_costs
+from gradscope.renderers.terminal import maps as terminal_maps
 from gradscope.renderers.terminal import model as terminal_model
 from gradscope.renderers.terminal import tokens as terminal_tokens
 from gradscope.renderers.text import numbers, wording
@@ -14,6 +15,8 @@ from gradscope.renderers.text.page import Page, Span, measure, pad
 from gradscope.renderers.text.strip import influence_strip
 
 RANK = {"healthy": 0}
+FEW_TIPS = 2
+"""Remedies that a short screen names."""
 NAME = Column("model", left=True, flexible=True)
 FIGURES_LEGEND = (
     "rate: nats per step back, 0 is ideal; reach: lags that keep 1 % of the newest signal; share: of the gradient, "
@@ -22,20 +25,23 @@ FIGURES_LEGEND = (
 
 
 def screen(page: Page, report: Report) -> None:
-    """Write the whole screen."""
-    models = best_first(report.models)
+    """Write what is seen in five seconds: question, answer, strips, what to try; numbers and costs when verbose."""
+    models, verbose = best_first(report.models), page.view.verbose > 0
     headline(page, models)
     page.wrap(answer(models))
     page.blank()
     strips(page, models)
-    figures(page, models)
-    terminal_costs.costs(page, models, report)
+    if verbose:
+        figures(page, models)
+        terminal_costs.costs(page, models, report)
     for model in models:
+        terminal_maps.pictures(page, model)
         terminal_tokens.pairs(page, model)
-        terminal_tokens.heat_map(page, model)
+        if verbose and "attention" not in page.view.show:
+            terminal_tokens.heat_map(page, model)
     notes(page, models)
     findings(page, models)
-    page.wrap(closing(models))
+    page.wrap(closing(models, verbose))
 
 
 def best_first(models: tuple[ModelResult, ...]) -> list[ModelResult]:
@@ -187,9 +193,9 @@ def notes(page: Page, models: list[ModelResult]) -> None:
     for note in shared:
         page.wrap(note, " note: ", "dim")
     for model in models:
-        for note in (*model.notes, *model.loaded.assumed):
-            if note not in shared:
-                page.wrap(f"{model.name}: {note}", " note: ", "dim")
+        own = [note for note in (*model.notes, *model.loaded.assumed) if note not in shared]
+        for note in own if page.view.verbose else own[:1]:
+            page.wrap(f"{model.name}: {note}", " note: ", "dim")
 
 
 def findings(page: Page, models: list[ModelResult]) -> None:
@@ -202,19 +208,28 @@ def findings(page: Page, models: list[ModelResult]) -> None:
     brief = [f"{model.name} {' '.join(verdict.code for verdict in found)}" for model, found in others if found]
     if brief and not page.view.verbose:
         page.wrap("; ".join(brief) + " (-v says what)", " also found: ", "dim")
-    page.blank()
-    for model in models:
-        tips = wording.advice(model)
-        for tip in tips if page.view.verbose else tips[:1]:
-            page.wrap(tip, f" try for {model.name}: ")
+    if page.view.verbose:
+        page.blank()
+    for names, tip in _tips(models, most=None if page.view.verbose else 1)[: None if page.view.verbose else FEW_TIPS]:
+        page.wrap(tip, f" try for {_joined(names)}: ")
     for model in models:
         for reason, names in wording.by_reason(model.skipped).items() if page.view.verbose else ():
             page.wrap(f"{model.name} {', '.join(names)}: {reason}", " not measured: ", "dim")
     page.blank()
 
 
-def closing(models: list[ModelResult]) -> str:
+def _tips(models: list[ModelResult], most: int | None) -> list[tuple[list[str], str]]:
+    """What to try, each once, with the models it is for: at most `most` for each of them."""
+    found: dict[str, list[str]] = {}
+    for model in models:
+        for tip in wording.advice(model)[:most]:
+            found.setdefault(tip, []).append(model.name)
+    return [(names, tip) for tip, names in found.items()]
+
+
+def closing(models: list[ModelResult], verbose: bool) -> str:
     """Where to read more."""
     codes = [chosen.code for chosen in map(wording.deciding, models) if chosen]
     why = f"why: gradscope explain {codes[0]}" if codes else "rules: gradscope rules"
-    return f"{why}   data: --format json"
+    more = "data: --format json" if verbose else "numbers and costs: -v   page: -o page.html"
+    return f"{why}   {more}"

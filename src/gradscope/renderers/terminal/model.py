@@ -6,11 +6,12 @@ import math
 
 from gradscope.records import Layer, ModelResult, Status
 from gradscope.renderers.terminal import figures as terminal_numbers
+from gradscope.renderers.terminal import maps as terminal_maps
 from gradscope.renderers.terminal import tokens as terminal_tokens
 from gradscope.renderers.text import numbers, wording
 from gradscope.renderers.text.columns import Column
-from gradscope.renderers.text.page import Page, Span, measure, pad
-from gradscope.renderers.text.strip import Strip, gate_strip, influence_strip, newest_strip, series_strip
+from gradscope.renderers.text.page import Page, Span, measure
+from gradscope.renderers.text.strip import Strip, influence_strip, newest_strip, series_strip
 from gradscope.renderers.text.timeline import INFLUENCE, Timeline, telling_rows
 
 # Okabe-Ito: told apart with every kind of colour vision, on dark and on light screens.
@@ -48,13 +49,13 @@ COLUMNS = (
 def screen(page: Page, model: ModelResult) -> None:
     """Write the whole screen of one model."""
     beginning(page, model)
-    if "gates" in page.view.show:
-        gates(page, model)
+    terminal_maps.pictures(page, model)
     table(page, model)
     terminal_numbers.summary(page, model)
     layers(page, model)
     terminal_tokens.pairs(page, model)
-    terminal_tokens.heat_map(page, model)
+    if "attention" not in page.view.show:
+        terminal_tokens.heat_map(page, model)
     findings(page, model)
     fixes(page, model)
     remarks(page, model)
@@ -119,22 +120,6 @@ def legend(page: Page, strips: list[Strip]) -> str:
     under, over = ("_", "!") if page.view.ascii else ("·", "▲")
     marks = {under: f"{under} under 1e-12", over: f"{over} over 1e6", "?": "? not a number"}
     return "; ".join([DRAWN[longest.of], *(text for mark, text in marks.items() if mark in seen), longest.scale()])
-
-
-def gates(page: Page, model: ModelResult) -> None:
-    """One strip per gate: mean activation over units, 0 to 1."""
-    names = [name for name in model.series.values if name.startswith("gate.") and name.endswith(".mean")]
-    if not names:
-        page.wrap("(no gates to show: this model has none, or they were not recorded)", style="dim")
-    labels = {name: page.clip(page.fold(name[len("gate.") : -len(".mean")]), 16) for name in names}
-    wide = max((measure(label) for label in labels.values()), default=0)
-    drawn = {name: gate_strip(model.series, name, page.view.width - wide - 4, page.view.ascii) for name in names}
-    for name, strip in drawn.items():
-        if strip is not None:
-            page.line(f" {pad(labels[name], wide)}  ", Span(strip.glyphs))
-    if any(drawn.values()):
-        page.wrap("gate means: low = 0 (closed), tall = 1 (open); a column shows its lowest step", style="dim")
-    page.blank()
 
 
 def table(page: Page, model: ModelResult) -> None:
@@ -207,6 +192,8 @@ def findings(page: Page, model: ModelResult) -> None:
     tips = wording.advice(model)
     for tip in tips if page.view.verbose else tips[:2]:
         page.wrap(tip, " try: ")
+    if tips and not model.fixes:
+        page.wrap("remedies are not measured on this model yet: --fix does", " ", "dim")
     if others or tips:
         page.blank()
 
@@ -217,12 +204,18 @@ def fixes(page: Page, model: ModelResult) -> None:
         return
     page.line(Span(" Measured fixes (same input, same seed)", "bold"))
     rows: list[list[str | Span]] = []
+    trained = any(fix.runs is not None for fix in model.fixes)
     for fix in model.fixes:
-        status = Span(f"{wording.SIGNS[fix.status]} {wording.WORDS[fix.status]}", STYLES[fix.status])
+        measured = fix.gradient_share is not None
+        word = f"{wording.SIGNS[fix.status]} {wording.WORDS[fix.status]}" if measured else ""
+        status = Span(word, STYLES[fix.status])
         reach = numbers.MISSING if fix.reach is None else str(fix.reach)
-        rows.append([fix.name, fix.change, reach, numbers.gain(fix.rate), status])
-    columns = [Column("fix", left=True, flexible=True), Column("change", left=True, flexible=True)]
-    page.table([*columns, Column("reach"), Column("gain"), Column("", left=True)], rows)
+        share = numbers.MISSING if fix.gradient_share is None else numbers.share(fix.gradient_share)
+        row: list[str | Span] = [fix.name, fix.change, share, reach, numbers.gain(fix.rate), status]
+        rows.append([*row, wording.learned(fix)] if trained else row)
+    columns = [Column("fix", left=True), Column("change", left=True, flexible=True)]
+    columns += [Column("share"), Column("reach", optional=True), Column("gain", optional=True), Column("", left=True)]
+    page.table(columns + ([Column("learned", left=True)] if trained else []), rows)
     page.blank()
 
 

@@ -6,6 +6,7 @@ from gradscope.records import ModelResult, Report
 from gradscope.renderers.terminal import check as terminal_check
 from gradscope.renderers.terminal import compare as terminal_compare
 from gradscope.renderers.terminal import model as terminal_model
+from gradscope.renderers.terminal import probe as terminal_probe
 from gradscope.renderers.text.page import Page
 from gradscope.renderers.view import View
 
@@ -32,6 +33,8 @@ def page(report: Report, view: View) -> Page:
     elif view.quiet:
         for model in report.models:
             terminal_model.verdict_line(screen, model)
+    elif len(report.models) == 1 and report.models[0].probe is not None:
+        terminal_probe.screen(screen, report.models[0])
     elif len(report.models) == 1:
         terminal_model.screen(screen, report.models[0])
     else:

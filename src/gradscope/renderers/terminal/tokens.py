@@ -49,10 +49,18 @@ def _paths(paths: Sequence[Path]) -> list[list[str | Span]]:
     return [[path.layer, path.path, numbers.scientific(path.log10_norm)] for path in paths]
 
 
-def heat_map(page: Page, model: ModelResult) -> None:
-    """Attention weights of the first layer, mean over heads: a row per token, dark where it looks."""
+def heat_map(page: Page, model: ModelResult, asked: bool = False) -> None:
+    """Attention weights of the first layer, mean over heads: a row per token, dark where it looks.
+
+    Without a text there is a map only where it is `asked` for; its rows are steps then.
+    """
     attention = model.attention
     tokens = (attention.token if attention else None) or model.series.token
+    if asked and attention is None:
+        page.wrap(f"({model.name}: no attention weights to show)", style="dim")
+        page.blank()
+    if asked and attention is not None and not tokens:
+        tokens = tuple(str(step) for step in range(1, 1 + len(attention.weights[0][0] if attention.weights else ())))
     if attention is None or not tokens or page.narrow:
         return
     weights = mean_over_heads(attention)

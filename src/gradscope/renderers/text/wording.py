@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gradscope.records import ModelResult, Number, Pair, Status, Verdict
+from gradscope.records import Fix, ModelResult, Number, Pair, Status, Verdict
 from gradscope.renderers.text import numbers
 
 SIGNS: dict[Status, str] = {
@@ -47,7 +47,28 @@ def advice(model: ModelResult) -> list[str]:
     """What to try: the deciding verdict's advice first, no line twice."""
     chosen = deciding(model)
     findings = ([chosen] if chosen else []) + other_findings(model)
-    return list(dict.fromkeys(verdict.advice for verdict in findings if verdict.advice))
+    tips = list(dict.fromkeys(verdict.advice for verdict in findings if verdict.advice))
+    return [*measured_advice(model), *tips]
+
+
+def measured_advice(model: ModelResult) -> list[str]:
+    """The best remedy that was measured, with what it changes; nothing where none was, or none helps."""
+    before, found = model.summary.gradient_share, [fix for fix in model.fixes if fix.gradient_share is not None]
+    if before is None or not found or model.status == "healthy":
+        return []
+    best = found[0]
+    if best.gradient_share is None or best.gradient_share <= before:
+        return []
+    share = f"{numbers.share(before)} to {numbers.share(best.gradient_share)}"
+    return [f"{best.name} ({best.change}) takes the share from {share}, the reach to {best.reach}: measured."]
+
+
+def learned(fix: Fix) -> str:
+    """`6 of 6, from step 100`: what a probe of a remedy found; empty where none was made."""
+    if fix.runs is None:
+        return ""
+    since = f", from step {fix.learned_at}" if fix.learned_at is not None else ""
+    return f"{fix.learned} of {fix.runs}{since}"
 
 
 def sentences(model: ModelResult) -> list[str]:

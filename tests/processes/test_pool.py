@@ -14,7 +14,8 @@ import pytest
 PROGRAM = """
 import json, os, resource, signal, subprocess, sys, time
 from gradscope.errors import UsageError
-from gradscope.gate.jobs import Job, run_apart
+from gradscope.processes.pool import run_apart
+from gradscope.processes.worker import Job
 
 def work(task):
     name, value = task

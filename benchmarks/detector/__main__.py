@@ -1,0 +1,67 @@
+"""`python -m benchmarks.detector [--resume] [--seconds N]`: train, then score every verdict against the outcomes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.detector.catalogue import combinations
+from benchmarks.detector.outcome import outcome
+
+RUNS = Path(__file__).with_name("runs.jsonl")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run what is missing, one line a combination, then write the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.detector", description=__doc__)
+    parser.add_argument("--resume", action="store_true", help="keep what runs.jsonl holds and go on")
+    parser.add_argument("--seconds", type=float, default=3 * 3600, help="start no training after this many seconds")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="the file of outcomes")
+    parser.add_argument("--first", type=int, default=0, help="begin at this place of the list, beside another process")
+    parser.add_argument("--score", action="store_true", help="train nothing, score what is there")
+    given = parser.parse_args(words)
+    if not given.score:
+        train(given.runs, given.seconds, resume=given.resume, first=given.first)
+    from benchmarks.detector.page import write
+
+    write(given.runs)
+    return 0
+
+
+def train(runs: Path, seconds: float, *, resume: bool, first: int = 0) -> None:
+    """Append an outcome for every combination that has none, until the time is up."""
+    torch.set_num_threads(1)
+    if not resume:
+        runs.unlink(missing_ok=True)
+    done = {line["name"] for line in read(runs)} if runs.exists() else set()
+    begun, wanted = time.perf_counter(), combinations()
+    for place, one in enumerate(wanted[first:], first + 1):
+        if time.perf_counter() - begun > seconds:
+            break
+        if one.name in done:
+            continue
+        found = {"name": one.name, **outcome(one)}
+        with runs.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found, allow_nan=False) + "\n")
+        learned = sum(seed["learned_at"] is not None for seed in found["seeds"])
+        sys.stderr.write(f"{place}/{len(wanted)} {one.name}: {learned} of {len(found['seeds'])} seeds\n")
+
+
+def read(runs: Path) -> list[dict]:
+    """Outcomes; a half-written last line is left out."""
+    found = []
+    for line in runs.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

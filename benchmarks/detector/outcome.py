@@ -1,0 +1,104 @@
+"""One combination, trained: what could be known of it before, and what became of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.detector.catalogue import HIDDEN, LOOK, RATES, SEEDS, STEPS, Combination
+from gradscope.models.family import family_model
+from gradscope.models.recurrent import Recurrent
+from gradscope.probe.copies import copies_of
+from gradscope.probe.learners import Learners
+from gradscope.probe.sight import flow
+from gradscope.probe.train import Plan, Setting, Training
+from gradscope.registry import TASKS, load
+
+LAGS_KEPT = (0, 1, 2, 5, 10, 20, 50, 100, 200)
+
+
+def outcome(combination: Combination) -> dict[str, Any]:
+    """Train every setting; a seed counts as learned when one of its settings learns."""
+    begun, task = time.perf_counter(), load(TASKS[combination.task])
+    settings = [Setting(rate, seed) for seed in SEEDS for rate in RATES]
+    models = [_model(combination.model, one.seed, task.features) for one in settings]
+    copies = copies_of(models, combination.model)
+    learners = Learners(copies, task, [one.seed for one in settings], takes=None, as_ids=False)
+    plan = Plan(task, combination.lag, combination.kind, STEPS)
+    training = Training(learners, plan, settings, one_is_enough=True)
+    firsts = [place for place, one in enumerate(settings) if one.rate == RATES[0]]
+    before = [_before(learners, training, run, models[run], combination.lag) for run in firsts]
+    curves = training.run()
+    seeds = []
+    for place, seed in enumerate(SEEDS):
+        own = [curve for curve in curves if curve.setting.seed == seed]
+        learned = [curve.learned_at for curve in own if curve.learned_at is not None]
+        after = [one for curve in own for one in curve.sights if one.step == LOOK]
+        early = [(curve.errors[curve.steps.index(LOOK)]) for curve in own if LOOK in curve.steps]
+        seeds.append(
+            {
+                "seed": seed,
+                "learned_at": min(learned, default=None),
+                "error": min(min(curve.errors) for curve in own),
+                "share_after": max((one.gradient_share for one in after), default=None),
+                "error_after": min(early, default=None),
+                "lost": sum(curve.lost_at is not None for curve in own),
+                **before[place],
+            }
+        )
+    taken = max(curve.trained for curve in curves)
+    return _plain({**combination.record(), "steps": taken, "seconds": time.perf_counter() - begun, "seeds": seeds})
+
+
+def _model(text: str, seed: int, features: int) -> Any:
+    name, _, options = text.partition(":")
+    given = dict(part.split("=") for part in options.split(",")) if options else {}
+    settled = family_model(name, given, text, {"hidden": HIDDEN})
+    return settled.build(input_size=features, seed=seed, dtype=torch.float64)
+
+
+def _before(learners: Learners, training: Training, run: int, model: Any, lag: int) -> dict[str, Any]:
+    """What can be measured at initialisation: the share and its rivals."""
+    seen = flow(learners, training.watched, [run])
+    profile, whole = seen.arithmetic[0], float(seen.whole[0])
+    geometric = seen.geometric[0]
+    x, target = training.watched.x[None], training.watched.target[None]
+    loss = learners.task.loss(learners.read(x, [run]), target).sum()
+    leaves = learners.leaves(run)
+    grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+    own = [grad for grad in grads if grad is not None]
+    return {
+        "share": float(profile[lag]) - whole,
+        "shares": {str(k): float(profile[k]) - whole for k in LAGS_KEPT if k <= lag},
+        "rate": float(geometric[lag] - geometric[1]) / max(lag - 1, 1) * math.log(10),
+        "reach": int((geometric[1:] >= geometric[1] - 2).nonzero().max()) + 1 if bool(geometric[1] > -math.inf) else 0,
+        "ratio": float(geometric[lag] - geometric[0]),
+        "loss": float(loss.detach()),
+        "chance": learners.task.chance,
+        "parameter_norm": float(nn.utils.get_total_norm(own)),
+        "layer_ratio": float(own[0].norm() / own[-2].norm().clamp_min(1e-38)) if len(own) > 1 else 1.0,
+        **_recurrent(model, training.watched.x[:1]),
+    }
+
+
+def _recurrent(model: Any, x: torch.Tensor) -> dict[str, float]:
+    """Spectral radius of the recurrent matrix and the largest norm of one Jacobian; nothing without a state."""
+    if not isinstance(model, Recurrent):
+        return {}
+    dense = model.run(x.double()).dense(0, x.shape[1])[0]
+    norms = torch.linalg.matrix_norm(dense, 2)
+    radius = torch.linalg.eigvals(dense[-1]).abs().max()
+    return {"radius": float(radius), "largest_jacobian": float(norms.max()), "smallest_jacobian": float(norms.min())}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list) else value

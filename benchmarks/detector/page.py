@@ -1,0 +1,166 @@
+"""The page of results: what was fitted on the calibration part, and how it does on what was held out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.detector.published import ADDING, SMALL, small_shares
+from benchmarks.detector.score import Curve, auc, calibration_error, fitted, wilson
+from benchmarks.detector.statistics import RULES, STATISTICS, Row, failed, share, share_after
+
+FIRM_FAIL, FIRM_FINE = 0.9, 0.1
+"""Probabilities of failing from which on, and up to which, a verdict is firm."""
+PAGE = Path(__file__).with_name("RESULTS.md")
+
+
+def write(runs: Path) -> None:
+    """Read the outcomes, fit, score, and write RESULTS.md beside them, and calibration.json for the rules."""
+    rows = [json.loads(line) for line in runs.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    runs.with_name("calibration.json").write_text(json.dumps(calibration(rows), indent=2) + "\n", encoding="utf-8")
+    runs.with_name(PAGE.name).write_text(page(rows), encoding="utf-8")
+
+
+def calibration(rows: Sequence[Row]) -> dict[str, Any]:
+    """The curve of each kind of lags from the calibration part, and what lies behind it."""
+    found: dict[str, Any] = {}
+    for kind in ("fixed", "spread"):
+        own = [row for row in rows if row["part"] == "calibration" and row["kind"] == kind]
+        fails = [failed(row) for row in own]
+        if len(set(fails)) < 2:
+            continue
+        curve, after = fitted([share(row) for row in own], fails), fitted([share_after(row) for row in own], fails)
+        found[kind] = {
+            "intercept": round(curve.intercept, 4),
+            "slope": round(curve.slope, 4),
+            "after": {"intercept": round(after.intercept, 4), "slope": round(after.slope, 4)},
+            "combinations": len(own),
+            "failed": sum(fails),
+        }
+    return found
+
+
+def page(rows: Sequence[Row]) -> str:
+    """All tables, as markdown."""
+    curves = calibration(rows)
+    seconds = sum(row["seconds"] for row in rows)
+    parts = [
+        "# The detector benchmark",
+        f"Found by `python -m benchmarks.detector --resume` over {len(rows)} combinations of model, task and lag "
+        f"({seconds / 3600:.1f} core-hours), hidden 32, Adam at rates 0.003 and 0.01, gradient norm clipped at 1, "
+        "batches of 32, at most 800 steps, two seeds. A combination failed when no run of any seed learned. What is "
+        "held out (families gru, lru and transformer, tasks copy and xor, lag 50) was named before anything was run; "
+        "the curves are fitted to the rest. `python -m benchmarks.detector --score` makes this page from the outcomes "
+        "again.",
+        "## Curves\n\n" + _curves(curves),
+    ]
+    for kind in ("fixed", "spread"):
+        if kind not in curves:
+            continue
+        curve = Curve(curves[kind]["intercept"], curves[kind]["slope"])
+        after = Curve(curves[kind]["after"]["intercept"], curves[kind]["after"]["slope"])
+        for part in ("calibration", "held out"):
+            own = [row for row in rows if row["kind"] == kind and row["part"] == part]
+            if own:
+                parts.append(f"## {kind} lags, {part}: {len(own)} combinations, {sum(map(failed, own))} failed")
+                parts.append(_verdicts(own, curve, after))
+        held = [row for row in rows if row["kind"] == kind and row["part"] == "held out"]
+        if held:
+            parts += [f"### {kind} lags, held out: areas under the curve", _areas(held)]
+            parts += [f"### {kind} lags, held out: other people's constants", _constants(held)]
+    parts += ["## Spread lags, published", _published()]
+    parts += ["## The other seed as a predictor", _ceiling(rows), "## Controls", _controls(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _curves(curves: dict[str, Any]) -> str:
+    lines = ["| lags | P(fail) at share S (log10) | after 100 steps | combinations | failed |", "|---|---|---|---|---|"]
+    for kind, one in curves.items():
+        texts = [f"1 / (1 + exp(-({c['intercept']:.2f} {c['slope']:+.2f} S)))" for c in (one, one["after"])]
+        lines.append(f"| {kind} | {texts[0]} | {texts[1]} | {one['combinations']} | {one['failed']} |")
+    return "\n".join(lines)
+
+
+def _verdicts(rows: Sequence[Row], before: Curve, after: Curve) -> str:
+    lines = [
+        "| verdict from | says fail: right | says healthy: right | inconclusive | calibration error | AUC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, curve, value in (("initialisation", before, share), ("a 100-step probe", after, share_after)):
+        lines.append(f"| {name} | {_scored(rows, curve, value)} |")
+    return "\n".join(lines)
+
+
+def _scored(rows: Sequence[Row], curve: Curve, value: Callable[[Row], float]) -> str:
+    fails = [failed(row) for row in rows]
+    chances = [curve.at(value(row)) for row in rows]
+    bad = [f for p, f in zip(chances, fails, strict=True) if p >= FIRM_FAIL]
+    good = [not f for p, f in zip(chances, fails, strict=True) if p <= FIRM_FINE]
+    unsure = len(rows) - len(bad) - len(good)
+    error = calibration_error(chances, fails)
+    return f"{_part(bad)} | {_part(good)} | {unsure} of {len(rows)} ({unsure / len(rows):.0%}) | {error:.2f} | " + (
+        f"{auc(chances, fails):.2f}"
+    )
+
+
+def _part(hits: Sequence[bool]) -> str:
+    if not hits:
+        return "never said"
+    low, high = wilson(sum(hits), len(hits))
+    return f"{sum(hits)} of {len(hits)} = {sum(hits) / len(hits):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _areas(rows: Sequence[Row]) -> str:
+    fails = [failed(row) for row in rows]
+    lines = ["| statistic | AUC |", "|---|---|"]
+    return "\n".join(
+        [*lines, *(f"| {name} | {auc([of(r) for r in rows], fails):.2f} |" for name, of in STATISTICS.items())]
+    )
+
+
+def _constants(rows: Sequence[Row]) -> str:
+    lines = ["| rule | says fail: right | of all failures found |", "|---|---|---|"]
+    count = sum(map(failed, rows))
+    for name, says in RULES.items():
+        hits = [failed(row) for row in rows if says(row)]
+        lines.append(f"| {name} | {_part(hits)} | {sum(hits)} of {count} |")
+    return "\n".join(lines)
+
+
+def _published() -> str:
+    learned, small = small_shares()
+    area = auc([-one.share for one in ADDING], [not one.learned for one in ADDING])
+    return (
+        f"torchrecurrent's published runs of adding with random places, T = 100, {len(ADDING)} cells of one seed: "
+        f"{sum(one.learned for one in ADDING)} learned. The share at initialisation has an area of {area:.2f} for "
+        f"failing, worse than chance; of the cells with a share under 10^{SMALL:.0f}, {learned} of {small} learned."
+    )
+
+
+def _ceiling(rows: Sequence[Row]) -> str:
+    pairs = [[seed["learned_at"] is None for seed in row["seeds"]] for row in rows if row["part"] != "control"]
+    said = [b for a, b in pairs if a] + [a for a, b in pairs if b]
+    fine = [not b for a, b in pairs if not a] + [not a for a, b in pairs if not b]
+    return (
+        f"Where one seed failed the other did too: {_part(said)}. Where one learned the other did too: {_part(fine)}. "
+        "No statistic of a single seed can be expected to do better."
+    )
+
+
+def _controls(rows: Sequence[Row]) -> str:
+    own = [row for row in rows if row["part"] == "control"]
+    lines = [
+        f"Parity needs every step, and fails for other reasons than gradients: {sum(map(failed, own))} of {len(own)} "
+        "combinations failed.",
+        "",
+        "| model | lag | share | learned |",
+        "|---|---|---|---|",
+    ]
+    for row in sorted(own, key=lambda row: (row["model"], row["lag"])):
+        learned = sum(seed["learned_at"] is not None for seed in row["seeds"])
+        lines.append(
+            f"| `{row['model']}` | {row['lag']} | 10^{share(row):.1f} | {learned} of {len(row['seeds'])} seeds |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,31 @@
+"""`gradscope probe`: does it really learn?"""
+
+from __future__ import annotations
+
+from typing import Annotated, Unpack
+
+import typer
+
+from gradscope.cli.options import RunFlags, spread
+
+LAG = 50
+"""Where none is given."""
+
+
+@spread(RunFlags)
+def probe(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="lstm, lstm:forget_bias=5,hidden=128, a file, or module:attr. Default rnn.", metavar="MODEL"
+        ),
+    ] = None,
+    **flags: Unpack[RunFlags],
+) -> int:
+    """Does it learn at that lag? Short trainings of copies, beside a twin known to learn."""
+    from gradscope.cli.measure import measure
+
+    asked = {**flags, "probe": True, "task": flags.get("task") or "recall"}
+    if flags.get("needs_lag") is None:
+        asked["needs_lag"] = LAG
+    return measure([model] if model is not None else None, asked, compare=False)  # type: ignore[arg-type]

@@ -1,0 +1,90 @@
+"""All that a run may ask of a model: its diagnosis, and what is trained or changed to prove it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gradscope.loading.source import Source
+from gradscope.loading.word import source_of
+from gradscope.pipeline import Early, Progress, diagnose_sources
+from gradscope.records import ModelResult, Report, RunSpec
+from gradscope.rules.judge import judge, status
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def examine(
+    spec: RunSpec,
+    *,
+    compare: bool = False,
+    detail: bool = True,
+    progress: Progress | None = None,
+    early: Early | None = None,
+) -> Report:
+    """Diagnose every model of `spec`; probe it and measure remedies where that is asked for.
+
+    Arguments as for `pipeline.diagnose`.
+
+    Raises:
+        UsageError: something asked for cannot be had.
+    """
+    sources = [source_of(word, spec) for word in spec.models]
+    return examine_sources(sources, spec, compare=compare, detail=detail, progress=progress, early=early)
+
+
+def examine_sources(
+    sources: list[Source],
+    spec: RunSpec,
+    *,
+    x: Tensor | None = None,
+    loss: Callable[[Tensor], Tensor] | None = None,
+    compare: bool = False,
+    detail: bool = True,
+    progress: Progress | None = None,
+    early: Early | None = None,
+) -> Report:
+    """`examine` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
+    report = diagnose_sources(
+        sources, spec, x=x, loss=loss, compare=compare, detail=detail, progress=progress, early=early
+    )
+    told, models = progress or (lambda label, done, total: None), list(report.models)
+    for place, source in enumerate(sources):
+        if spec.probe:
+            models[place] = _probed(source, models[place], spec, told)
+        if spec.fix:
+            models[place] = _fixed(source, models[place], spec, told, x, loss)
+    return replace(report, models=tuple(models))
+
+
+def _fixed(
+    source: Source,
+    model: ModelResult,
+    spec: RunSpec,
+    told: Progress,
+    x: Tensor | None,
+    loss: Callable[[Tensor], Tensor] | None,
+) -> ModelResult:
+    from gradscope.fixes.run import measure_fixes
+
+    found = measure_fixes(source, spec, told, x=x, loss=loss)
+    fixes = tuple(one.record() for one in found)
+    if spec.save is not None:
+        from gradscope.fixes.save import save
+
+        model = replace(model, notes=(*model.notes, save(found, spec)))
+    if spec.probe:
+        from gradscope.fixes.prove import proven
+
+        fixes = proven(source, spec, found, told)
+    return replace(model, fixes=fixes)
+
+
+def _probed(source: Source, model: ModelResult, spec: RunSpec, told: Progress) -> ModelResult:
+    from gradscope.probe.run import probe_source
+
+    known = replace(model, probe=probe_source(source, spec, told))
+    verdicts = judge(known, spec)
+    return replace(known, verdicts=verdicts, status=status(verdicts))

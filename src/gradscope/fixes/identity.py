@@ -1,0 +1,36 @@
+"""The identity as recurrent matrix (Le, Jaitly & Hinton 2015): units hold what they have until the input says more."""
+
+from __future__ import annotations
+
+import torch
+
+from gradscope.fixes.layers import Layer, changed, each_layer
+from gradscope.fixes.remedy import Patient, Remedy, Treated
+
+
+def apply(patient: Patient) -> Treated | None:
+    """W_hh = I and no biases, in layers without gates."""
+
+    def change(layer: Layer) -> bool:
+        if layer.kind != "rnn":
+            return False
+        layer.weights["weight_hh"].copy_(torch.eye(layer.hidden))
+        for name in ("bias_ih", "bias_hh"):
+            if name in layer.weights:
+                layer.weights[name].zero_()
+        return True
+
+    found = changed(patient.model, change)
+    if found is None:
+        return None
+    code = each_layer(
+        """
+weights["weight_hh"].copy_(torch.eye(H))
+weights["bias_ih"].zero_()
+weights["bias_hh"].zero_()
+"""
+    )
+    return Treated("W_hh = I, no bias", found[0], code, found[1])
+
+
+REMEDY = Remedy("identity", "each unit keeps its own value", apply)

@@ -1,0 +1,67 @@
+"""Remedies trained: does the task get learned with them?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gradscope.chain import ArrayChain
+from gradscope.errors import UsageError
+from gradscope.fixes.run import Measured, treat
+from gradscope.loading.source import Source
+from gradscope.models.family import Model
+from gradscope.numerics.analysis import Run
+from gradscope.pipeline import Progress, runs_of
+from gradscope.probe.run import learned_by
+from gradscope.records import Fix, RunSpec
+from gradscope.sequences.tasks.find import kind_of, task_of
+
+MOST = 3
+"""How many of the best remedies are trained."""
+
+
+def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progress) -> tuple[Fix, ...]:
+    """The measured remedies, the best of them with what training says; and shorter lags in the data, where that can be.
+
+    A remedy that cannot be trained stays as it was measured.
+    """
+    records = []
+    for place, one in enumerate(found):
+        record = one.record()
+        if place < MOST:
+            record = _with(record, _learned(_treated_source(one, source, spec), spec, told))
+        records.append(record)
+    task = task_of(spec)
+    if kind_of(spec, task) == "fixed" and "spread" in task.kinds:
+        learned = learned_by(source, spec, told, taught="spread")
+        taught = Fix("shorter lags too", "lags spread in training", None, None, "inconclusive")
+        records.insert(0, _with(taught, learned))
+    return tuple(records)
+
+
+def _learned(source: Source, spec: RunSpec, told: Progress) -> list[int | None]:
+    try:
+        return learned_by(source, spec, told)
+    except UsageError:
+        return []
+
+
+def _with(record: Fix, learned: list[int | None]) -> Fix:
+    if not learned:
+        return record
+    found = [step for step in learned if step is not None]
+    return replace(record, learned=len(found), learned_at=min(found, default=None), runs=len(learned))
+
+
+def _treated_source(one: Measured, source: Source, spec: RunSpec) -> Source:
+    """The remedied model for any seed."""
+    first = runs_of(source, spec)[0][0]
+
+    def make(size: int, seed: int) -> Model:
+        model = source.make(size, seed)
+        assert not isinstance(model, ArrayChain)
+        found = treat(one.remedy, Run(model, first.x, first.loss, seed), spec, source.name)
+        assert found is not None
+        return found.model
+
+    return replace(source, name=one.remedy.name, make=make)

@@ -1,0 +1,52 @@
+"""What a remedy is, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gradscope.models.family import Model
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A model that something is to be done about."""
+
+    model: Model
+    name: str
+    lag: int
+    """The needed lag."""
+    x: Tensor
+    """Its input, (batch, T, features)."""
+    seed: int
+
+    def stream(self, purpose: str) -> torch.Generator:
+        """Random numbers of a remedy's own: the same at every run of a seed."""
+        return torch.Generator().manual_seed(self.seed * 1000 + len(purpose))
+
+
+@dataclass(frozen=True)
+class Treated:
+    """A changed copy."""
+
+    change: str
+    """What was changed, with its numbers: `forget bias 5.3`."""
+    model: Model
+    code: str
+    """Lines of PyTorch that do the same to a module of torch.nn, or make the same model."""
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    """The new weights, named as in torch.nn where the model is a stack of its layers."""
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One remedy."""
+
+    name: str
+    what: str
+    """Why it should help, in a sentence."""
+    apply: Callable[[Patient], Treated | None]
+    """None where it does not suit the model."""

@@ -1,0 +1,91 @@
+"""Apply each remedy that suits a model to a copy, and measure it on the same input and seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from gradscope.chain import ArrayChain
+from gradscope.fixes.remedy import Patient, Remedy, Treated
+from gradscope.loading.source import Source
+from gradscope.numerics.analysis import Run
+from gradscope.numerics.full_precision import full_precision
+from gradscope.pipeline import Progress, glance, runs_of
+from gradscope.records import Fix, ModelResult, RunSpec
+from gradscope.registry import FIXES, load
+
+ORDER = ("healthy", "inconclusive", "degenerate", "vanishing", "exploding", "non-finite")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A remedy, what it made of the first seed's model, and how that came out."""
+
+    remedy: Remedy
+    treated: Treated
+    result: ModelResult
+
+    def record(self) -> Fix:
+        """As it stands in a report."""
+        summary = self.result.summary
+        return Fix(
+            self.remedy.name,
+            self.treated.change,
+            summary.reach,
+            summary.rate,
+            self.result.status,
+            gradient_share=summary.gradient_share,
+        )
+
+
+def measure_fixes(
+    source: Source,
+    spec: RunSpec,
+    told: Progress = lambda label, done, total: None,
+    *,
+    x: Tensor | None = None,
+    loss: Callable[[Tensor], Tensor] | None = None,
+) -> list[Measured]:
+    """Every remedy that suits the model, the best first; none for bare Jacobians.
+
+    Args:
+        source: the model.
+        spec: the settings.
+        told: called as told(label, done, total).
+        x: inputs (batch, T, features) in place of those of `spec`.
+        loss: a function of the output in place of that of `spec`.
+    """
+    with full_precision():
+        runs, _, _ = runs_of(source, spec, x, loss)
+        if isinstance(runs[0].model, ArrayChain):
+            return []
+        found = []
+        for place, name in enumerate(FIXES):
+            told("measuring fixes", place, len(FIXES))
+            if (one := _measured(load(FIXES[name]), runs, spec, source.name)) is not None:
+                found.append(one)
+    return sorted(found, key=_rank)
+
+
+def _measured(remedy: Remedy, runs: tuple[Run, ...], spec: RunSpec, name: str) -> Measured | None:
+    treated = [treat(remedy, run, spec, name) for run in runs]
+    if any(one is None for one in treated):
+        return None
+    made = tuple(replace(run, model=one.model) for run, one in zip(runs, treated, strict=True) if one is not None)
+    assert treated[0] is not None
+    return Measured(remedy, treated[0], glance(made, spec, name))
+
+
+def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> Treated | None:
+    """The remedy's changed copy of one run's model; None where it does not suit."""
+    assert not isinstance(run.model, ArrayChain)
+    lag = spec.needs_lag if spec.needs_lag is not None else max(run.x.shape[1] - 1, 1)
+    return remedy.apply(Patient(run.model, name, lag, run.x, run.seed))
+
+
+def _rank(one: Measured) -> tuple[int, float]:
+    share = one.result.summary.gradient_share
+    return ORDER.index(one.result.status), -(share if share is not None else -math.inf)

@@ -1,0 +1,1 @@
+"""The lesson: why attention replaced recurrences, measured on one sentence."""

@@ -1,0 +1,72 @@
+"""Copies of a model on a task: an input layer where sizes differ, the copies, and a readout of the last steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradscope.probe.copies import Copies
+from gradscope.sequences.streams import normal
+from gradscope.sequences.tasks.task import Samples, Task
+
+
+class Learners:
+    """As many independent learners as `seeds`, each with front and readout drawn from its seed."""
+
+    def __init__(self, copies: Copies, task: Task, seeds: Sequence[int], *, takes: int | None, as_ids: bool) -> None:
+        """Add what the task needs around the copies.
+
+        Args:
+            copies: one for each seed.
+            task: what is learned.
+            seeds: of readouts.
+            takes: features per step that the model demands; None where it was built for the task.
+            as_ids: whether it takes token ids: the symbols of the task.
+        """
+        self.copies, self.task, self.as_ids = copies, task, as_ids
+        self.has_front = not as_ids and takes is not None and takes != task.features
+        # A head of the task's own size is the user's own readout.
+        self.has_readout = copies.output_size != task.outputs
+        size, width = copies.output_size, takes or 0
+        self.fronts = [_matrix(seed, "front", task.features, width) for seed in seeds] if self.has_front else []
+        self.readouts = [_matrix(seed, "readout", size, task.outputs) for seed in seeds] if self.has_readout else []
+        self.biases = [nn.Parameter(torch.zeros(task.outputs)) for _ in self.readouts]
+
+    def leaves(self, run: int) -> list[nn.Parameter]:
+        """All that is trained of learner `run`."""
+        around = [group[run] for group in (self.fronts, self.readouts, self.biases) if group]
+        return [*self.copies.leaves(run), *around]
+
+    def read(self, x: Tensor, runs: Sequence[int]) -> Tensor:
+        """The readout at the last steps, (R, B, answers, outputs), of x (R, B, T, features)."""
+        if self.as_ids:
+            symbols = x[..., : self.task.features]
+            x = symbols.argmax(-1)
+        elif self.has_front:
+            x = x @ torch.stack([self.fronts[run] for run in runs])[:, None].to(x.dtype)
+        last = self.copies.outputs(x, runs)[:, :, -self.task.answers :]
+        if not self.has_readout:
+            return last
+        matrix, bias = (
+            torch.stack([group[run] for run in runs]).to(last.dtype) for group in (self.readouts, self.biases)
+        )
+        return last @ matrix[:, None] + bias[:, None, None]
+
+    def loss(self, samples: Sequence[Samples], runs: Sequence[int]) -> Tensor:
+        """Mean loss of each run on its own samples, (R,)."""
+        x, target = (torch.stack([getattr(one, name) for one in samples]) for name in ("x", "target"))
+        return self.task.loss(self.read(x, runs), target)
+
+    def error(self, samples: Samples, runs: Sequence[int]) -> Tensor:
+        """Error of each run on the same samples, (R,)."""
+        with torch.no_grad():
+            read = self.read(samples.x.expand(len(runs), *samples.x.shape), runs)
+            return self.task.error(read, samples.target.expand(len(runs), *samples.target.shape))
+
+
+def _matrix(seed: int, purpose: str, rows: int, columns: int) -> nn.Parameter:
+    drawn = normal(seed, "probe", purpose, size=(rows, columns)) / math.sqrt(max(rows, 1))
+    return nn.Parameter(drawn.float())

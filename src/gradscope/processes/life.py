@@ -1,0 +1,94 @@
+"""The life of a worker: it does what it is given, says how that ended, and leaves without taking anything apart."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+from gradscope.errors import GradscopeError
+from gradscope.text import safe_text
+
+SESSIONS = hasattr(os, "setsid")
+
+
+def be_worker(work: Callable[[Any], Any], pipe: Connection, follow: Callable[[], None] | None = None) -> None:
+    """Do `work` on every task that comes through the pipe, until it is closed.
+
+    Args:
+        work: what to do.
+        pipe: where tasks come from, and (value, reason, traceback) go to.
+        follow: returns once the process that started this one has ended.
+    """
+    _settle(follow or _parent_ends)
+    with suppress(EOFError, OSError):
+        while True:
+            _one(work, pipe.recv(), pipe)
+    _leave()
+
+
+def _one(work: Callable[[Any], Any], task: Any, pipe: Connection) -> None:
+    try:
+        said = (work(task), "", "")
+    except BaseException as error:  # the user's code may raise anything, and leaving is no result
+        said = (None, reason_of(error), traceback.format_exc())
+    # What was printed is told before the result is: the next thing that happens may be the end of this process.
+    _flush()
+    try:
+        pipe.send(said)
+    except (BrokenPipeError, ConnectionResetError):
+        _leave()
+    except Exception as error:  # a result that cannot be pickled is a failure to be told, too
+        pipe.send((None, reason_of(error), traceback.format_exc()))
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in one line."""
+    said = safe_text(error, 400)
+    return said if isinstance(error, GradscopeError) and said else f"{type(error).__name__}: {said}".rstrip(": ")
+
+
+def _settle(follow: Callable[[], None]) -> None:
+    """Stand apart: a session of its own, no input, no word on standard output, and no life after the parent's."""
+    if SESSIONS:
+        with suppress(OSError):
+            os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    # Standard output belongs to the report; what the user's code prints is told beside it.
+    os.dup2(2, 1)
+    gc.enable()
+    threading.Thread(target=_end_with, args=(follow,), daemon=True).start()
+
+
+def _end_with(follow: Callable[[], None]) -> None:
+    follow()
+    if SESSIONS:
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _parent_ends() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
+def _leave() -> None:
+    _flush()
+    os._exit(0)

@@ -1,0 +1,1 @@
+"""The lesson on a screen and as a page."""

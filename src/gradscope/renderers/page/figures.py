@@ -1,0 +1,70 @@
+"""Charts on a page: titles, words and specifications, in the order of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from gradscope.records import Report
+from gradscope.registry import CHARTS, load
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one panel is drawn."""
+
+    id: str
+    title: str
+    wide: bool
+    key: tuple[tuple[str, str, str], ...]
+    """Name, colour and dashes of every line."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with what is written around it."""
+
+    name: str
+    title: str
+    teaches: str
+    told: str
+    """What it shows, in words."""
+    places: tuple[Place, ...]
+    save: str = ""
+    """How to have it as a file."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All figures of a page, and what draws them by the id of the place."""
+
+    figures: tuple[Figure, ...]
+    drawn: dict[str, Any]
+
+
+def figures(report: Report, names: Iterable[str] = (), prefix: str = "") -> Figures:
+    """Every chart that the report holds something for, or those named.
+
+    Args:
+        report: what to draw.
+        names: charts, in their order; none: all.
+        prefix: of the ids, where a page holds several reports.
+    """
+    panels_of, told = load("gradscope.charts.harmless:panels_of"), load("gradscope.charts.harmless:told")
+    single = load("gradscope.charts.sheet:single")
+    made, drawn = [], {}
+    for name in names or CHARTS:
+        panels = panels_of(name, report)
+        if not panels:
+            continue
+        chart, places = load(CHARTS[name]), []
+        for number, panel in enumerate(panels):
+            place = f"{prefix}{name}-{number}"
+            key = tuple((said, colour, " ".join(map(str, dashes))) for said, colour, dashes in panel.key)
+            places.append(Place(place, panel.title, panel.wide, key))
+            last = report.models[0].series.step[-1] if report.models and report.models[0].series.step else 0
+            drawn[place] = {"spec": single(panel), "reads": panel.reads, "last": last}
+        save = f"gradscope show report.json -o {name}.svg --chart {name}"
+        made.append(Figure(name, chart.title, chart.teaches, told(name, report), tuple(places), save))
+    return Figures(tuple(made), drawn)

@@ -1,0 +1,40 @@
+"""The lesson as a page to project: chapters with their pictures and tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gradscope.renderers.lesson.chapters import Chapter, Lesson
+from gradscope.renderers.page.figures import Figure, figures
+from gradscope.renderers.page.page import written
+from gradscope.renderers.page.said import Grid
+from gradscope.renderers.view import View
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A chapter as the template takes it."""
+
+    title: str
+    says: tuple[str, ...]
+    grid: Grid | None
+    exhibits: tuple[tuple[str, tuple[Figure, ...]], ...]
+
+
+def render(lesson: Lesson, view: View) -> str:
+    """One self-contained page."""
+    drawn: dict[str, Any] = {}
+    chapters = [_shown(number, chapter, drawn) for number, chapter in enumerate(lesson.chapters, 1)]
+    return written("lesson.html", drawn, title=lesson.title, lesson=lesson, chapters=chapters)
+
+
+def _shown(number: int, chapter: Chapter, drawn: dict[str, Any]) -> Shown:
+    exhibits = []
+    for place, exhibit in enumerate(chapter.exhibits):
+        found = figures(exhibit.report, exhibit.charts, f"c{number}-{place}-")
+        drawn.update(found.drawn)
+        exhibits.append((exhibit.label, found.figures))
+    table = chapter.table
+    grid = None if table is None else Grid("", table.heads, table.rows, table.note)
+    return Shown(f"{number}. {chapter.title}", chapter.says, grid, tuple(exhibits))

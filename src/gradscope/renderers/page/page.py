@@ -1,0 +1,88 @@
+"""A report as one self-contained page: verdict, sentence, pictures, tables, and the data to take along."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradscope.records import Report
+from gradscope.renderers.page import said
+from gradscope.renderers.page.bundle import bundle
+from gradscope.renderers.page.data import embedded, in_script
+from gradscope.renderers.page.figures import figures
+from gradscope.renderers.page.steps import steps_table
+from gradscope.renderers.view import View
+from gradscope.text import safe_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script of the page, and its place in the policy that lets no other one run."""
+
+    text: str
+
+    @property
+    def allowed(self) -> str:
+        """`'sha256-...'`: scripts with another text are not run."""
+        return f"'sha256-{base64.b64encode(sha256(self.text.encode()).digest()).decode()}'"
+
+
+def render(report: Report, view: View) -> str:
+    """The page of `analyze`, `compare` or `check`; the same bytes for equal reports."""
+    found = figures(report, view.charts)
+    tables = [(model.name, steps_table(model, view)) for model in report.models]
+    return written(
+        "report.html",
+        found.drawn,
+        title=safe_text(said.title(report)),
+        lead=said.lead(report),
+        figures=found.figures,
+        tables=[(name, table) for name, table in tables if table is not None],
+        data=embedded(report),
+        command=safe_text(shlex.join(["gradscope", "analyze", *report.run.models]), 400) if report.run.models else "",
+        environment=[(safe_text(name), safe_text(value)) for name, value in report.environment.items()],
+        seconds=report.timing.total,
+        **said.parts(report),
+    )
+
+
+def written(template: str, drawn: dict[str, Any], **values: Any) -> str:
+    """A template of this folder with the scripts and styles that every page has.
+
+    Args:
+        template: its file name.
+        drawn: what `figures` made, by the id of the place.
+        values: what the template names.
+    """
+    scripts = [Script(bundle()), Script(_file("page.js"))] if drawn else [Script(_file("page.js"))]
+    specs = in_script(json.dumps(drawn, separators=(",", ":"), allow_nan=False))
+    return _environment().get_template(template).render(scripts=scripts, style=_file("page.css"), specs=specs, **values)
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@cache
+def _file(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")

@@ -1,0 +1,150 @@
+"""Where along an axis things turn: `reach 199 needs forget_bias >= 5 at length=200`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from gradscope.swept import Axis, Cell, Sweep
+
+MOST = 6
+"""Sentences about one question."""
+Span = tuple[str, str | None, str | None]
+"""`all`, `none`, `mixed`, or `span` with the first and last value of a stretch that does not begin or end the axis."""
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """The cells along one axis, the other axes at fixed values."""
+
+    others: dict[str, str]
+    span: Span
+    lags: frozenset[int]
+    """The needed lags in it."""
+    farthest: float
+
+
+def sentences(sweep: Sweep, cells: Sequence[Cell]) -> list[str]:
+    """What must hold for the needed reach, and for a healthy gradient where that says something else."""
+    finished = [cell for cell in cells if cell.values]
+    if not finished or "reach" not in sweep.fields or "needed_lag" not in sweep.fields:
+        return []
+    reach, needed = sweep.fields.index("reach"), sweep.fields.index("needed_lag")
+
+    def reaches(cell: Cell) -> bool:
+        far, lag = cell.values[reach], cell.values[needed]
+        return far is not None and lag is not None and far >= lag
+
+    told = _told(sweep, finished, reaches, "reach")
+    healthy = _told(sweep, finished, lambda cell: cell.status == "healthy", "a healthy gradient")
+    known = {_rest(sentence) for sentence in told}
+    return [*told, *(sentence for sentence in healthy if _rest(sentence) not in known)]
+
+
+def _rest(sentence: str) -> str:
+    """What a sentence says, without what it says it of."""
+    for verb in (" needs ", " holds ", " turns at "):
+        if verb in sentence:
+            return verb + sentence.partition(verb)[2]
+    return sentence
+
+
+def _told(sweep: Sweep, cells: Sequence[Cell], holds: Callable[[Cell], bool], what: str) -> list[str]:
+    """Along the axis that takes the fewest sentences, of those along which something turns."""
+    found = []
+    for axis in sweep.axes:
+        if axis.numbers and len(axis.values) > 1:
+            slices = _slices(sweep, cells, axis, holds)
+            if any(one.span[0] == "span" for one in slices):
+                found.append(_along(axis, slices, what))
+    listed = [sentences for sentences, whole in found if whole]
+    return min(listed, key=len) if listed else found[0][0] if found else []
+
+
+def _along(axis: Axis, slices: Sequence[_Slice], what: str) -> tuple[list[str], bool]:
+    """The sentences for one axis, and whether they say all: by as few of the other axes as it depends on."""
+    names = list(slices[0].others)
+    for count in range(len(names) + 1):
+        for chosen in combinations(names, count):
+            groups = _groups(slices, chosen)
+            settled = all(len({one.span for one in group}) == 1 for group in groups.values())
+            if settled and len(groups) <= MOST:
+                return [_sentence(axis, group, chosen, key, what) for key, group in groups.items()], True
+    return [_summed_up(axis, slices, names, what)], False
+
+
+def _slices(sweep: Sweep, cells: Sequence[Cell], axis: Axis, holds: Callable[[Cell], bool]) -> list[_Slice]:
+    place = sweep.axes.index(axis)
+    reach, needed = sweep.fields.index("reach"), sweep.fields.index("needed_lag")
+    order = sorted(axis.values, key=float)
+    found: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for cell in cells:
+        texts = sweep.at(cell.point)
+        found.setdefault((*texts[:place], *texts[place + 1 :]), {})[texts[place]] = cell
+    names = [other.name for other in sweep.axes if other is not axis]
+    return [
+        _Slice(
+            dict(zip(names, key, strict=True)),
+            _span([value for value in order if value in row], [holds(row[value]) for value in order if value in row]),
+            frozenset(int(lag) for cell in row.values() if (lag := cell.values[needed]) is not None),
+            max((far for cell in row.values() if (far := cell.values[reach]) is not None), default=0.0),
+        )
+        for key, row in found.items()
+    ]
+
+
+def _span(values: list[str], held: list[bool]) -> Span:
+    if all(held) or not any(held):
+        return ("all" if all(held) else "none", None, None)
+    first, last = held.index(True), len(held) - 1 - held[::-1].index(True)
+    if not all(held[first : last + 1]):
+        return ("mixed", None, None)
+    return ("span", values[first] if first else None, values[last] if last < len(values) - 1 else None)
+
+
+def _groups(slices: Sequence[_Slice], names: Sequence[str]) -> dict[tuple[str, ...], list[_Slice]]:
+    found: dict[tuple[str, ...], list[_Slice]] = {}
+    for one in slices:
+        found.setdefault(tuple(one.others[name] for name in names), []).append(one)
+    return found
+
+
+def _sentence(axis: Axis, group: Sequence[_Slice], names: Sequence[str], key: Sequence[str], what: str) -> str:
+    word, *_ = span = group[0].span
+    goal = _goal(group, what)
+    at = ", ".join(f"{name}={value}" for name, value in zip(names, key, strict=True))
+    where = f" at {at}" if at else ""
+    if word == "span":
+        return f"{goal} needs {_condition(axis, span)}{where}"
+    if word == "all":
+        return f"{goal} holds for every {axis.name}{where}"
+    if word == "mixed":
+        return f"{goal} comes and goes along {axis.name}{where}"
+    far = f"; the farthest is {max(one.farthest for one in group):.4g}" if what == "reach" else ""
+    return f"no {axis.name} up to {max(axis.values, key=float)} gives {goal}{where}{far}"
+
+
+def _goal(slices: Sequence[_Slice], what: str) -> str:
+    lags = sorted(frozenset[int]().union(*(one.lags for one in slices)))
+    return (f"reach {lags[0]}" if len(lags) == 1 else "the full reach") if what == "reach" else what
+
+
+def _condition(axis: Axis, span: Span) -> str:
+    _, low, high = span
+    if low is not None and high is not None:
+        return f"{axis.name} = {low}" if low == high else f"{axis.name} from {low} to {high}"
+    return f"{axis.name} >= {low}" if low is not None else f"{axis.name} <= {high}"
+
+
+def _summed_up(axis: Axis, slices: Sequence[_Slice], names: Sequence[str], what: str) -> str:
+    """One sentence for what depends on too much to be listed."""
+    goal = _goal(slices, what)
+    ends = [float(value) for one in slices for value in _ends(one.span)]
+    without = sum(one.span[0] == "none" for one in slices)
+    rest = f"; no value of it is enough in {without} of {len(slices)} cases" if without else ""
+    return f"{goal} turns at {axis.name} {min(ends):g} to {max(ends):g}, depending on {' and '.join(names)}{rest}"
+
+
+def _ends(span: Span) -> Iterator[str]:
+    yield from (value for value in span[1:] if value is not None)

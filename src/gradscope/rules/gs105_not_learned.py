@@ -1,0 +1,75 @@
+"""GS105: a short training did not learn the needed lag."""
+
+from __future__ import annotations
+
+from gradscope.records import ModelResult, RunSpec
+from gradscope.rules import papers
+from gradscope.rules.advice import advise
+from gradscope.rules.rule import Finding, Rule, Threshold
+
+
+def _judge(result: ModelResult, spec: RunSpec) -> Finding:
+    """Count the runs that learned, and look at the twin where none did."""
+    probe = result.probe
+    if probe is None:
+        return Finding("skip", "No probe was made: `gradscope probe` trains copies of the model.")
+    learned = [run.learned_at for run in probe.runs if run.learned_at is not None]
+    part, wanted = len(learned) / max(len(probe.runs), 1), RULE.limit(spec, "learned_part")
+    said = f"{probe.task}, {probe.lags} lag {probe.lag}"
+    if learned and part >= wanted:
+        message = (
+            f"It learned {said} in {len(learned)} of {len(probe.runs)} runs, the first after {min(learned)} steps."
+        )
+        return Finding("pass", message, measured=part, threshold=wanted)
+    if not probe.complete:
+        message = f"The probe of {said} was interrupted before any run had learned it."
+        return Finding("inconclusive", message, "Let it come to its end.")
+    if probe.twin is not None and not probe.twin.learned:
+        message = (
+            f"{said}: not within {probe.train_steps} steps, but {probe.twin.name} did not learn it either, so nothing "
+            "is shown."
+        )
+        return Finding("inconclusive", message, "Give the training more steps: `--train-steps`.", measured=part)
+    twin = "" if probe.twin is None else f"; {probe.twin.name} learned it in {probe.twin.learned_at}"
+    runs = f"{len(learned)} of {len(probe.runs)} runs" if learned else f"none of {len(probe.runs)} runs"
+    return Finding(
+        "found",
+        f"{said}: {runs} learned it within {probe.train_steps} steps{twin}.",
+        advise("vanishing", result, spec),
+        measured=part,
+        threshold=wanted,
+    )
+
+
+RULE = Rule(
+    code="GS105",
+    title="not learned by a probe",
+    severity="error",
+    requires=("needed_lag",),
+    judge=_judge,
+    only_probed=True,
+    thresholds={
+        "learned_part": Threshold(0.01, "share", "what part of the runs must learn the task", low=0.0, high=1.01),
+    },
+    what=(
+        "Every other rule predicts; a probe tries. Copies of the model are trained for a short while on a task whose "
+        "answer lies exactly the needed lag back. Not learning it in that many steps never shows that the model "
+        "cannot, only that it did not, over three learning rates and two seeds, while one known to hold it did."
+    ),
+    maths=(
+        "error(n) = share of wrong answers, or mean squared error, on samples not trained on, after n steps of Adam",
+        "learned at n = first measured step with error(n) ≤ goal",
+        "found when fewer than 1 % of the runs learned, and the twin did",
+    ),
+    measured=(
+        "Learning rates 0.001, 0.003 and 0.01, two seeds, gradient norm clipped at 1, batches of 32 fresh samples, the "
+        "error measured every 25 steps on 256 samples. The twin, an LSTM whose forget gates hold for the lag, is "
+        "trained by the same settings where no run has learned; when it does not learn either, nothing is shown."
+    ),
+    remedies=(
+        "Give it shorter lags too: `gradscope probe gru --task adding --lag 99 --lags spread`",
+        "Give it more steps: `gradscope probe gru --task recall --lag 50 --train-steps 4000`",
+        "Probe a cell that holds longer: `gradscope probe lstm:forget_bias=5 --task recall --lag 50`",
+    ),
+    papers=(papers.HOCHREITER_1997,),
+)

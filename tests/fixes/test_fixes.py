@@ -1,0 +1,184 @@
+"""Every remedy does what it says, to a copy, and the lines it prints do the same."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from gradscope.errors import UsageError
+from gradscope.examine import examine
+from gradscope.fixes.layers import changed
+from gradscope.fixes.open_gates import solved_bias
+from gradscope.fixes.remedy import Patient, Treated
+from gradscope.fixes.swap import parameters
+from gradscope.models.direct import Direct
+from gradscope.models.family import family_model
+from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.records import RunSpec
+from gradscope.registry import FIXES, load
+
+
+def patient(word="lstm", lag=30, layers=1):
+    name, _, options = word.partition(":")
+    given = dict(part.split("=") for part in options.split(",")) if options else {}
+    made = family_model(name, given, word, {"hidden": 12, "layers": layers})
+    model = made.build(input_size=3, seed=0, dtype=torch.float64)
+    x = torch.randn(2, lag + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return Patient(model, word, lag, x, 0)
+
+
+def treated(name, **more) -> Treated:
+    found = load(FIXES[name]).apply(patient(**more))
+    assert found is not None
+    return found
+
+
+def as_module(word, model):
+    kinds = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+    module = kinds[word.partition(":")[0]](3, 12, len(model.cells), batch_first=True, dtype=torch.float64)
+    weights = {}
+    for index, cell in enumerate(model.cells):
+        weights |= {f"{key}_l{index}": value for key, value in cell.parameters.items()}
+    module.load_state_dict(weights)
+    return module
+
+
+@pytest.mark.parametrize("name", list(FIXES))
+def test_the_model_itself_is_left_alone_and_the_same_seed_gives_the_same_change(name):
+    for word in ("rnn", "lstm", "gru"):
+        one = patient(word)
+        before = {key: value.clone() for key, value in one.model.parameters().items()}
+        first, second = load(FIXES[name]).apply(one), load(FIXES[name]).apply(one)
+        assert all(torch.equal(value, before[key]) for key, value in one.model.parameters().items())
+        if first is None:
+            assert second is None
+            continue
+        assert first.change == second.change
+        torch.testing.assert_close(first.model(one.x), second.model(one.x))
+        assert first.model(one.x).shape[:2] == one.x.shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("open gates", "lstm"), ("open gates", "gru"), ("identity", "rnn"), ("unit exponent", "rnn")]
+)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_lines_of_pytorch_make_the_same_weights(name, word, layers):
+    found, one = treated(name, word=word, layers=layers), patient(word, layers=layers)
+    rnn = as_module(word, one.model)
+    exec(found.code, {"torch": torch, "rnn": rnn})
+    for key, value in found.weights.items():
+        torch.testing.assert_close(getattr(rnn, key).detach(), value, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "word"), [("chrono", "lstm"), ("uniform gates", "gru"), ("orthogonal", "rnn")])
+def test_random_lines_run_and_change_what_they_should(name, word):
+    found, rnn = treated(name, word=word), as_module(word, patient(word).model)
+    before = {key: value.detach().clone() for key, value in rnn.named_parameters()}
+    exec(found.code, {"torch": torch, "rnn": rnn})
+    mine = {key for key, value in found.weights.items() if not torch.equal(value, before[key])}
+    theirs = {key for key, value in rnn.named_parameters() if not torch.equal(value.detach(), before[key])}
+    assert mine == theirs != set()
+
+
+def test_gates_hold_half_over_the_lag():
+    assert float(torch.tensor(solved_bias(30), dtype=torch.float64).sigmoid() ** 30) == pytest.approx(0.5)
+    found = treated("open gates")
+    assert found.weights["bias_ih_l0"][12:24].tolist() == pytest.approx([solved_bias(30)] * 12)
+
+
+def test_the_leading_exponent_is_brought_to_zero():
+    one, found = patient("rnn", lag=150), treated("unit exponent", word="rnn", lag=150)
+    assert abs(float(lyapunov(found.model.run(one.x[:1]), 1).mean[0])) < 0.02
+    assert abs(float(lyapunov(one.model.run(one.x[:1]), 1).mean[0])) > 0.1
+
+
+def test_orthogonal_blocks_are_orthogonal():
+    w = treated("orthogonal", word="gru").weights["weight_hh_l0"]
+    for block in w.split(12):
+        torch.testing.assert_close(block @ block.T, torch.eye(12, dtype=torch.float64))
+
+
+def test_the_leaky_state_keeps_half_over_the_lag():
+    one, found = patient("rnn"), treated("leaky state", word="rnn")
+    leak = 1 - 0.5 ** (1 / 30)
+    h, expected = torch.zeros(2, 12, dtype=torch.float64), []
+    cell = one.model.cells[0]
+    for step in one.x.unbind(1):
+        h = h + leak * (cell.step(step, h) - h)
+        expected.append(h)
+    torch.testing.assert_close(found.model(one.x), torch.stack(expected, 1))
+
+
+@pytest.mark.parametrize("name", ["lstm instead", "gru instead", "lru instead", "attention instead"])
+def test_swaps_have_as_many_parameters_as_fit(name):
+    one, found = patient("rnn", lag=60), treated(name, word="rnn", lag=60)
+    assert 0 < parameters(found.model) <= parameters(one.model)
+    assert load(FIXES[name]).apply(patient(name.split()[0])) is None
+
+
+def test_layers_of_torch_inside_a_module_are_changed():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(3, 6, 2, batch_first=True, bidirectional=True)
+            self.cell = nn.GRUCell(12, 4)
+
+        def forward(self, x):
+            return self.cell(self.rnn(x)[0][:, -1])
+
+    net = Net().double()
+    found = changed(Direct("net", net, 3, kind="module"), lambda layer: layer.set_bias(1, 7.0) is None)
+    assert found is not None
+    model, weights = found
+    assert weights["rnn.bias_ih_l1_reverse"][6:12].tolist() == [7.0] * 6
+    assert weights["cell.bias_ih"][4:8].tolist() == [7.0] * 4
+    assert float(net.rnn.bias_ih_l1_reverse[6:12].max()) < 1
+    assert model.module is not net
+
+
+def test_an_analysis_measures_at_least_six_for_an_rnn_and_puts_the_best_first():
+    (result,) = examine(RunSpec(models=("rnn",), length=60, hidden=16, batch=2, fix=True), detail=False).models
+    assert len(result.fixes) >= 6
+    shares = [fix.gradient_share for fix in result.fixes if fix.status == "healthy"]
+    assert shares == sorted(shares, reverse=True)
+    assert result.fixes[0].status == "healthy"
+    assert result.fixes[0].gradient_share > result.summary.gradient_share + 3
+
+
+def test_what_is_measured_of_a_remedy_is_what_an_analysis_of_it_finds():
+    spec = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True)
+    fix = next(one for one in examine(spec, detail=False).models[0].fixes if one.name == "open gates")
+    word = f"lstm:forget_bias={solved_bias(39)!r}"
+    (alone,) = examine(RunSpec(models=(word,), length=40, hidden=8, batch=2), detail=False).models
+    assert fix.gradient_share == pytest.approx(alone.summary.gradient_share, abs=1e-9)
+    assert (fix.reach, fix.rate) == (alone.summary.reach, pytest.approx(alone.summary.rate))
+
+
+def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
+    spec = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path))
+    (result,) = examine(spec, detail=False).models
+    assert any("open gates written to" in note for note in result.notes)
+    weights = load_file(tmp_path / "open_gates.safetensors")
+    module = nn.LSTM(16, 8, batch_first=True, dtype=torch.float64)
+    module.load_state_dict(weights)
+    assert module.bias_ih_l0[8:16].tolist() == pytest.approx([solved_bias(39)] * 8)
+    assert "H : 2 * H" in (tmp_path / "open_gates.py").read_text()
+    named = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path), remedy="chrono")
+    examine(named, detail=False)
+    assert (tmp_path / "chrono.safetensors").exists()
+    with pytest.raises(UsageError, match="does not suit"):
+        examine(RunSpec(models=("lstm",), length=40, fix=True, save=str(tmp_path), remedy="identity"), detail=False)
+
+
+def test_bare_jacobians_have_no_remedies(tmp_path):
+    import numpy as np
+
+    path = tmp_path / "chain.npy"
+    np.save(path, 0.9 * np.eye(3)[None].repeat(20, 0))
+    (result,) = examine(RunSpec(models=(str(path),), fix=True), detail=False).models
+    assert result.fixes == ()
+    assert math.isclose(result.summary.rate, math.log(0.9), rel_tol=1e-6)
