@@ -29,7 +29,7 @@ class Classifier(nn.Module):
 
 def monitor(effort: Effort) -> list[Figure]:
     """The watched loop beside the same loop alone, at the default interval, closing included."""
-    hidden, length, batch, steps = effort.pick((256, 200, 32, 120), (16, 20, 8, 3))
+    hidden, length, batch, steps = effort.pick((256, 200, 32, 300), (16, 20, 8, 3))
     if effort.whole:
         steps = 1000
     watched, alone = Loop(hidden, length, batch), Loop(hidden, length, batch)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gradscope.flow_file import read_flow
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.spectra.products import sweep_products
 
@@ -113,3 +114,28 @@ def test_the_retain_grad_loop_finds_the_same_gradients(monkeypatch):
     assert states.shape == found[1:].shape
     torch.testing.assert_close(inputs.log10(), found_inputs)
     torch.testing.assert_close((10**shares).sum(0), torch.ones(2, dtype=torch.float64))
+
+
+def test_the_runs_that_are_kept_say_what_the_readme_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.training import opening
+
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    told = opening.told(ROOT / "benchmarks" / "training" / "adding.jsonl")
+    assert "reach 12 of 99 lags" in told
+    assert "from step 280 on; loss below half of 0.170 from step 440 on: the past opened 160 steps before" in told
+    assert "from 12 lags to all 99 by update 280; until update 440" in readme
+    assert "160 updates before the loss fell" in readme
+    points = read_flow(str(ROOT / "benchmarks" / "training" / "shakespeare.jsonl")).points
+    reaches = [point.reach for point in points if point.kind == "signal"]
+    losses = [point.loss for point in points if point.loss is not None]
+    assert f"never learned from anything older than {max(reaches)} of the 50" in readme
+    assert f"loss of {losses[-1]:.2f}" in readme
+
+
+def test_training_runs_are_made_again_by_their_command(tmp_path):
+    log = tmp_path / "adding.jsonl"
+    command = [sys.executable, "-m", "benchmarks.training", "adding", "--steps", "2", "--log", str(log)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert log.read_text().count('"kind":"signal"') == 3

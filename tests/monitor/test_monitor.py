@@ -260,6 +260,8 @@ def test_a_loss_of_reach_is_told_on_the_screen(capsys):
     with torch.no_grad():
         model.rnn.weight_hh_l0.copy_(torch.eye(8))
         model.rnn.weight_ih_l0.mul_(0.01)
+        model.rnn.bias_ih_l0.zero_()
+        model.rnn.bias_hh_l0.zero_()
     optimizer = torch.optim.SGD(model.parameters(), 0.0)
     for step in range(4):
         if step == 2:

@@ -191,3 +191,15 @@ def test_exactly_zero_influence_stays_zero():
     point = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 5)
     assert point.gradient_share == -math.inf
     assert point.reach is None
+
+
+def test_of_several_passes_before_one_backward_the_last_is_heard():
+    torch.manual_seed(5)
+    layer, first, second = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3), torch.randn(4, 9, 3)
+    ear = Ear("rnn", layer, lambda: True)
+    (layer(first)[0].square().sum() + layer(second)[0][:, -1].sum()).backward()
+    ear.remove()
+    heard = ear.heard(1.0)
+    assert heard.x.shape == (4, 9, 3)
+    assert heard.output.shape == (4, 9, 5)
+    assert heard.reads == 1

@@ -56,6 +56,7 @@ class Ear:
 
     def _listen(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Keep some sequences of the input, and hooks on the outputs for what comes back."""
+        # Hooks of an earlier pass keep the dict of theirs: of several passes before one backward the last one counts.
         self.fired, self._sent = True, {}
         given: Any = args[0] if args else kwargs.get("input")
         state = args[1] if len(args) > 1 else kwargs.get("hx")
@@ -97,20 +98,22 @@ class Ear:
 
     def _hook(self, tensor: Tensor, place: int, batch: int, rows: Tensor) -> None:
         if tensor.requires_grad:
+            sent = self._sent
 
             def came(gradient: Tensor) -> None:
                 kept = gradient.detach().index_select(batch, rows)
-                self._sent[place] = kept.transpose(0, 1) if place == 0 and batch == 1 else kept
+                sent[place] = kept.transpose(0, 1) if place == 0 and batch == 1 else kept
 
             tensor.register_hook(came)
 
     def _hook_packed(self, packed: PackedSequence, rows: Tensor) -> None:
         if packed.data.requires_grad:
+            sent = self._sent
 
             def came(gradient: Tensor) -> None:
                 whole = PackedSequence(gradient, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
                 padded, _ = pad_packed_sequence(whole, batch_first=True)
-                self._sent[0] = padded.detach().index_select(0, rows)
+                sent[0] = padded.detach().index_select(0, rows)
 
             packed.data.register_hook(came)
 

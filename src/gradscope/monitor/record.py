@@ -15,6 +15,9 @@ from gradscope.records import RunSpec
 from gradscope.rules.training.judge import judged
 from gradscope.trajectory import Head, Point, Trajectory
 
+RECENT = 400
+"""Points that are judged while training goes on; at the end all are."""
+
 
 class Record:
     """The trajectory so far, and where it goes."""
@@ -65,7 +68,9 @@ class Record:
         from gradscope.renderers.flow.screen import point_line
         from gradscope.renderers.view import View
 
-        fired = [v for v in self.trajectory.verdicts if v.status in ("fail", "warn") and v.code not in self._codes]
+        # The newest points are enough to tell what is new, and judging them costs the same however long a run is.
+        recent = judged(Trajectory(self.head, tuple(self.points[-RECENT:])), RunSpec())
+        fired = [v for v in recent.verdicts if v.status in ("fail", "warn") and v.code not in self._codes]
         view = View(ascii=not _is_unicode(), colour=_is_coloured())
         status = point.status or ""
         if self._told.get(point.layer) != status or any(v.code in ("GS501", "GS502", "GS504") for v in fired):

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, UsageError
 from gradscope.monitor.ear import Ear
 from gradscope.monitor.glance import of_layer, of_model
 from gradscope.monitor.points import point_of
 from gradscope.monitor.weights import changes, plain
 from gradscope.records import ModelResult
+from gradscope.text import safe_text
 from gradscope.trajectory import Point
 
 Weights = dict[str, dict[str, Tensor]]
@@ -82,8 +83,16 @@ def _point(
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode and without hooks, whose gradients are its own."""
-    made = copy.deepcopy(model)
+    """A copy in evaluation mode and without hooks, whose gradients are its own.
+
+    Raises:
+        UsageError: it cannot be copied.
+    """
+    try:
+        made = copy.deepcopy(model)
+    except RuntimeError as error:
+        what = f"{type(model).__name__} cannot be copied ({safe_text(error, 80)})"
+        raise UsageError(f"{what}; detach the tensors that it keeps from earlier calls") from error
     for part in made.modules():
         part._forward_hooks.clear()
         part._forward_pre_hooks.clear()
