@@ -22,7 +22,7 @@ DRAWERS = {"altair": ("charts", "report"), "vl-convert-python": ("pages, PNG and
 
 def doctor() -> int:
     """Show versions and devices, and warn of what could go wrong."""
-    lines = [f"{name:<17} {value}" for name, value in _facts()]
+    lines = [f"{name:<12} {value}" for name, value in _facts()]
     emit("\n".join([*lines, *(f"warning: {text}" for text in _warnings()), ""]))
     return 0
 
@@ -37,7 +37,8 @@ def _facts() -> Iterator[tuple[str, str]]:
         yield name, f"{version} ({what} can be read)" if version else f"not installed: the extra [{extra}] reads {what}"
     for name, (what, extra) in DRAWERS.items():
         version = _version(name)
-        yield name, f"{version} (draws {what})" if version else f"not installed: the extra [{extra}] draws {what}"
+        short = name.removesuffix("-python")
+        yield short, f"{version} (draws {what})" if version else f"not installed: the extra [{extra}] draws {what}"
     yield "devices", _devices()
     encoding = getattr(sys.stdout, "encoding", None) or "none"
     yield "output", f"{safe_text(encoding)} ({'all characters' if is_unicode() else 'ASCII only'})"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -51,7 +50,6 @@ def render(report: Report, view: View) -> str:
         figures=found.figures,
         tables=[(name, table) for name, table in tables if table is not None],
         data=embedded(report),
-        command=safe_text(shlex.join(["gradscope", "analyze", *report.run.models]), 400) if report.run.models else "",
         environment=[(safe_text(name), safe_text(value)) for name, value in report.environment.items()],
         seconds=report.timing.total,
         **said.parts(report),
