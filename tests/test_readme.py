@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import json
 import math
@@ -22,6 +23,7 @@ import torch
 from safetensors.torch import save_file
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.replace("\\\n", " ").splitlines()]
 COMMANDS = [line for line in LINES if line.startswith("gradscope ")]
@@ -126,9 +128,27 @@ def test_the_screen_is_what_the_command_prints(tmp_path: Path) -> None:
     assert printed == promised
 
 
+PICTURES = re.findall(r"!\[.+?\]\(docs/(\w+\.svg)\)", README)
+
+
+def words_in(picture: Path) -> list[str]:
+    """All that is written in an SVG, in its order."""
+    found = re.findall(r"<text[^>]*>(.*?)</text>", picture.read_text(encoding="utf-8"), re.DOTALL)
+    return [html.unescape(text).replace("\xa0", " ") for text in found]
+
+
+def test_every_picture_is_made_by_a_command_of_the_readme() -> None:
+    assert len(PICTURES) == 3
+    made = {name for name in PICTURES for command in COMMANDS if f" -o {name}" in command}
+    assert made == {*PICTURES}
+    assert {path.name for path in DOCS.iterdir()} == {*PICTURES}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_runs(command: str, folder: Path) -> None:
     words = shlex.split(command)[1:]
+    if "--chart" in words:
+        pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
     if words == ["show", "report.json"]:
         assert run(["analyze", "rnn", "-o", "report.json"], folder).returncode == 0
     if "flow.jsonl" in words and words[0] != "track":
@@ -140,6 +160,9 @@ def test_every_command_runs(command: str, folder: Path) -> None:
     red = words[0] == "check" and not {"--exit-zero", "--baseline"} & {*words}
     assert (found.returncode, found.stderr) == (int(red), "")
     assert len(found.stdout) > (10 if "-q" in words else 200)
+    for name in PICTURES:
+        if name in words:
+            assert words_in(folder / name) == words_in(DOCS / name)
 
 
 def test_the_python_code_runs(tmp_path: Path) -> None:

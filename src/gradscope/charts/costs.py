@@ -26,7 +26,7 @@ def draw(report: Report) -> list[Panel]:
 
 def _panel(found: list[rows.Row], report: Report, title: str, heading: str) -> Panel:
     lengths = sorted({row["x"] for row in found})
-    names = [name for name in rows.names(report) if any(row["by"] == name for row in found)]
+    names, shown = rows.names(report), {row["by"] for row in found}
     x = alt.X(
         "x:Q",
         scale=alt.Scale(type="log", nice=False, padding=10),
@@ -35,10 +35,10 @@ def _panel(found: list[rows.Row], report: Report, title: str, heading: str) -> P
     y = alt.Y("y:Q", scale=alt.Scale(type="log"), axis=alt.Axis(title=title, format="~g", tickCount=4))
     base = (data := Data()).chart(found)
     tips = [alt.Tooltip("by:N", title="model"), alt.Tooltip("x:Q", title="T"), alt.Tooltip("y:Q", title=heading)]
-    encodings = look.by_model(names)
+    encodings = look.by_model(names, shown)
     drawn = base.mark_line(strokeWidth=2).encode(x=x, y=y, **encodings)
     dots = base.mark_point(filled=True, size=50).encode(x=x, y=y, color=encodings["color"], tooltip=tips)
-    return Panel(alt.layer(drawn, dots).properties(height=220), data, heading, wide=False, key=look.key(names))
+    return Panel(alt.layer(drawn, dots).properties(height=220), data, heading, wide=False, key=look.key(names, shown))
 
 
 def _timed(report: Report, model: ModelResult) -> list[rows.Row]:

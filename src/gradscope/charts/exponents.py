@@ -28,15 +28,16 @@ def draw(report: Report) -> list[Panel]:
     ]
     if not found:
         return []
-    names = list(dict.fromkeys(row["by"] for row in found))
+    shown = list(dict.fromkeys(row["by"] for row in found))
+    names = shown if alone else rows.names(report)
     base = (data := Data()).chart(found)
     x = alt.X("x:Q", axis=alt.Axis(title="rank", format="d", **_ticks(found)), scale=alt.Scale(nice=False, padding=12))
     y = alt.Y("y:Q", axis=alt.Axis(title="nats per step"))
     tips = [alt.Tooltip("by:N", title=" "), alt.Tooltip("x:Q", title="rank"), alt.Tooltip("y:Q", title="nats per step")]
     zero = data.chart([{"y": 0}]).mark_rule(opacity=0.6).encode(y="y:Q")
-    drawn = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, **look.by_model(names))
+    drawn = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, **look.by_model(names, shown))
     dots = base.mark_point(filled=True, size=34).encode(x=x, y=y, color=look.by_model(names)["color"], tooltip=tips)
-    return [Panel(alt.layer(zero, drawn, dots).properties(height=look.HEIGHT), data, key=look.key(names))]
+    return [Panel(alt.layer(zero, drawn, dots).properties(height=look.HEIGHT), data, key=look.key(names, shown))]
 
 
 def _ticks(found: list[rows.Row]) -> dict[str, Any]:

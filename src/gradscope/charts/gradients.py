@@ -19,7 +19,7 @@ def draw(report: Report) -> list[Panel]:
         found = [row for name in held for row in rows.over_steps(model, name, SERIES[name])]
         return lines(found, [SERIES[name] for name in held], "norm of the gradient")
     found = [row for model in report.models for row in rows.over_steps(model, "log10_grad_input")]
-    return lines(found, rows.names(report), "‖dL/dx‖")
+    return lines(found, rows.names(report), "norm of dL/dx")
 
 
 def tell(report: Report) -> str:

@@ -42,7 +42,7 @@ def lines(
     """
     if not rows:
         return []
-    own = Data()
+    own, shown = Data(), {row["by"] for row in rows}
     base = own.chart(rows)
     across = alt.X(
         "x:Q", axis=alt.Axis(title=AXES[x], tickMinStep=1, format="d"), scale=alt.Scale(nice=False, padding=4)
@@ -52,9 +52,9 @@ def lines(
         domain = domain or NOTHING
     scale = alt.Scale(domain=list(domain)) if domain else alt.Scale(zero=False)
     drawn = base.mark_line(strokeWidth=2, clip=True).encode(
-        x=across, y=alt.Y("y:Q", axis=axis, scale=scale), **look.by_model(names)
+        x=across, y=alt.Y("y:Q", axis=axis, scale=scale), **look.by_model(names, shown)
     )
     marks = look.odd_marks(base, across, odd_in(rows))
     picture = alt.layer(*(before or []), drawn, *marks, *(after or [])).properties(height=look.HEIGHT)
     reads: dict[str, Any] = {"rows": own.first, "x": x, "y": "y", "by": "by", "log": log}
-    return [Panel(picture, Data({**own, **(data or {})}), reads=reads, key=look.key(names))]
+    return [Panel(picture, Data({**own, **(data or {})}), reads=reads, key=look.key(names, shown))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import reduce
 from typing import Any, Final
 
@@ -57,12 +58,25 @@ def config(ink: str = INK, faint: str = FAINT) -> dict[str, Any]:
     }
 
 
-def by_model(names: list[str], title: str | None = None) -> dict[str, Any]:
-    """Encodings that tell models (or other names) apart by colour and by dash, with one legend above the chart."""
+def by_model(names: list[str], shown: Collection[str] | None = None) -> dict[str, Any]:
+    """Encodings that tell models (or other names) apart by colour and by dash, with one legend above the chart.
+
+    Args:
+        names: all of them, so that each has the same colour in every chart.
+        shown: those that this chart draws; None: all.
+    """
+    listed = [name for name in names if shown is None or name in shown]
     legend = (
         None
-        if len(names) < 2
-        else alt.Legend(orient="top", title=title, columns=min(4, len(names)), symbolType="stroke", symbolOpacity=1)
+        if len(listed) < 2
+        else alt.Legend(
+            orient="top",
+            title=None,
+            columns=min(4, len(listed)),
+            values=listed,
+            symbolType="stroke",
+            symbolOpacity=1,
+        )
     )
     colours = [COLOURS[i % len(COLOURS)] for i in range(len(names))]
     dashes = [DASHES[i % len(DASHES)] for i in range(len(names))]
@@ -72,10 +86,11 @@ def by_model(names: list[str], title: str | None = None) -> dict[str, Any]:
     }
 
 
-def key(names: list[str]) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
+def key(names: list[str], shown: Collection[str]) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
     """The same as rows of a legend; none for a single name."""
     styled = [(name, COLOURS[i % len(COLOURS)], tuple(DASHES[i % len(DASHES)])) for i, name in enumerate(names)]
-    return tuple(styled) if len(names) > 1 else ()
+    listed = [row for row in styled if row[0] in shown]
+    return tuple(listed) if len(listed) > 1 else ()
 
 
 def log_axis(title: str, values: list[float]) -> alt.Axis:

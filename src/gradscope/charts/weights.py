@@ -13,14 +13,13 @@ from gradscope.renderers.text import numbers
 
 def draw(report: Report) -> list[Panel]:
     """log10 of each step's share of the contributions to dL/dW, a line per model."""
-    found, held = [], []
+    found = []
     for model in report.models:
         values = _logs(model)
         if values:
             steps = model.series.step or tuple(range(len(values)))
             found += rows.thinned(steps[len(steps) - len(values) :], values, model.name)
-            held.append(model.name)
-    return lines(found, held, "share of dL/dW")
+    return lines(found, rows.names(report), "share of dL/dW")
 
 
 def _logs(model: ModelResult) -> list[Number]:

@@ -16,6 +16,8 @@ PACKAGES = ("torch", "numpy", "typer", "rich", "pydantic", "safetensors")
 
 READERS = {"h5py": ("Keras files", "keras"), "onnx": ("ONNX files", "onnx"), "msgpack": ("Flax .msgpack files", "flax")}
 """Package -> what it reads, and the extra that brings it."""
+DRAWERS = {"altair": ("charts", "report"), "vl-convert-python": ("pages, PNG and SVG", "report")}
+"""The same for what is drawn."""
 
 
 OTHERS = {"distributed": ("sweeps on a cluster", "sweep"), "pyarrow": ("Parquet files of sweeps", "parquet")}
@@ -40,6 +42,10 @@ def _facts() -> Iterator[tuple[str, str]]:
     for name, (what, extra) in OTHERS.items():
         version = _version(name)
         yield name, f"{version} ({what})" if version else f"not installed: the extra [{extra}] is for {what}"
+    for name, (what, extra) in DRAWERS.items():
+        version = _version(name)
+        short = name.removesuffix("-python")
+        yield short, f"{version} (draws {what})" if version else f"not installed: the extra [{extra}] draws {what}"
     yield "devices", _devices()
     encoding = getattr(sys.stdout, "encoding", None) or "none"
     yield "output", f"{safe_text(encoding)} ({'all characters' if is_unicode() else 'ASCII only'})"

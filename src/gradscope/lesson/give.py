@@ -194,7 +194,7 @@ def _limits(one: Measured) -> Chapter:
         "Untrained readers show wiring. A random attention map is not what a model attends to; the trained one is what "
         "this small reader came to use on this made-up task, not what readers of English do.",
         "One seed and a few hundred steps: a longer training, gates biased to stay open, or an orthogonal matrix carry "
-        "recurrences further, as gradscope compare rnn:init=orthogonal lstm:forget_bias=5 shows.",
+        "recurrences further, as `gradscope compare rnn:init=orthogonal lstm:forget_bias=5` shows.",
         f"The task says how far back is needed ({one.length - SUBJECT} words here); the profile says what arrives from "
         "there. Where next to nothing arrives, a brief training does not find it, however clear the rule.",
     )

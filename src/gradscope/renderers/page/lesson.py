@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gradscope.renderers.lesson.chapters import Chapter, Lesson
@@ -30,11 +30,14 @@ def render(lesson: Lesson, view: View) -> str:
 
 
 def _shown(number: int, chapter: Chapter, drawn: dict[str, Any]) -> Shown:
-    exhibits = []
+    exhibits, taught = [], set[str]()
     for place, exhibit in enumerate(chapter.exhibits):
         found = figures(exhibit.report, exhibit.charts, f"c{number}-{place}-")
         drawn.update(found.drawn)
-        exhibits.append((exhibit.label, found.figures))
+        # How to read a chart is said once in a chapter.
+        shown = [replace(figure, teaches="") if figure.name in taught else figure for figure in found.figures]
+        taught |= {figure.name for figure in shown}
+        exhibits.append((exhibit.label, tuple(shown)))
     table = chapter.table
     grid = None if table is None else Grid("", table.heads, table.rows, table.note)
     return Shown(f"{number}. {chapter.title}", chapter.says, grid, tuple(exhibits))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shlex
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -22,6 +21,7 @@ from gradscope.text import safe_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 FOLDER = Path(__file__).parent
 
@@ -50,7 +50,6 @@ def render(report: Report, view: View) -> str:
         figures=found.figures,
         tables=[(name, table) for name, table in tables if table is not None],
         data=embedded(report),
-        command=safe_text(shlex.join(["gradscope", "analyze", *report.run.models]), 400) if report.run.models else "",
         environment=[(safe_text(name), safe_text(value)) for name, value in report.environment.items()],
         seconds=report.timing.total,
         **said.parts(report),
@@ -74,13 +73,26 @@ def written(template: str, drawn: dict[str, Any], **values: Any) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["commands"] = _commands
+    return made
+
+
+def _commands(text: str) -> Markup:
+    """Escaped text in which what stands between backticks is set as code."""
+    from markupsafe import Markup, escape
+
+    pieces = text.split("`")
+    if len(pieces) % 2 == 0:
+        return escape(text)
+    marked = (Markup("<code>{}</code>").format(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces))
+    return Markup("").join(marked)
 
 
 @cache

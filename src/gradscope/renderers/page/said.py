@@ -96,7 +96,9 @@ def _checked(report: Report) -> Lead:
             safe_text(row.said),
             "",
             safe_text(row.target.name),
-            safe_text(" · ".join(part for part in (row.reach, checked.place(row.model)) if part != numbers.MISSING)),
+            safe_text(
+                " · ".join(part for part in (row.reach, checked.place(row.model)) if part not in ("", numbers.MISSING))
+            ),
         )
         for row in rows
     )
