@@ -80,9 +80,8 @@ RULE = Rule(
         "BPTT from one anchor step (the last one that the loss reads), in log scale, so nothing underflows. The slope "
         "is fitted per sequence and seed; their mean and 95 % t-interval decide. With one sequence and one seed there "
         "is no interval and the slope itself decides. An interval on both sides of the limit is inconclusive, and so "
-        "is a slope below the limit when the reach covers the needed lag all the same. With a stated needed lag a "
-        "slope below the limit fails only where the detector benchmark's curve gives at least 9 in 10 such models no "
-        "chance (see GS104); below that it is inconclusive, and passes where at most 1 in 10 failed."
+        "is a slope below the limit when the reach covers the needed lag all the same. With a stated needed lag the "
+        "gradient share at that lag has the last word, as GS104 explains."
     ),
     remedies=(
         "An LSTM with an open forget gate: `gradscope compare lstm lstm:forget_bias=5`",

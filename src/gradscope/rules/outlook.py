@@ -1,18 +1,20 @@
-"""What training will make of a gradient share: a probability, in words, for the kind of lags that the data have."""
+"""What training will make of a gradient share, in words, for the kind of lags that the data have."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from gradscope.records import ModelResult, RunSpec
-from gradscope.rules.calibration import CURVES, FIRM, PUBLISHED_SPREAD, STEPS
-from gradscope.rules.rule import needed_lag
+from gradscope.rules.calibration import FIXED, PUBLISHED_SPREAD, SHARE_FAILS, SHARE_LEARNS, STEPS, Word
+from gradscope.rules.rule import Threshold, needed_lag
 from gradscope.rules.wording import factor
 
 PROBE = "Try it: `gradscope probe` trains copies of the model at that lag."
-Word = Literal["fails", "learns", "open"]
+THRESHOLDS = {
+    "share_fails": Threshold(SHARE_FAILS, "log10", "share at the needed lag under which a fixed lag is not learned"),
+    "share_learns": Threshold(SHARE_LEARNS, "log10", "share above which it is"),
+}
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,6 @@ class Outlook:
     """Of one model at its needed lag."""
 
     word: Word
-    chance: float | None
-    """P(not learned); None for a kind of lags that is not calibrated."""
     sentence: str
     """Said after a finding."""
 
@@ -34,17 +34,19 @@ def outlook(result: ModelResult, spec: RunSpec) -> Outlook | None:
     share = result.summary.gradient_share
     if share is None or math.isnan(share) or spec.needs_lag is None:
         return None
-    kind, lag = result.summary.lags or spec.lags or "fixed", needed_lag(result, spec)
-    if kind not in CURVES:
-        learned, of = PUBLISHED_SPREAD
+    if (result.summary.lags or spec.lags) == "spread":
+        learned, of = PUBLISHED_SPREAD.of - PUBLISHED_SPREAD.failed, PUBLISHED_SPREAD.of
         said = (
-            f"The data have shorter lags too: a share of {factor(share)} at lag {lag} decides nothing then, for what "
-            f"short lags teach opens the long ones ({learned} of {of} published cells with small shares learned)."
+            f"The data have shorter lags too: a share of {factor(share)} at lag {needed_lag(result, spec)} decides "
+            f"nothing then, for what short lags teach opens the long ones ({learned} of {of} published cells with "
+            "shares under 10^-6 learned)."
         )
-        return Outlook("open", None, said)
-    chance = CURVES[kind].at(share)
-    word: Word = "fails" if chance >= FIRM else "learns" if chance <= 1 - FIRM else "open"
-    tens = f"{round(100 * chance)} in 100"
-    said = f"Of models with a share of {factor(share)}, about {tens} did not learn a fixed lag within {STEPS} steps"
-    rest = "; with shorter lags in the data too most did" if word == "fails" else ""
-    return Outlook(word, chance, f"{said}{rest}.")
+        return Outlook("open", said)
+    low, high = (spec.thresholds.get(name, limit.default) for name, limit in THRESHOLDS.items())
+    word: Word = "fails" if share < low else "learns" if share > high else "open"
+    where = {"fails": f"under {factor(low)}", "learns": f"over {factor(high)}", "open": "between the two limits"}[word]
+    band = FIXED[word]
+    said = f"Of {band.of} trained combinations with a share {where}, {band.failed} did not learn a fixed lag in {STEPS}"
+    said = f"{said} steps"
+    rest = "; with shorter lags in the data too many do" if word == "fails" else ""
+    return Outlook(word, f"{said}{rest}.")

@@ -6,6 +6,7 @@ import math
 
 from gradscope.records import Fix, ModelResult, Number, Pair, Status, Verdict
 from gradscope.renderers.text import numbers
+from gradscope.rules.outlook import PROBE
 
 SIGNS: dict[Status, str] = {
     "healthy": "✓",
@@ -186,6 +187,9 @@ def _degenerate(model: ModelResult) -> list[str]:
 
 def _inconclusive(model: ModelResult) -> list[str]:
     total, interval = lags(model), model.summary.rate_ci
+    chosen = deciding(model)
+    if chosen is not None and chosen.advice == PROBE:
+        return [chosen.message]
     if model.summary.rate is None:
         return []
     said = f"Rate {numbers.plain(model.summary.rate)} nats/step"
