@@ -36,7 +36,9 @@ def draw(report: Report) -> list[Panel]:
     tips = [alt.Tooltip("by:N", title=" "), alt.Tooltip("x:Q", title="rank"), alt.Tooltip("y:Q", title="nats per step")]
     zero = data.chart([{"y": 0}]).mark_rule(opacity=0.6).encode(y="y:Q")
     drawn = base.mark_line(strokeWidth=1.5).encode(x=x, y=y, **look.by_model(names, shown))
-    dots = base.mark_point(filled=True, size=34).encode(x=x, y=y, color=look.by_model(names)["color"], tooltip=tips)
+    dots = base.mark_point(filled=True, size=34).encode(
+        x=x, y=y, color=look.by_model(names, shown)["color"], tooltip=tips
+    )
     return [Panel(alt.layer(zero, drawn, dots).properties(height=look.HEIGHT), data, key=look.key(names, shown))]
 
 

@@ -25,16 +25,18 @@ def draw(report: Report) -> list[Panel]:
         return []
     bands = [row for model in report.models for row in rows.band(model)]
     data = Data()
-    under = [_bands(data.chart(bands), names)] if bands else []
-    return lines(found, names, "influence, lag 1 = 1", x="lag", data=data, before=under, after=_marks(report, data))
+    colour = by_model(names, {row["by"] for row in found})["color"]
+    under = [_bands(data.chart(bands), colour)] if bands else []
+    return lines(
+        found, names, "influence, lag 1 = 1", x="lag", data=data, before=under, after=_marks(report, data, colour)
+    )
 
 
-def _bands(base: alt.Chart, names: list[str]) -> Any:
-    colour = by_model(names)["color"]
+def _bands(base: alt.Chart, colour: alt.Color) -> Any:
     return base.mark_area(opacity=0.18, clip=True).encode(x="x:Q", y="low:Q", y2="high:Q", color=colour)
 
 
-def _marks(report: Report, data: Data) -> list[alt.Chart]:
+def _marks(report: Report, data: Data, colour: alt.Color) -> list[alt.Chart]:
     """The 1 % line, where each model's reach ends, and the needed lag where the user gave one."""
     rule = data.chart([{"y": REACH, "said": "1 %: reach ends"}])
     marks = [
@@ -44,7 +46,6 @@ def _marks(report: Report, data: Data) -> list[alt.Chart]:
     ends = [_end(model.name, model.summary.reach, rows.profile(model)) for model in report.models]
     if reached := [end for end in ends if end]:
         dots = data.chart(reached).mark_point(filled=True, size=80, opacity=1, clip=True)
-        colour = by_model(rows.names(report))["color"]
         marks.append(dots.encode(x="x:Q", y="y:Q", color=colour, tooltip=alt.Tooltip("said:N", title="reach")))
     if report.run.needs_lag is not None:
         need = data.chart([{"x": report.run.needs_lag, "said": "needed lag"}])
