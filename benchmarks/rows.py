@@ -17,6 +17,8 @@ ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
     "million": million.million,
     "found": found.found,
     "processes": processes.processes,
-    "scale": scale.scale,
+    "sweep-overhead": scale.overhead,
+    "sweep-dispatch": scale.dispatch,
+    "sweep-client": scale.client,
     "kills": kills.kills,
 }
