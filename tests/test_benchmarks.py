@@ -82,7 +82,10 @@ def test_a_peer_that_is_not_installed_is_named(report):
 def test_an_unknown_row_lists_the_known_ones():
     done = run("--row", "nonsense")
     assert done.returncode == 2
-    known = "jacobians, sweeps, sweeps-lstm, gradients, leading, million, found, processes, sweep-overhead, sweep-dispatch, sweep-client, kills"
+    known = (
+        "jacobians, sweeps, sweeps-lstm, gradients, leading, million, found, processes, "
+        "sweep-overhead, sweep-dispatch, sweep-client, kills"
+    )
     assert known in done.stderr.replace("'", "")
 
 
