@@ -19,6 +19,8 @@ ROWS: dict[str, Callable[[Effort], list[Figure]]] = {
     "found": found.found,
     "monitor": monitor.monitor,
     "processes": processes.processes,
-    "scale": scale.scale,
+    "sweep-overhead": scale.overhead,
+    "sweep-dispatch": scale.dispatch,
+    "sweep-client": scale.client,
     "kills": kills.kills,
 }

@@ -33,27 +33,35 @@ WORKERS, BLOCKS, MIB = 8, 4, 2**20
 SUMMARY = dict.fromkeys(("rate", "gain", "reach", "needed_lag", "gradient_share", "coverage"), 0.123456789)
 
 
-def scale(effort: Effort) -> list[Figure]:
-    """Overhead on this machine, dispatch on a cluster, memory of the client."""
-    return [_overhead(effort), *_cluster(effort), *_memory(effort)]
-
-
-def _overhead(effort: Effort) -> Figure:
+def overhead(effort: Effort) -> list[Figure]:
     """1,000 points in blocks, each as a sweep and then bare, so that a disturbance meets both."""
     count = effort.pick(1000, 2 * BLOCKS) // BLOCKS
     prepare()
-    ours, bare = [], []
+    ours, bare, spent = [], [], [0.0, 0.0]
     for block in range(BLOCKS):
         with tempfile.TemporaryDirectory() as folder:
             plan = plan_of(range(block * count, (block + 1) * count), hidden=16, length=50)
-            begun = time.perf_counter()
+            begun, used = time.perf_counter(), _processor()
             sweep(plan, Path(folder) / "s.db", Ways(jobs=2))
             ours.append(time.perf_counter() - begun)
+            spent[0] += _processor() - used
+        used = _processor()
         bare.append(_bare(plan))
+        spent[1] += _processor() - used
     size = f"{BLOCKS * count:,} points, rnn H=16 T=50 B=8, 2 local workers, 1 thread each"
     ratios = ", ".join(f"{one / other:.3f}" for one, other in zip(ours, bare, strict=True))
     work = Work("gradscope sweep, its file and all", size, sum(ours), (f"block by block: {ratios}",))
-    return work.price("the same analyses in two bare processes", sum(bare), 1.15)
+    processor = Work("gradscope sweep, its file and all: processor time", size, spent[0])
+    return [
+        work.price("the same analyses in two bare processes", sum(bare), 1.15),
+        processor.price("processor time of the same, bare", spent[1], 1.15),
+    ]
+
+
+def _processor() -> float:
+    """Seconds of processors that this process and those that it waited for have used."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _bare(plan: Plan) -> float:
@@ -70,11 +78,14 @@ def _bare(plan: Plan) -> float:
 
 
 def _analyses(plan: Plan, runs: list[Any]) -> None:
+    # Workers lead sessions of their own, between which Linux shares a busy machine.
+    os.setsid()
     for run in runs:
         perform(Task(SWEEP_RUNS[plan.run], plan.spec(run.texts, run.seed), plan.folder, plan.threads))
 
 
-def _cluster(effort: Effort) -> list[Figure]:
+def dispatch(effort: Effort) -> list[Figure]:
+    """How busy the workers of a simulated cluster are kept."""
     seconds = effort.pick(1.0, 0.05)
     runs = effort.pick(20 * WORKERS, 2 * WORKERS)
     try:
@@ -89,7 +100,8 @@ def _cluster(effort: Effort) -> list[Figure]:
     return [Figure(**{**vars(busy), "notes": (note,)})]
 
 
-def _memory(effort: Effort) -> list[Figure]:
+def client(effort: Effort) -> list[Figure]:
+    """Memory of the process that hands out the runs."""
     few, many = effort.pick((1_000, 100_000), (20, 200))
     peaks = {}
     for count in (few, many):
@@ -149,14 +161,14 @@ def cluster_once(runs: str, seconds: str) -> dict[str, float]:
     os.environ["PYTHONPATH"] = str(ROOT)
     task = Task("benchmarks.scale:sleep", RunSpec(seed=round(1000 * float(seconds))), "", 1)
     with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster:
-        client = connected(cluster.scheduler_address)
-        client.wait_for_workers(WORKERS)
-        dispatch = Dispatch(client, Shipped({}), versions(), cluster.scheduler_address)
-        dispatch.ship()
-        while len({one["worker"] for one in _done(dispatch, [task] * 2 * WORKERS)}) < WORKERS:
+        link = connected(cluster.scheduler_address)
+        link.wait_for_workers(WORKERS)
+        engine = Dispatch(link, Shipped({}), versions(), cluster.scheduler_address)
+        engine.ship()
+        while len({one["worker"] for one in _done(engine, [task] * 2 * WORKERS)}) < WORKERS:
             pass
-        ended = _done(dispatch, [task] * int(runs))
-        client.close()
+        ended = _done(engine, [task] * int(runs))
+        link.close()
     by_worker: dict[int, list[tuple[float, float]]] = {}
     for one in ended:
         by_worker.setdefault(one["worker"], []).append((one["begun"], one["ended"]))
@@ -170,8 +182,8 @@ def cluster_once(runs: str, seconds: str) -> dict[str, float]:
     return {"busy": 100 * busy / whole, "gap": statistics.median(gaps)}
 
 
-def _done(dispatch: Any, waiting: list[Task]) -> list[dict[str, Any]]:
-    each = dispatch.run_each(lambda: (len(waiting), Job(waiting.pop(), 600.0)) if waiting else None)
+def _done(engine: Any, waiting: list[Task]) -> list[dict[str, Any]]:
+    each = engine.run_each(lambda: (len(waiting), Job(waiting.pop(), 600.0)) if waiting else None)
     return [found[1].value.summary for found in each if found is not None]
 
 

@@ -84,7 +84,8 @@ def test_an_unknown_row_lists_the_known_ones():
     done = run("--row", "nonsense")
     assert done.returncode == 2
     known = (
-        "jacobians, sweeps, sweeps-lstm, gradients, leading, million, screen, found, monitor, processes, scale, kills"
+        "jacobians, sweeps, sweeps-lstm, gradients, leading, million, screen, found, monitor, processes, "
+        "sweep-overhead, sweep-dispatch, sweep-client, kills"
     )
     assert known in done.stderr.replace("'", "")
 

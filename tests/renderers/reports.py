@@ -138,8 +138,8 @@ def vanishing(length: int = 200, name: str = "rnn") -> ModelResult:
             Verdict("GS202", "chaos", "warning", "skip", "one block is too short for an interval"),
         ),
         fixes=(
-            Fix("orthogonal", "W_hh orthogonal", 23, -0.2, "vanishing", -14.2),
-            Fix("lstm, forget bias 5", "cell replaced", 199, 0.02, "healthy", -1.3),
+            Fix("orthogonal", "W_hh orthogonal", 23, -0.2, "vanishing"),
+            Fix("lstm, forget bias 5", "cell replaced", 199, 0.02, "healthy"),
         ),
         skipped={"precision_horizon": "not asked for"},
     )

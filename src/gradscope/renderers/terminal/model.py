@@ -206,7 +206,7 @@ def fixes(page: Page, model: ModelResult) -> None:
     rows: list[list[str | Span]] = []
     trained = any(fix.runs is not None for fix in model.fixes)
     for fix in model.fixes:
-        measured = fix.gradient_share is not None
+        measured = (fix.gradient_share, fix.reach, fix.rate) != (None, None, None)
         word = f"{wording.SIGNS[fix.status]} {wording.WORDS[fix.status]}" if measured else ""
         status = Span(word, STYLES[fix.status])
         reach = numbers.MISSING if fix.reach is None else str(fix.reach)

@@ -57,7 +57,7 @@ def measured_advice(model: ModelResult) -> list[str]:
     before, found = model.summary.gradient_share, [fix for fix in model.fixes if fix.gradient_share is not None]
     if before is None or not found or model.status == "healthy":
         return []
-    best = found[0]
+    best = max(found, key=lambda fix: (fix.status == "healthy", fix.gradient_share))
     if best.gradient_share is None or best.gradient_share <= before:
         return []
     share = f"{numbers.share(before)} to {numbers.share(best.gradient_share)}"
