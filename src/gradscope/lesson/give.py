@@ -17,7 +17,7 @@ from gradscope.renderers.lesson.chapters import Chapter, Exhibit, Lesson, Table
 from gradscope.renderers.terminal import costs as terminal_costs
 from gradscope.renderers.text import numbers
 
-STEPS = {SHORTEST: 300, 20: 300, 100: 200, 500: 60}
+STEPS = {SHORTEST: 300, 20: 300, 100: 200, 500: 40}
 """Length of the sentence -> steps of training."""
 SENTENCE = "The cat, which was sitting on the mat and looking quite comfortable, was hungry"
 TITLE = "Why attention replaced recurrences: what the second 'was' still hears"
