@@ -145,7 +145,13 @@ def leading(trajectory: Trajectory) -> tuple[Point, ...]:
     return tuple(point for point in signals if point.layer == chosen)
 
 
+def standing(point: Point) -> tuple[Status | None, bool | None]:
+    """Where a point stands: its status, and whether its reach is as far as the needed lag."""
+    known = point.reach is not None and point.needed_lag is not None
+    return point.status, (point.reach or 0) >= (point.needed_lag or 0) if known else None
+
+
 def changes_of_status(points: tuple[Point, ...]) -> list[tuple[Point, Point]]:
-    """Neighbours among the points with a status that differ in it."""
+    """Neighbours among the points with a status that differ in it, or lie on two sides of the needed lag."""
     known = [point for point in points if point.status is not None]
-    return [(old, new) for old, new in pairwise(known) if old.status != new.status]
+    return [(old, new) for old, new in pairwise(known) if standing(old) != standing(new)]

@@ -15,7 +15,9 @@ from gradscope.monitor.signal import measured
 from gradscope.monitor.weights import changes, plain
 from gradscope.monitor.whole import analyses
 from gradscope.records import Status
-from gradscope.trajectory import Point
+from gradscope.trajectory import Point, standing
+
+Standing = tuple[Status | None, bool | None]
 
 
 class Measuring:
@@ -48,7 +50,7 @@ class Measuring:
         self._cost = 0.0
         self._at_analysis: dict[str, Point] = {}
         self._weights: dict[str, dict[str, Tensor]] = {}
-        self._last_signal: dict[str, tuple[Status | None, dict[str, Tensor]]] = {}
+        self._last_signal: dict[str, tuple[Standing, dict[str, Tensor]]] = {}
 
     @property
     def scale(self) -> float:
@@ -85,8 +87,8 @@ class Measuring:
             self._note(f"no signal of {ear.name}: {reason}")
             return None
         weights = plain(dict(ear.layer.named_parameters()))
-        before, self._last_signal[ear.name] = self._last_signal.get(ear.name), (point.status, weights)
-        moved = changes(before[1], weights) if before is not None and before[0] != point.status else ()
+        before, self._last_signal[ear.name] = self._last_signal.get(ear.name), (standing(point), weights)
+        moved = changes(before[1], weights) if before is not None and before[0] != standing(point) else ()
         return replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
 
     def _analyses(self, step: int, signals: Sequence[Point]) -> list[Point]:

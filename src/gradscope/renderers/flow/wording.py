@@ -85,7 +85,8 @@ def moves(trajectory: Trajectory) -> list[tuple[str, str]]:
     """Where the status changed, and what changed in the weights there: (head, what)."""
     told = []
     for old, new in changes_of_status(leading(trajectory)):
-        head = f"step {old.step} → {new.step}: {old.status} → {new.status}"
+        same = f"{new.status}, reach {old.reach} → {new.reach}"
+        head = f"step {old.step} → {new.step}: {same if old.status == new.status else f'{old.status} → {new.status}'}"
         head += f" ({new.source})" if new.source else ""
         told.append((head, "; ".join(change(one) for one in new.changes)))
     return told
