@@ -17,6 +17,7 @@ from gradscope.probe.learners import Learners
 from gradscope.probe.train import Curve, Plan, Setting, Training
 from gradscope.records import Probe, RunSpec, Sighting, Twin
 from gradscope.records import Training as Run
+from gradscope.registry import FAMILIES
 from gradscope.rules.advice import gate_bias
 from gradscope.sequences.tasks.find import kind_of, task_of
 from gradscope.sequences.tasks.task import Kind
@@ -104,7 +105,8 @@ def _run(training: Training, label: str, told: Progress) -> bool:
 
 def _twin(name: str, spec: RunSpec, plan: Plan, told: Progress) -> tuple[Twin, bool]:
     """An LSTM of the same width whose forget gates hold for the lag, by the same settings."""
-    hidden = parse_model(name).options.get("hidden", str(spec.hidden)) if parse_model(name).is_family else spec.hidden
+    own = parse_model(name).options if name.partition(":")[0] in FAMILIES else {}
+    hidden = own.get("hidden", str(spec.hidden))
     word = f"lstm:hidden={hidden},forget_bias={gate_bias(plan.lag):g}"
     training = _prepared(source_of(word, spec), plan, _settings(spec))
     complete = _run(training, f"training the twin {word}", told)

@@ -1,0 +1,152 @@
+"""`gradscope probe` as it is typed: outcomes, screens, saved reports, exit codes and interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from gradscope.errors import UsageError
+from gradscope.examine import examine
+from gradscope.records import RunSpec
+from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.view import View
+
+SHORT = {"task": "recall", "needs_lag": 6, "hidden": 8, "probe": True, "train_steps": 150}
+
+
+def run(*words, **more):
+    command = [sys.executable, "-m", "gradscope", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, **more)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    path = tmp_path_factory.mktemp("probe") / "report.json"
+    options = ["--task", "recall", "--lag", "6", "--hidden", "8", "--train-steps", "150", "--fail-on", "error"]
+    done = run("probe", "gru:update_bias=2", *options, "-o", str(path))
+    return done, path
+
+
+def test_what_is_learned_is_said_first(learned):
+    done, _ = learned
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(" ✓ LEARNED  recall, fixed lag 6  gru:update_bias=2\n")
+    assert "To name the marked symbol among random ones shown 6 steps before: learned in" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_outcome_is_saved_and_shown_again(learned):
+    done, path = learned
+    probe = json.loads(path.read_text())["models"][0]["probe"]
+    assert probe["task"] == "recall"
+    assert len(probe["runs"]) == 6
+    assert {run["rate"] for run in probe["runs"]} == {0.001, 0.003, 0.01}
+    assert min(run["learned_at"] for run in probe["runs"] if run["learned_at"]) % 25 == 0
+    assert run("show", str(path)).stdout == done.stdout
+
+
+def test_what_is_not_learned_fails_beside_a_twin_that_learns():
+    spec = RunSpec(models=("rnn:init=normal,gain=0.3",), fail_on="error", **{**SHORT, "needs_lag": 12})
+    report = examine(spec, detail=False)
+    (model,) = report.models
+    assert model.probe.twin is not None
+    verdict = next(one for one in model.verdicts if one.code == "GS105")
+    assert verdict.status == ("fail" if model.probe.twin.learned else "inconclusive")
+    text = render(report, View())
+    assert ("NOT LEARNED" in text) == (verdict.status == "fail")
+    assert "not within 150 training steps" in " ".join(text.split())
+    assert "before training: ✗ VANISHING" in text
+
+
+class Tagger(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.rnn = torch.nn.Embedding(9, 6), torch.nn.LSTM(6, 8, batch_first=True)
+        self.head = torch.nn.Linear(8, 4)
+
+    def forward(self, ids):
+        return self.head(self.rnn(self.embed(ids))[0])
+
+
+def test_a_module_of_token_ids_with_its_own_head_is_trained_and_left_alone():
+    from gradscope.loading.code.objects import source_from_object
+    from gradscope.probe.run import probe_source
+
+    net = Tagger()
+    before = [p.detach().clone() for p in net.parameters()]
+    spec = RunSpec(models=("Tagger",), **{**SHORT, "train_steps": 25})
+    probe = probe_source(source_from_object(net, "Tagger", spec), spec)
+    assert all(torch.equal(a, b) for a, b in zip(before, [p.float() for p in net.parameters()], strict=True))
+    assert any("its own 4 outputs are read as the answer" in note for note in probe.notes)
+    assert probe.runs[0].steps[-1] == 25
+    with pytest.raises(UsageError, match="takes token ids"):
+        probe_source(source_from_object(net, "Tagger", spec), RunSpec(**{**SHORT, "task": "adding"}))
+
+
+def test_a_module_of_other_sizes_gets_a_layer_in_front():
+    from gradscope.loading.code.objects import source_from_object
+    from gradscope.probe.run import probe_source
+
+    spec = RunSpec(models=("LSTM",), **{**SHORT, "train_steps": 25})
+    probe = probe_source(source_from_object(torch.nn.LSTM(7, 5), "LSTM", spec), spec)
+    assert any("5 features enter through a linear layer" in note for note in probe.notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("probe", "gru", "--task", "recal"), "did you mean 'recall'"),
+        (("probe", "gru", "--task", "adding", "--input", "x.npy"), "brings its own"),
+        (("analyze", "gru", "--task", "adding"), "add --lag"),
+        (("analyze", "gru", "--probe"), "add --task"),
+        (("probe", "gru", "--lags", "wide"), "fixed"),
+        (("analyze", "gru", "--save", "x"), "add --fix"),
+        (("analyze", "gru", "--fix", "--remedy", "chrono", "--save", "/dev/null/x"), "name a folder"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(words, said):
+    done = run(*words)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert said in done.stderr
+
+
+def test_a_target_of_the_gate_can_be_a_probe(tmp_path):
+    table = '[tool.gradscope.targets.memory]\nmodel = "gru:update_bias=2,hidden=8"\n'
+    table += 'probe = {task = "recall", lag = 6, train-steps = 150}\nselect = ["GS105"]\n'
+    (tmp_path / "pyproject.toml").write_text(table)
+    done = run("check", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = table.replace("gru:update_bias=2,hidden=8", "rnn:init=normal,gain=0.01,hidden=8").replace(
+        "lag = 6", "lag = 10"
+    )
+    (tmp_path / "pyproject.toml").write_text(table + "[tool.gradscope.thresholds]\nlearned_part = 1.0\n")
+    assert run("check", cwd=tmp_path).returncode in (0, 1)
+    (tmp_path / "pyproject.toml").write_text(table.replace("lag = 10", "leg = 10"))
+    assert "did you mean 'lag'" in run("check", cwd=tmp_path).stderr
+
+
+def test_ctrl_c_gives_what_is_known():
+    words = ["probe", "rnn", "--task", "recall", "--lag", "300", "--hidden", "32", "--train-steps", "100000"]
+    command = [
+        sys.executable,
+        "-c",
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from gradscope.__main__ import run; run()",
+        *words,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(15)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    if "interrupted after" not in out:
+        pytest.skip("the analysis before the training was not over yet")
+    assert process.returncode == 130
+    assert "Traceback" not in err
