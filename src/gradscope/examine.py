@@ -12,6 +12,8 @@ from gradscope.pipeline import Early, Progress, diagnose_sources
 from gradscope.records import ModelResult, Report, RunSpec
 from gradscope.rules.judge import judge, status
 
+NONE_SUITS = "no remedy suits: they change families, weights in files, and layers of torch.nn inside a module"
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -71,6 +73,8 @@ def _fixed(
 
     found = measure_fixes(source, spec, told, x=x, loss=loss)
     fixes = tuple(one.record() for one in found)
+    if not found:
+        model = replace(model, skipped={**model.skipped, "fixes": NONE_SUITS})
     if spec.save is not None:
         from gradscope.fixes.save import save
 

@@ -71,7 +71,7 @@ def test_the_lines_of_pytorch_make_the_same_weights(name, word, layers):
     rnn = as_module(word, one.model)
     exec(found.code, {"torch": torch, "rnn": rnn})
     for key, value in found.weights.items():
-        torch.testing.assert_close(getattr(rnn, key).detach(), value, rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(getattr(rnn, key).detach(), value, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(("name", "word"), [("chrono", "lstm"), ("uniform gates", "gru"), ("orthogonal", "rnn")])
@@ -91,8 +91,8 @@ def test_gates_hold_half_over_the_lag():
 
 
 def test_the_leading_exponent_is_brought_to_zero():
-    one, found = patient("rnn", lag=150), treated("unit exponent", word="rnn", lag=150)
-    assert abs(float(lyapunov(found.model.run(one.x[:1]), 1).mean[0])) < 0.02
+    one, found = patient("rnn", lag=90), treated("unit exponent", word="rnn", lag=90)
+    assert abs(float(lyapunov(found.model.run(one.x[:1]), 1).mean[0])) < 0.05
     assert abs(float(lyapunov(one.model.run(one.x[:1]), 1).mean[0])) > 0.1
 
 

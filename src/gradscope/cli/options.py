@@ -105,7 +105,8 @@ class RunFlags(ScreenFlags, total=False):
         str | None,
         option(
             _SEQUENCE,
-            "A task in place of sequence and loss: recall, copy, adding, xor, parity, digits, file.py:task.",
+            "A task in place of sequence and loss: recall, copy, adding, xor, parity, digits, or file.py:f, called "
+            "f(batch, lag, generator) -> (x, target).",
             "--task",
         ),
     ]

@@ -7,6 +7,7 @@ from typing import Annotated, Unpack
 import typer
 
 from gradscope.cli.options import RunFlags, spread
+from gradscope.errors import UsageError
 
 LAG = 50
 """Where none is given."""
@@ -25,6 +26,8 @@ def probe(
     """Does it learn at that lag? Short trainings of copies, beside a twin known to learn."""
     from gradscope.cli.measure import measure
 
+    if flags.get("length") is not None:
+        raise UsageError("a probe's sequences are as long as its lag asks: leave out --length, give --lag")
     asked = {**flags, "probe": True, "task": flags.get("task") or "recall"}
     if flags.get("needs_lag") is None:
         asked["needs_lag"] = LAG

@@ -103,7 +103,7 @@ def _check_task(spec: RunSpec, origin: Mapping[str, str]) -> None:
                 f"both task ({origin['task']}) and {name} ({origin[name]}) are given; a task brings its own sequence, "
                 "as long as the lag asks"
             )
-    if origin["loss"] != "default":
+    if spec.loss != "final":
         raise UsageError(f"both task ({origin['task']}) and loss ({origin['loss']}) are given; a task brings its own")
 
 
@@ -116,6 +116,8 @@ def _check_presets(spec: RunSpec, origin: Mapping[str, str]) -> None:
 def _check_fixes(spec: RunSpec, origin: Mapping[str, str]) -> None:
     if spec.remedy is not None and spec.remedy not in FIXES:
         raise UsageError(f"{unknown('remedy', spec.remedy, FIXES)} ({origin['remedy']})")
+    if spec.remedy is not None and spec.save is None:
+        raise UsageError(f"remedy ({origin['remedy']}) names what --save writes; add --save DIR")
     for name in ("save", "remedy"):
         if getattr(spec, name) is not None and not spec.fix:
             raise UsageError(f"{name} ({origin[name]}) is about measured remedies; add --fix")

@@ -117,6 +117,7 @@ def each_layer(lines: str) -> str:
     """Lines of PyTorch that do something to `weights`, one layer's dictionary, for each layer of a module `rnn`."""
     body = "\n".join(f"        {line}" if line else "" for line in lines.strip("\n").split("\n"))
     return (
+        "import torch\n\n"
         "# rnn: your nn.RNN, nn.LSTM or nn.GRU\n"
         "H = rnn.hidden_size\n"
         "with torch.no_grad():\n"

@@ -29,7 +29,7 @@ def apply(patient: Patient) -> Treated | None:
     # Forget is the second gate of i, f, g, o, update the second of r, z, n.
     code = each_layer(
         f"""
-weights["bias_ih"][H : 2 * H] = {bias:.6g}
+weights["bias_ih"][H : 2 * H] = {bias!r}
 weights["bias_hh"][H : 2 * H] = 0.0
 """
     )

@@ -11,8 +11,8 @@ from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.spectra.exponents import lyapunov
 
 LOWEST, HIGHEST = 0.125, 16.0
-HALVINGS = 11
-LONGEST = 200
+HALVINGS = 8
+LONGEST = 100
 """Steps of the sequence that the exponent is measured on."""
 
 
@@ -29,7 +29,7 @@ def apply(patient: Patient) -> Treated | None:
     gain = math.exp((low + high) / 2)
     found = changed(patient.model, _scaling(gain))
     assert found is not None
-    return Treated(f"W_hh · {gain:.3g}", found[0], each_layer(f'weights["weight_hh"].mul_({gain:.6g})'), found[1])
+    return Treated(f"W_hh · {gain:.3g}", found[0], each_layer(f'weights["weight_hh"].mul_({gain!r})'), found[1])
 
 
 def _scaling(gain: float):  # type: ignore[no-untyped-def]

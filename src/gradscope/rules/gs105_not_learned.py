@@ -5,7 +5,10 @@ from __future__ import annotations
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
+from gradscope.rules.calibration import STEPS
 from gradscope.rules.rule import Finding, Rule, Threshold
+
+MORE = "Give the training more steps before believing it: `--train-steps 800`."
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -35,7 +38,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     return Finding(
         "found",
         f"{said}: {runs} learned it within {probe.train_steps} steps{twin}.",
-        advise("vanishing", result, spec),
+        MORE if probe.train_steps < STEPS else advise("vanishing", result, spec),
         measured=part,
         threshold=wanted,
     )

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 from gradscope.records import ModelResult, RunSpec
-from gradscope.rules.calibration import FIXED, PUBLISHED_SPREAD, SHARE_FAILS, SHARE_LEARNS, STEPS, Word
+from gradscope.rules.calibration import FIXED, GROWTH, PUBLISHED_SPREAD, SHARE_FAILS, SHARE_LEARNS, STEPS, Word
 from gradscope.rules.rule import Threshold, needed_lag
 from gradscope.rules.wording import factor
 
-PROBE = "Try it: `gradscope probe` trains copies of the model at that lag."
+PROBE = "`gradscope probe` trains copies of the model at that lag, and tells."
 THRESHOLDS = {
     "share_fails": Threshold(SHARE_FAILS, "log10", "share at the needed lag under which a fixed lag is not learned"),
     "share_learns": Threshold(SHARE_LEARNS, "log10", "share above which it is"),
@@ -43,8 +43,10 @@ def outlook(result: ModelResult, spec: RunSpec) -> Outlook | None:
         )
         return Outlook("open", said)
     low, high = (spec.thresholds.get(name, limit.default) for name, limit in THRESHOLDS.items())
-    word: Word = "fails" if share < low else "learns" if share > high else "open"
-    where = {"fails": f"under {factor(low)}", "learns": f"over {factor(high)}", "open": "between the two limits"}[word]
+    growth = (result.summary.rate or 0.0) * needed_lag(result, spec)
+    word: Word = "fails" if share < low else "learns" if share > high and growth <= GROWTH else "open"
+    between = f"from {factor(low)} to {factor(high)}" + (", or growing with the lag" if share > high else "")
+    where = {"fails": f"under {factor(low)}", "learns": f"over {factor(high)}", "open": between}[word]
     band = FIXED[word]
     said = f"Of {band.of} trained combinations with a share {where}, {band.failed} did not learn a fixed lag in {STEPS}"
     said = f"{said} steps"

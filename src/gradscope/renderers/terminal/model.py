@@ -192,7 +192,9 @@ def findings(page: Page, model: ModelResult) -> None:
     tips = wording.advice(model)
     for tip in tips if page.view.verbose else tips[:2]:
         page.wrap(tip, " try: ")
-    if tips and not model.fixes:
+    if "fixes" in model.skipped:
+        page.wrap(f"--fix: {model.skipped['fixes']}", " ", "dim")
+    elif tips and not model.fixes:
         page.wrap("remedies are not measured on this model yet: --fix does", " ", "dim")
     if others or tips:
         page.blank()
@@ -211,11 +213,14 @@ def fixes(page: Page, model: ModelResult) -> None:
         status = Span(word, STYLES[fix.status])
         reach = numbers.MISSING if fix.reach is None else str(fix.reach)
         share = numbers.MISSING if fix.gradient_share is None else numbers.share(fix.gradient_share)
-        row: list[str | Span] = [fix.name, fix.change, share, reach, numbers.gain(fix.rate), status]
-        rows.append([*row, wording.learned(fix)] if trained else row)
-    columns = [Column("fix", left=True), Column("change", left=True, flexible=True)]
-    columns += [Column("share"), Column("reach", optional=True), Column("gain", optional=True), Column("", left=True)]
-    page.table(columns + ([Column("learned", left=True)] if trained else []), rows)
+        row: list[str | Span] = [fix.name, fix.change, share]
+        rows.append([*row, wording.learned(fix)] if trained else [*row, reach, numbers.gain(fix.rate), status])
+    columns = [Column("fix", left=True), Column("change", left=True, flexible=True), Column("share")]
+    # Where remedies were trained, what came of it takes the place of what was expected.
+    rest = [Column("reach", optional=True), Column("gain", optional=True), Column("", left=True)]
+    page.table([*columns, *([Column("learned", left=True)] if trained else rest)], rows)
+    if trained:
+        page.wrap("learned: runs of as many; those without were not trained", style="dim")
     page.blank()
 
 

@@ -10,6 +10,7 @@ from gradscope.renderers.text import numbers, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span
 from gradscope.renderers.text.strip import BLOCKS, RAMP
+from gradscope.rules.outlook import PROBE
 
 WORDS = {"pass": ("✓", "LEARNED", "#009E73"), "fail": ("✗", "NOT LEARNED", "#D55E00")}
 UNSHOWN = ("?", "nothing shown", "grey62")
@@ -19,14 +20,15 @@ def screen(page: Page, model: ModelResult) -> None:
     """Write the whole screen of one probe."""
     probe = model.probe
     assert probe is not None
-    verdict = next((one for one in model.verdicts if one.code == "GS105"), None)
+    verdict = found(model)
     headline(page, model, probe, verdict)
     curve(page, best(probe), probe)
     runs(page, probe)
     meanwhile(page, best(probe))
     prediction(page, model)
     terminal_model.fixes(page, model)
-    for tip in wording.advice(model)[:2] if verdict is not None and verdict.status != "pass" else ():
+    tips = [tip for tip in wording.advice(model) if tip != PROBE]
+    for tip in tips[:2] if verdict is not None and verdict.status != "pass" else ():
         page.wrap(tip, " try: ")
     for note in probe.notes:
         page.wrap(note, " note: ", "dim")
@@ -34,11 +36,21 @@ def screen(page: Page, model: ModelResult) -> None:
     page.wrap("why: gradscope explain GS105   the gradient itself: gradscope analyze   data: --format json")
 
 
+def found(model: ModelResult) -> Verdict | None:
+    """What GS105 says."""
+    return next((one for one in model.verdicts if one.code == "GS105"), None)
+
+
 def headline(page: Page, model: ModelResult, probe: Probe, verdict: Verdict | None) -> None:
     """`✓ LEARNED  recall, fixed lag 50  gru · 6 runs of at most 800 steps`, and what it means."""
     sign, word, style = WORDS.get(verdict.status if verdict else "", UNSHOWN)
     what = f"  {probe.task}, {probe.lags} lag {probe.lag}"
+    count = sum(run.learned_at is not None for run in probe.runs)
+    if word == "LEARNED" and 2 * count < len(probe.runs):
+        word = f"LEARNED by {count} of {len(probe.runs)}"
     page.line(Span(f" {sign} {word}", f"bold {style}"), Span(what, "bold"), f"  {model.name}")
+    if page.view.quiet:
+        return
     page.wrap(sentence(model, probe))
     page.blank()
 
@@ -47,7 +59,8 @@ def sentence(model: ModelResult, probe: Probe) -> str:
     """What came of it, in one sentence or two."""
     learned = [run.learned_at for run in probe.runs if run.learned_at is not None]
     count, of = len(learned), len(probe.runs)
-    asked = f"To {probe.summary} shown {'up to ' if probe.lags == 'spread' else ''}{probe.lag} steps before"
+    what = f"{probe.summary[0].upper()}{probe.summary[1:]}"
+    asked = f"{what}, {'up to ' if probe.lags == 'spread' else ''}{probe.lag} step{'s' * (probe.lag != 1)} back"
     if learned:
         return f"{asked}: learned in {count} of {of} runs, the first after {min(learned)} training steps."
     if not probe.complete:
@@ -64,7 +77,12 @@ def sentence(model: ModelResult, probe: Probe) -> str:
 
 def best(probe: Probe) -> Training:
     """The run that learned first, else the one with the least error."""
-    return min(probe.runs, key=lambda run: (run.learned_at or math.inf, min(e for e in run.errors if e is not None)))
+    return min(probe.runs, key=lambda run: (run.learned_at or math.inf, least(run)))
+
+
+def least(run: Training) -> float:
+    """Its least error."""
+    return min((error for error in run.errors if error is not None and not math.isnan(error)), default=math.inf)
 
 
 def curve(page: Page, run: Training, probe: Probe) -> None:
@@ -76,7 +94,8 @@ def curve(page: Page, run: Training, probe: Probe) -> None:
     unit = "share of wrong answers" if probe.unit == "wrong" else "mean squared error"
     last = errors[-1]
     page.wrap(
-        f"{unit} over {run.steps[-1]} steps, best run: {_number(errors[0])} to {_number(last)}; "
+        f"{unit} over {run.steps[-1]} steps, best run: {_number(errors[0])} to {_number(last)}, "
+        f"least {_number(least(run))}; "
         f"chance {_number(probe.chance)}, learned at {_number(probe.goal)}",
         style="dim",
     )
@@ -93,12 +112,11 @@ def _glyph(error: float, probe: Probe, ascii_only: bool) -> str:
 
 def runs(page: Page, probe: Probe) -> None:
     """Every run: learned when, least error, and what clipping did."""
-    columns = [Column("rate"), Column("seed"), Column("learned at"), Column("error"), Column("largest ‖g‖")]
+    columns = [Column("rate"), Column("seed"), Column("learned at"), Column("least error"), Column("largest ‖g‖")]
     columns.append(Column("clipped", optional=True))
     rows: list[list[str | Span]] = []
     for run in sorted(probe.runs, key=lambda run: (run.rate, run.seed)):
         ended = f"lost at {run.lost_at}" if run.lost_at is not None else f"not in {run.trained}"
-        least = min((error for error in run.errors if error is not None), default=None)
         largest = max((norm for norm in run.norms if norm is not None), default=None)
         part = f"{100 * run.clipped / run.trained:.0f} %" if run.trained else numbers.MISSING
         rows.append(
@@ -106,7 +124,7 @@ def runs(page: Page, probe: Probe) -> None:
                 f"{run.rate:g}",
                 str(run.seed),
                 str(run.learned_at) if run.learned_at is not None else ended,
-                _number(least),
+                _number(least(run)),
                 _number(largest),
                 part,
             ]
@@ -124,7 +142,7 @@ def meanwhile(page: Page, run: Training) -> None:
     columns = [Column("step"), Column("share at lag"), Column("reach"), Column("rate"), Column("error")]
     rows: list[list[str | Span]] = []
     for one in seen:
-        error = next((e for step, e in zip(run.steps, run.errors, strict=True) if step >= one.step), None)
+        error = next((e for step, e in reversed([*zip(run.steps, run.errors, strict=True)]) if step <= one.step), None)
         share = numbers.share(one.gradient_share) if one.gradient_share is not None else numbers.MISSING
         rows.append([str(one.step), share, str(one.reach), numbers.plain(one.rate), _number(error)])
     page.table(columns, rows)

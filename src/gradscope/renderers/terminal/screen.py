@@ -32,7 +32,10 @@ def page(report: Report, view: View) -> Page:
         screen.line(" This report holds no model.")
     elif view.quiet:
         for model in report.models:
-            terminal_model.verdict_line(screen, model)
+            if model.probe is not None:
+                terminal_probe.headline(screen, model, model.probe, terminal_probe.found(model))
+            else:
+                terminal_model.verdict_line(screen, model)
     elif len(report.models) == 1 and report.models[0].probe is not None:
         terminal_probe.screen(screen, report.models[0])
     elif len(report.models) == 1:

@@ -28,7 +28,7 @@ def own_task(reference: str, lag: int) -> Task:
     function, shown = load_function(reference, "--task"), safe_text(reference)
 
     def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
-        with user_code(f"--task '{shown}'"):
+        with user_code(f"--task '{shown}', called as task(batch, lag, generator),"):
             found = function(batch, lag, generator)
         return _samples(found, batch, lag, shown)
 
@@ -59,7 +59,10 @@ def own_task(reference: str, lag: int) -> Task:
 
 
 def _samples(found: Any, batch: int, lag: int, shown: str) -> Samples:
-    wanted = "expected (x, target) with x (batch, T, features), real, and target (batch,), classes or numbers"
+    wanted = (
+        "a task is a function task(batch, lag, generator) -> (x, target) with x (batch, T, features), real, and target "
+        "(batch,), classes or numbers"
+    )
     if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, Tensor) for part in found)):
         raise UsageError(f"--task '{shown}' returned {type(found).__name__}; {wanted}")
     x, target = found
