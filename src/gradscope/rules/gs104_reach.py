@@ -72,8 +72,8 @@ RULE = Rule(
         "needed lag K is T − 1, and a reach below it is a warning that leaves the status alone: a model may be healthy "
         "and the sequence longer than its task. With a stated needed lag there is a task, and the gradient share S at "
         f"that lag decides, for fixed lags: in the detector benchmark {FAILED} (where the influence does not grow "
-        "with the lag). With spread lags it decides nothing: a GRU that never learns to add numbers 99 steps apart learns it "
-        "from samples in which they lie closer too."
+        "with the lag). With spread lags it decides nothing: a GRU that never learns to add numbers 99 steps apart "
+        "learns it from samples in which they lie closer too."
     ),
     remedies=(
         "State what the task needs: `gradscope analyze lstm --needs-lag 50`",
