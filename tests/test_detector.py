@@ -33,14 +33,14 @@ def test_the_page_and_the_calibration_are_made_from_the_outcomes(tmp_path):
 
 
 def test_the_rules_speak_by_the_counts_of_the_benchmark():
-    from benchmarks.detector.page import GROWTH, PILOT_FAIL, PILOT_FINE
+    from benchmarks.detector.page import FINE, GROWTH, PILOT_FAIL
     from benchmarks.detector.published import ADDING, SMALL, small_shares
 
     from gradscope.rules import calibration
 
     found = json.loads((FOLDER / "calibration.json").read_text())["bands"]
     assert {word: [band.failed, band.of] for word, band in calibration.FIXED.items()} == found
-    assert (calibration.SHARE_FAILS, calibration.SHARE_LEARNS) == (PILOT_FAIL, PILOT_FINE)
+    assert (calibration.SHARE_FAILS, calibration.SHARE_LEARNS) == (PILOT_FAIL, FINE)
     assert calibration.GROWTH == GROWTH
     learned, of = small_shares()
     assert (calibration.PUBLISHED_SPREAD.of - calibration.PUBLISHED_SPREAD.failed, calibration.PUBLISHED_SPREAD.of) == (

@@ -15,8 +15,8 @@ FIRM_FAIL, FIRM_FINE = 0.9, 0.1
 """Probabilities of failing from which on, and up to which, a verdict is firm."""
 PILOT_FAIL, PILOT_FINE = -6.0, -1.5
 """Shares (log10) named by an earlier pilot."""
-GROWTH = 1.0
-"""Nats over the lag beyond which the influence grows."""
+FINE, GROWTH = -1.75, 1.0
+"""Share that gradscope calls healthy from, and nats over the lag beyond which the influence grows."""
 PAGE = Path(__file__).with_name("RESULTS.md")
 
 
@@ -41,7 +41,7 @@ def bands(rows: Sequence[Row]) -> dict[str, list[int]]:
 
 def _is_fine(row: Row) -> bool:
     """A large share that is not the oldest steps' alone."""
-    return share(row) > PILOT_FINE and over_seeds("rate")(row) * row["lag"] <= GROWTH
+    return share(row) > FINE and over_seeds("rate")(row) * row["lag"] <= GROWTH
 
 
 def calibration(rows: Sequence[Row], parts: Sequence[str] = ("calibration",)) -> dict[str, Any]:
@@ -177,14 +177,14 @@ def _pilot(rows: Sequence[Row]) -> str:
     low = [failed(row) for row in own if share(row) < PILOT_FAIL]
     high = [not failed(row) for row in own if share(row) > PILOT_FINE]
     unsure = len(own) - len(low) - len(high)
-    growing = [not failed(row) for row in own if share(row) > PILOT_FINE and not _is_fine(row)]
+    growing = [not failed(row) for row in own if share(row) > FINE and not _is_fine(row)]
     return (
         f"A pilot of 2,608 trainings had given S < {PILOT_FAIL:g} (fails) and S > {PILOT_FINE:g} (learns). On all "
         f"fixed combinations here: fails {_part(low)}, learns {_part(high)}, inconclusive {unsure} of {len(own)} "
-        f"({unsure / max(len(own), 1):.0%}). Of the large shares those that grow by more than {GROWTH:g} nat over the "
+        f"({unsure / max(len(own), 1):.0%}). Of shares over 10^{FINE:g} those that grow by more than {GROWTH:g} nat over the "
         f"lag learned in {_part(growing)}, the "
         f"others in {_part([not failed(row) for row in own if _is_fine(row)])}: what gradscope calls healthy is the "
-        "others, a limit that was chosen on these outcomes."
+        "others, limits that were chosen on these outcomes."
     )
 
 

@@ -154,8 +154,8 @@ def test_a_reader_that_leaves_changes_no_verdict(tmp_path, report):
     """Standard output is a pipe nobody reads any more: the code stays what the findings say, and nobody complains."""
     code = (
         "import sys; import gradscope.cli.measure as m; from gradscope.saved import read_report; "
-        "import types; sys.modules['gradscope.pipeline'] = types.SimpleNamespace("
-        f"diagnose=lambda *a, **k: read_report({str(report)!r})); m.exit_code = lambda *a: 1; "
+        "import types; sys.modules['gradscope.examine'] = types.SimpleNamespace("
+        f"examine=lambda *a, **k: read_report({str(report)!r})); m.exit_code = lambda *a: 1; "
         "from gradscope.__main__ import main; sys.exit(main(['analyze']))"
     )
     read, write = os.pipe()

@@ -37,7 +37,7 @@ def test_what_is_learned_is_said_first(learned):
     done, _ = learned
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(" ✓ LEARNED  recall, fixed lag 6  gru:update_bias=2\n")
-    assert "To name the marked symbol among random ones shown 6 steps before: learned in" in done.stdout
+    assert "Name the marked symbol among random ones, 6 steps back: learned in" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

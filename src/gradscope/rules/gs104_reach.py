@@ -12,7 +12,7 @@ from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_st
 FAILED = (
     f"{FIXED['fails'].failed} of {FIXED['fails'].of} combinations with S < −6 did not learn in {STEPS} steps, "
     f"{FIXED['open'].failed} of {FIXED['open'].of} with S between, {FIXED['learns'].failed} of {FIXED['learns'].of} "
-    "with S > −1.5"
+    "with S > −1.75"
 )
 
 
@@ -64,7 +64,7 @@ RULE = Rule(
     maths=(
         "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ is the influence at lag k",
         "reach = largest k with I(k) ≥ 0.01 · I(1)",
-        "S = log10(g_K / Σ_k g_k); found when reach < K, with a stated K when S < −6; inconclusive for S up to −1.5",
+        "S = log10(g_K / Σ_k g_k); found when reach < K, with a stated K when S < −6; inconclusive for S up to −1.75",
     ),
     measured=(
         "From the influence profile, the geometric mean over anchors, sequences and seeds. Lag 1 is the reference and "

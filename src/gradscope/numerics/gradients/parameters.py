@@ -31,7 +31,7 @@ def parameter_gradients(model: Direct | Recurrent, x: Tensor, loss: Any) -> tupl
             for p in wanted.values():
                 p.requires_grad_(True)
             raw = model.run(model.laid_out(given))
-            own = getattr(loss, "reads_raw", False) and model.kind == "module"
+            own = getattr(loss, "reads_raw", True) and model.kind == "module"
             value = loss(raw) if own else loss(model.output(raw))
             return _differentiated(value, wanted, given)
         finally:
