@@ -181,8 +181,8 @@ def _pilot(rows: Sequence[Row]) -> str:
     return (
         f"A pilot of 2,608 trainings had given S < {PILOT_FAIL:g} (fails) and S > {PILOT_FINE:g} (learns). On all "
         f"fixed combinations here: fails {_part(low)}, learns {_part(high)}, inconclusive {unsure} of {len(own)} "
-        f"({unsure / max(len(own), 1):.0%}). Of shares over 10^{FINE:g} those that grow by more than {GROWTH:g} nat over the "
-        f"lag learned in {_part(growing)}, the "
+        f"({unsure / max(len(own), 1):.0%}). Of shares over 10^{FINE:g} those that grow by over {GROWTH:g} nat over "
+        f"the lag learned in {_part(growing)}, the "
         f"others in {_part([not failed(row) for row in own if _is_fine(row)])}: what gradscope calls healthy is the "
         "others, limits that were chosen on these outcomes."
     )

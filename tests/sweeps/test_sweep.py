@@ -236,7 +236,7 @@ def test_two_clients_on_one_file_share_the_work(tmp_path):
         ("lstm --over length=10 --jobs 0", "jobs is 0 (--jobs); it must be at least 1"),
         ("lstm --over length=10 --threads 0", "threads is 0"),
         ("lstm --over length=10 --timeout 0", "timeout is '0.0'"),
-        ("lstm --over length=10 --run probe", "unknown run 'probe' (one of: analyze) (--run)"),
+        ("lstm --over length=10 --run guess", "unknown run 'guess' (one of: analyze, probe) (--run)"),
         ("lstm --over length=10 --scheduler none.json", "no file 'none.json'"),
     ],
 )
