@@ -36,7 +36,9 @@ def learned(tmp_path_factory):
 def test_what_is_learned_is_said_first(learned):
     done, _ = learned
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(" ✓ LEARNED  recall, fixed lag 6  gru:update_bias=2\n")
+    head = done.stdout.splitlines()[0]
+    assert head.startswith(" ✓ LEARNED")
+    assert head.endswith("  recall, fixed lag 6  gru:update_bias=2")
     assert "Name the marked symbol among random ones, 6 steps back: learned in" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 80
 
