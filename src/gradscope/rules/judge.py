@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradscope.errors import UsageError
-from gradscope.records import ModelResult, RunSpec, Severity, Status, Verdict, VerdictStatus
+from gradscope.records import ModelResult, RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load, unknown
 from gradscope.rules.rule import Finding, Rule
 
@@ -82,21 +82,7 @@ def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
     """Judge one rule, or say why it cannot be judged."""
     reason = _absent(rule, result)
     finding = Finding("skip", reason) if reason else rule.judge(result, spec)
-    softened = rule.needs_stated_lag and spec.needs_lag is None
-    severity: Severity = "warning" if softened else rule.severity
-    said: VerdictStatus = ("fail" if severity == "error" else "warn") if finding.outcome == "found" else finding.outcome
-    return Verdict(
-        code=rule.code,
-        title=rule.title,
-        severity=severity,
-        status=said,
-        message=finding.message,
-        advice=finding.advice,
-        first_step=finding.first_step,
-        last_step=finding.last_step,
-        measured=finding.measured,
-        threshold=finding.threshold,
-    )
+    return rule.verdict(finding, lag_stated=spec.needs_lag is not None)
 
 
 def _void(rule: Rule, verdict: Verdict) -> Verdict:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from gradscope.errors import UsageError
-from gradscope.records import ModelResult, Number, RunSpec, Severity, Status
+from gradscope.records import ModelResult, Number, RunSpec, Severity, Status, Verdict, VerdictStatus
 
 Outcome = Literal["pass", "found", "inconclusive", "skip"]
 
@@ -49,17 +49,14 @@ class Threshold:
             raise UsageError(f"threshold {name}={value:g} cannot be: give {fits}")
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One rule, judged and explained from the same object."""
+@dataclass(frozen=True, kw_only=True)
+class Taught:
+    """What every rule is, whatever it judges: how it is called, taught and limited."""
 
     code: str
     title: str
     severity: Severity
     """`error`: a finding fails; `warning`: a finding warns at most."""
-    requires: tuple[str, ...]
-    """Values of `Summary` without which the rule is skipped."""
-    judge: Callable[[ModelResult, RunSpec], Finding]
     what: str
     maths: tuple[str, str, str]
     measured: str
@@ -67,8 +64,42 @@ class Rule:
     papers: tuple[str, ...]
     thresholds: dict[str, Threshold] = field(default_factory=dict)
     gives: Status | None = None
-    """The status of a model in which this is found, where no graver one is; None for a remark that changes none. What
-    vanishes or explodes is the gradient: a model of which no such rule could be judged is inconclusive."""
+    """The status of what this is found in, where no graver one is; None for a remark that changes none."""
+    needs_stated_lag: bool = False
+    """A finding warns instead of failing unless the user said how far back the task must reach."""
+
+    def limit(self, spec: RunSpec, name: str) -> float:
+        """The threshold `name` that holds in this run."""
+        return float(spec.thresholds.get(name, self.thresholds[name].default))
+
+    def verdict(self, finding: Finding, *, lag_stated: bool) -> Verdict:
+        """What a finding comes to, with how hard it counts."""
+        severity: Severity = "warning" if self.needs_stated_lag and not lag_stated else self.severity
+        found: VerdictStatus = "fail" if severity == "error" else "warn"
+        return Verdict(
+            code=self.code,
+            title=self.title,
+            severity=severity,
+            status=found if finding.outcome == "found" else finding.outcome,
+            message=finding.message,
+            advice=finding.advice,
+            first_step=finding.first_step,
+            last_step=finding.last_step,
+            measured=finding.measured,
+            threshold=finding.threshold,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule(Taught):
+    """One rule about a report's model, judged and explained from the same object.
+
+    What vanishes or explodes is the gradient: a model of which no such rule could be judged is inconclusive.
+    """
+
+    requires: tuple[str, ...]
+    """Values of `Summary` without which the rule is skipped."""
+    judge: Callable[[ModelResult, RunSpec], Finding]
     explained_by: str | None = None
     """Code of a finding that explains this one, which then has no part in the status."""
     voided_by: str | None = None
@@ -77,14 +108,8 @@ class Rule:
     """Judged only where a probe was made, and not spoken of elsewhere."""
     only_failing: bool = False
     """Only a failure gives the status, a warning does not."""
-    needs_stated_lag: bool = False
-    """A finding warns instead of failing unless the user said how far back the task must reach."""
     none_is_clean: bool = False
     """A required value of None means that nothing was found, not that nothing was measured."""
-
-    def limit(self, spec: RunSpec, name: str) -> float:
-        """The threshold `name` that holds in this run."""
-        return float(spec.thresholds.get(name, self.thresholds[name].default))
 
 
 def needed_lag(result: ModelResult, spec: RunSpec) -> int:

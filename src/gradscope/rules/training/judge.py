@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gradscope.records import RunSpec, Severity, Status, Verdict, VerdictStatus
+from gradscope.records import RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load
 from gradscope.rules.judge import GRAVEST_FIRST, is_chosen
 from gradscope.rules.training.rule import TrainingRule, stated_lag
@@ -36,19 +36,5 @@ def status_of(trajectory: Trajectory) -> Status:
 
 def _verdict(rule: TrainingRule, trajectory: Trajectory, spec: RunSpec) -> Verdict:
     finding = rule.judge(trajectory, spec)
-    softened = rule.needs_stated_lag and stated_lag(trajectory, spec) is None
-    severity: Severity = "warning" if softened else rule.severity
-    said: VerdictStatus = ("fail" if severity == "error" else "warn") if finding.outcome == "found" else finding.outcome
-    return Verdict(
-        code=rule.code,
-        title=rule.title,
-        severity=severity,
-        status=said,
-        message=finding.message,
-        advice=finding.advice,
-        first_step=finding.first_step,
-        last_step=finding.last_step,
-        measured=finding.measured,
-        threshold=finding.threshold,
-        gives=rule.gives if finding.outcome == "found" else None,
-    )
+    verdict = rule.verdict(finding, lag_stated=stated_lag(trajectory, spec) is not None)
+    return replace(verdict, gives=rule.gives if finding.outcome == "found" else None)

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from gradscope.records import RunSpec, Severity, Status
-from gradscope.rules.rule import Finding, Threshold
+from gradscope.records import RunSpec
+from gradscope.rules.rule import Finding, Taught
 from gradscope.trajectory import Point, Trajectory, leading
 
 
-@dataclass(frozen=True)
-class TrainingRule:
+@dataclass(frozen=True, kw_only=True)
+class TrainingRule(Taught):
     """One rule over the steps of a training run."""
 
-    code: str
-    title: str
-    severity: Severity
     judge: Callable[[Trajectory, RunSpec], Finding]
-    what: str
-    maths: tuple[str, str, str]
-    measured: str
-    remedies: tuple[str, ...]
-    papers: tuple[str, ...]
-    thresholds: dict[str, Threshold] = field(default_factory=dict)
-    gives: Status | None = None
-    """The status of a run in which this is found, where no graver one is."""
-    needs_stated_lag: bool = False
-    """A finding warns instead of failing unless the user said how far back the task must reach."""
-
-    def limit(self, spec: RunSpec, name: str) -> float:
-        """The threshold `name` that holds."""
-        return float(spec.thresholds.get(name, self.thresholds[name].default))
 
 
 def stated_lag(trajectory: Trajectory, spec: RunSpec) -> int | None:
