@@ -131,11 +131,11 @@ def _far(
     for lag in lags:
         frame, product = _pass(Backwards(chain), frame, reached, lag, product)
         reached = lag
-        # What the refining found leads at this lag: farther lags go on from there.
-        values, frame, product = _refined(chain, lag, frame, product, count)
+        # The pull goes on with its random directions: a refined frame has lost all units that do not lead here.
+        values, refined = _refined(chain, lag, frame, _values(product, count), count)
         found.append(values)
         progress(lag, lags[-1])
-    return found, frame
+    return found, refined
 
 
 def _refreshed(chain: JacobianChain, left: Tensor) -> Tensor:
@@ -146,20 +146,16 @@ def _refreshed(chain: JacobianChain, left: Tensor) -> Tensor:
     return frame
 
 
-def _refined(chain: JacobianChain, lag: int, right: Tensor, product: Rows, count: int) -> tuple[Values, Tensor, Rows]:
-    """Pushes, with a pull between two of them, until the values move no more than `ENOUGH`.
-
-    Returns them, with the frame and the product of the last pull.
-    """
-    logs = _values(product, count)
+def _refined(chain: JacobianChain, lag: int, right: Tensor, logs: Tensor, count: int) -> tuple[Values, Tensor]:
+    """Pushes and pulls until the values move no more than `ENOUGH`; the values and the frame of the last pull."""
     for left in range(MOST_ROUNDS, 0, -1):
         ahead, pushed = _push(chain, lag, right)
         before, logs = logs, _values(pushed, count)
         change = _gap(logs, before)
         if left == 1 or bool((change < ENOUGH).all()):
             break
-        right, product = _pass(Backwards(chain), ahead, 0, lag)
-    return (logs, change), right, product
+        right, _ = _pass(Backwards(chain), ahead, 0, lag)
+    return (logs, change), right
 
 
 def _gap(a: Tensor, b: Tensor) -> Tensor:
