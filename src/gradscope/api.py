@@ -71,7 +71,7 @@ def _report(
     lag = spec.needs_lag if spec.needs_lag is not None and spec.needs_lag < 1 else None
     check(replace(spec, models=(), needs_lag=lag), dict.fromkeys(names, "given"))
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
-    return examine_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, compare=compare)
+    return examine_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, costs=compare)
 
 
 def _copied(module: torch.nn.Module) -> torch.nn.Module:

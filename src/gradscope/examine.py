@@ -10,7 +10,7 @@ from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.pipeline import Early, Progress, diagnose_sources
 from gradscope.records import ModelResult, Report, RunSpec
-from gradscope.rules.judge import judge, status
+from gradscope.rules.judge import judged
 
 NONE_SUITS = "no remedy suits: they change families, weights in files, and layers of torch.nn inside a module"
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def examine(
     spec: RunSpec,
     *,
-    compare: bool = False,
+    costs: bool = False,
     detail: bool = True,
     progress: Progress | None = None,
     early: Early | None = None,
@@ -34,7 +34,7 @@ def examine(
         UsageError: something asked for cannot be had.
     """
     sources = [source_of(word, spec) for word in spec.models]
-    return examine_sources(sources, spec, compare=compare, detail=detail, progress=progress, early=early)
+    return examine_sources(sources, spec, costs=costs, detail=detail, progress=progress, early=early)
 
 
 def examine_sources(
@@ -43,14 +43,14 @@ def examine_sources(
     *,
     x: Tensor | None = None,
     loss: Callable[[Tensor], Tensor] | None = None,
-    compare: bool = False,
+    costs: bool = False,
     detail: bool = True,
     progress: Progress | None = None,
     early: Early | None = None,
 ) -> Report:
     """`examine` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
     report = diagnose_sources(
-        sources, spec, x=x, loss=loss, compare=compare, detail=detail, progress=progress, early=early
+        sources, spec, x=x, loss=loss, costs=costs, detail=detail, progress=progress, early=early
     )
     told, models = progress or (lambda label, done, total: None), list(report.models)
     for place, source in enumerate(sources):
@@ -89,6 +89,4 @@ def _fixed(
 def _probed(source: Source, model: ModelResult, spec: RunSpec, told: Progress) -> ModelResult:
     from gradscope.probe.run import probe_source
 
-    known = replace(model, probe=probe_source(source, spec, told))
-    verdicts = judge(known, spec)
-    return replace(known, verdicts=verdicts, status=status(verdicts))
+    return judged(replace(model, probe=probe_source(source, spec, told)), spec)

@@ -11,32 +11,19 @@ from typing import Any
 import torch
 
 from gradscope import __version__
+from gradscope.assemble import outline, whole
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
-from gradscope.metrics import collect, layers
-from gradscope.models.direct import Direct
-from gradscope.numerics.analysis import Analysis, Run, Unavailable
+from gradscope.metrics import collect
+from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.full_precision import full_precision
-from gradscope.numerics.spectra.affordable import too_much
-from gradscope.records import (
-    Attention,
-    Loaded,
-    ModelResult,
-    Pair,
-    Report,
-    RunSpec,
-    Series,
-    SingularValues,
-    Summary,
-    Timing,
-)
-from gradscope.rules.judge import judge, selected, status
-from gradscope.rules.presets import said_by
+from gradscope.records import Loaded, ModelResult, Report, RunSpec, Timing
+from gradscope.rules.judge import judged, selected
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
 from gradscope.sequences.ids import given_ids
@@ -53,7 +40,7 @@ Early = Callable[[ModelResult], None]
 def diagnose(
     spec: RunSpec,
     *,
-    compare: bool = False,
+    costs: bool = False,
     detail: bool = True,
     progress: Progress | None = None,
     early: Early | None = None,
@@ -62,7 +49,7 @@ def diagnose(
 
     Args:
         spec: the settings.
-        compare: also count operations on the autograd graph and time training steps.
+        costs: also count operations on the autograd graph and time training steps.
         detail: singular spectra at all log-spaced lags, for formats that show them; a screen takes the decades.
         progress: called as progress(label, done, total) during long work.
         early: called with a model's result as far as its verdict is known, before spectra; not where they may change
@@ -72,7 +59,7 @@ def diagnose(
         UsageError: something asked for cannot be had.
     """
     sources = [source_of(word, spec) for word in spec.models]
-    return diagnose_sources(sources, spec, compare=compare, detail=detail, progress=progress, early=early)
+    return diagnose_sources(sources, spec, costs=costs, detail=detail, progress=progress, early=early)
 
 
 def diagnose_sources(
@@ -81,7 +68,7 @@ def diagnose_sources(
     *,
     x: torch.Tensor | None = None,
     loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
-    compare: bool = False,
+    costs: bool = False,
     detail: bool = True,
     progress: Progress | None = None,
     early: Early | None = None,
@@ -103,8 +90,8 @@ def diagnose_sources(
             with threads_for(analysis.trace.size):
                 if early is not None and (known := _early(source, analysis, batch, notes)) is not None:
                     early(known)
-                results.append(_result(source, analysis, batch, notes, compare))
-                if compare and not isinstance(analysis.model, ArrayChain):
+                results.append(whole(source, analysis, batch, notes, costs=costs))
+                if costs and not isinstance(analysis.model, ArrayChain):
                     told("timing a training step", 0, 0)
                     steps[source.name] = _training_step(analysis)
         times[source.name] = time.perf_counter() - start
@@ -117,10 +104,10 @@ def examined(
     name: str,
     spec: RunSpec,
     x: torch.Tensor,
-    measure: Callable[[Analysis], tuple[Summary, dict[str, str], Series]],
+    measure: Callable[[Analysis], collect.Measured],
     loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> ModelResult:
-    """One object on one batch, judged by as much as `measure` finds out: summary, what is missing, series.
+    """One object on one batch, judged by as much as `measure` finds out.
 
     It takes the threads that there are: in somebody's training loop they are not ours to change.
     """
@@ -129,10 +116,9 @@ def examined(
         torch.manual_seed(spec.seed)
         source = source_from_object(thing, name, spec)
         runs, batch, notes = runs_of(source, spec, x, loss)
-        summary, skipped, series = measure(analysis := Analysis(runs, spec, detail=False))
-        unjudged = _unjudged(source, analysis, batch, notes, summary, series, skipped)
-        verdicts = judge(unjudged, spec)
-        return replace(unjudged, verdicts=verdicts, status=status(verdicts))
+        analysis = Analysis(runs, spec, detail=False)
+        known = outline(source.name, source.loaded, analysis, measure(analysis), tokens=batch.tokens, notes=notes)
+        return judged(known, spec)
 
 
 def _told_apart(sources: list[Source]) -> list[Source]:
@@ -211,156 +197,16 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
         torch.manual_seed(spec.seed)
         analysis = Analysis(runs, spec, detail=False)
         with threads_for(analysis.trace.size):
-            summary, series, skipped = collect.early(analysis)
-        unjudged = ModelResult(
-            name,
-            analysis.trace.kind,
-            "inconclusive",
-            analysis.trace.size,
-            analysis.length,
-            Loaded("built"),
-            summary,
-            series,
-            skipped=skipped,
-            heading=heading(analysis),
-        )
-    verdicts = judge(unjudged, spec)
-    return replace(unjudged, verdicts=verdicts, status=status(verdicts))
+            known = outline(name, Loaded("built"), analysis, collect.early(analysis))
+    return judged(known, spec)
 
 
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:
     """The result as far as its verdict is known before any Jacobian; None where spectra may still change it."""
-    summary, series, skipped = collect.early(analysis)
-    unjudged = _unjudged(source, analysis, batch, notes, summary, series, skipped)
-    verdicts = judge(unjudged, analysis.spec)
-    found = status(verdicts)
-    return replace(unjudged, verdicts=verdicts, status=found) if found in SETTLED else None
-
-
-def _unjudged(
-    source: Source,
-    analysis: Analysis,
-    batch: Batch,
-    notes: tuple[str, ...],
-    summary: Summary,
-    series: Series,
-    skipped: dict[str, str],
-) -> ModelResult:
-    """A result without spectra."""
-    return ModelResult(
-        name=source.name,
-        kind=analysis.trace.kind,
-        status="inconclusive",
-        size=analysis.trace.size,
-        length=analysis.length,
-        loaded=source.loaded,
-        summary=summary,
-        series=replace(series, token=batch.tokens),
-        skipped=skipped,
-        heading=heading(analysis),
-        notes=notes,
-    )
-
-
-def _result(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], compare: bool) -> ModelResult:
-    """Measure, then judge."""
-    spec = analysis.spec
-    series, bands, skipped = collect.series(analysis, batch.tokens)
-    ahead = (f"{analysis.ahead}, so it has no reach",) if analysis.ahead else ()
-    notes = (*notes, *analysis.remarks, *ahead, *_narrowed(analysis))
-    summary, more = collect.summary(analysis, compare)
-    singular, why = _singular_values(analysis)
-    unjudged = ModelResult(
-        name=source.name,
-        kind=analysis.trace.kind,
-        status="inconclusive",
-        size=analysis.trace.size,
-        length=analysis.length,
-        loaded=replace(source.loaded, equality_check=analysis.equality),
-        summary=summary,
-        series=series,
-        bands=bands,
-        singular_values=singular,
-        layers=layers.measure(analysis),
-        attention=_attention(analysis, batch),
-        pairs=_pairs(analysis, batch),
-        step_pairs=_step_pairs(analysis),
-        skipped={**skipped, **more, **why},
-        heading=heading(analysis),
-        notes=notes,
-    )
-    verdicts = judge(unjudged, spec)
-    beside = said_by(spec.preset, summary.parameters)
-    return replace(unjudged, verdicts=verdicts, status=status(verdicts), notes=(*notes, *beside))
-
-
-def _narrowed(analysis: Analysis) -> tuple[str, ...]:
-    """Said where only some directions are measured for want of time, or no Jacobians of a user's module, and why."""
-    model = analysis.model
-    try:
-        chain, full = analysis.chain, analysis.full
-    except Unavailable as reason:
-        opened = isinstance(model, Direct) and model.kind == "module" and not model.closed
-        return (f"no Jacobians: {reason}",) if opened and not reason.told else ()
-    if full or analysis.trace.kind != "recurrent":
-        return ()
-    lags = ", ".join(map(str, analysis.leading.lag))
-    return (f"{too_much(chain.length, chain.size)}, at lags {lags}",)
-
-
-def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:
-    try:
-        if not analysis.full:
-            lead = analysis.leading
-            settled = lead.residual < 1e-3
-            found = SingularValues(
-                tuple(lead.lag),
-                tuple(tuple(row) for row in lead.ln_sigma.tolist()),
-                tuple(tuple(row) for row in settled.tolist()),
-            )
-            return found, {}
-        lags, spectra = analysis.spectra
-    except Unavailable as reason:
-        return None, {"singular_values": str(reason)}
-    logs = tuple(tuple(s.ln_sigma.tolist()) for s in spectra)
-    return SingularValues(tuple(lags), logs, tuple(tuple(s.resolved.tolist()) for s in spectra)), {}
-
-
-def _step_pairs(analysis: Analysis) -> dict[str, Any] | None:
-    """The map over pairs of steps, for formats that show it; where there is none, spectra say why."""
-    try:
-        return analysis.step_pairs if analysis.detail else None
-    except Unavailable:
-        return None
-
-
-def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
-    model, item = analysis.model, analysis.spec.item
-    if not isinstance(model, Direct) or model.weights is None or analysis.non_finite is not None:
-        return None
-    from gradscope.numerics.pairs.attention_map import attention_maps
-
-    return attention_maps(model, batch.x[item : item + 1], batch.tokens)
-
-
-def _pairs(analysis: Analysis, batch: Batch) -> tuple[Pair, ...]:
-    model, spec = analysis.model, analysis.spec
-    if not spec.pair:
-        return ()
-    if isinstance(model, ArrayChain):
-        raise UsageError("--pair needs a model with an input; a file of Jacobians has none")
-    from gradscope.numerics.pairs.measure import measure_pairs
-
-    return measure_pairs(model, batch.x[spec.item : spec.item + 1], batch.tokens, spec.pair)
-
-
-def heading(analysis: Analysis) -> str:
-    """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`."""
-    trace, spec = analysis.trace, analysis.spec
-    count = trace.sequences
-    seeds = f"seed {spec.seed}" if spec.seeds == 1 else f"seeds {spec.seed}-{spec.seed + spec.seeds - 1}"
-    sequences = f"{count} sequence{'s' if count != 1 else ''}"
-    return f"{trace.shape} · T={analysis.length} · {sequences} · {seeds} · {spec.dtype} · {spec.device}"
+    measured = collect.early(analysis)
+    known = outline(source.name, source.loaded, analysis, measured, tokens=batch.tokens, notes=notes)
+    found = judged(known, analysis.spec)
+    return found if found.status in SETTLED else None
 
 
 def _environment() -> dict[str, str]:

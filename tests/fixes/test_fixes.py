@@ -12,7 +12,6 @@ from torch import nn
 from gradscope.errors import UsageError
 from gradscope.examine import examine
 from gradscope.fixes.layers import changed
-from gradscope.fixes.open_gates import solved_bias
 from gradscope.fixes.remedy import Patient, Treated
 from gradscope.fixes.swap import parameters
 from gradscope.models.direct import Direct
@@ -20,6 +19,7 @@ from gradscope.models.family import family_model
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.records import RunSpec
 from gradscope.registry import FIXES, load
+from gradscope.rules.advice import half_life_bias
 
 
 def patient(word="lstm", lag=30, layers=1):
@@ -85,9 +85,9 @@ def test_random_lines_run_and_change_what_they_should(name, word):
 
 
 def test_gates_hold_half_over_the_lag():
-    assert float(torch.tensor(solved_bias(30), dtype=torch.float64).sigmoid() ** 30) == pytest.approx(0.5)
+    assert float(torch.tensor(half_life_bias(30), dtype=torch.float64).sigmoid() ** 30) == pytest.approx(0.5)
     found = treated("open gates")
-    assert found.weights["bias_ih_l0"][12:24].tolist() == pytest.approx([solved_bias(30)] * 12)
+    assert found.weights["bias_ih_l0"][12:24].tolist() == pytest.approx([half_life_bias(30)] * 12)
 
 
 def test_the_leading_exponent_is_brought_to_zero():
@@ -152,7 +152,7 @@ def test_an_analysis_measures_at_least_six_for_an_rnn_and_puts_the_best_first():
 def test_what_is_measured_of_a_remedy_is_what_an_analysis_of_it_finds():
     spec = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True)
     fix = next(one for one in examine(spec, detail=False).models[0].fixes if one.name == "open gates")
-    word = f"lstm:forget_bias={solved_bias(39)!r}"
+    word = f"lstm:forget_bias={half_life_bias(39)!r}"
     (alone,) = examine(RunSpec(models=(word,), length=40, hidden=8, batch=2), detail=False).models
     assert fix.gradient_share == pytest.approx(alone.summary.gradient_share, abs=1e-9)
     assert (fix.reach, fix.rate) == (alone.summary.reach, pytest.approx(alone.summary.rate))
@@ -165,7 +165,7 @@ def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
     weights = load_file(tmp_path / "open_gates.safetensors")
     module = nn.LSTM(16, 8, batch_first=True, dtype=torch.float64)
     module.load_state_dict(weights)
-    assert module.bias_ih_l0[8:16].tolist() == pytest.approx([solved_bias(39)] * 8)
+    assert module.bias_ih_l0[8:16].tolist() == pytest.approx([half_life_bias(39)] * 8)
     assert "H : 2 * H" in (tmp_path / "open_gates.py").read_text()
     named = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path), remedy="chrono")
     examine(named, detail=False)

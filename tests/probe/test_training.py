@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,8 +108,12 @@ def test_the_gradients_share_is_the_analysis_own(learned):
     one = training(settings=[Setting(0.01, 0)])
     x = one.watched.x.double().requires_grad_()
     loss = one.learners.task.loss(one.learners.read(x[None], [0]), one.watched.target[None])
-    norms = torch.autograd.grad(loss.sum(), x)[0].norm(dim=-1).mean(0)
+    (grads,) = torch.autograd.grad(loss.sum(), x)
+    norms = grads.norm(dim=-1).mean(0)
     (seen,) = sight(one.learners, one.watched, [0], 6, 0)
     assert seen.gradient_share == pytest.approx(math.log10(norms[0] / norms.sum()), abs=1e-9)
+    by_lag = grads.norm(dim=-1).log().mean(0).flip(0).numpy()
+    assert seen.reach == max(lag for lag in range(1, 7) if by_lag[lag] >= by_lag[1] + math.log(0.01))
+    assert seen.rate == pytest.approx(np.polyfit(range(1, 7), by_lag[1:], 1)[0], abs=1e-9)
     assert float(flow(one.learners, one.watched, [0]).whole[0]) == pytest.approx(math.log10(norms.sum()), abs=1e-9)
     assert [one.step for one in learned[0].sights][:4] == [0, 1, 2, 5]

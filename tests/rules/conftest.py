@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gradscope.records import Loaded, ModelResult, Probe, Series, Summary, Training, Twin
+from gradscope.records import Loaded, ModelResult, Series, Summary
+from gradscope.trained import Probe, Training, Twin
 
 HEALTHY: dict[str, Any] = {
     "rate": -0.001,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gradscope.fixes.open_gates import solved_bias
 from gradscope.fixes.remedy import Patient, Treated
 from gradscope.models.family import FamilyModel, Model, family_model
 from gradscope.models.recurrent import Recurrent
+from gradscope.rules.advice import half_life_bias
 
 WIDEST = 4096
 
@@ -61,4 +61,4 @@ def parameters(model: Model) -> int:
 
 def held(name: str) -> Callable[[int], dict[str, str]]:
     """Options with a gate bias for a half-life of the lag."""
-    return lambda lag: {name: f"{solved_bias(lag):.2f}"}
+    return lambda lag: {name: f"{half_life_bias(lag):.2f}"}

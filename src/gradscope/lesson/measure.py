@@ -50,7 +50,7 @@ def _with_words(model: ModelResult, words: tuple[str, ...]) -> ModelResult:
 def costs(seed: int) -> Report:
     """What a training step of the three kinds takes, on random input."""
     spec = RunSpec(models=KINDS, hidden=HIDDEN, length=COSTED, seed=seed)
-    return diagnose(spec, compare=True, detail=False)
+    return diagnose(spec, costs=True, detail=False)
 
 
 def shares(model: ModelResult) -> list[float]:

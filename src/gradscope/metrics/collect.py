@@ -17,6 +17,8 @@ EARLY = (
 """Metrics that need no Jacobian: what the verdict of most models rests on, and known long before spectra are."""
 EARLY_SERIES = ("log10_influence", "log10_grad_input")
 Skips = dict[str, str]
+"""Name of a value -> why it is absent."""
+Measured = tuple[Summary, Series, Skips]
 
 
 def gather(analysis: Analysis, table: Mapping[str, str]) -> tuple[dict[str, Any], Skips]:
@@ -30,14 +32,14 @@ def gather(analysis: Analysis, table: Mapping[str, str]) -> tuple[dict[str, Any]
     return found, skipped
 
 
-def summary(analysis: Analysis, compare: bool) -> tuple[Summary, Skips]:
-    """All summary values; those on the autograd graph only for a comparison, which is where they are shown."""
-    table = {**SUMMARY_METRICS, **COMPARE_METRICS} if compare else SUMMARY_METRICS
+def summary(analysis: Analysis, *, costs: bool) -> tuple[Summary, Skips]:
+    """All summary values; operations on the autograd graph, which take a while to count, only for `costs`."""
+    table = {**SUMMARY_METRICS, **COMPARE_METRICS} if costs else SUMMARY_METRICS
     found, skipped = gather(analysis, table)
     return Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found), skipped
 
 
-def early(analysis: Analysis) -> tuple[Summary, Series, Skips]:
+def early(analysis: Analysis) -> Measured:
     """What is known before any Jacobian: the influence and what follows from it."""
     found, skipped = gather(analysis, {name: SUMMARY_METRICS[name] for name in EARLY})
     summary = Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found)

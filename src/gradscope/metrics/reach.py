@@ -23,6 +23,6 @@ def measure(analysis: Analysis) -> int:
 
 def of_profile(profile: Tensor) -> int | None:
     """The same of log10 I(k), lags 0, 1, ...; None where lag 1 has no influence."""
-    if len(profile) < 2 or float(profile[1]) == -math.inf:
+    if len(profile) < 2 or not float(profile[1]) > -math.inf:
         return None
     return int((profile[1:] >= profile[1] - 2).nonzero().max()) + 1

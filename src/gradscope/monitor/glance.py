@@ -14,7 +14,7 @@ from gradscope.monitor.signal import Heard
 from gradscope.numerics.analysis import Analysis, Unavailable
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.pipeline import examined
-from gradscope.records import ModelResult, RunSpec, Series, Summary
+from gradscope.records import ModelResult, RunSpec
 from gradscope.registry import SERIES_METRICS, SUMMARY_METRICS
 
 SEQUENCES = 4
@@ -84,8 +84,8 @@ def copied(layer: nn.RNNBase) -> nn.RNNBase:
     return made
 
 
-def measures(analysis: Analysis) -> tuple[Summary, collect.Skips, Series]:
-    """Summary, what is missing, and series: everything that needs no Jacobian, and the leading exponent."""
+def measures(analysis: Analysis) -> collect.Measured:
+    """Everything that needs no Jacobian, and the leading exponent."""
     summary, series, skipped = collect.early(analysis)
     own, more = collect.gather(analysis, {"gate": SERIES_METRICS["gate"]})
     gates = {name: track.values for name, track in own.get("gate", {}).items()}
@@ -96,7 +96,7 @@ def measures(analysis: Analysis) -> tuple[Summary, collect.Skips, Series]:
     except Unavailable as reason:
         rest["lyapunov"] = str(reason)
     summary = replace(summary, lyapunov=exponent, **some)
-    return summary, {**skipped, **more, **rest}, replace(series, values={**series.values, **gates})
+    return summary, replace(series, values={**series.values, **gates}), {**skipped, **more, **rest}
 
 
 def leading_exponent(analysis: Analysis) -> float:

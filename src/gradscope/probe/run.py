@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -15,12 +14,13 @@ from gradscope.pipeline import Progress
 from gradscope.probe.copies import copies_of
 from gradscope.probe.learners import Learners
 from gradscope.probe.train import Curve, Plan, Setting, Training
-from gradscope.records import Probe, RunSpec, Sighting, Twin
-from gradscope.records import Training as Run
+from gradscope.records import RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.rules.advice import gate_bias
 from gradscope.sequences.tasks.find import kind_of, task_of
 from gradscope.sequences.tasks.task import Kind
+from gradscope.trained import Probe, Twin
+from gradscope.trained import Training as Run
 
 RATES = (1e-3, 3e-3, 1e-2)
 SEEDS = 2
@@ -129,15 +129,6 @@ def _notes(source: Source, learners: Learners) -> tuple[str, ...]:
 
 
 def _record(curve: Curve) -> Run:
-    sights = tuple(
-        Sighting(
-            one.step,
-            None if math.isnan(one.gradient_share) else one.gradient_share,
-            None if math.isnan(one.gradient_share) else one.reach,
-            None if math.isnan(one.rate) else one.rate,
-        )
-        for one in curve.sights
-    )
     return Run(
         rate=curve.setting.rate,
         seed=curve.setting.seed,
@@ -149,5 +140,5 @@ def _record(curve: Curve) -> Run:
         steps=tuple(curve.steps),
         errors=tuple(curve.errors),
         norms=tuple(curve.norms),
-        sights=sights,
+        sights=tuple(curve.sights),
     )

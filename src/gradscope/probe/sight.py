@@ -9,22 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradscope.metrics.rate import slopes
+from gradscope.metrics.reach import of_profile
 from gradscope.numerics.scale import log10_norm, log10_sum
 from gradscope.probe.learners import Learners
 from gradscope.sequences.tasks.task import Samples
-
-
-@dataclass(frozen=True)
-class Sight:
-    """At one training step."""
-
-    step: int
-    gradient_share: float
-    """log10 of the share of sum_t ||dl/dx_t|| that lies at the needed lag, -inf where nothing arrives."""
-    reach: int
-    """Largest lag whose ||dl/dx|| is at least 1 % of that of lag 1; 0 where there is none."""
-    rate: float
-    """(ln ||dl/dx|| at the needed lag - ln at lag 1) / (lag - 1), nats a step back."""
+from gradscope.trained import Sighting
 
 
 @dataclass(frozen=True)
@@ -54,15 +44,21 @@ def flow(learners: Learners, samples: Samples, runs: Sequence[int]) -> Flow:
     return Flow(by_lag[0], by_lag[1], log10_sum(over, 1))
 
 
-def sight(learners: Learners, samples: Samples, runs: Sequence[int], lag: int, step: int) -> list[Sight]:
-    """Of each run; nothing is known of a model of token ids."""
+def sight(learners: Learners, samples: Samples, runs: Sequence[int], lag: int, step: int) -> list[Sighting]:
+    """Share at the needed lag, reach and rate of each run at a training step; of a model of token ids nothing is known.
+
+    Reach and rate are those of the analysis, of the training loss's own ||dl/dx|| in the place of the influence.
+    """
     if learners.as_ids:
-        return [Sight(step, math.nan, 0, math.nan) for _ in runs]
-    found, seen = [], flow(learners, samples, runs)
+        return [Sighting(step, None, None, None) for _ in runs]
+    seen = flow(learners, samples, runs)
     shares = (seen.arithmetic[:, lag] - seen.whole).tolist()
-    for share, lags in zip(shares, seen.geometric, strict=True):
-        heard = (lags[1:] >= lags[1] - 2).nonzero()
-        reach = int(heard.max()) + 1 if len(heard) and bool(lags[1] > -torch.inf) else 0
-        rate = float(lags[lag] - lags[1]) / max(lag - 1, 1) * math.log(10)
-        found.append(Sight(step, share, reach, rate))
-    return found
+    rates = [slopes(lags[None, 1 : lag + 1] * math.log(10)) for lags in seen.geometric]
+    return [
+        Sighting(step, _known(share), of_profile(lags), _known(*rate))
+        for share, lags, rate in zip(shares, seen.geometric, rates, strict=True)
+    ]
+
+
+def _known(value: float = math.nan) -> float | None:
+    return None if math.isnan(value) else value

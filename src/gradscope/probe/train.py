@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from gradscope.probe.learners import Learners
-from gradscope.probe.sight import Sight, sight
+from gradscope.probe.sight import sight
 from gradscope.sequences.tasks.task import Kind, Samples, Task
+from gradscope.trained import Sighting
 
 BATCH = 32
 HELD_OUT = 256
@@ -53,7 +54,7 @@ class Curve:
     """Step at which the error was at the goal; None: not within the steps taken."""
     lost_at: int | None = None
     """Step at which loss or gradient were no longer finite, after which nothing was trained."""
-    sights: list[Sight] = field(default_factory=list)
+    sights: list[Sighting] = field(default_factory=list)
     """How far back the gradient reached on the way, at steps 0, 1, 2, 5, 10, 20, 50 ..."""
 
 

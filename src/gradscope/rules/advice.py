@@ -82,12 +82,17 @@ def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None 
     return template.format(**_words(result, needed_lag(result, spec)))
 
 
-def gate_bias(lag: int) -> float:
-    """The bias b, to the next tenth, at which a gate sigmoid(b) keeps one half over `lag` steps.
+def half_life_bias(lag: int) -> float:
+    """The bias b at which a gate sigmoid(b) keeps one half over `lag` steps.
 
     sigmoid(b)^K = 1/2 gives b = -ln(2^(1/K) - 1), about ln(K / ln 2).
     """
-    return max(1.0, math.ceil(-10 * math.log(math.expm1(math.log(2) / lag))) / 10)
+    return -math.log(math.expm1(math.log(2) / max(lag, 1)))
+
+
+def gate_bias(lag: int) -> float:
+    """That bias to the next tenth, and at least 1."""
+    return max(1.0, math.ceil(10 * half_life_bias(lag)) / 10)
 
 
 def half_life(bias: float) -> float:

@@ -30,6 +30,16 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
     return tuple(replace(verdict, gives=_given(rule, verdict, found)) for rule, verdict in pairs)
 
 
+def judged(result: ModelResult, spec: RunSpec) -> ModelResult:
+    """The result with its verdicts and the status that follows from them.
+
+    Raises:
+        UsageError: see `selected`.
+    """
+    verdicts = judge(result, spec)
+    return replace(result, verdicts=verdicts, status=status(verdicts))
+
+
 def selected(spec: RunSpec) -> tuple[Rule, ...]:
     """The rules of this run; cheap, so that a wrong word is refused before anything is measured.
 

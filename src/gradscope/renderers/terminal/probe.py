@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
-from gradscope.records import ModelResult, Number, Probe, Training, Verdict
+from gradscope.records import ModelResult, Number, Verdict
 from gradscope.renderers.terminal import model as terminal_model
 from gradscope.renderers.text import numbers, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span
 from gradscope.renderers.text.strip import BLOCKS, RAMP
 from gradscope.rules.outlook import PROBE
+from gradscope.trained import Probe, Training
 
 WORDS = {"pass": ("✓", "LEARNED", "#009E73"), "fail": ("✗", "NOT LEARNED", "#D55E00")}
 UNSHOWN = ("?", "nothing shown", "grey62")
@@ -144,7 +145,15 @@ def meanwhile(page: Page, run: Training) -> None:
     for one in seen:
         error = next((e for step, e in reversed([*zip(run.steps, run.errors, strict=True)]) if step <= one.step), None)
         share = numbers.share(one.gradient_share) if one.gradient_share is not None else numbers.MISSING
-        rows.append([str(one.step), share, str(one.reach), numbers.plain(one.rate), _number(error)])
+        rows.append(
+            [
+                str(one.step),
+                share,
+                numbers.MISSING if one.reach is None else str(one.reach),
+                numbers.plain(one.rate),
+                _number(error),
+            ]
+        )
     page.table(columns, rows)
     page.wrap("of the training loss's own gradient, best run; clipping scales all lags alike", style="dim")
     page.blank()

@@ -1,0 +1,135 @@
+"""From an analysis to the record of a model: what its rooms measured, each in its place, and what the rules say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gradscope.chain import ArrayChain
+from gradscope.errors import UsageError
+from gradscope.loading.source import Source
+from gradscope.metrics import collect, layers
+from gradscope.models.direct import Direct
+from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.spectra.affordable import too_much
+from gradscope.records import Attention, Loaded, ModelResult, Pair, SingularValues
+from gradscope.rules.judge import judged
+from gradscope.rules.presets import said_by
+from gradscope.sequences.batch import Batch
+
+
+def outline(
+    name: str,
+    loaded: Loaded,
+    analysis: Analysis,
+    measured: collect.Measured,
+    *,
+    tokens: tuple[str, ...] | None = None,
+    notes: tuple[str, ...] = (),
+) -> ModelResult:
+    """A result without spectra that nobody has judged."""
+    summary, series, skipped = measured
+    return ModelResult(
+        name=name,
+        kind=analysis.trace.kind,
+        status="inconclusive",
+        size=analysis.trace.size,
+        length=analysis.length,
+        loaded=loaded,
+        summary=summary,
+        series=replace(series, token=tokens),
+        skipped=skipped,
+        heading=heading(analysis),
+        notes=notes,
+    )
+
+
+def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], *, costs: bool) -> ModelResult:
+    """Everything that is measured on a model, judged; what it costs only where asked for."""
+    series, bands, skipped = collect.series(analysis, batch.tokens)
+    ahead = (f"{analysis.ahead}, so it has no reach",) if analysis.ahead else ()
+    notes = (*notes, *analysis.remarks, *ahead, *_narrowed(analysis))
+    summary, more = collect.summary(analysis, costs=costs)
+    singular, why = _singular_values(analysis)
+    loaded = replace(source.loaded, equality_check=analysis.equality)
+    measured = (summary, series, {**skipped, **more, **why})
+    result = replace(
+        outline(source.name, loaded, analysis, measured, tokens=batch.tokens, notes=notes),
+        bands=bands,
+        singular_values=singular,
+        layers=layers.measure(analysis),
+        attention=_attention(analysis, batch),
+        pairs=_pairs(analysis, batch),
+        step_pairs=_step_pairs(analysis),
+    )
+    spec = analysis.spec
+    return replace(judged(result, spec), notes=(*notes, *said_by(spec.preset, summary.parameters)))
+
+
+def _narrowed(analysis: Analysis) -> tuple[str, ...]:
+    """Said where only some directions are measured for want of time, or no Jacobians of a user's module, and why."""
+    model = analysis.model
+    try:
+        chain, full = analysis.chain, analysis.full
+    except Unavailable as reason:
+        opened = isinstance(model, Direct) and model.kind == "module" and not model.closed
+        return (f"no Jacobians: {reason}",) if opened and not reason.told else ()
+    if full or analysis.trace.kind != "recurrent":
+        return ()
+    lags = ", ".join(map(str, analysis.leading.lag))
+    return (f"{too_much(chain.length, chain.size)}, at lags {lags}",)
+
+
+def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:
+    try:
+        if not analysis.full:
+            lead = analysis.leading
+            settled = lead.residual < 1e-3
+            found = SingularValues(
+                tuple(lead.lag),
+                tuple(tuple(row) for row in lead.ln_sigma.tolist()),
+                tuple(tuple(row) for row in settled.tolist()),
+            )
+            return found, {}
+        lags, spectra = analysis.spectra
+    except Unavailable as reason:
+        return None, {"singular_values": str(reason)}
+    logs = tuple(tuple(s.ln_sigma.tolist()) for s in spectra)
+    return SingularValues(tuple(lags), logs, tuple(tuple(s.resolved.tolist()) for s in spectra)), {}
+
+
+def _step_pairs(analysis: Analysis) -> dict[str, Any] | None:
+    """The map over pairs of steps, for formats that show it; where there is none, spectra say why."""
+    try:
+        return analysis.step_pairs if analysis.detail else None
+    except Unavailable:
+        return None
+
+
+def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
+    model, item = analysis.model, analysis.spec.item
+    if not isinstance(model, Direct) or model.weights is None or analysis.non_finite is not None:
+        return None
+    from gradscope.numerics.pairs.attention_map import attention_maps
+
+    return attention_maps(model, batch.x[item : item + 1], batch.tokens)
+
+
+def _pairs(analysis: Analysis, batch: Batch) -> tuple[Pair, ...]:
+    model, spec = analysis.model, analysis.spec
+    if not spec.pair:
+        return ()
+    if isinstance(model, ArrayChain):
+        raise UsageError("--pair needs a model with an input; a file of Jacobians has none")
+    from gradscope.numerics.pairs.measure import measure_pairs
+
+    return measure_pairs(model, batch.x[spec.item : spec.item + 1], batch.tokens, spec.pair)
+
+
+def heading(analysis: Analysis) -> str:
+    """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`."""
+    trace, spec = analysis.trace, analysis.spec
+    count = trace.sequences
+    seeds = f"seed {spec.seed}" if spec.seeds == 1 else f"seeds {spec.seed}-{spec.seed + spec.seeds - 1}"
+    sequences = f"{count} sequence{'s' if count != 1 else ''}"
+    return f"{trace.shape} · T={analysis.length} · {sequences} · {seeds} · {spec.dtype} · {spec.device}"

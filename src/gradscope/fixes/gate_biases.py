@@ -1,0 +1,49 @@
+"""What remedies share that set the bias of the gate that keeps the old state: forget of an LSTM, update of a GRU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from gradscope.fixes.layers import Layer, changed, each_layer
+from gradscope.fixes.remedy import Patient, Treated
+
+# Forget is the second gate of i, f, g, o, update the second of r, z, n.
+LINES = """
+weights["bias_ih"][H : 2 * H], weights["bias_hh"][H : 2 * H] = bias, 0.0
+"""
+COMPLEMENT = """
+if isinstance(rnn, torch.nn.LSTM):
+    weights["bias_ih"][:H], weights["bias_hh"][:H] = -bias, 0.0
+"""
+
+
+def biased(
+    patient: Patient, change: str, bias: Callable[[int], Tensor | float], code: str, *, complement: bool
+) -> Treated | None:
+    """The model with `bias(hidden)` in that gate of each gated layer that has biases; None where there is none.
+
+    Args:
+        patient: the model.
+        change: what is done, in a few words.
+        bias: b_ih + b_hh of each unit, (hidden,), or one for all.
+        code: the line of PyTorch that sets `bias` for `H` units.
+        complement: whether the input gate of an LSTM gets the opposite.
+    """
+
+    def set_gates(layer: Layer) -> bool:
+        if layer.kind == "rnn" or not layer.has_bias:
+            return False
+        values = bias(layer.hidden)
+        layer.set_bias(1, values)
+        if complement and layer.kind == "lstm":
+            layer.set_bias(0, -values)
+        return True
+
+    found = changed(patient.model, set_gates)
+    if found is None:
+        return None
+    return Treated(
+        change, found[0], each_layer(code + LINES + (COMPLEMENT.lstrip("\n") if complement else "")), found[1]
+    )

@@ -1,0 +1,121 @@
+"""Processes of `python -m gradscope`, or of other Python, that are there at once: forks of one that has loaded torch.
+
+Most of a short run is the import of torch. Each of these is a process of its own all the same, with its own folder,
+environment, descriptors, signals and exit code, and imports gradscope itself anew. Whatever a test sets that Python
+reads as it starts (its encoding, say) needs a start of its own: `run` falls back to one by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import types
+from functools import cache
+from pathlib import Path
+
+ROOM = 2**20
+USUAL = {"PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
+AT_START = ("PYTHON", "OMP_", "LC_", "LANG", "MALLOC_", "LD_")
+"""Beginnings of the names of variables that are read once, by the interpreter or by libraries as they load."""
+
+
+def run(
+    command: list[str], *, cwd: Path, env: dict[str, str], timeout: float = 240
+) -> subprocess.CompletedProcess[bytes]:
+    """What `subprocess.run([sys.executable, *command])` gives, for commands that begin with `-m` or `-c`."""
+    if _at_start(env) != _at_start({**os.environ, **USUAL}):
+        words = [sys.executable, *command]
+        return subprocess.run(words, cwd=cwd, env=env, capture_output=True, timeout=timeout, check=False)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull, "rb") as nothing:
+        code = _forked(command, cwd, env, [nothing.fileno(), out.fileno(), err.fileno()], timeout)
+        for stream in (out, err):
+            stream.seek(0)
+        return subprocess.CompletedProcess(command, code, out.read(), err.read())
+
+
+def _at_start(env: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if name.startswith(AT_START)}
+
+
+def _forked(command: list[str], cwd: Path, env: dict[str, str], streams: list[int], timeout: float) -> int:
+    server = _server()
+    asked = json.dumps([command, str(cwd), env]).encode()
+    assert len(asked) < ROOM
+    socket.send_fds(server, [asked], streams)
+    pid = int(server.recv(64))
+    server.settimeout(timeout)
+    try:
+        return int(server.recv(64))
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+        server.settimeout(None)
+        server.recv(64)
+        raise subprocess.TimeoutExpired(command, timeout) from None
+    finally:
+        server.settimeout(None)
+
+
+@cache
+def _server() -> socket.socket:
+    """The process that has torch loaded, one for each process of pytest; it ends with it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    subprocess.Popen(
+        [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env={**os.environ, **USUAL}
+    )
+    theirs.close()
+    return ours
+
+
+def serve(ours: socket.socket) -> None:
+    """Fork for every request, tell the number of the process, then how it ended."""
+    import torch  # noqa: F401
+
+    while True:
+        asked, streams, _, _ = socket.recv_fds(ours, ROOM, 3)
+        if not asked:
+            os._exit(0)
+        pid = os.fork()
+        if not pid:
+            ours.close()
+            _become(*json.loads(asked), streams)
+        for number in streams:
+            os.close(number)
+        ours.send(str(pid).encode())
+        ours.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+
+
+def _become(command: list[str], cwd: str, env: dict[str, str], streams: list[int]) -> None:
+    """Be the process that `python command` is."""
+    for target, number in enumerate(streams):
+        os.dup2(number, target)
+        os.close(number)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    option, what, *words = command
+    sys.argv, sys.path[0] = [option, *words], cwd if option == "-m" else ""
+    try:
+        if option == "-m":
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(compile(what, "<string>", "exec"), main.__dict__)
+    except SystemExit as leaving:
+        sys.stdout.flush()
+        os._exit(leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None))
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.argv, number = [sys.argv[0]], int(sys.argv[1])
+    serve(socket.socket(fileno=number))
