@@ -2,11 +2,13 @@
 
 Most of a short run is the import of torch. Each of these is a process of its own all the same, with its own folder,
 environment, descriptors, signals and exit code, and imports gradscope itself anew. Whatever a test sets that Python
-reads as it starts (its encoding, say) needs a start of its own: `run` falls back to one by itself.
+reads as it starts (its encoding, say) needs a start of its own: `run` falls back to one by itself. Whoever asks what
+gets imported must start Python with `started`.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import runpy
@@ -18,6 +20,7 @@ import tempfile
 import types
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOM = 2**20
 USUAL = {"PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
@@ -25,18 +28,33 @@ AT_START = ("PYTHON", "OMP_", "LC_", "LANG", "MALLOC_", "LD_")
 """Beginnings of the names of variables that are read once, by the interpreter or by libraries as they load."""
 
 
+def run_text(command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    """`run` with what was printed as text."""
+    done = run(command, **more)
+    out, err = (stream.decode("utf-8", "backslashreplace") for stream in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
 def run(
-    command: list[str], *, cwd: Path, env: dict[str, str], timeout: float = 240
+    command: list[str], *, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 240
 ) -> subprocess.CompletedProcess[bytes]:
     """What `subprocess.run([sys.executable, *command])` gives, for commands that begin with `-m` or `-c`."""
+    cwd, env = cwd or Path.cwd(), {**os.environ, **USUAL} if env is None else env
     if _at_start(env) != _at_start({**os.environ, **USUAL}):
-        words = [sys.executable, *command]
-        return subprocess.run(words, cwd=cwd, env=env, capture_output=True, timeout=timeout, check=False)
+        return started(command, cwd=cwd, env=env, timeout=timeout)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, open(os.devnull, "rb") as nothing:
         code = _forked(command, cwd, env, [nothing.fileno(), out.fileno(), err.fileno()], timeout)
         for stream in (out, err):
             stream.seek(0)
         return subprocess.CompletedProcess(command, code, out.read(), err.read())
+
+
+def started(
+    command: list[str], *, cwd: Path, env: dict[str, str], timeout: float = 240
+) -> subprocess.CompletedProcess[bytes]:
+    """The same from an interpreter that has loaded nothing."""
+    words = [sys.executable, *command]
+    return subprocess.run(words, cwd=cwd, env=env, capture_output=True, timeout=timeout, check=False)
 
 
 def _at_start(env: dict[str, str]) -> dict[str, str]:
@@ -65,10 +83,15 @@ def _forked(command: list[str], cwd: Path, env: dict[str, str], streams: list[in
 def _server() -> socket.socket:
     """The process that has torch loaded, one for each process of pytest; it ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    subprocess.Popen(
-        [sys.executable, __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], env={**os.environ, **USUAL}
-    )
+    command, handed = [sys.executable, __file__, str(theirs.fileno())], [theirs.fileno()]
+    serving = subprocess.Popen(command, pass_fds=handed, env={**os.environ, **USUAL})
     theirs.close()
+
+    def end() -> None:
+        ours.close()
+        serving.wait()
+
+    atexit.register(end)
     return ours
 
 

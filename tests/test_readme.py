@@ -12,7 +12,6 @@ import shlex
 import shutil
 import struct
 import subprocess
-import sys
 import warnings
 import wave
 from pathlib import Path
@@ -22,6 +21,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import forked
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
@@ -30,9 +31,8 @@ COMMANDS = [line for line in LINES if line.startswith("gradscope ")]
 
 
 def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "COLUMNS": "80", "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "gradscope", *words]
-    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=300)
+    environ = {**os.environ, "COLUMNS": "80", **forked.USUAL}
+    return forked.run_text(["-m", "gradscope", *words], cwd=folder, env=environ)
 
 
 MODEL = """
@@ -167,16 +167,15 @@ def test_every_command_runs(command: str, folder: Path) -> None:
 
 def test_the_python_code_runs(tmp_path: Path) -> None:
     code, loop, tests = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = forked.run_text(["-c", code], cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert found.stdout.split()[0] in ("vanishing", "healthy")
-    watched = subprocess.run([sys.executable, "-c", loop], cwd=tmp_path, capture_output=True, text=True, check=False)
+    watched = forked.run_text(["-c", loop], cwd=tmp_path)
     assert (watched.returncode, watched.stdout) == (0, "")
     assert "GS501" in watched.stderr
     assert (tmp_path / "flow.jsonl").exists()
     (tmp_path / "test_flow.py").write_text(tests)
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "test_flow.py"]
-    tested = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    tested = forked.run_text(["-m", "pytest", "-q", "-n0", "test_flow.py"], cwd=tmp_path)
     assert "2 passed" in tested.stdout, tested.stdout
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import forked
+
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 CLEARED = ("GRADSCOPE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "GITHUB_", "PYTHONIOENCODING", "PYTHONUTF8")
 
@@ -31,15 +33,8 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONIOENCODING": "utf-8", "OMP_NUM_THREADS": "1", **extra}
 
 
-def run(*command: str, cwd: Path, **extra: str) -> Finished:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=cwd,
-        env=environment(extra),
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
+def run(*command: str, cwd: Path, anew: bool = False, **extra: str) -> Finished:
+    done = (forked.started if anew else forked.run)([*command], cwd=cwd, env=environment(extra), timeout=120)
     out, err = (SGR.sub("", stream.decode("utf-8", "backslashreplace")) for stream in (done.stdout, done.stderr))
     return Finished(done.returncode, out, err)
 
@@ -52,8 +47,8 @@ def gradscope(tmp_path: Path) -> Callable[..., Finished]:
 
 @pytest.fixture
 def python(tmp_path: Path) -> Callable[..., Finished]:
-    """A few lines of Python in the same surroundings."""
-    return lambda code, **extra: run("-c", code, cwd=tmp_path, **extra)
+    """A few lines of Python in the same surroundings, in an interpreter that has loaded nothing."""
+    return lambda code, **extra: run("-c", code, cwd=tmp_path, anew=True, **extra)
 
 
 BATCH = """

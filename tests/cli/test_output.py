@@ -197,3 +197,13 @@ def test_detail_is_measured_for_files_and_data_but_not_for_a_short_screen(report
     assert Output("csv", View(), ()).is_detailed
     assert Output("text", View(), files).is_detailed
     assert read_report(str(report)).models[0].length == 12
+
+
+def test_costs_are_measured_only_where_they_are_shown():
+    picture = ((Path("r.svg"), "svg"),)
+    assert not Output("text", View(), ()).shows_costs
+    assert not Output("text", View(), picture).shows_costs
+    assert Output("text", View(charts=("costs",)), picture).shows_costs
+    assert Output("text", View(verbose=1), ()).shows_costs
+    assert Output("json", View(), ()).shows_costs
+    assert Output("text", View(), ((Path("r.html"), "html"),)).shows_costs

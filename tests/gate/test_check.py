@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import forked
+
 
 def environment(**extra: str) -> dict[str, str]:
     cleared = ("GRADSCOPE_", "GITHUB_", "NO_COLOR", "FORCE_COLOR", "COLUMNS")
@@ -18,10 +20,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def check(project: Path, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gradscope", "check", *words]
-    return subprocess.run(
-        command, cwd=project, env=environment(**extra), capture_output=True, text=True, timeout=120, check=False
-    )
+    return forked.run_text(["-m", "gradscope", "check", *words], cwd=project, env=environment(**extra))
 
 
 def target(project: Path, name: str, lines: str) -> None:

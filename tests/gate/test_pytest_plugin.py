@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import forked
 from gradscope.errors import UsageError
 from gradscope.testing import assert_gradient_flow
 
@@ -35,9 +36,11 @@ def test_module(gradscope):
 """
 
 
+PYTEST = ("-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", "-n0")
+
+
 def pytest_in(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "--strict-markers", "-p", "no:cacheprovider", "-n0", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    return forked.run_text([*PYTEST, *words], cwd=folder)
 
 
 @pytest.fixture
@@ -75,8 +78,8 @@ def test_the_plugin_alone_imports_no_tensors(tmp_path: Path) -> None:
         "import sys\n\n\ndef test_light():\n    assert 'gradscope.pytest_plugin' in sys.modules\n"
         "    assert not {'torch', 'numpy'} & set(sys.modules)\n"
     )
-    done = pytest_in(tmp_path)
-    assert (done.returncode, "1 passed" in done.stdout) == (0, True), done.stdout
+    done = forked.started([*PYTEST], cwd=tmp_path, env={**os.environ})
+    assert (done.returncode, b"1 passed" in done.stdout) == (0, True), done.stdout
 
 
 def test_limits_and_wrong_settings() -> None:

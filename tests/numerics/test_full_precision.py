@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
+
+import forked
 
 SCRIPT = """
 import json
@@ -64,7 +64,8 @@ print(json.dumps([before, seen[:-1], seen[-1], precisions()]))
     ],
 )
 def test_products_are_not_rounded_to_fewer_digits_and_what_was_set_comes_back(setting: str) -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, setting], capture_output=True, text=True, check=True)
+    done = forked.run_text(["-c", SCRIPT, setting])
+    assert done.returncode == 0, done.stderr
     before, inside, after_an_error, after = json.loads(done.stdout)
     assert len(inside) >= 2
     assert {precision for seen in inside for precision in seen} <= {"ieee", "none"}

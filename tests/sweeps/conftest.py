@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 from cli.conftest import environment
 
 WORDS = [sys.executable, "-m", "gradscope"]
@@ -37,15 +38,7 @@ def slow(seconds):
 
 
 def gradscope(*words: str, cwd: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*WORDS, *words],
-        cwd=cwd,
-        env=environment(extra),
-        capture_output=True,
-        encoding="utf-8",
-        timeout=240,
-        check=False,
-    )
+    return forked.run_text([*WORDS[1:], *words], cwd=cwd, env=environment(extra))
 
 
 def started(*words: str, cwd: Path, **extra: str) -> subprocess.Popen[str]:

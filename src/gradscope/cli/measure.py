@@ -44,9 +44,9 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
     gc.enable()
     with ProgressBar(quiet=bool(flags.get("quiet"))) as progress:
         early = partial(output.begin, clear=progress.pause) if output.is_watched and not compare else None
-        detail = output.is_detailed
-        # A short screen shows no costs, and counting and timing them takes longer than all the rest.
-        report = examine(spec, costs=compare and detail, detail=detail, progress=progress, early=early)
+        # Counting and timing costs takes longer than all the rest.
+        costs = compare and output.shows_costs
+        report = examine(spec, costs=costs, detail=output.is_detailed, progress=progress, early=early)
     code = exit_code(report, spec.fail_on)
     output.write(report)
     interrupted = any(model.probe is not None and not model.probe.complete for model in report.models)

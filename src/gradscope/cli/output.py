@@ -66,7 +66,17 @@ class Output:
     def is_detailed(self) -> bool:
         """Whether anything but a short screen is asked for, so that every number must be measured."""
         shown = self.view.verbose > 0 or "steps" in self.view.show
-        return shown or any(name != "text" for name in (self.format, *(name for _, name in self.files)))
+        return shown or self._formats != {"text"}
+
+    @property
+    def shows_costs(self) -> bool:
+        """Whether anything asked for shows what a training step costs; short screens and pictures of others do not."""
+        shown = self.view.verbose > 0 or "costs" in self.view.charts
+        return shown or not self._formats <= {"text", "svg", "png"}
+
+    @property
+    def _formats(self) -> set[str]:
+        return {self.format, *(name for _, name in self.files)}
 
     def write(self, report: Report | Sweep | Trajectory) -> None:
         """Files first: a closed pipe on the screen must not cost anybody a file.
