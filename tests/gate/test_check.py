@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -96,8 +95,7 @@ def test_init_finds_the_recurrent_modules_of_a_project(project: Path, tmp_path: 
         "    def forward(self, x):\n        return self.rnn(x)[0]\n")  # fmt: skip
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "gradscope", *words]
-        return subprocess.run(command, cwd=fresh, env=environment(), capture_output=True, text=True, check=False)
+        return forked.run_text(["-m", "gradscope", *words], cwd=fresh, env=environment())
 
     assert run("init").returncode == 0
     assert "net.py:Net" in (fresh / "gradscope.toml").read_text()

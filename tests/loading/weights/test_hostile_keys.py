@@ -37,8 +37,10 @@ def unsafe(text: str) -> set[str]:
 
 @pytest.mark.parametrize("style", RENDERERS)
 def test_no_key_reaches_a_format_as_control(style: str, reports: list[Report]) -> None:
+    # Pages and pictures look alike whatever the terminal is.
+    views = (View(),) if style in ("html", "svg", "png") else (View(), View(width=50, verbose=2), View(ascii=True))
     for report in reports:
-        for view in (View(), View(width=50, verbose=2), View(ascii=True)):
+        for view in views:
             content = load(RENDERERS[style])(report, view)
             # What a picture is made of is drawn, and a page's own script may hold tabs.
             assert isinstance(content, bytes) or unsafe(content) - ({"\t"} if style == "html" else set()) == set()
