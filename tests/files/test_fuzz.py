@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 WORKER = Path(__file__).with_name("fuzz_worker.py")
-FILES, SHARE = 4200, 1050
+FILES, SHARE = 4200, 2100
 SECONDS = 10.0
 """For one file."""
 STARTUP = 120.0
