@@ -49,9 +49,7 @@ def examine_sources(
     early: Early | None = None,
 ) -> Report:
     """`examine` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
-    report = diagnose_sources(
-        sources, spec, x=x, loss=loss, costs=costs, detail=detail, progress=progress, early=early
-    )
+    report = diagnose_sources(sources, spec, x=x, loss=loss, costs=costs, detail=detail, progress=progress, early=early)
     told, models = progress or (lambda label, done, total: None), list(report.models)
     for place, source in enumerate(sources):
         if spec.probe:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from gradscope.forward.lifted import LiftedChain
 from gradscope.forward.opened import Opened, opened
-from gradscope.forward.steps import State
+from gradscope.forward.walk import State
 from gradscope.models.direct import Direct
 from gradscope.numerics.traces.find import module_trace
 from gradscope.numerics.traces.lifted import LiftedTrace

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.pull import pull_plain
-from gradscope.forward.steps import State, Step, Walk
+from gradscope.forward.walk import State, Step, Walk
 
 KEPT = 2**25
 """Numbers of Jacobians that are kept."""

@@ -18,8 +18,9 @@ from gradscope.forward.look import Look, lifetimes
 from gradscope.forward.picks import Picks
 from gradscope.forward.record import Recording, record
 from gradscope.forward.state_values import state_values
-from gradscope.forward.steps import Lifting, Walk, levels
+from gradscope.forward.steps import Lifting, levels
 from gradscope.forward.sweep import Sweeper
+from gradscope.forward.walk import Walk
 from gradscope.models.direct import Direct
 from gradscope.models.repeatable import alike
 

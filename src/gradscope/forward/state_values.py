@@ -10,7 +10,7 @@ from torch import Tensor
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.look import Call, values
 from gradscope.forward.record import Recording
-from gradscope.forward.steps import Walk
+from gradscope.forward.walk import Walk
 from gradscope.models.direct import Direct
 
 States = list[list[Tensor | None]]

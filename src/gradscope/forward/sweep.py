@@ -15,7 +15,7 @@ from gradscope.forward.labels import Labels
 from gradscope.forward.pull import Pending, Pull, Term, pull_scaled
 from gradscope.forward.rows import Axis, hypot, log10_rows
 from gradscope.forward.shares import Shares, Totals
-from gradscope.forward.steps import Walk
+from gradscope.forward.walk import Walk
 
 NEVER = 2**62
 

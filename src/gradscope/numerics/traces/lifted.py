@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
-from gradscope.forward.graph import Graph, operation
+from gradscope.forward.graph import operation
 from gradscope.forward.layer import LiftedLayer
 from gradscope.forward.lifted import LiftedChain
-from gradscope.forward.look import answers_of
 from gradscope.forward.names import walk_names
-from gradscope.forward.opened import Opened, opened, uncollected
-from gradscope.forward.pull import Pending, Term, normalised
-from gradscope.forward.record import Recording, record, stepwise
-from gradscope.forward.rows import axes, hypot, log10_rows, same_graph
+from gradscope.forward.opened import Opened
+from gradscope.forward.pull import Term
 from gradscope.forward.state_values import States, state_values
-from gradscope.forward.steps import Walk
-from gradscope.forward.sweep import Sweeper, Swept
+from gradscope.forward.walk import Walk
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Layer
@@ -31,46 +25,18 @@ from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.checks.equality import against_gradients, number, wanted
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
-from gradscope.numerics.scale import add, log10_norm
-from gradscope.numerics.scale import normalise as normalise_rows
+from gradscope.numerics.scale import log10_norm
+from gradscope.numerics.traces.backward import Back, backward, log10_of
 from gradscope.numerics.traces.module import Cotangents, ModuleTrace
-from gradscope.numerics.traces.rows import reals, row_of, rows_agree
+from gradscope.numerics.traces.rows import reals, row_of
+from gradscope.numerics.traces.strands import Strands
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.records import EqualityCheck, Kind
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
-KEPT_OPERATIONS = 2**21
-"""Operations of all sequences together up to which their graphs are kept at once."""
 COMPARED_OPERATIONS = 2**19
 """The same up to which the module is differentiated whole beside them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Strand:
-    """A pass that some of the sequences go through."""
-
-    graph: Graph
-    leaf: int | None
-    recording: Recording
-    sweeper: Sweeper
-    walks: Sequence[Walk]
-    rows: tuple[int, ...]
-    answers: Sequence[Any] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class Back:
-    """One backward pass of all sequences."""
-
-    swept: tuple[tuple[Swept, ...], ...]
-    """By strand and walk."""
-    given: Scaled
-    """dL/dx, m (T, batch, features)."""
-    weights: Pending | None
-    """dL/dW of the steps of the first sequence's graph, summed over the sequences."""
-    total: float | None
-    """log10 ||dL/dW||, all walks together."""
 
 
 class LiftedTrace(ModuleTrace):
@@ -80,20 +46,13 @@ class LiftedTrace(ModuleTrace):
         """Take the model, its input and its first sequence, opened."""
         super().__init__(model, x)
         self.first = first
+        self.strands = Strands(model, x, first)
         self._backs: list[tuple[Cotangents, Back]] = []
-        self._opened: dict[int, Opened] = {}
-
-    @cached_property
-    def seen(self) -> Seen:
-        """What the module returns, as numbers: its graph is kept by strand."""
-        with torch.no_grad(), stepwise(self.x):
-            raw = self.model.run(self.model.laid_out(self.x))
-        return Seen(raw, self.first.recording.given, ())
 
     @property
-    def openings(self) -> tuple[Opened, ...]:
-        """Every sequence by itself."""
-        return tuple(self.opening(b) for b in range(self.sequences))
+    def seen(self) -> Seen:
+        """What the module returns, as numbers: its graph is kept by strand."""
+        return self.strands.seen
 
     def opening(self, b: int) -> Opened:
         """One sequence by itself.
@@ -101,31 +60,7 @@ class LiftedTrace(ModuleTrace):
         Raises:
             Unavailable: it gives something else by itself than among the others.
         """
-        if b not in self._opened:
-            self._opened[b] = self._agreeing(b)
-        return self._opened[b]
-
-    def _agreeing(self, b: int) -> Opened:
-        one = self.first if b == 0 else self._open(b)
-        if one.recording.branched and self.sequences > 1:
-            # Python looked at numbers of all sequences together: each takes the way that they took.
-            one = self._open(b, answers=self._answers)
-        if not rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
-            one = self._open(b, plain=True)
-        if rows_agree(self.seen.raw, one.recording.raw, b, self.sequences):
-            return one
-        raise Unavailable(
-            "a sequence gives other outputs by itself than among the others of its batch, so its own recurrence "
-            "cannot be followed"
-        )
-
-    def _open(self, b: int, *, plain: bool = False, answers: Sequence[Any] = ()) -> Opened:
-        x = self.model.laid_out(self.x[b : b + 1])
-        return opened(self.model, x, axis=self.first.axis, look=self.first.look, plain=plain, answers=answers)
-
-    @cached_property
-    def _answers(self) -> list[Any]:
-        return answers_of(self.model, self.model.laid_out(self.x))
+        return self.strands.opening(b)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -256,8 +191,8 @@ class LiftedTrace(ModuleTrace):
 
         def look() -> list[tuple[States, list[str], list[int | None], int]]:
             found: list[tuple[States, list[str], list[int | None], int]] = []
-            for strand in self.strands():
-                if found and not self._is_short:
+            for strand in self.strands:
+                if found and not self.strands.is_short:
                     # Of long sequences the first stands for all.
                     break
                 x = self.x if len(strand.rows) == self.sequences else self.x[strand.rows[0] : strand.rows[0] + 1]
@@ -313,81 +248,8 @@ class LiftedTrace(ModuleTrace):
         for known, back in self._backs:
             if known is v and (back.weights is not None or not weights):
                 return back
-        with uncollected():
-            found = self._back(v, weights)
+        found = backward(self.strands, v, weights=weights)
         self._backs = [*self._backs[-1:], (v, found)]
-        return found
-
-    def _back(self, v: Cotangents, weights: bool) -> Back:
-        arrived: list[Scaled] = []
-        swept: list[tuple[Swept, ...]] = []
-        sums = Pending(self.first.graph) if weights else None
-        for strand in self.strands():
-            own = Pending(strand.graph) if weights else None
-            found, terms = strand.sweeper.sweep(self._seeds(v, strand), strand.leaf, weights=own)
-            swept.append(tuple(found))
-            arrived.append(_by_step(terms, strand, self.first.axis))
-            if sums is not None and own is not None:
-                _collect(sums, own, strand.graph)
-        given = Scaled(torch.cat([one.m for one in arrived], 1), torch.cat([one.e for one in arrived], 1))
-        total = None if sums is None else log10_of([term for terms in sums.terms.values() for term in terms])
-        return Back(tuple(swept), given, sums, total)
-
-    def strands(self) -> Iterator[Strand]:
-        """All sequences in one pass, where each goes through the same operations; else, or if long, each by itself."""
-        if self._all is not None:
-            yield self._all
-            return
-        for b in range(self.sequences):
-            one = self.opening(b) if self._is_short or b == 0 else self._agreeing(b)
-            yield Strand(one.graph, one.leaf, one.recording, one.sweeper, one.walks, (b,), one.answers)
-
-    @property
-    def _is_short(self) -> bool:
-        """Whether the graphs of all sequences may be kept at once."""
-        return len(self.first.graph) * self.sequences <= KEPT_OPERATIONS
-
-    @cached_property
-    def _all(self) -> Strand | None:
-        return self._together() if self._is_short else None
-
-    def _together(self) -> Strand | None:
-        first = self.first
-        if self.sequences == 1:
-            return None
-        recording = record(self.model, self.model.laid_out(self.x), plain=first.recording.plain)
-        graph = Graph.of(recording.outputs)
-        graph = graph if len(graph) != len(first.graph) or not first.forwarded else graph.forwarded()
-        if not same_graph(first.graph, graph) or not rows_agree(recording.raw, first.recording.raw, 0, self.sequences):
-            return None
-        graph.products = first.graph.products
-        axis = axes(first.graph, graph, self.sequences)
-        if any(
-            axis(value) is None
-            for walk in first.walks
-            if walk.steps
-            for state in walk.states[1:]
-            for value in state
-            if value
-        ):
-            return None
-        leaf = None if recording.given is None else graph.value(recording.given)
-        sweeper = Sweeper(graph, first.labels, first.walks, self.sequences, axis)
-        return Strand(
-            graph, None if leaf is None else leaf[0], recording, sweeper, first.walks, tuple(range(self.sequences))
-        )
-
-    def _seeds(self, v: Cotangents, strand: Strand) -> dict[tuple[int, int], list[Term]]:
-        """The cotangents of a strand's sequences, by value of its graph."""
-        found: dict[tuple[int, int], list[Term]] = {}
-        for own, g in zip(strand.recording.outputs, v, strict=True):
-            value = strand.graph.value(own)
-            if g is None or value is None or not bool((g != 0).any()):
-                continue
-            row = g if len(strand.rows) == self.sequences else row_of(g, own.shape, strand.rows[0], self.sequences)
-            if row is None:
-                raise Unavailable(f"the loss reads an output of shape {tuple(g.shape)}, which mixes the sequences")
-            found.setdefault(value, []).append(normalised(row.to(own), 0))
         return found
 
     def adjoint(self, v: Cotangents, *, totals: bool = True) -> Adjoint:
@@ -463,11 +325,9 @@ class LiftedTrace(ModuleTrace):
     def _outputs(self) -> list[tuple[Tensor, Tensor]]:
         """Every sequence's own outputs beside its part of the batch's."""
         found = []
-        for strand in self.strands():
+        for strand in self.strands:
             for whole, own in zip(reals(self.seen.raw), strand.recording.outputs, strict=True):
-                every = len(strand.rows) == self.sequences
-                row = whole if every else row_of(whole, own.shape, strand.rows[0], self.sequences)
-                if row is not None:
+                if (row := strand.part(whole, own.shape)) is not None:
                     found.append((own, row))
         return found
 
@@ -531,36 +391,3 @@ class LiftedTrace(ModuleTrace):
 
 def _plain(parts: Sequence[Term]) -> Tensor:
     return torch.cat([m.detach() * 2.0 ** max(e, -1074) for m, e in parts]) if parts else torch.zeros(0)
-
-
-def _by_step(terms: Sequence[Term], strand: Strand, axis: int) -> Scaled:
-    """dL/dx of a strand's sequences, m (T, sequences, features), every step of each with its own exponent."""
-    given = strand.recording.given
-    assert given is not None
-    total = None
-    for m, e in terms:
-        rows = m.detach().movedim(axis, 0)
-        rows = rows.reshape(*rows.shape[:2], -1)
-        whole = torch.full(rows.shape[:2], e, dtype=torch.int64, device=m.device)
-        own, exponents = normalise_rows(rows, whole)
-        total = Scaled(own, exponents) if total is None else Scaled(*add(total.m, total.e, own, exponents))
-    if total is None:
-        like = torch.zeros_like(given).movedim(axis, 0)
-        like = like.reshape(*like.shape[:2], -1)
-        return Scaled(like, torch.zeros(like.shape[:2], dtype=torch.int64, device=like.device))
-    return total
-
-
-def _collect(sums: Pending, own: Pending, graph: Graph) -> None:
-    """Add one strand's dL/dW to those of the others, by parameter."""
-    by_leaf = {id(node.variable): place for place, node in enumerate(sums.graph.nodes) if sums.graph.is_leaf[place]}
-    for value, terms in own.terms.items():
-        place = by_leaf.get(id(graph.nodes[value[0]].variable))
-        if place is not None:
-            for m, e in terms:
-                sums.add((place, 0), m.detach(), e)
-
-
-def log10_of(terms: Sequence[Term]) -> float:
-    """log10 of the norm of several parts side by side; -inf for none."""
-    return float(hypot([log10_rows(m, e, None, 1) for m, e in terms], 1))

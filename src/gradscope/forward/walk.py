@@ -1,0 +1,43 @@
+"""A recurrence along one pass: its states, and the steps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gradscope.forward.graph import Read, Value
+
+State = tuple[Read, ...]
+"""The values that a state is made of; None for a number without gradient."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens between two states."""
+
+    t: int
+    before: State
+    after: State
+    nodes: tuple[int, ...]
+    """Operations, in the order in which they ran."""
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """One recurrence along one pass: s_0, and its steps 1 .. T."""
+
+    level: int
+    backwards: bool
+    steps: tuple[Step, ...]
+    repeats: int
+    """How many steps are like another one, operation by operation."""
+    ties: Mapping[Value, tuple[Value, ...]] = field(default_factory=dict)
+    """Where s_0 was made in several copies that are one and the same from then on, the others of each."""
+    grows: tuple[int, ...] = ()
+    """Floats carried by step, where they grow with every step and there is no fixed state; no steps then."""
+
+    @cached_property
+    def states(self) -> tuple[State, ...]:
+        """s_0 .. s_T."""
+        return (self.steps[0].before, *(step.after for step in self.steps))

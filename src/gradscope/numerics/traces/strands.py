@@ -1,0 +1,137 @@
+"""The sequences of a batch in a module's computation: each opened by itself, and gone through together where alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradscope.forward.graph import Graph
+from gradscope.forward.look import answers_of
+from gradscope.forward.opened import Opened, opened
+from gradscope.forward.record import Recording, record, stepwise
+from gradscope.forward.rows import axes, same_graph
+from gradscope.forward.sweep import Sweeper
+from gradscope.forward.walk import Walk
+from gradscope.models.capture.watch import Seen
+from gradscope.models.direct import Direct
+from gradscope.numerics.traces.rows import row_of, rows_agree
+from gradscope.numerics.traces.trace import Unavailable
+
+KEPT_OPERATIONS = 2**21
+"""Operations of all sequences together up to which their graphs are kept at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Strand:
+    """A pass that some of the sequences go through."""
+
+    graph: Graph
+    leaf: int | None
+    recording: Recording
+    sweeper: Sweeper
+    walks: Sequence[Walk]
+    rows: tuple[int, ...]
+    of: int
+    """How many sequences there are in all."""
+    answers: Sequence[Any] = ()
+
+    def part(self, whole: Tensor, shape: torch.Size) -> Tensor | None:
+        """Its part, of this shape, of what holds all sequences; None where that has no row for each."""
+        return whole if len(self.rows) == self.of else row_of(whole, shape, self.rows[0], self.of)
+
+
+class Strands:
+    """What every sequence of a batch goes through."""
+
+    def __init__(self, model: Direct, x: Tensor, first: Opened) -> None:
+        """Take the model, its input (sequences, T, ...) and its first sequence, opened."""
+        self.model, self.x, self.first = model, x, first
+        self.count = len(x)
+        self._opened: dict[int, Opened] = {}
+
+    @cached_property
+    def seen(self) -> Seen:
+        """What the module returns, as numbers: its graph is kept by strand."""
+        with torch.no_grad(), stepwise(self.x):
+            raw = self.model.run(self.model.laid_out(self.x))
+        return Seen(raw, self.first.recording.given, ())
+
+    def opening(self, b: int) -> Opened:
+        """One sequence by itself.
+
+        Raises:
+            Unavailable: it gives something else by itself than among the others.
+        """
+        if b not in self._opened:
+            self._opened[b] = self._agreeing(b)
+        return self._opened[b]
+
+    def _agreeing(self, b: int) -> Opened:
+        one = self.first if b == 0 else self._open(b)
+        if one.recording.branched and self.count > 1:
+            # Python looked at numbers of all sequences together: each takes the way that they took.
+            one = self._open(b, answers=self._answers)
+        if not rows_agree(self.seen.raw, one.recording.raw, b, self.count):
+            one = self._open(b, plain=True)
+        if rows_agree(self.seen.raw, one.recording.raw, b, self.count):
+            return one
+        raise Unavailable(
+            "a sequence gives other outputs by itself than among the others of its batch, so its own recurrence "
+            "cannot be followed"
+        )
+
+    def _open(self, b: int, *, plain: bool = False, answers: Sequence[Any] = ()) -> Opened:
+        x = self.model.laid_out(self.x[b : b + 1])
+        return opened(self.model, x, axis=self.first.axis, look=self.first.look, plain=plain, answers=answers)
+
+    @cached_property
+    def _answers(self) -> list[Any]:
+        return answers_of(self.model, self.model.laid_out(self.x))
+
+    def __iter__(self) -> Iterator[Strand]:
+        """All sequences in one pass, where each goes through the same operations; else, or if long, each by itself."""
+        if self._all is not None:
+            yield self._all
+            return
+        for b in range(self.count):
+            one = self.opening(b) if self.is_short or b == 0 else self._agreeing(b)
+            yield Strand(one.graph, one.leaf, one.recording, one.sweeper, one.walks, (b,), self.count, one.answers)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the graphs of all sequences may be kept at once."""
+        return len(self.first.graph) * self.count <= KEPT_OPERATIONS
+
+    @cached_property
+    def _all(self) -> Strand | None:
+        return self._together() if self.is_short else None
+
+    def _together(self) -> Strand | None:
+        first = self.first
+        if self.count == 1:
+            return None
+        recording = record(self.model, self.model.laid_out(self.x), plain=first.recording.plain)
+        graph = Graph.of(recording.outputs)
+        graph = graph if len(graph) != len(first.graph) or not first.forwarded else graph.forwarded()
+        if not same_graph(first.graph, graph) or not rows_agree(recording.raw, first.recording.raw, 0, self.count):
+            return None
+        graph.products = first.graph.products
+        axis = axes(first.graph, graph, self.count)
+        if any(
+            axis(value) is None
+            for walk in first.walks
+            if walk.steps
+            for state in walk.states[1:]
+            for value in state
+            if value
+        ):
+            return None
+        leaf = None if recording.given is None else graph.value(recording.given)
+        sweeper = Sweeper(graph, first.labels, first.walks, self.count, axis)
+        place = None if leaf is None else leaf[0]
+        return Strand(graph, place, recording, sweeper, first.walks, tuple(range(self.count)), self.count)
