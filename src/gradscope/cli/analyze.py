@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Unpack
+from typing import Unpack
 
-import typer
-
-from gradscope.cli.options import RunFlags, spread
+from gradscope.cli.options import OneModel, RunFlags, spread
 
 
 @spread(RunFlags)
 def analyze(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="lstm, lstm:forget_bias=5,hidden=128, a file, or module:attr. Default rnn.", metavar="MODEL"
-        ),
-    ] = None,
+    model: OneModel = None,
     **flags: Unpack[RunFlags],
 ) -> int:
     """How far back can this model learn, and why not further?"""

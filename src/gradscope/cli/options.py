@@ -23,6 +23,12 @@ def option(panel: str, text: str, *names: str, **more: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, **more)
 
 
+OneModel = Annotated[
+    str | None,
+    typer.Argument(help="lstm, lstm:forget_bias=5,hidden=128, a file, or module:attr. Default rnn.", metavar="MODEL"),
+]
+
+
 class ScreenFlags(TypedDict, total=False):
     """How a report is shown; everything here leaves the numbers alone."""
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Unpack
+from typing import Unpack
 
-import typer
-
-from gradscope.cli.options import RunFlags, spread
+from gradscope.cli.options import OneModel, RunFlags, spread
 from gradscope.errors import UsageError
 
 LAG = 50
@@ -15,12 +13,7 @@ LAG = 50
 
 @spread(RunFlags)
 def probe(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="lstm, lstm:forget_bias=5,hidden=128, a file, or module:attr. Default rnn.", metavar="MODEL"
-        ),
-    ] = None,
+    model: OneModel = None,
     **flags: Unpack[RunFlags],
 ) -> int:
     """Does it learn at that lag? Short trainings of copies, beside a twin known to learn."""

@@ -29,7 +29,7 @@ def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progr
     for place, one in enumerate(found):
         record = one.record()
         if place < MOST:
-            record = _with(record, _learned(_treated_source(one, source, spec), spec, told))
+            record = _with(record, _learned(treated_source(one, source, spec), spec, told))
         records.append(record)
     task = task_of(spec)
     if kind_of(spec, task) == "fixed" and "spread" in task.kinds:
@@ -53,7 +53,7 @@ def _with(record: Fix, learned: list[int | None]) -> Fix:
     return replace(record, learned=len(found), learned_at=min(found, default=None), runs=len(learned))
 
 
-def _treated_source(one: Measured, source: Source, spec: RunSpec) -> Source:
+def treated_source(one: Measured, source: Source, spec: RunSpec) -> Source:
     """The remedied model for any seed."""
     first = runs_of(source, spec)[0][0]
 
