@@ -80,7 +80,8 @@ def _fixed(
     if spec.probe:
         from gradscope.fixes.prove import proven
 
-        fixes = proven(source, spec, found, told)
+        assert model.probe is not None
+        fixes = proven(source, spec, found, told, model.probe.goal)
     return replace(model, fixes=fixes)
 
 

@@ -70,9 +70,11 @@ class Probe:
     chance: float
     """Error of the best answer that reads no input."""
     unit: str
-    """`wrong` (share of wrong answers) or `mse`."""
+    """Of errors: `wrong` (share of wrong answers), `mse`, or `nats` (cross-entropy)."""
     runs: tuple[Training, ...]
     twin: Twin | None = None
     notes: tuple[str, ...] = ()
+    near: float | None = None
+    """Of a probe of your own data: the least error of the same model where it is shown the newest `lag` steps alone."""
     complete: bool = True
     """False where it was interrupted: what was not learned by then says nothing."""

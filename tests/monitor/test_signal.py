@@ -50,6 +50,7 @@ LAYERS = [
 @pytest.mark.parametrize("use", [last, every, hidden])
 def test_influence_is_that_of_autograd_one_step_at_a_time(layer, use):
     torch.manual_seed(0)
+    layer.reset_parameters()
     x = torch.randn(4, LENGTH, 3)
     ear = listened(layer, use, x)
     heard = ear.heard(1.0)

@@ -19,9 +19,18 @@ def probe(
     """Does it learn at that lag? Short trainings of copies, beside a twin known to learn."""
     from gradscope.cli.measure import measure
 
-    if flags.get("length") is not None:
+    asked = {**flags, "probe": True}
+    if flags.get("input") or flags.get("text"):
+        asked["loss"] = flags.get("loss") or _loss(flags)
+    elif flags.get("length") is not None:
         raise UsageError("a probe's sequences are as long as its lag asks: leave out --length, give --lag")
-    asked = {**flags, "probe": True, "task": flags.get("task") or "recall"}
+    else:
+        asked["task"] = flags.get("task") or "recall"
     if flags.get("needs_lag") is None:
         asked["needs_lag"] = LAG
     return measure([model] if model is not None else None, asked, compare=False)  # type: ignore[arg-type]
+
+
+def _loss(flags: RunFlags) -> str:
+    """What data ask for where nobody says: the next token of a text, numbers otherwise."""
+    return "ce" if flags.get("text") or str(flags.get("input")).endswith(".txt") else "mse"

@@ -9,6 +9,7 @@ from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.registry import FIXES, RULES, TASKS, TRAINING_RULES, unknown
+from gradscope.text import safe_text
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "sequence": ("random", "zeros", "impulse", "sine"),
@@ -89,9 +90,9 @@ def _check_shape(name: str, value: str, where: str) -> None:
 
 def _check_task(spec: RunSpec, origin: Mapping[str, str]) -> None:
     """A task brings its own sequence and loss, and is made for one lag."""
-    if spec.task is None and spec.probe:
-        raise UsageError(f"a probe ({origin['probe']}) trains on a task; add --task recall --lag 50")
     if spec.task is None:
+        if spec.probe:
+            _check_own_probe(spec, origin)
         return
     if spec.task not in TASKS and not re.fullmatch(r".+\.py:[^:]+", spec.task):
         raise UsageError(f"{unknown('task', spec.task, (*TASKS, 'file.py:function'))} ({origin['task']})")
@@ -105,6 +106,19 @@ def _check_task(spec: RunSpec, origin: Mapping[str, str]) -> None:
             )
     if spec.loss != "final":
         raise UsageError(f"both task ({origin['task']}) and loss ({origin['loss']}) are given; a task brings its own")
+
+
+def _check_own_probe(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    """A probe without a task is of data that ask for something."""
+    if spec.input is None and spec.text is None:
+        raise UsageError(f"a probe ({origin['probe']}) trains on a task; add --task recall --lag 50, or --input FILE")
+    if spec.needs_lag is None:
+        raise UsageError(f"a probe ({origin['probe']}) of your own data needs a lag; add --lag, such as --lag 20")
+    if spec.loss not in ("ce", "mse"):
+        raise UsageError(
+            f"loss {safe_text(spec.loss)} ({origin['loss']}) asks for no answers that a probe could train on; use "
+            "--loss ce or mse, or write the task as --task file.py:function"
+        )
 
 
 def _check_presets(spec: RunSpec, origin: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ MOST = 3
 """How many of the best remedies are trained."""
 
 
-def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progress) -> tuple[Fix, ...]:
+def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progress, goal: float) -> tuple[Fix, ...]:
     """The measured remedies, the best of them with what training says; and shorter lags in the data, where that can be.
 
     A remedy that cannot be trained stays as it was measured.
@@ -29,19 +29,19 @@ def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progr
     for place, one in enumerate(found):
         record = one.record()
         if place < MOST:
-            record = _with(record, _learned(treated_source(one, source, spec), spec, told))
+            record = _with(record, _learned(treated_source(one, source, spec), spec, told, goal))
         records.append(record)
-    task = task_of(spec)
-    if kind_of(spec, task) == "fixed" and "spread" in task.kinds:
+    task = None if spec.task is None else task_of(spec)
+    if task is not None and kind_of(spec, task) == "fixed" and "spread" in task.kinds:
         learned = learned_by(source, spec, told, taught="spread")
         taught = Fix("shorter lags too", "lags spread in training", None, None, "inconclusive")
         records.insert(0, _with(taught, learned))
     return tuple(records)
 
 
-def _learned(source: Source, spec: RunSpec, told: Progress) -> list[int | None]:
+def _learned(source: Source, spec: RunSpec, told: Progress, goal: float) -> list[int | None]:
     try:
-        return learned_by(source, spec, told)
+        return learned_by(source, spec, told, goal=goal)
     except UsageError:
         return []
 

@@ -44,7 +44,7 @@ class Learners:
         """The readout at the last steps, (R, B, answers, outputs), of x (R, B, T, features)."""
         if self.as_ids:
             symbols = x[..., : self.task.features]
-            x = symbols.argmax(-1)
+            x = symbols.argmax(-1) if self.task.features > 1 else symbols[..., 0].long()
         elif self.has_front:
             x = x @ torch.stack([self.fronts[run] for run in runs])[:, None].to(x.dtype)
         last = self.copies.outputs(x, runs)[:, :, -self.task.answers :]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -17,6 +19,7 @@ from gradscope.probe.train import Curve, Plan, Setting, Training
 from gradscope.records import RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.rules.advice import gate_bias
+from gradscope.sequences.tasks.data import BETTER, data_task, near_sighted
 from gradscope.sequences.tasks.find import kind_of, task_of
 from gradscope.sequences.tasks.task import Kind
 from gradscope.trained import Probe, Twin
@@ -27,10 +30,20 @@ SEEDS = 2
 CLIP = 1.0
 
 
-def learned_by(source: Source, spec: RunSpec, told: Progress, taught: Kind | None = None) -> list[int | None]:
-    """When each run of a probe of `source` learned the task of `spec`, taught by lags of another kind where given."""
-    task = task_of(spec)
-    plan = Plan(task, spec.needs_lag or 1, kind_of(spec, task), spec.train_steps, taught)
+def learned_by(
+    source: Source, spec: RunSpec, told: Progress, *, goal: float | None = None, taught: Kind | None = None
+) -> list[int | None]:
+    """When each run of a probe of `source` learned the task of `spec`.
+
+    Args:
+        source: the model.
+        spec: the settings.
+        told: called as told(label, done, total).
+        goal: error at which it counts as learned; None: the task's own.
+        taught: the kind of lags that it is taught by, where it is another than the task's.
+    """
+    plan = _plan(source, spec)
+    plan = replace(plan, taught=taught, task=plan.task if goal is None else replace(plan.task, goal=goal))
     training = _prepared(source, plan, _settings(spec), look=False)
     _run(training, f"training {source.name}", told)
     return [curve.learned_at for curve in training.curves]
@@ -44,10 +57,9 @@ def probe_source(source: Source, spec: RunSpec, told: Progress = lambda label, d
     Raises:
         UsageError: the task does not fit the model, or nothing in it can be trained.
     """
-    task = task_of(spec)
-    plan = Plan(task, spec.needs_lag or 1, kind_of(spec, task), spec.train_steps)
-    training = _prepared(source, plan, _settings(spec))
-    complete = _run(training, f"training {source.name} on {task.name}", told)
+    plan, near, complete = _with_goal(source, _plan(source, spec), spec, told)
+    task, training = plan.task, _prepared(source, plan, _settings(spec))
+    complete = complete and _run(training, f"training {source.name} on {task.name}", told)
     twin, notes = None, _notes(source, training.learners)
     if complete and all(curve.learned_at is None for curve in training.curves):
         twin, complete = _twin(source.name, spec, plan, told)
@@ -59,12 +71,33 @@ def probe_source(source: Source, spec: RunSpec, told: Progress = lambda label, d
         train_steps=plan.steps,
         goal=task.goal,
         chance=task.chance,
-        unit="mse" if task.values else "wrong",
+        unit=task.unit,
         runs=tuple(_record(curve) for curve in training.curves),
         twin=twin,
         notes=notes,
+        near=near,
         complete=complete,
     )
+
+
+def _plan(source: Source, spec: RunSpec) -> Plan:
+    """The task of a run, or what its own data ask for."""
+    task = task_of(spec) if spec.task is not None else data_task(spec, source.input_size, source.ids)
+    return Plan(task, spec.needs_lag or 1, kind_of(spec, task), spec.train_steps)
+
+
+def _with_goal(source: Source, plan: Plan, spec: RunSpec, told: Progress) -> tuple[Plan, float | None, bool]:
+    """The plan with the goal that own data set: what the same model comes to with the newest steps alone.
+
+    Also that error, None for a task of the table, and whether it was measured to the end.
+    """
+    if not math.isnan(plan.task.goal):
+        return plan, None, True
+    near = replace(plan, task=near_sighted(plan.task, plan.lag))
+    training = _prepared(source, near, _settings(spec), look=False)
+    complete = _run(training, f"training {source.name} on the newest {plan.lag} steps alone", told)
+    least = min(min(curve.errors, default=math.inf) for curve in training.curves)
+    return replace(plan, task=replace(plan.task, goal=BETTER * least)), least, complete
 
 
 def _settings(spec: RunSpec) -> list[Setting]:
@@ -108,8 +141,11 @@ def _twin(name: str, spec: RunSpec, plan: Plan, told: Progress) -> tuple[Twin, b
     own = parse_model(name).options if name.partition(":")[0] in FAMILIES else {}
     hidden = own.get("hidden", str(spec.hidden))
     word = f"lstm:hidden={hidden},forget_bias={gate_bias(plan.lag):g}"
-    training = _prepared(source_of(word, spec), plan, _settings(spec))
-    complete = _run(training, f"training the twin {word}", told)
+    source, complete = source_of(word, spec), True
+    if spec.task is None:
+        plan, _, complete = _with_goal(source, _plan(source, spec), spec, told)
+    training = _prepared(source, plan, _settings(spec))
+    complete = complete and _run(training, f"training the twin {word}", told)
     learned = [curve.learned_at for curve in training.curves if curve.learned_at is not None]
     return Twin(word, len(learned), len(training.curves), min(learned, default=None)), complete
 

@@ -97,8 +97,9 @@ class Training:
         self.optimizer = torch.optim.Adam(groups, fused=True)
         self.streams = {seed: torch.Generator().manual_seed(seed) for seed in {one.seed for one in settings}}
         held = torch.Generator().manual_seed(2**40)
-        self.held_out = plan.task.draw(held, HELD_OUT, plan.lag, plan.kind)
-        self.watched = plan.task.draw(held, BATCH, plan.lag, plan.kind)
+        draw = plan.task.draw_apart or plan.task.draw
+        self.held_out = draw(held, HELD_OUT, plan.lag, plan.kind)
+        self.watched = draw(held, BATCH, plan.lag, plan.kind)
         self.active = list(range(len(settings)))
         self._sums = [0.0] * len(settings)
 

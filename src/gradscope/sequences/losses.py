@@ -82,6 +82,40 @@ def every(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     return Loss("every", _target_unused(spec), final_only=False, function=function)
 
 
+def asked_classes(spec: RunSpec, batch: Batch) -> tuple[Tensor, int, str, tuple[str, ...]]:
+    """Classes by step, (B, steps), or by sequence, (B,); how many there are; `27 classes`; and notes.
+
+    Raises:
+        UsageError: neither text nor target, a target that does not fit, or a text of one distinct token.
+    """
+    if spec.target is not None:
+        targets, classes, notes = class_targets(spec.target, *batch.x.shape[:2])
+        return targets, classes, f"{classes} classes", notes
+    if batch.logits is not None:
+        return batch.x[:, 1:], batch.logits, f"the next of {batch.logits:,} token ids", ()
+    if batch.token_ids is None or batch.vocabulary is None:
+        raise UsageError("--loss ce needs text or classes; add --text or --target FILE, or use --loss final")
+    classes = len(batch.vocabulary)
+    if classes < 2:
+        raise UsageError("--loss ce: the text repeats one token, nothing is left to predict; use a longer text")
+    return batch.token_ids[:, 1:], classes, f"the next of {classes} tokens", ()
+
+
+def asked_values(spec: RunSpec, batch: Batch) -> tuple[Tensor, tuple[str, ...]]:
+    """Values by step, (B, steps, features), and notes; without a target file, the next input.
+
+    Raises:
+        UsageError: a target that does not fit, or a model without input and no target.
+    """
+    if spec.target is not None:
+        return value_targets(spec.target, *batch.x.shape[:2])
+    if batch.x.ndim == 2:
+        raise UsageError("--loss mse has no numbers to predict from token ids; add --target FILE, or use --loss ce")
+    if batch.x.shape[-1] == 0:
+        raise UsageError("--loss mse predicts the next input, this model takes none; add --target FILE")
+    return batch.x[:, 1:], ("squared error of the next input: output t against input t+1",)
+
+
 def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     """L = -sum ln p(class), p the softmax of a seeded readout of the output.
 
@@ -91,20 +125,7 @@ def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     Raises:
         UsageError: neither text nor target, a target that does not fit, or a text of one distinct token.
     """
-    if spec.target is not None:
-        sequences, steps = batch.x.shape[:2]
-        targets, classes, notes = class_targets(spec.target, sequences, steps)
-        what = f"{classes} classes"
-    elif batch.logits is not None:
-        targets, classes, notes = batch.x[:, 1:], batch.logits, ()
-        what = f"the next of {classes:,} token ids"
-    elif batch.token_ids is not None and batch.vocabulary is not None:
-        targets, classes, notes = batch.token_ids[:, 1:], len(batch.vocabulary), ()
-        what = f"the next of {classes} tokens"
-        if classes < 2:
-            raise UsageError("--loss ce: the text repeats one token, nothing is left to predict; use a longer text")
-    else:
-        raise UsageError("--loss ce needs text or classes; add --text or --target FILE, or use --loss final")
+    targets, classes, what, notes = asked_classes(spec, batch)
     final_only, own = targets.ndim == 1, spec.target is None and batch.logits is not None
 
     def function(output: Any) -> Tensor:
@@ -127,16 +148,7 @@ def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     Raises:
         UsageError: a target that does not fit, or a model without input and no target.
     """
-    sequences, steps = batch.x.shape[:2]
-    if spec.target is None and batch.x.ndim == 2:
-        raise UsageError("--loss mse has no numbers to predict from token ids; add --target FILE, or use --loss ce")
-    features = batch.x.shape[-1] if batch.x.ndim == 3 else 1
-    if spec.target is not None:
-        targets, notes = value_targets(spec.target, sequences, steps)
-    elif features == 0:
-        raise UsageError("--loss mse predicts the next input, this model takes none; add --target FILE")
-    else:
-        targets, notes = batch.x[:, 1:], ("squared error of the next input: output t against input t+1",)
+    targets, notes = asked_values(spec, batch)
     values = targets.shape[-1]
     seeded = f"through a seeded readout where the output does not have {values} features"
 

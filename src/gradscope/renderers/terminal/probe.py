@@ -14,6 +14,7 @@ from gradscope.rules.outlook import PROBE
 from gradscope.trained import Probe, Training
 
 WORDS = {"pass": ("✓", "LEARNED", "#009E73"), "fail": ("✗", "NOT LEARNED", "#D55E00")}
+UNITS = {"wrong": "share of wrong answers", "mse": "mean squared error", "nats": "cross-entropy in nats"}
 UNSHOWN = ("?", "nothing shown", "grey62")
 
 
@@ -46,6 +47,8 @@ def headline(page: Page, model: ModelResult, probe: Probe, verdict: Verdict | No
     """`✓ LEARNED  recall, fixed lag 50  gru · 6 runs of at most 800 steps`, and what it means."""
     sign, word, style = WORDS.get(verdict.status if verdict else "", UNSHOWN)
     what = f"  {probe.task}, {probe.lags} lag {probe.lag}"
+    if probe.near is not None:
+        what = f"  {probe.task}, lags of {probe.lag} and more"
     count = sum(run.learned_at is not None for run in probe.runs)
     if word == "LEARNED" and 2 * count < len(probe.runs):
         word = f"LEARNED by {count} of {len(probe.runs)}"
@@ -61,7 +64,8 @@ def sentence(model: ModelResult, probe: Probe) -> str:
     learned = [run.learned_at for run in probe.runs if run.learned_at is not None]
     count, of = len(learned), len(probe.runs)
     what = f"{probe.summary[0].upper()}{probe.summary[1:]}"
-    asked = f"{what}, {'up to ' if probe.lags == 'spread' else ''}{probe.lag} step{'s' * (probe.lag != 1)} back"
+    back = f", {'up to ' if probe.lags == 'spread' else ''}{probe.lag} step{'s' * (probe.lag != 1)} back"
+    asked = f"{what}{back if probe.near is None else ''}"
     if learned:
         return f"{asked}: learned in {count} of {of} runs, the first after {min(learned)} training steps."
     if not probe.complete:
@@ -92,12 +96,12 @@ def curve(page: Page, run: Training, probe: Probe) -> None:
     errors = [error if error is not None else math.nan for error in run.errors]
     places = [round(column * (len(errors) - 1) / max(width - 1, 1)) for column in range(width)]
     page.line(" ", Span("".join(_glyph(errors[place], probe, page.view.ascii) for place in places)))
-    unit = "share of wrong answers" if probe.unit == "wrong" else "mean squared error"
     last = errors[-1]
+    near = "" if probe.near is None else f"newest {probe.lag} steps alone {_number(probe.near)}, "
     page.wrap(
-        f"{unit} over {run.steps[-1]} steps, best run: {_number(errors[0])} to {_number(last)}, "
+        f"{UNITS[probe.unit]} over {run.steps[-1]} steps, best run: {_number(errors[0])} to {_number(last)}, "
         f"least {_number(least(run))}; "
-        f"chance {_number(probe.chance)}, learned at {_number(probe.goal)}",
+        f"chance {_number(probe.chance)}, {near}learned at {_number(probe.goal)}",
         style="dim",
     )
     page.blank()

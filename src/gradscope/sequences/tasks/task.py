@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Kind = Literal["fixed", "spread"]
+Unit = Literal["wrong", "mse", "nats"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,11 @@ class Samples:
     x: Tensor
     """(batch, T, features), float32."""
     target: Tensor
-    """What the last steps have to answer: classes (batch, answers), int64, or values (batch, answers), float32."""
+    """What the last steps have to answer: classes (batch, answers), int64, or values, float32, (batch, answers) or
+    (batch, answers, outputs)."""
+
+
+Draw = Callable[[torch.Generator, int, int, Kind], Samples]
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,10 @@ class Task:
     """Classes, or 1 for a value."""
     kinds: tuple[Kind, ...]
     """The kinds of lags it can have; the first is meant where none is said."""
-    draw: Callable[[torch.Generator, int, int, Kind], Samples]
+    draw: Draw
     """(generator, batch, lag, kind) -> samples."""
     goal: float
-    """Error at and below which it counts as learned: share of wrong classes, or mean squared error."""
+    """Error at and below which it counts as learned; NaN where that has to be measured first."""
     chance: float
     """Error of the best answer that reads no input."""
     answers: int = 1
@@ -53,25 +58,35 @@ class Task:
     """Whether each step shows one of so many symbols (a one-hot part first), as a model of token ids can take it."""
     shortest: int = 1
     """Least lag it can have."""
+    in_nats: bool = False
+    """Whether errors are the loss itself, and not the share of wrong classes."""
+    draw_apart: Draw | None = None
+    """Draws what errors are measured on; None: as what is trained on."""
+
+    @property
+    def unit(self) -> Unit:
+        """Of errors."""
+        return "mse" if self.values else "nats" if self.in_nats else "wrong"
 
     def loss(self, read: Tensor, target: Tensor) -> Tensor:
         """Mean loss over the batch.
 
         Args:
             read: the readout at the last `answers` steps, (..., batch, answers, outputs).
-            target: (..., batch, answers).
+            target: (..., batch, answers), or values (..., batch, answers, outputs).
 
         Returns:
             (...): cross-entropy in nats, or mean squared error.
         """
         if self.values:
-            return (read[..., 0] - target).square().mean((-2, -1))
+            asked = target if target.ndim == read.ndim else target[..., None]
+            return (read - asked).square().mean((-3, -2, -1))
         flat = functional.cross_entropy(read.reshape(-1, self.outputs), target.reshape(-1), reduction="none")
         return flat.reshape(target.shape).mean((-2, -1))
 
     def error(self, read: Tensor, target: Tensor) -> Tensor:
-        """Share of wrong classes, or mean squared error, (...)."""
-        if self.values:
+        """Share of wrong classes, or the loss, (...)."""
+        if self.unit != "wrong":
             return self.loss(read, target)
         return (read.argmax(-1) != target).float().mean((-2, -1))
 

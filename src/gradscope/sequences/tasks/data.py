@@ -1,0 +1,134 @@
+"""The user's own data as a task: answer better than the newest steps alone allow.
+
+What data ask for at a lag is not known beforehand, so the goal is measured: the error that the same model comes to
+where it is shown the newest `lag` steps alone. Samples end at random steps; each is asked for one answer, at its end.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gradscope.errors import UsageError
+from gradscope.models.token_ids import TokenIds
+from gradscope.records import RunSpec
+from gradscope.sequences.build import make_batch
+from gradscope.sequences.losses import asked_classes, asked_values
+from gradscope.sequences.tasks.task import Draw, Kind, Samples, Task
+from gradscope.text import safe_text
+
+FEW = 10
+"""Sequences below which the newest fifth of each is held out, and not a fifth of them."""
+BETTER = 0.95
+"""Part of the near-sighted error at and below which older steps count as used."""
+WIDE = 2
+"""Steps of a sample, in needed lags."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Steps that samples may end at: of the sequences `rows`, from `first` on, before `stop`."""
+
+    rows: range
+    first: int
+    stop: int
+
+
+def data_task(spec: RunSpec, input_size: int | None, ids: TokenIds | None) -> Task:
+    """What `--input` or `--text`, `--target` and `--loss` ask for; its goal is NaN.
+
+    Raises:
+        UsageError: the data cannot be had, ask for nothing that can be trained, or are too short for the lag.
+    """
+    batch = make_batch(replace(spec, probe=False), seed=spec.seed, input_size=input_size, ids=ids)
+    x = batch.x if batch.x.ndim == 3 else batch.x[..., None]
+    name = safe_text(spec.input) if spec.input is not None else "the text"
+    if spec.loss == "ce":
+        targets, outputs, what, _ = asked_classes(spec, batch)
+    elif spec.loss == "mse":
+        targets, _ = asked_values(spec, batch)
+        outputs, what = targets.shape[-1], "the values of --target" if spec.target else "the next input"
+        targets = targets.float()
+    else:
+        raise UsageError(f"--loss {safe_text(spec.loss)} asks for no answers to train on; use --loss ce or mse")
+    lag = spec.needs_lag or 1
+    trained, apart = _parts(targets, x.shape[1], lag)
+    steps = x.shape[1] if targets.ndim == 1 else trained.first + 1
+    learned, held = _answers(targets, trained), _answers(targets, apart)
+    return Task(
+        name,
+        f"predict {what} better than the newest {lag} steps allow",
+        features=x.shape[-1],
+        outputs=outputs,
+        kinds=("spread",) if spec.lags == "spread" else ("fixed",),
+        draw=_drawing(x.float(), targets, trained, steps),
+        draw_apart=_drawing(x.float(), targets, apart, steps),
+        goal=math.nan,
+        chance=_blind(learned, held, outputs),
+        values=targets.is_floating_point(),
+        in_nats=not targets.is_floating_point(),
+        symbols=ids is not None,
+    )
+
+
+def near_sighted(task: Task, lag: int) -> Task:
+    """The same with the newest `lag` steps of each sample alone."""
+
+    def cut(draw: Draw) -> Draw:
+        def drawn(generator: torch.Generator, count: int, lag: int, kind: Kind) -> Samples:
+            whole = draw(generator, count, lag, kind)
+            return Samples(whole.x[:, -lag:], whole.target)
+
+        return drawn
+
+    assert task.draw_apart is not None
+    return replace(task, draw=cut(task.draw), draw_apart=cut(task.draw_apart))
+
+
+def _parts(targets: Tensor, length: int, lag: int) -> tuple[Part, Part]:
+    """What is trained on, and what errors are measured on."""
+    count = len(targets)
+    apart = max(1, count // 5)
+    few = "give more of them" if targets.ndim == 1 else "give more sequences, or longer ones"
+    if targets.ndim == 1 and count < FEW:
+        raise UsageError(f"{count} sequences with one answer each are too few to train and to test on; {few}")
+    last = length if targets.ndim == 1 else targets.shape[1]
+    first = last - 1 if targets.ndim == 1 else min(WIDE * lag, last) - 1
+    if lag + 1 > last:
+        raise UsageError(f"a lag of {lag} needs {lag + 1} steps with an answer, the data have {last}; lower --lag")
+    if count >= FEW:
+        return Part(range(count - apart), first, last), Part(range(count - apart, count), first, last)
+    cut = last - max(1, last // 5)
+    first = min(first, cut - 1)
+    if first < lag:
+        raise UsageError(f"a lag of {lag} leaves no steps to train on and to test on in {last}; lower --lag, or {few}")
+    return Part(range(count), first, cut), Part(range(count), cut, last)
+
+
+def _answers(targets: Tensor, part: Part) -> Tensor:
+    """All answers of a part, (answers,) or (answers, outputs)."""
+    rows = targets[part.rows.start : part.rows.stop]
+    return rows if targets.ndim == 1 else rows[:, part.first : part.stop].flatten(0, 1)
+
+
+def _drawing(x: Tensor, targets: Tensor, part: Part, steps: int) -> Draw:
+    def draw(generator: torch.Generator, count: int, lag: int, kind: Kind) -> Samples:
+        row = torch.randint(part.rows.start, part.rows.stop, (count,), generator=generator)
+        end = torch.randint(part.first, part.stop, (count,), generator=generator)
+        back = end[:, None] - torch.arange(steps - 1, -1, -1)
+        asked = targets[row] if targets.ndim == 1 else targets[row, end]
+        return Samples(x[row[:, None], back], asked[:, None])
+
+    return draw
+
+
+def _blind(learned: Tensor, held: Tensor, outputs: int) -> float:
+    """Error of the best answer that reads no input: by frequency, or the mean."""
+    if learned.is_floating_point():
+        return float((held - learned.mean(0)).square().mean())
+    counts = learned.bincount(minlength=outputs).double() + 1
+    return float(functional.nll_loss((counts / counts.sum()).log().expand(len(held), -1), held))
