@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from gradscope.errors import UsageError
 from gradscope.examine import examine
+from gradscope.fixes.clipped import of_sequences
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Treated
 from gradscope.fixes.swap import parameters
@@ -28,7 +30,7 @@ def patient(word="lstm", lag=30, layers=1):
     made = family_model(name, given, word, {"hidden": 12, "layers": layers})
     model = made.build(input_size=3, seed=0, dtype=torch.float64)
     x = torch.randn(2, lag + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return Patient(model, word, lag, x, 0)
+    return Patient(model, word, lag, x, 0, lambda y: y[:, -1].sum())
 
 
 def treated(name, **more) -> Treated:
@@ -161,7 +163,10 @@ def test_what_is_measured_of_a_remedy_is_what_an_analysis_of_it_finds():
 def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
     spec = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path))
     (result,) = examine(spec, detail=False).models
-    assert any("open gates written to" in note for note in result.notes)
+    best = result.fixes[0].name
+    assert any(f"{best} written to" in note for note in result.notes)
+    assert (tmp_path / f"{best.replace(' ', '_')}.safetensors").exists()
+    examine(replace(spec, remedy="open gates"), detail=False)
     weights = load_file(tmp_path / "open_gates.safetensors")
     module = nn.LSTM(16, 8, batch_first=True, dtype=torch.float64)
     module.load_state_dict(weights)
@@ -182,3 +187,47 @@ def test_bare_jacobians_have_no_remedies(tmp_path):
     (result,) = examine(RunSpec(models=(str(path),), fix=True), detail=False).models
     assert result.fixes == ()
     assert math.isclose(result.summary.rate, math.log(0.9), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["rnn", "gru", "lstm"])
+def test_critical_steps_have_the_mean_squared_singular_value_asked_for(word):
+    given = patient(word)
+    found = load(FIXES["critical"]).apply(given)
+    assert found is not None
+    jacobians = found.model.run(given.x[:1]).dense(0, 31)[0]
+    block = jacobians[:, 12:, 12:] if word == "lstm" else jacobians
+    chi = float(torch.linalg.svdvals(block).square().mean())
+    assert chi == pytest.approx(1.0 if word == "rnn" else 0.25 ** (1 / 30), rel=5e-3)
+
+
+def test_clipping_is_at_the_quantile_of_the_norms_of_single_sequences():
+    given = patient("rnn:init=normal,gain=2.5", lag=40)
+    given = replace(given, x=torch.randn(8, 41, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    found = of_sequences(given)
+    module = torch.nn.RNN(3, 12, batch_first=True, dtype=torch.float64)
+    for name, value in given.model.cells[0].parameters.items():
+        getattr(module, f"{name}_l0").data.copy_(value)
+    for row, own in zip(given.x, found, strict=True):
+        module.zero_grad()
+        module(row[None])[0][:, -1].sum().backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in module.parameters()])
+        assert float(own.norm()) == pytest.approx(float(norm), rel=1e-2)
+    treated = load(FIXES["clipped"]).apply(given)
+    assert treated is not None
+    assert treated.of_training
+    assert f"clip at {float(found.norm(dim=1).quantile(0.9)):.3g}" in treated.change
+
+
+def test_training_is_truncated_where_it_is_chaotic_and_nowhere_else():
+    assert load(FIXES["truncated"]).apply(patient("rnn")) is None
+    wild = family_model("rnn", {"init": "normal", "gain": "2.5", "hidden": "48"}, "rnn", {})
+    given = replace(patient(lag=60), model=wild.build(input_size=3, seed=0, dtype=torch.float64))
+    found = load(FIXES["truncated"]).apply(given)
+    assert found is not None
+    exponent = float(lyapunov(given.model.run(given.x[:1]), 1).mean[0])
+    window = round(math.log(2) / exponent)
+    assert found.change == f"BPTT over {window} steps"
+    x = given.x.clone().requires_grad_()
+    found.model(x)[:, -1].sum().backward()
+    heard = x.grad.norm(dim=-1).amax(0).nonzero().flatten()
+    assert len(heard) == window

@@ -22,6 +22,8 @@ class Patient:
     x: Tensor
     """Its input, (batch, T, features)."""
     seed: int
+    loss: Callable[[Tensor], Tensor]
+    """Of its output, summed over sequences."""
 
     def stream(self, purpose: str) -> torch.Generator:
         """Random numbers of a remedy's own: the same at every run of a seed."""
@@ -39,6 +41,8 @@ class Treated:
     """Lines of PyTorch that do the same to a module of torch.nn, or make the same model."""
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     """The new weights, named as in torch.nn where the model is a stack of its layers."""
+    of_training: bool = False
+    """Whether the model stays as it is, and only its training changes: what is measured is as before."""
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,9 @@ def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> Treated | None:
     """The remedy's changed copy of one run's model; None where it does not suit."""
     assert not isinstance(run.model, ArrayChain)
     lag = spec.needs_lag if spec.needs_lag is not None else max(run.x.shape[1] - 1, 1)
-    return remedy.apply(Patient(run.model, name, lag, run.x, run.seed))
+    return remedy.apply(Patient(run.model, name, lag, run.x, run.seed, run.loss))
 
 
-def _rank(one: Measured) -> tuple[int, float]:
+def _rank(one: Measured) -> tuple[bool, int, float]:
     share = one.result.summary.gradient_share
-    return ORDER.index(one.result.status), -(share if share is not None else -math.inf)
+    return one.treated.of_training, ORDER.index(one.result.status), -(share if share is not None else -math.inf)
