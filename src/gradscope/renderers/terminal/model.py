@@ -215,7 +215,9 @@ def fixes(page: Page, model: ModelResult) -> None:
         share = numbers.MISSING if fix.gradient_share is None else numbers.share(fix.gradient_share)
         row: list[str | Span] = [fix.name, fix.change, share]
         rows.append([*row, wording.learned(fix)] if trained else [*row, reach, numbers.gain(fix.rate), status])
-    columns = [Column("fix", left=True), Column("change", left=True, flexible=True), Column("share")]
+    # What the best remedy changes is worth more than the gain, where there is room for one of them.
+    least = 31 if page.view.width > 75 else 8
+    columns = [Column("fix", left=True), Column("change", left=True, flexible=True, least=least), Column("share")]
     # Where remedies were trained, what came of it takes the place of what was expected.
     rest = [Column("reach", optional=True), Column("gain", optional=True), Column("", left=True)]
     page.table([*columns, *([Column("learned", left=True)] if trained else rest)], rows)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-NARROWEST = 8
-"""Flexible columns are not clipped below this."""
-
 
 @dataclass(frozen=True)
 class Column:
@@ -19,6 +16,8 @@ class Column:
     """Clipped first when the table is too wide."""
     optional: bool = False
     """Left out, the last such first, when clipping is not enough; a line below says so."""
+    least: int = 8
+    """What a flexible column is not clipped below."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Layout:
             layout = cls(tuple(kept), tuple(widths), 1)
             excess = layout.total() + least_margin - room
             for i in [i for i in kept if columns[i].flexible]:
-                shrink = min(max(0, excess), max(0, widths[i] - NARROWEST))
+                shrink = min(max(0, excess), max(0, widths[i] - columns[i].least))
                 widths[i], excess = widths[i] - shrink, excess - shrink
             droppable = [i for i in kept if columns[i].optional]
             if excess <= 0 or not droppable:

@@ -45,11 +45,11 @@ def other_findings(model: ModelResult) -> list[Verdict]:
 
 
 def advice(model: ModelResult) -> list[str]:
-    """What to try: the deciding verdict's advice first, no line twice."""
+    """What to try, no line twice: what was measured, then the deciding verdict's advice before that of others."""
     chosen = deciding(model)
     findings = ([chosen] if chosen else []) + other_findings(model)
     tips = list(dict.fromkeys(verdict.advice for verdict in findings if verdict.advice))
-    return [*measured_advice(model), *tips]
+    return [*measured_advice(model), *(f"{tip} (not measured)" if model.fixes else tip for tip in tips)]
 
 
 def measured_advice(model: ModelResult) -> list[str]:
