@@ -204,6 +204,7 @@ CHARTS: Mapping[str, str] = {
     "weights": "gradscope.charts.weights:CHART",
     "precision": "gradscope.charts.precision:CHART",
     "costs": "gradscope.charts.costs:CHART",
+    "learning": "gradscope.charts.learning:CHART",
 }
 """Pictures in the order of a page."""
 

@@ -74,7 +74,7 @@ class Probe:
     runs: tuple[Training, ...]
     twin: Twin | None = None
     notes: tuple[str, ...] = ()
-    near: float | None = None
-    """Of a probe of your own data: the least error of the same model where it is shown the newest `lag` steps alone."""
     complete: bool = True
     """False where it was interrupted: what was not learned by then says nothing."""
+    near: float | None = None
+    """Of a probe of your own data: the least error of the same model where it is shown the newest `lag` steps alone."""

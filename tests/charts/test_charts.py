@@ -20,6 +20,7 @@ from gradscope.errors import UsageError
 from gradscope.records import Report
 from gradscope.registry import CHARTS, load
 from gradscope.renderers.view import View
+from gradscope.trained import Probe, Training, Twin
 
 NAN, INF = math.nan, math.inf
 CATALOGUE = reports.catalogue()
@@ -38,6 +39,17 @@ def mapped() -> Report:
     return reports.report(replace(reports.vanishing(12), step_pairs=pairs()))
 
 
+def probed() -> Report:
+    """A probe with a run that learned, one lost, and words that would be markup."""
+    runs = (
+        Training(0.01, 0, 1.0, 50, 50, None, 3, (0, 25, 50), (0.75, 0.5, 0.02), (1.0, 2.0, 0.0)),
+        Training(0.01, 1, 1.0, None, 50, None, 0, (0, 25, 50), (0.75, 0.7, 0.6), (1.0, 2.0, 0.0)),
+        Training(0.1, 0, 1.0, None, 25, 25, 0, (0, 25), (0.75, NAN), (1.0, INF)),
+    )
+    probe = Probe("<b>", "name <script>", 9, "fixed", 50, 0.1, 0.75, "wrong", runs, Twin("</svg>", 0, 6, None))
+    return reports.report(replace(reports.vanishing(12), probe=probe))
+
+
 @pytest.mark.parametrize("name", CHARTS)
 def test_every_chart_is_valid_wherever_it_has_something_to_draw(name):
     chart: Chart = load(CHARTS[name])
@@ -45,7 +57,7 @@ def test_every_chart_is_valid_wherever_it_has_something_to_draw(name):
     assert len(chart.teaches) > 80
     assert chart.needs
     drawn = 0
-    for report in (*(CATALOGUE[sample] for sample in SAMPLES), mapped()):
+    for report in (*(CATALOGUE[sample] for sample in SAMPLES), mapped(), probed()):
         safe = harmless(report)
         assert chart.tell(safe)
         for panel in chart.draw(safe):
@@ -135,3 +147,12 @@ def test_the_map_of_pairs_keeps_zero_and_infinity():
     assert found["0", "12"]["v"] is None
     assert found["0", "12"]["said"] == "inf"
     assert len(found) == 21
+
+
+def test_a_learning_curve_is_that_of_the_better_seed_and_says_where_it_counts_as_learned():
+    (panel,) = panels_of("learning", probed())
+    drawn = panel.data[panel.data.first]
+    assert [(row["x"], row["y"]) for row in drawn if row["by"] == "rate 0.01"] == [(0, 0.75), (25, 0.5), (50, 0.02)]
+    assert [row["odd"] for row in drawn if row["by"] == "rate 0.1" and row["y"] is None] == ["NaN"]
+    assert {"y": 0.1, "what": "learned"} in [row for rows in panel.data.values() for row in rows]
+    assert "learned in 1 of 3 runs" in told("learning", probed())

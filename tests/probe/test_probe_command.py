@@ -11,8 +11,11 @@ import forked
 from gradscope.errors import UsageError
 from gradscope.examine import examine
 from gradscope.records import RunSpec
+from gradscope.registry import RENDERERS, load
+from gradscope.renderers.page import said
 from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.view import View
+from gradscope.saved import read_report
 
 SHORT = {"task": "recall", "needs_lag": 6, "hidden": 8, "probe": True, "train_steps": 150}
 
@@ -130,6 +133,18 @@ def test_a_target_of_the_gate_can_be_a_probe(tmp_path):
     assert (red.returncode, "GS105" in red.stdout) == (1, True), red.stdout
     (tmp_path / "pyproject.toml").write_text(table.replace("lag = 10", "leg = 10"))
     assert "did you mean 'lag'" in run("check", cwd=tmp_path).stderr
+
+
+def test_markdown_and_pages_say_what_training_showed_before_what_was_said_before_it(learned):
+    report = read_report(str(learned[1]))
+    text = load(RENDERERS["markdown"])(report, View())
+    assert text.index("**✓ LEARNED**: recall, fixed lag 6") < text.index("steps back: learned in") < text.index("1x8")
+    assert text.count("| 0.01 |") == 2
+    lead, parts = said.lead(report), said.parts(report)
+    assert lead.sentences[0].startswith("✓ LEARNED: recall, fixed lag 6. Name the marked symbol")
+    (grid,) = [grid for grid in parts["grids"] if grid.title == "Trainings"]
+    assert len(grid.rows) == 6
+    assert [head for head in grid.heads if head == "learned at"]
 
 
 INTERRUPTED = """

@@ -10,6 +10,7 @@ from gradscope.charts.chart import Chart, Panel
 from gradscope.records import Attention, ModelResult, Report, Series
 from gradscope.registry import CHARTS, resolve
 from gradscope.text import safe_text
+from gradscope.trained import Probe
 
 LONGEST_NAME = 48
 LONGEST_TOKEN = 24
@@ -52,6 +53,7 @@ def _model(model: ModelResult, name: str) -> ModelResult:
         model,
         name=name,
         series=Series(series.step, _tokens(series.token), values),
+        probe=None if model.probe is None else _probe(model.probe),
         attention=None if attention is None else Attention(_tokens(attention.token), attention.weights),
         summary=replace(
             model.summary,
@@ -60,6 +62,12 @@ def _model(model: ModelResult, name: str) -> ModelResult:
             else {safe_text(key, 20): value for key, value in horizon.items()},
         ),
     )
+
+
+def _probe(probe: Probe) -> Probe:
+    twin = None if probe.twin is None else replace(probe.twin, name=safe_text(probe.twin.name, LONGEST_NAME))
+    task, summary, unit = (safe_text(text, 2 * LONGEST_NAME) for text in (probe.task, probe.summary, probe.unit))
+    return replace(probe, twin=twin, task=task, summary=summary, unit=unit)
 
 
 def _tokens(tokens: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -12,10 +12,11 @@ from gradscope.renderers.terminal import compare as terminal_compare
 from gradscope.renderers.terminal import costs as terminal_costs
 from gradscope.renderers.terminal import figures as terminal_numbers
 from gradscope.renderers.terminal.model import legend
-from gradscope.renderers.text import numbers, wording
+from gradscope.renderers.text import numbers, probing, wording
 from gradscope.renderers.text.page import Page, pad
 from gradscope.renderers.text.strip import influence_strip, newest_strip
 from gradscope.renderers.view import View
+from gradscope.trained import Probe
 
 STRIP_WIDTH = 72
 
@@ -55,6 +56,8 @@ def _verdict(model: ModelResult, view: View) -> str:
 
 
 def _body(model: ModelResult, view: View) -> Iterable[str]:
+    if model.probe is not None:
+        yield from _probe(model, model.probe, view)
     yield escaped(model.heading, view)
     if wording.RANDOM_INPUT in model.notes:
         yield f"**{wording.RANDOM_INPUT}**"
@@ -75,6 +78,15 @@ def _body(model: ModelResult, view: View) -> Iterable[str]:
     yield "\n".join(f"- note: {escaped(note, view)}" for note in notes)
     if model.skipped:
         yield f"Not measured: {escaped(', '.join(model.skipped), view)}."
+
+
+def _probe(model: ModelResult, probe: Probe, view: View) -> Iterable[str]:
+    """What training showed; what was said before it follows."""
+    sign, word, _ = probing.outcome(model, probe)
+    yield f"**{Page(view).fold(sign)} {escaped(word, view)}**: {escaped(probing.asked(probe), view)}"
+    yield escaped(probing.sentence(probe), view)
+    yield table(list(probing.HEADS), probing.rows(probe), view)
+    yield escaped(f"{probing.unit(probe)}: {probing.limits(probe)}. {probing.LEGEND}", view)
 
 
 def _strip(model: ModelResult, view: View) -> str:

@@ -10,7 +10,7 @@ from gradscope.renderers import checked
 from gradscope.renderers.terminal import compare as terminal_compare
 from gradscope.renderers.terminal import costs as terminal_costs
 from gradscope.renderers.terminal import figures as terminal_numbers
-from gradscope.renderers.text import numbers, wording
+from gradscope.renderers.text import numbers, probing, wording
 from gradscope.text import safe_text
 
 LONG = 2000
@@ -74,9 +74,8 @@ def lead(report: Report) -> Lead:
         return Lead("This report holds no model.", None, (), "", ())
     if len(report.models) == 1:
         model = report.models[0]
-        return Lead(
-            "", _mark(model), _safe(*wording.sentences(model)), safe_text(model.heading, LONG), (), _warned(model)
-        )
+        said = _safe(*_probed(model), *wording.sentences(model))
+        return Lead("", _mark(model), said, safe_text(model.heading, LONG), (), _warned(model))
     models = terminal_compare.best_first(report.models)
     shared = [piece for piece in models[0].heading.split(" · ") if all(piece in m.heading.split(" · ") for m in models)]
     warned = next((said for said in map(_warned, models) if said), "")
@@ -85,6 +84,14 @@ def lead(report: Report) -> Lead:
     return Lead(
         terminal_compare.question(models), None, _safe(answer), safe_text(" · ".join(shared), LONG), marks, warned
     )
+
+
+def _probed(model: ModelResult) -> tuple[str, ...]:
+    """What training showed, where it was tried."""
+    if model.probe is None:
+        return ()
+    sign, word, _ = probing.outcome(model, model.probe)
+    return (f"{sign} {word}: {probing.asked(model.probe)}. {probing.sentence(model.probe)}", "Before training:")
 
 
 def _checked(report: Report) -> Lead:
@@ -166,6 +173,10 @@ def _grids(report: Report) -> list[Grid]:
             for fix in model.fixes
         )
         about = f" of {model.name}" if len(models) > 1 else ""
+        if model.probe is not None:
+            runs, note = tuple(_safe(*row) for row in probing.rows(model.probe)), probing.limits(model.probe)
+            note = f"error: {probing.unit(model.probe)}, {note}; {probing.LEGEND}"
+            grids.append(Grid(safe_text(f"Trainings{about}"), probing.HEADS, runs, note))
         columns = ("fix", "change", "reach", "gain", "status")
         grids.append(Grid(safe_text(f"Measured fixes{about}"), columns, fixes, "same input, same seed"))
     costs = tuple(_safe(*row) for row in terminal_costs.rows(models, report))

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 
-from gradscope.records import ModelResult, Number, Verdict
+from gradscope.records import ModelResult
 from gradscope.renderers.terminal import model as terminal_model
-from gradscope.renderers.text import numbers, wording
+from gradscope.renderers.text import numbers, probing, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span
 from gradscope.renderers.text.strip import BLOCKS, RAMP
 from gradscope.rules.outlook import PROBE
 from gradscope.trained import Probe, Training
 
-WORDS = {"pass": ("✓", "LEARNED", "#009E73"), "fail": ("✗", "NOT LEARNED", "#D55E00")}
-UNITS = {"wrong": "share of wrong answers", "mse": "mean squared error", "nats": "cross-entropy in nats"}
-UNSHOWN = ("?", "nothing shown", "grey62")
-
 
 def screen(page: Page, model: ModelResult) -> None:
     """Write the whole screen of one probe."""
     probe = model.probe
     assert probe is not None
-    verdict = found(model)
-    headline(page, model, probe, verdict)
-    curve(page, best(probe), probe)
+    verdict = probing.found(model)
+    headline(page, model, probe)
+    curve(page, probing.best(probe), probe)
     runs(page, probe)
-    meanwhile(page, best(probe))
+    meanwhile(page, probing.best(probe))
     prediction(page, model)
     terminal_model.fixes(page, model)
     tips = [tip for tip in wording.advice(model) if tip != PROBE]
@@ -38,56 +34,14 @@ def screen(page: Page, model: ModelResult) -> None:
     page.wrap("why: gradscope explain GS105   the gradient itself: gradscope analyze   data: --format json")
 
 
-def found(model: ModelResult) -> Verdict | None:
-    """What GS105 says."""
-    return next((one for one in model.verdicts if one.code == "GS105"), None)
-
-
-def headline(page: Page, model: ModelResult, probe: Probe, verdict: Verdict | None) -> None:
-    """`✓ LEARNED  recall, fixed lag 50  gru · 6 runs of at most 800 steps`, and what it means."""
-    sign, word, style = WORDS.get(verdict.status if verdict else "", UNSHOWN)
-    what = f"  {probe.task}, {probe.lags} lag {probe.lag}"
-    if probe.near is not None:
-        what = f"  {probe.task}, lags of {probe.lag} and more"
-    count = sum(run.learned_at is not None for run in probe.runs)
-    if word == "LEARNED" and 2 * count < len(probe.runs):
-        word = f"LEARNED by {count} of {len(probe.runs)}"
-    page.line(Span(f" {sign} {word}", f"bold {style}"), Span(what, "bold"), f"  {model.name}")
+def headline(page: Page, model: ModelResult, probe: Probe) -> None:
+    """`✓ LEARNED  recall, fixed lag 50  gru`, and what it means."""
+    sign, word, style = probing.outcome(model, probe)
+    page.line(Span(f" {sign} {word}", f"bold {style}"), Span(f"  {probing.asked(probe)}", "bold"), f"  {model.name}")
     if page.view.quiet:
         return
-    page.wrap(sentence(model, probe))
+    page.wrap(probing.sentence(probe))
     page.blank()
-
-
-def sentence(model: ModelResult, probe: Probe) -> str:
-    """What came of it, in one sentence or two."""
-    learned = [run.learned_at for run in probe.runs if run.learned_at is not None]
-    count, of = len(learned), len(probe.runs)
-    what = f"{probe.summary[0].upper()}{probe.summary[1:]}"
-    back = f", {'up to ' if probe.lags == 'spread' else ''}{probe.lag} step{'s' * (probe.lag != 1)} back"
-    asked = f"{what}{back if probe.near is None else ''}"
-    if learned:
-        return f"{asked}: learned in {count} of {of} runs, the first after {min(learned)} training steps."
-    if not probe.complete:
-        done = max((run.trained for run in probe.runs), default=0)
-        return f"{asked}: interrupted after {done} of {probe.train_steps} training steps, not learned by then."
-    said = f"{asked}: not within {probe.train_steps} training steps, in any of {of} runs."
-    twin = probe.twin
-    if twin is None:
-        return said
-    if twin.learned:
-        return f"{said} {twin.name} learned it after {twin.learned_at}, so the task can be learned."
-    return f"{said} {twin.name} did not either, so nothing is shown."
-
-
-def best(probe: Probe) -> Training:
-    """The run that learned first, else the one with the least error."""
-    return min(probe.runs, key=lambda run: (run.learned_at or math.inf, least(run)))
-
-
-def least(run: Training) -> float:
-    """Its least error."""
-    return min((error for error in run.errors if error is not None and not math.isnan(error)), default=math.inf)
 
 
 def curve(page: Page, run: Training, probe: Probe) -> None:
@@ -97,11 +51,9 @@ def curve(page: Page, run: Training, probe: Probe) -> None:
     places = [round(column * (len(errors) - 1) / max(width - 1, 1)) for column in range(width)]
     page.line(" ", Span("".join(_glyph(errors[place], probe, page.view.ascii) for place in places)))
     last = errors[-1]
-    near = "" if probe.near is None else f"newest {probe.lag} steps alone {_number(probe.near)}, "
     page.wrap(
-        f"{UNITS[probe.unit]} over {run.steps[-1]} steps, best run: {_number(errors[0])} to {_number(last)}, "
-        f"least {_number(least(run))}; "
-        f"chance {_number(probe.chance)}, {near}learned at {_number(probe.goal)}",
+        f"{probing.unit(probe)} over {run.steps[-1]} steps, best run: {probing.number(errors[0])} to "
+        f"{probing.number(last)}, least {probing.number(probing.least(run))}; {probing.limits(probe)}",
         style="dim",
     )
     page.blank()
@@ -117,25 +69,10 @@ def _glyph(error: float, probe: Probe, ascii_only: bool) -> str:
 
 def runs(page: Page, probe: Probe) -> None:
     """Every run: learned when, least error, and what clipping did."""
-    columns = [Column("rate"), Column("seed"), Column("learned at"), Column("least error"), Column("largest ‖g‖")]
-    columns.append(Column("clipped", optional=True))
-    rows: list[list[str | Span]] = []
-    for run in sorted(probe.runs, key=lambda run: (run.rate, run.seed)):
-        ended = f"lost at {run.lost_at}" if run.lost_at is not None else f"not in {run.trained}"
-        largest = max((norm for norm in run.norms if norm is not None), default=None)
-        part = f"{100 * run.clipped / run.trained:.0f} %" if run.trained else numbers.MISSING
-        rows.append(
-            [
-                f"{run.rate:g}",
-                str(run.seed),
-                str(run.learned_at) if run.learned_at is not None else ended,
-                _number(least(run)),
-                _number(largest),
-                part,
-            ]
-        )
-    page.table(columns, rows)
-    page.wrap("‖g‖ is raw, before clipping at 1; clipped: share of steps", style="dim")
+    *heads, last = probing.HEADS
+    cells: list[list[str | Span]] = [[*row] for row in probing.rows(probe)]
+    page.table([*map(Column, heads), Column(last, optional=True)], cells)
+    page.wrap(probing.LEGEND, style="dim")
     page.blank()
 
 
@@ -155,7 +92,7 @@ def meanwhile(page: Page, run: Training) -> None:
                 share,
                 numbers.MISSING if one.reach is None else str(one.reach),
                 numbers.plain(one.rate),
-                _number(error),
+                probing.number(error),
             ]
         )
     page.table(columns, rows)
@@ -172,9 +109,3 @@ def prediction(page: Page, model: ModelResult) -> None:
         + " ".join(wording.sentences(model))
     )
     page.blank()
-
-
-def _number(value: Number) -> str:
-    if value is None or math.isnan(value):
-        return numbers.MISSING
-    return f"{value:.3g}"

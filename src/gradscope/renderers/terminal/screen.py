@@ -33,7 +33,7 @@ def page(report: Report, view: View) -> Page:
     elif view.quiet:
         for model in report.models:
             if model.probe is not None:
-                terminal_probe.headline(screen, model, model.probe, terminal_probe.found(model))
+                terminal_probe.headline(screen, model, model.probe)
             else:
                 terminal_model.verdict_line(screen, model)
     elif len(report.models) == 1 and report.models[0].probe is not None:

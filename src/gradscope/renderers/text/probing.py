@@ -1,0 +1,95 @@
+"""A probe in words and cells, for every form that shows one."""
+
+from __future__ import annotations
+
+import math
+
+from gradscope.records import ModelResult, Number, Verdict
+from gradscope.renderers.text import numbers
+from gradscope.trained import Probe, Training
+
+WORDS = {"pass": ("✓", "LEARNED", "#009E73"), "fail": ("✗", "NOT LEARNED", "#D55E00")}
+UNSHOWN = ("?", "nothing shown", "grey62")
+UNITS = {"wrong": "share of wrong answers", "mse": "mean squared error", "nats": "cross-entropy in nats"}
+HEADS = ("rate", "seed", "learned at", "least error", "largest ‖g‖", "clipped")
+LEGEND = "‖g‖ is raw, before clipping at 1; clipped: share of steps"
+
+
+def found(model: ModelResult) -> Verdict | None:
+    """What GS105 says."""
+    return next((one for one in model.verdicts if one.code == "GS105"), None)
+
+
+def outcome(model: ModelResult, probe: Probe) -> tuple[str, str, str]:
+    """Sign, word and colour: `✓`, `LEARNED by 2 of 6`."""
+    verdict = found(model)
+    sign, word, style = WORDS.get(verdict.status if verdict else "", UNSHOWN)
+    count = sum(run.learned_at is not None for run in probe.runs)
+    if word == "LEARNED" and 2 * count < len(probe.runs):
+        word = f"LEARNED by {count} of {len(probe.runs)}"
+    return sign, word, style
+
+
+def asked(probe: Probe) -> str:
+    """`recall, fixed lag 50`."""
+    own = probe.near is not None
+    return f"{probe.task}, lags of {probe.lag} and more" if own else f"{probe.task}, {probe.lags} lag {probe.lag}"
+
+
+def sentence(probe: Probe) -> str:
+    """What came of it, in one sentence or two."""
+    learned = [run.learned_at for run in probe.runs if run.learned_at is not None]
+    count, of = len(learned), len(probe.runs)
+    what = f"{probe.summary[0].upper()}{probe.summary[1:]}"
+    back = f", {'up to ' if probe.lags == 'spread' else ''}{probe.lag} step{'s' * (probe.lag != 1)} back"
+    said = f"{what}{back if probe.near is None else ''}"
+    if learned:
+        return f"{said}: learned in {count} of {of} runs, the first after {min(learned)} training steps."
+    if not probe.complete:
+        done = max((run.trained for run in probe.runs), default=0)
+        return f"{said}: interrupted after {done} of {probe.train_steps} training steps, not learned by then."
+    said = f"{said}: not within {probe.train_steps} training steps, in any of {of} runs."
+    twin = probe.twin
+    if twin is None:
+        return said
+    if twin.learned:
+        return f"{said} {twin.name} learned it after {twin.learned_at}, so the task can be learned."
+    return f"{said} {twin.name} did not either, so nothing is shown."
+
+
+def unit(probe: Probe) -> str:
+    """What errors are."""
+    return UNITS.get(probe.unit, probe.unit)
+
+
+def limits(probe: Probe) -> str:
+    """`chance 0.75, learned at 0.1`."""
+    near = "" if probe.near is None else f"newest {probe.lag} steps alone {number(probe.near)}, "
+    return f"chance {number(probe.chance)}, {near}learned at {number(probe.goal)}"
+
+
+def best(probe: Probe) -> Training:
+    """The run that learned first, else the one with the least error."""
+    return min(probe.runs, key=lambda run: (run.learned_at or math.inf, least(run)))
+
+
+def least(run: Training) -> float:
+    """Its least error."""
+    return min((error for error in run.errors if error is not None and not math.isnan(error)), default=math.inf)
+
+
+def rows(probe: Probe) -> list[list[str]]:
+    """Every run under `HEADS`: learned when, least error, and what clipping did."""
+    cells = []
+    for run in sorted(probe.runs, key=lambda run: (run.rate, run.seed)):
+        ended = f"lost at {run.lost_at}" if run.lost_at is not None else f"not in {run.trained}"
+        learned = str(run.learned_at) if run.learned_at is not None else ended
+        largest = max((norm for norm in run.norms if norm is not None), default=None)
+        part = f"{100 * run.clipped / run.trained:.0f} %" if run.trained else numbers.MISSING
+        cells.append([f"{run.rate:g}", str(run.seed), learned, number(least(run)), number(largest), part])
+    return cells
+
+
+def number(value: Number) -> str:
+    """An error or a norm to three digits."""
+    return numbers.MISSING if value is None or math.isnan(value) else f"{value:.3g}"
