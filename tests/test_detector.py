@@ -26,7 +26,8 @@ def rows():
 def test_the_page_and_the_calibration_are_made_from_the_outcomes(tmp_path):
     from benchmarks.detector.page import write
 
-    (tmp_path / "runs.jsonl").write_text((FOLDER / "runs.jsonl").read_text())
+    for name in ("runs.jsonl", "fixed.jsonl"):
+        (tmp_path / name).write_text((FOLDER / name).read_text())
     write(tmp_path / "runs.jsonl")
     for name in ("RESULTS.md", "calibration.json"):
         assert (tmp_path / name).read_text() == (FOLDER / name).read_text(), name
@@ -91,3 +92,17 @@ def test_scores_are_those_of_their_definitions():
     assert Curve(0.0, -1.0).at(0) == 0.5
     gradient = sum((curve.at(s) - f) for s, f in zip(shares, fails, strict=True))
     assert gradient == pytest.approx(0, abs=1e-6)
+
+
+def test_every_blocked_model_was_trained_again_and_a_remedy_is_what_the_command_lists_first(rows, monkeypatch):
+    from benchmarks.detector import fixed
+    from benchmarks.detector.statistics import failed
+
+    tried = [json.loads(line) for line in (FOLDER / "fixed.jsonl").read_text().splitlines()]
+    blocked = fixed.blocked(rows)
+    assert sorted(one["name"] for one in tried) == sorted(row["name"] for row in blocked)
+    assert all(failed(row) and row["part"] != "control" for row in blocked)
+    monkeypatch.setattr(fixed, "STEPS", 5)
+    (row,) = [row for row in blocked if row["name"] == "rnn:init=normal,gain=0.5 xor fixed 10"]
+    again, (once,) = fixed.fixed(row), [one for one in tried if one["name"] == row["name"]]
+    assert (again["remedy"], again["change"], again["status"]) == (once["remedy"], once["change"], once["status"])

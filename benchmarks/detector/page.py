@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.detector.fixed import blocked
 from benchmarks.detector.published import ADDING, SMALL, small_shares
 from benchmarks.detector.score import Curve, auc, calibration_error, fitted, wilson
 from benchmarks.detector.statistics import RULES, STATISTICS, Row, failed, over_seeds, share, share_after
@@ -25,7 +26,9 @@ def write(runs: Path) -> None:
     rows = [json.loads(line) for line in runs.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
     shipped = {"bands": bands(rows), "curves": calibration(rows, ("calibration", "held out"))}
     runs.with_name("calibration.json").write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")
-    runs.with_name(PAGE.name).write_text(page(rows), encoding="utf-8")
+    treated = runs.with_name("fixed.jsonl")
+    fixed = [json.loads(line) for line in treated.read_text(encoding="utf-8").splitlines()] if treated.exists() else []
+    runs.with_name(PAGE.name).write_text(page(rows, fixed), encoding="utf-8")
 
 
 def bands(rows: Sequence[Row]) -> dict[str, list[int]]:
@@ -63,8 +66,8 @@ def calibration(rows: Sequence[Row], parts: Sequence[str] = ("calibration",)) ->
     return found
 
 
-def page(rows: Sequence[Row]) -> str:
-    """All tables, as markdown."""
+def page(rows: Sequence[Row], fixed: Sequence[Row] = ()) -> str:
+    """All tables, as markdown; `fixed`: what became of blocked models with a remedy."""
     curves = calibration(rows)
     seconds = sum(row["seconds"] for row in rows)
     parts = [
@@ -94,6 +97,7 @@ def page(rows: Sequence[Row]) -> str:
     parts += ["## Fixed lags, each family left out in turn", _left_out(rows)]
     parts += ["## Fixed lags, limits known before", _pilot(rows)]
     parts += ["## Spread lags, published", _published()]
+    parts += ["## Blocked models, with the remedy that measures best", _fixed(rows, fixed)] if fixed else []
     parts += ["## The other seed as a predictor", _ceiling(rows), "## Controls", _controls(rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -206,6 +210,28 @@ def _ceiling(rows: Sequence[Row]) -> str:
         f"Where one seed failed the other did too: {_part(said)}. Where one learned the other did too: {_part(fine)}. "
         "No statistic of a single seed can be expected to do better."
     )
+
+
+def _fixed(rows: Sequence[Row], fixed: Sequence[Row]) -> str:
+    """Which blocked models learn once the first line of `--fix` is done to them."""
+    learned = [any(step is not None for step in one["learned_at"]) for one in fixed]
+    both = [all(step is not None for step in one["learned_at"]) for one in fixed]
+    same = [hit for hit, one in zip(learned, fixed, strict=True) if not one["remedy"].endswith("instead")]
+    lines = [
+        f"Blocked: failed, while another initialisation of the same family learned the same task at the same lag; "
+        f"{len(blocked(rows))} combinations. `python -m benchmarks.detector --fixed` takes the first remedy that "
+        f"`gradscope analyze MODEL --task TASK --lag K --fix` lists and trains again by the same settings. "
+        f"{_part(learned)} learned with it in at least one seed, {sum(both)} in both; of those whose remedy keeps the "
+        f"family, {_part(same)}.",
+        "",
+        "| model | task | remedy | learned at, by seed |",
+        "|---|---|---|---|",
+    ]
+    for one in sorted(fixed, key=lambda one: one["name"]):
+        model, _, task = one["name"].partition(" ")
+        steps = ", ".join("never" if step is None else str(step) for step in one["learned_at"])
+        lines.append(f"| `{model}` | {task} | {one['remedy']}: {one['change']} | {steps} |")
+    return "\n".join(lines)
 
 
 def _controls(rows: Sequence[Row]) -> str:
