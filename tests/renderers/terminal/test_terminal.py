@@ -85,10 +85,20 @@ def test_other_findings_advice_fixes_and_skips():
         " ! GS104  reach 7 of 199 lags\n try: lstm:forget_bias=5, or an orthogonal W_hh\n try: shorten the lag" in text
     )
     assert re.search(r"orthogonal +W_hh orthogonal +- +23 +0\.82 +✗ VANISHING\n", text)
+    long = replace(vanishing().fixes[0], name="attention instead", change="lstm:hidden=28,forget_bias=5.66")
+    assert " lstm:hidden=28,forget_bias=5.66 " in shown(replace(vanishing(), fixes=(long,)))
     assert " not measured: precision_horizon, GS202 (-v says why)\n" in text
     verbose = shown(vanishing(), verbose=1)
     assert " not measured: GS202: one block is too short for an interval\n" in verbose
     assert " passed: GS201\n" in verbose
+
+
+def test_beside_measured_remedies_the_others_say_that_they_were_not():
+    tip = "Use a gated cell: `gradscope compare rnn lstm`."
+    base = vanishing()
+    told = replace(base, verdicts=(replace(base.verdicts[0], advice=tip), *base.verdicts[1:]))
+    assert f" try: {tip} (not measured)\n" in shown(told, width=100)
+    assert f" try: {tip}\n" in shown(replace(told, fixes=()), width=100)
 
 
 def test_healthy_exploding_and_not_finite_speak_for_themselves():

@@ -49,7 +49,13 @@ def advice(model: ModelResult) -> list[str]:
     chosen = deciding(model)
     findings = ([chosen] if chosen else []) + other_findings(model)
     tips = list(dict.fromkeys(verdict.advice for verdict in findings if verdict.advice))
-    return [*measured_advice(model), *(f"{tip} (not measured)" if model.fixes else tip for tip in tips)]
+    return [*measured_advice(model), *(_labelled(tip) if model.fixes else tip for tip in tips)]
+
+
+def _labelled(tip: str) -> str:
+    """Beside measured remedies, one that names another model says that it was not."""
+    names_model = any(f"`gradscope {command}" in tip for command in ("analyze", "compare"))
+    return f"{tip} (not measured)" if names_model else tip
 
 
 def measured_advice(model: ModelResult) -> list[str]:
