@@ -174,7 +174,7 @@ def test_the_command_shows_writes_and_fails_where_asked(folder):
         (("ckpt", "--format", "sarif"), "unknown format 'sarif'"),
         (("ckpt", "--weights", "a.pt"), "--module"),
         (("ckpt", "--interval", "0"), "--interval"),
-        (("ckpt", "-o", "flow.png"), "no suffix"),
+        (("ckpt", "-o", "flow.gif"), "no suffix"),
     ],
 )
 def test_wrong_requests_are_one_line(folder, words, said):

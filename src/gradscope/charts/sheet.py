@@ -30,10 +30,10 @@ def svg(report: Report, view: View) -> str:
     for name in view.charts:
         if name in SCREENS:
             return str(load(SCREENS[name])(report, view))
-    return _renumbered(str(vl_convert.vegalite_to_svg(whole(report, view.charts or usual(report)))))
+    return drawn_alike(str(vl_convert.vegalite_to_svg(whole(report, view.charts or usual(report)))))
 
 
-def _renumbered(drawn: str) -> str:
+def drawn_alike(drawn: str) -> str:
     """The same with its clips and gradients counted from 1: vl-convert counts on from picture to picture."""
     counted = {name: f"part{number}" for number, name in enumerate(dict.fromkeys(IDS.findall(drawn)), 1)}
     found = "|".join(rf"\b{name}\b" for name in counted)
@@ -78,22 +78,25 @@ def _whole(report: Report, names: Sequence[str]) -> dict[str, Any]:
         panels = panels_of(name, report)
         if not panels:
             raise UsageError(f"nothing to draw for --chart {name}: this report has no {chart.needs}")
-        parts.append(_titled(chart, panels))
+        parts.append(titled(chart.title, panels))
         for panel in panels:
             data.update(panel.data)
-    sheet = alt.vconcat(*parts, spacing=30) if len(parts) > 1 else parts[0]
-    spec: dict[str, Any] = (
-        sheet.configure(**look.config()).properties(background="white", padding=14).to_dict(validate=False)
-    )
-    return {**spec, "datasets": data}
+    return finished(alt.vconcat(*parts, spacing=30) if len(parts) > 1 else parts[0], data)
 
 
-def _titled(chart: Chart, panels: Sequence[Panel]) -> Any:
+def finished(sheet: Any, data: Data) -> dict[str, Any]:
+    """The specification of a whole sheet."""
+    dressed = sheet.configure(**look.config()).properties(background="white", padding=14)
+    return {**dressed.to_dict(validate=False), "datasets": data}
+
+
+def titled(title: str, panels: Sequence[Panel]) -> Any:
+    """The panels of a chart under its title."""
     drawn = [_sized(panel) for panel in panels]
     together = drawn[0] if len(drawn) == 1 else alt.concat(*drawn, columns=1 if panels[0].wide else 2, spacing=24)
     if len(drawn) > 1:
         together = together.resolve_scale(color="independent", strokeDash="independent")
-    return together.properties(title=alt.TitleParams(chart.title, anchor="start", offset=12))
+    return together.properties(title=alt.TitleParams(title, anchor="start", offset=12))
 
 
 def _sized(panel: Panel) -> Any:

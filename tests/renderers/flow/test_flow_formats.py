@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+from importlib.util import find_spec
 
 import pytest
 
+from gradscope.errors import UsageError
 from gradscope.flow_file import parse_flow
 from gradscope.records import RunSpec
 from gradscope.registry import FLOW_FORMATS, load
 from gradscope.renderers.flow import strips
 from gradscope.renderers.view import View
 from gradscope.rules.training.judge import judged
-from gradscope.trajectory import Skipped
+from gradscope.trajectory import Skipped, leading
 from trajectories import eventful, point, run
 
 RUN = judged(eventful(), RunSpec())
@@ -28,11 +30,16 @@ VIEWS = [
 ]
 
 
+DRAWN = ("html", "svg", "png")
+WRITTEN = [name for name in FLOW_FORMATS if name not in DRAWN]
+pictures = pytest.mark.skipif(find_spec("vl_convert") is None, reason="the extra [report] is not installed")
+
+
 def shown(name: str, trajectory=RUN, view: View | None = None) -> str:
     return load(FLOW_FORMATS[name].renderer)(trajectory, view or View())
 
 
-@pytest.mark.parametrize("name", FLOW_FORMATS)
+@pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("view", VIEWS, ids=range(len(VIEWS)))
 def test_every_format_shows_every_view(name, view):
     text = shown(name, view=view)
@@ -42,7 +49,7 @@ def test_every_format_shows_every_view(name, view):
         assert text.isascii() or not view.ascii
 
 
-@pytest.mark.parametrize("name", FLOW_FORMATS)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_an_empty_run_is_shown_too(name):
     assert shown(name, judged(run(), RunSpec()))
 
@@ -101,7 +108,46 @@ def test_markdown_keeps_its_strips_and_tables():
     assert "| step | status |" in text
 
 
-@pytest.mark.parametrize("name", FLOW_FORMATS)
+@pictures
+def test_a_run_becomes_a_page_and_pictures():
+    page, svg, png = (shown(name) for name in DRAWN)
+    assert page == shown("html")
+    assert "fell from 60 lags at step 10 to 12 at step 20" in page
+    assert "How far back it learns, over training" in page
+    assert "How far back it learns, over training" in svg
+    assert svg == shown("svg")
+    assert png.startswith(b"\x89PNG\r\n")
+    assert "Nothing was measured" in shown("html", judged(run(), RunSpec()))
+    with pytest.raises(UsageError, match="nothing to draw"):
+        shown("svg", judged(run(), RunSpec()))
+
+
+@pictures
+def test_what_is_drawn_of_a_run_is_what_was_measured():
+    from gradscope.charts.flow import CHARTS
+
+    drawn = {chart.name: chart.draw(RUN) for chart in CHARTS}
+    reach = drawn["reach"].data[drawn["reach"].data.first]
+    assert {(row["x"], row["y"]) for row in reach} == {(p.step, p.reach) for p in leading(RUN) if p.reach is not None}
+    cells = drawn["lags"].data[drawn["lags"].data.first]
+    by_step = {p.step: dict(zip(p.lags, p.log10_influence, strict=True)) for p in leading(RUN)}
+    assert cells
+    for cell in cells:
+        known = by_step[cell["step"]]
+        assert cell["v"] == pytest.approx(max(known[cell["lag"]] - known[1], -24), rel=1e-4)
+        assert json.dumps(cell, allow_nan=False)
+
+
+@pictures
+def test_hostile_names_run_nothing_on_a_page():
+    evil = "</script><script>alert(1)</script>\x1b]0;"
+    bad = run(point(0, layer=evil, source=evil), skipped=(Skipped(evil, evil),), notes=(evil,))
+    page = shown("html", judged(bad, RunSpec()))
+    assert "<script>alert" not in page
+    assert "\x1b" not in page
+
+
+@pytest.mark.parametrize("name", WRITTEN)
 def test_hostile_names_stay_harmless(name):
     evil = "\x1b]0;owned\x07|<script>=1+1@everyone"
     bad = run(point(0, layer=evil, source=evil, findings=("GS101",)), skipped=(Skipped(evil, evil),), notes=(evil,))

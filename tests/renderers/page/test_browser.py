@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from browser import colours, launched, opened
-from gradscope.records import Fix, Loaded, Report
+from gradscope.records import Fix, Loaded, Report, RunSpec
 from gradscope.renderers.view import View
 from gradscope.saved import read_report
 from renderers import reports
 
 pytest.importorskip("altair", reason="the extra [report] is not installed")
 pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
+from gradscope.renderers.page import flow
 from gradscope.renderers.page.page import render
+from gradscope.rules.training.judge import judged
+from trajectories import eventful
 
 PAYLOADS = (
     "<img src=x onerror=window.hacked=1>",
@@ -81,6 +84,21 @@ def test_a_page_opens_without_a_word_or_a_request(browser, name, tmp_path):
             assert found.page.evaluate(OVERLAP) == []
             assert min(found.page.evaluate(PATHS)) > 2
             assert colours(browser, found.page.screenshot()) > 30
+        assert found.said == []
+        assert found.asked == [path.as_uri()]
+
+
+def test_the_page_of_a_training_run_opens_in_the_same_way(browser, tmp_path):
+    path = tmp_path / "run.html"
+    path.write_text(flow.render(judged(eventful(), RunSpec()), View()), encoding="utf-8")
+    with opened(browser, path, 400) as found:
+        for width in (400, 1600):
+            found.page.set_viewport_size({"width": width, "height": 800})
+            found.page.wait_for_timeout(300)
+            assert found.page.evaluate("document.documentElement.scrollWidth") <= width
+            assert found.page.evaluate(CUT) == []
+            assert colours(browser, found.page.screenshot()) > 20
+        assert found.page.locator("#lags-0 svg, #lags-0 canvas").count() > 0
         assert found.said == []
         assert found.asked == [path.as_uri()]
 

@@ -29,7 +29,11 @@ class Embedded:
 
 def embedded(report: Report) -> Embedded:
     """The report's JSON; of long sequences, numbers to six digits, packed."""
-    text = json_format.render(report, View())
+    return embed(json_format.render(report, View()))
+
+
+def embed(text: str) -> Embedded:
+    """Any JSON in the same way."""
     shortened = len(text) > ALL_DIGITS
     if shortened:
         rounded = json.loads(text, parse_float=lambda number: float(f"{float(number):.{DIGITS}g}"))
