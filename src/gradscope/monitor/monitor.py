@@ -58,7 +58,7 @@ class Monitor:
         sinks: Sequence[Any] = (),
         layers: Sequence[str] | None = None,
         scaler: Any = None,
-        budget: float = 0.05,
+        budget: float = 0.04,
         screen: bool = True,
         name: str | None = None,
         resume: int | None = None,
@@ -73,7 +73,7 @@ class Monitor:
             sinks: "tensorboard", "wandb", "trackio", a SummaryWriter, or anything with `log(dict, step=...)`.
             layers: names of the layers to watch, as in `named_modules`.
             scaler: the GradScaler of mixed precision, whose loss scale is divided out.
-            budget: part of the training's time that whole analyses may take; they wait until they fit.
+            budget: part of the training's time that signals and whole analyses may take; analyses wait until they fit.
             screen: whether to tell on standard error when something happens, and the whole run at the end.
             name: of the run.
             resume: the step to go on from, in the same log.
