@@ -9,6 +9,7 @@ gets imported must start Python with `started`.
 from __future__ import annotations
 
 import atexit
+import itertools
 import json
 import os
 import runpy
@@ -62,7 +63,7 @@ def _at_start(env: dict[str, str]) -> dict[str, str]:
 
 
 def _forked(command: list[str], cwd: Path, env: dict[str, str], streams: list[int], timeout: float) -> int:
-    server = _server()
+    server = _server(next(_TURN) % 2)
     asked = json.dumps([command, str(cwd), env]).encode()
     assert len(asked) < ROOM
     socket.send_fds(server, [asked], streams)
@@ -79,9 +80,16 @@ def _forked(command: list[str], cwd: Path, env: dict[str, str], streams: list[in
         server.settimeout(None)
 
 
+_TURN = itertools.count()
+
+
 @cache
-def _server() -> socket.socket:
-    """The process that has torch loaded, one for each process of pytest; it ends with it."""
+def _server(which: int) -> socket.socket:
+    """A process that has torch loaded; it ends with pytest's own.
+
+    There are two, which take turns: text hashes differently in each, so that two runs are equal only if they are so
+    whatever the order of sets.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command, handed = [sys.executable, __file__, str(theirs.fileno())], [theirs.fileno()]
     serving = subprocess.Popen(command, pass_fds=handed, env={**os.environ, **USUAL})

@@ -30,7 +30,7 @@ def _place(row: Row) -> tuple[Any, ...]:
 
 
 def fixed(row: Row) -> dict[str, Any]:
-    """The first remedy of `gradscope analyze MODEL --task T --lag K --fix`, trained as the benchmark trains."""
+    """The first remedy of `analyze MODEL --task T --lag K --lags KIND --hidden 32 --seeds 2 --fix`, trained."""
     begun, task = time.perf_counter(), load(TASKS[row["task"]])
     spec = RunSpec(
         models=(row["model"],),

@@ -220,7 +220,8 @@ def _fixed(rows: Sequence[Row], fixed: Sequence[Row]) -> str:
     lines = [
         f"Blocked: failed, while another initialisation of the same family learned the same task at the same lag; "
         f"{len(blocked(rows))} combinations. `python -m benchmarks.detector --fixed` takes the first remedy that "
-        f"`gradscope analyze MODEL --task TASK --lag K --fix` lists and trains again by the same settings. "
+        f"`gradscope analyze MODEL --task TASK --lag K --lags KIND --hidden 32 --seeds 2 --fix` "
+        f"lists and trains again by the same settings. "
         f"{_part(learned)} learned with it in at least one seed, {sum(both)} in both; of those whose remedy keeps the "
         f"family, {_part(same)}.",
         "",

@@ -80,8 +80,7 @@ def _fixed(
     if spec.probe:
         from gradscope.fixes.prove import proven
 
-        assert model.probe is not None
-        fixes = proven(source, spec, found, told, model.probe.goal)
+        fixes = proven(source, spec, found, told)
     return replace(model, fixes=fixes)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from gradscope.errors import UsageError
 from gradscope.examine import examine
+from gradscope.fixes import critical
 from gradscope.fixes.clipped import of_sequences
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Treated
@@ -231,3 +232,20 @@ def test_training_is_truncated_where_it_is_chaotic_and_nowhere_else():
     found.model(x)[:, -1].sum().backward()
     heard = x.grad.norm(dim=-1).amax(0).nonzero().flatten()
     assert len(heard) == window
+    module = torch.nn.RNN(3, 48, batch_first=True, dtype=torch.float64)
+    module.load_state_dict({f"{name}_l0": value for name, value in given.model.cells[0].parameters.items()})
+    own = given.x.clone().requires_grad_()
+    names = {"torch": torch, "rnn": module, "x": own}
+    exec(found.code, names)
+    names["output"][:, -1].sum().backward()
+    torch.testing.assert_close(own.grad, x.grad)
+
+
+def test_large_states_are_made_critical_without_forming_jacobians(monkeypatch):
+    exact = load(FIXES["critical"]).apply(patient("gru"))
+    monkeypatch.setattr(critical, "FORMED", 0)
+    found = load(FIXES["critical"]).apply(patient("gru"))
+    given = patient("gru")
+    bias = [float(one.weights["bias_ih_l0"][12:24].mean()) for one in (exact, found)]
+    assert bias[0] == pytest.approx(bias[1], abs=0.05)
+    assert given.lag == 30

@@ -11,7 +11,7 @@ from typing import cast
 from gradscope.cli.options import RunFlags, ScreenFlags
 from gradscope.cli.output import plan
 from gradscope.cli.progress import ProgressBar
-from gradscope.config import build_spec
+from gradscope.config import Rest, build_spec
 from gradscope.errors import UsageError
 from gradscope.records import Report, RunSpec
 from gradscope.verdicts import fails
@@ -20,7 +20,7 @@ INTERRUPTED = 130
 ONLY_SCREEN = frozenset(ScreenFlags.__annotations__) - {"show"}
 
 
-def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
+def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: Rest | None = None) -> int:
     """Check everything that can be wrong, measure, write, and return the exit code.
 
     The verdict is taken before anything is written: a closed pipe or a full disk cannot turn red into green.
@@ -29,7 +29,7 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool) -> int:
         UsageError: the request cannot be carried out.
     """
     wanted = {name: value for name, value in flags.items() if name not in ONLY_SCREEN}
-    resolved = build_spec({"models": models, **wanted}, cwd=Path.cwd(), environ=os.environ)
+    resolved = build_spec({"models": models, **wanted}, cwd=Path.cwd(), environ=os.environ, rest=rest)
     spec = resolved.spec
     if compare and resolved.origin["models"] == "default":
         raise UsageError("compare needs models; write gradscope compare rnn lstm attention")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Unpack, cast
 
 from gradscope.cli.options import OneModel, RunFlags, spread
 from gradscope.errors import UsageError
 
-LAG = 50
+LAG, TASK = 50, "recall"
 """Where none is given."""
 
 
@@ -19,18 +21,16 @@ def probe(
     """Does it learn at that lag? Short trainings of copies, beside a twin known to learn."""
     from gradscope.cli.measure import measure
 
-    asked = {**flags, "probe": True}
-    if flags.get("input") or flags.get("text"):
-        asked["loss"] = flags.get("loss") or _loss(flags)
-    elif flags.get("length") is not None:
+    asked = cast(RunFlags, {**flags, "probe": True})
+    return measure([model] if model is not None else None, asked, compare=False, rest=_rest)
+
+
+def _rest(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A task where there are no data; of data, the next token of a text, numbers otherwise."""
+    data, text = given.get("input"), given.get("text")
+    if given.get("task") is None and (data is not None or text is not None):
+        is_text = text is not None or Path(str(data)).suffix.lower() == ".txt"
+        return {"needs_lag": LAG, "loss": "ce" if is_text else "mse"}
+    if given.get("length") is not None:
         raise UsageError("a probe's sequences are as long as its lag asks: leave out --length, give --lag")
-    else:
-        asked["task"] = flags.get("task") or "recall"
-    if flags.get("needs_lag") is None:
-        asked["needs_lag"] = LAG
-    return measure([model] if model is not None else None, asked, compare=False)  # type: ignore[arg-type]
-
-
-def _loss(flags: RunFlags) -> str:
-    """What data ask for where nobody says: the next token of a text, numbers otherwise."""
-    return "ce" if flags.get("text") or str(flags.get("input")).endswith(".txt") else "mse"
+    return {"needs_lag": LAG, "task": TASK}

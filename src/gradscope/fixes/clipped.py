@@ -21,15 +21,17 @@ def apply(patient: Patient) -> Treated | None:
     except UsageError:
         return None
     norms = torch.linalg.vector_norm(gradients, dim=1)
-    if len(norms) < 2 or not bool(norms.isfinite().all()) or float(norms.max()) < UNEVEN * float(norms.median()):
+    middle = float(norms.median())
+    if len(norms) < 2 or not bool(norms.isfinite().all()) or not 0 < UNEVEN * middle <= float(norms.max()):
         return None
     limit = float(norms.quantile(QUANTILE))
     clipped = gradients * (limit / norms.clamp_min(limit))[:, None]
     kept = float(torch.cosine_similarity(gradients.mean(0), clipped.mean(0), dim=0))
-    said = f"clip at {limit:.3g}: cosine {kept:.3f}"
+    said = f"clip at {limit:.3g} (single sequences): cosine {kept:.3f}"
     code = (
-        f"# the {QUANTILE:.0%} quantile of the norms of single sequences; the mean of the clipped gradients has a\n"
-        f"# cosine of {kept:.4f} to the raw one\ntorch.nn.utils.clip_grad_norm_(model.parameters(), {limit:.4g})\n"
+        f"# The {QUANTILE:.0%} quantile of the norms of updates on one sequence each. A clipped update points where\n"
+        f"# it did, but large ones count for less: the mean has a cosine of {kept:.4f} to the raw mean.\n"
+        f"torch.nn.utils.clip_grad_norm_(model.parameters(), {limit:.4g})\n"
     )
     return Treated(said, patient.model, code, of_training=True)
 

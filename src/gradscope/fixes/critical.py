@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 
-from torch import Tensor
+import torch
 
+from gradscope.chain import JacobianChain
 from gradscope.fixes.gate_biases import LINES
 from gradscope.fixes.layers import Change, Layer, changed, each_layer
 from gradscope.fixes.remedy import Patient, Remedy, Treated
@@ -23,6 +24,9 @@ BIASES = (-2.0, 16.0)
 HALVINGS = 12
 LONGEST = 50
 """Steps of the sequence over which chi is averaged."""
+FORMED = 256
+"""Numbers of a state up to which Jacobians are formed."""
+PROBES = 32
 
 
 def apply(patient: Patient) -> Treated | None:
@@ -66,10 +70,25 @@ def _log_chi(patient: Patient, change: Change) -> float:
     assert made is not None
     assert isinstance(made[0], Recurrent)
     x, cell = patient.x[:1, :LONGEST], made[0].cells[0]
-    jacobians: Tensor = made[0].run(x).dense(0, x.shape[1])[0].double()
-    if isinstance(cell, LSTMCell):
-        jacobians = jacobians[:, cell.output_size :, cell.output_size :]
-    return math.log(max(float(jacobians.square().sum((1, 2)).mean()) / jacobians.shape[1], 1e-300))
+    chain, first = made[0].run(x), cell.output_size if isinstance(cell, LSTMCell) else 0
+    if chain.size <= FORMED:
+        jacobians = chain.dense(0, chain.length)[0, :, first:, first:].double()
+        total = float(jacobians.square().sum((1, 2)).mean())
+    else:
+        total = _squared_norm(chain, first)
+    return math.log(max(total / (chain.size - first), 1e-300))
+
+
+def _squared_norm(chain: JacobianChain, first: int) -> float:
+    """Mean of ||J||_F^2 over steps, of the block from unit `first` on, without forming a Jacobian.
+
+    It is the mean of ||J z||^2 over vectors z of random signs (Hutchinson 1990).
+    """
+    signs = torch.randint(2, (chain.batch, chain.size, PROBES), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    signs[:, :first] = 0
+    z = signs.to(chain.like)
+    squares = [float(chain.matmat(t, z)[0, first:].double().square().sum()) for t in range(1, chain.length + 1)]
+    return math.fsum(squares) / (PROBES * chain.length)
 
 
 REMEDY = Remedy("critical", "a step leaves the size of a typical perturbation as it is", apply)

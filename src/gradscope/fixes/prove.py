@@ -20,7 +20,7 @@ MOST = 3
 """How many of the best remedies are trained."""
 
 
-def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progress, goal: float) -> tuple[Fix, ...]:
+def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progress) -> tuple[Fix, ...]:
     """The measured remedies, the best of them with what training says; and shorter lags in the data, where that can be.
 
     A remedy that cannot be trained stays as it was measured.
@@ -28,8 +28,8 @@ def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progr
     records = []
     for place, one in enumerate(found):
         record = one.record()
-        if place < MOST:
-            record = _with(record, _learned(treated_source(one, source, spec), spec, told, goal))
+        if place < MOST and not one.treated.of_training:
+            record = _with(record, _learned(treated_source(one, source, spec), spec, told))
         records.append(record)
     task = None if spec.task is None else task_of(spec)
     if task is not None and kind_of(spec, task) == "fixed" and "spread" in task.kinds:
@@ -39,9 +39,9 @@ def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progr
     return tuple(records)
 
 
-def _learned(source: Source, spec: RunSpec, told: Progress, goal: float) -> list[int | None]:
+def _learned(source: Source, spec: RunSpec, told: Progress) -> list[int | None]:
     try:
-        return learned_by(source, spec, told, goal=goal)
+        return learned_by(source, spec, told)
     except UsageError:
         return []
 
@@ -61,7 +61,8 @@ def treated_source(one: Measured, source: Source, spec: RunSpec) -> Source:
         model = source.make(size, seed)
         assert not isinstance(model, ArrayChain)
         found = treat(one.remedy, Run(model, first.x, first.loss, seed), spec, source.name)
-        assert found is not None
+        if found is None:
+            raise UsageError(f"{one.remedy.name} does not suit the weights of seed {seed}")
         return found.model
 
     return replace(source, name=one.remedy.name, make=make)

@@ -21,11 +21,13 @@ def apply(patient: Patient) -> Treated | None:
     # A cut at t keeps s_t from hearing of s_{t-1}: the newest window holds the last `window` states.
     cuts = tuple(range(length - window + 1, 1, -window))
     code = (
-        f"# lambda_1 = {exponent:.4g} nats per step, so differences double every {window} steps\n"
-        f"for start in range(0, x.shape[1], {window}):\n"
-        f"    output, state = rnn(x[:, start : start + {window}], state)\n"
-        "    loss_of(output).backward()  # and an optimizer step\n"
-        "    state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()\n"
+        f"# lambda_1 = {exponent:.4g} nats per step, so differences double every {window} steps. Windows end with the\n"
+        "# sequence; the loss reads the last one.\n"
+        "state = None\n"
+        f"for stop in range(x.shape[1] % {window} or {window}, x.shape[1] + 1, {window}):\n"
+        f"    output, state = rnn(x[:, max(0, stop - {window}) : stop], state)\n"
+        "    if stop < x.shape[1]:\n"
+        "        state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()\n"
     )
     return Treated(f"BPTT over {window} steps", Recurrent(model.name, model.cells, start=model.start, cuts=cuts), code)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,7 +19,7 @@ from gradscope.probe.train import Curve, Plan, Setting, Training
 from gradscope.records import RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.rules.advice import gate_bias
-from gradscope.sequences.tasks.data import BETTER, data_task, near_sighted
+from gradscope.sequences.tasks.data import data_task, goal_of, near_sighted, one_hot_ids
 from gradscope.sequences.tasks.find import kind_of, task_of
 from gradscope.sequences.tasks.task import Kind
 from gradscope.trained import Probe, Twin
@@ -28,55 +28,61 @@ from gradscope.trained import Training as Run
 RATES = (1e-3, 3e-3, 1e-2)
 SEEDS = 2
 CLIP = 1.0
+MOST_IDS = 4096
+"""Token ids up to which a twin reads them, one-hot."""
 
 
-def learned_by(
-    source: Source, spec: RunSpec, told: Progress, *, goal: float | None = None, taught: Kind | None = None
-) -> list[int | None]:
-    """When each run of a probe of `source` learned the task of `spec`.
+def learned_by(source: Source, spec: RunSpec, told: Progress, *, taught: Kind | None = None) -> list[int | None]:
+    """When each run of a probe of `source` learned; nothing where own data leave nothing to learn at that lag.
 
     Args:
         source: the model.
         spec: the settings.
         told: called as told(label, done, total).
-        goal: error at which it counts as learned; None: the task's own.
         taught: the kind of lags that it is taught by, where it is another than the task's.
     """
-    plan = _plan(source, spec)
-    plan = replace(plan, taught=taught, task=plan.task if goal is None else replace(plan.task, goal=goal))
-    training = _prepared(source, plan, _settings(spec), look=False)
+    aim = _aim(source, _plan(source, spec), spec, told)
+    if aim.plan is None:
+        return []
+    training = _prepared(source, replace(aim.plan, taught=taught), _settings(spec), look=False)
     _run(training, f"training {source.name}", told)
     return [curve.learned_at for curve in training.curves]
 
 
 def probe_source(source: Source, spec: RunSpec, told: Progress = lambda label, done, total: None) -> Probe:
-    """Train copies of a model on `spec.task` at the needed lag.
+    """Train copies of a model on `spec.task`, or on what its own data ask for, at the needed lag.
 
     Ctrl-C ends the training, and what is known by then is returned as incomplete.
 
     Raises:
         UsageError: the task does not fit the model, or nothing in it can be trained.
     """
-    plan, near, complete = _with_goal(source, _plan(source, spec), spec, told)
-    task, training = plan.task, _prepared(source, plan, _settings(spec))
-    complete = complete and _run(training, f"training {source.name} on {task.name}", told)
+    plan = _plan(source, spec)
+    aim = _aim(source, plan, spec, told)
+    if aim.plan is None:
+        return replace(_outlined(plan), near=aim.near, complete=aim.complete)
+    training = _prepared(source, aim.plan, _settings(spec))
+    complete = _run(training, f"training {source.name} on {plan.task.name}", told)
     twin, notes = None, _notes(source, training.learners)
     if complete and all(curve.learned_at is None for curve in training.curves):
-        twin, complete = _twin(source.name, spec, plan, told)
+        twin, complete = _twin(source, spec, aim.plan, told)
+    runs = tuple(_record(curve) for curve in training.curves)
+    return replace(_outlined(aim.plan), runs=runs, twin=twin, notes=notes, near=aim.near, complete=complete)
+
+
+def _outlined(plan: Plan) -> Probe:
+    """What is known of a probe before anything is trained."""
+    task = plan.task
     return Probe(
         task=task.name,
         summary=task.summary,
         lag=plan.lag,
         lags=plan.kind,
         train_steps=plan.steps,
-        goal=task.goal,
+        goal=0.0 if math.isnan(task.goal) else task.goal,
         chance=task.chance,
         unit=task.unit,
-        runs=tuple(_record(curve) for curve in training.curves),
-        twin=twin,
-        notes=notes,
-        near=near,
-        complete=complete,
+        runs=(),
     )
 
 
@@ -86,18 +92,34 @@ def _plan(source: Source, spec: RunSpec) -> Plan:
     return Plan(task, spec.needs_lag or 1, kind_of(spec, task), spec.train_steps)
 
 
-def _with_goal(source: Source, plan: Plan, spec: RunSpec, told: Progress) -> tuple[Plan, float | None, bool]:
-    """The plan with the goal that own data set: what the same model comes to with the newest steps alone.
+@dataclass(frozen=True)
+class Aim:
+    """What a training has to come to."""
 
-    Also that error, None for a task of the table, and whether it was measured to the end.
+    plan: Plan | None
+    """With its goal; None where there is none: interrupted, or the newest steps of own data tell it all."""
+    near: float | None = None
+    """The least error of the same model with the newest steps of own data alone."""
+    complete: bool = True
+
+
+def _aim(source: Source, plan: Plan, spec: RunSpec, told: Progress) -> Aim:
+    """The plan itself, or with the goal that own data set: better than the same model with the newest steps alone.
+
+    Raises:
+        UsageError: no training on the newest steps stayed finite.
     """
-    if not math.isnan(plan.task.goal):
-        return plan, None, True
-    near = replace(plan, task=near_sighted(plan.task, plan.lag))
-    training = _prepared(source, near, _settings(spec), look=False)
-    complete = _run(training, f"training {source.name} on the newest {plan.lag} steps alone", told)
-    least = min(min(curve.errors, default=math.inf) for curve in training.curves)
-    return replace(plan, task=replace(plan.task, goal=BETTER * least)), least, complete
+    task = plan.task
+    if not math.isnan(task.goal):
+        return Aim(plan)
+    training = _prepared(source, replace(plan, task=near_sighted(task, plan.lag)), _settings(spec), look=False)
+    if not _run(training, f"training {source.name} on the newest {plan.lag} steps alone", told):
+        return Aim(None, complete=False)
+    near = min((e for curve in training.curves for e in curve.errors if math.isfinite(e)), default=None)
+    if near is None:
+        raise UsageError(f"no training on {task.name} stayed finite; scale the data, --scale standard")
+    goal = goal_of(near, task.chance)
+    return Aim(None if goal is None else replace(plan, task=replace(task, goal=goal)), near)
 
 
 def _settings(spec: RunSpec) -> list[Setting]:
@@ -136,16 +158,22 @@ def _run(training: Training, label: str, told: Progress) -> bool:
     return True
 
 
-def _twin(name: str, spec: RunSpec, plan: Plan, told: Progress) -> tuple[Twin, bool]:
-    """An LSTM of the same width whose forget gates hold for the lag, by the same settings."""
-    own = parse_model(name).options if name.partition(":")[0] in FAMILIES else {}
+def _twin(source: Source, spec: RunSpec, plan: Plan, told: Progress) -> tuple[Twin | None, bool]:
+    """An LSTM of the same width whose forget gates hold for the lag, by the same settings; none of too many ids."""
+    own = parse_model(source.name).options if source.name.partition(":")[0] in FAMILIES else {}
     hidden = own.get("hidden", str(spec.hidden))
     word = f"lstm:hidden={hidden},forget_bias={gate_bias(plan.lag):g}"
-    source, complete = source_of(word, spec), True
+    twin, aim = source_of(word, spec), Aim(plan)
     if spec.task is None:
-        plan, _, complete = _with_goal(source, _plan(source, spec), spec, told)
-    training = _prepared(source, plan, _settings(spec))
-    complete = complete and _run(training, f"training the twin {word}", told)
+        if source.ids is not None and source.ids.size > MOST_IDS:
+            return None, True
+        task = replace(plan.task, goal=math.nan)
+        task = task if source.ids is None else one_hot_ids(task, source.ids.size)
+        aim = _aim(twin, replace(plan, task=task), spec, told)
+    if aim.plan is None:
+        return None, aim.complete
+    training = _prepared(twin, aim.plan, _settings(spec))
+    complete = _run(training, f"training the twin {word}", told)
     learned = [curve.learned_at for curve in training.curves if curve.learned_at is not None]
     return Twin(word, len(learned), len(training.curves), min(learned, default=None)), complete
 

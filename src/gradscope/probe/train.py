@@ -171,6 +171,8 @@ class Training:
                 self._leave(run)
 
     def _see(self, step: int) -> None:
+        if not self.active:
+            return
         seen = sight(self.learners, self.watched, self.active, self.plan.lag, step)
         for run, one in zip(self.active, seen, strict=True):
             self.curves[run].sights.append(one)

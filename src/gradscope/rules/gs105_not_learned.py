@@ -21,6 +21,12 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     said = f"{probe.task}, {probe.lags} lag {probe.lag}"
     if probe.near is not None:
         said = f"to use what lies {probe.lag} or more steps back in {probe.task}"
+    if probe.near is not None and not probe.runs and probe.complete:
+        message = f"The newest {probe.lag} steps of {probe.task} tell what is asked by themselves, so nothing is shown."
+        return Finding("inconclusive", message, "Ask at a smaller lag, `--lag`, or for something else, `--target`.")
+    if probe.near is not None and len(learned) == 1 < len(probe.runs):
+        message = f"It learned {said} in one of {len(probe.runs)} runs alone, which may be luck."
+        return Finding("inconclusive", message, "Give it more seeds: `--seeds 4`.", measured=part, threshold=wanted)
     if learned and part >= wanted:
         message = (
             f"It learned {said} in {len(learned)} of {len(probe.runs)} runs, the first after {min(learned)} steps."
@@ -29,6 +35,9 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     if not probe.complete:
         message = f"The probe of {said} was interrupted before any run had learned it."
         return Finding("inconclusive", message, "Let it come to its end.")
+    if probe.near is not None and probe.twin is None:
+        message = f"No run learned {said}, and there is no twin to tell whether it can be, so nothing is shown."
+        return Finding("inconclusive", message, "Give the training more steps: `--train-steps`.", measured=part)
     if probe.twin is not None and not probe.twin.learned:
         message = (
             f"{said}: not within {probe.train_steps} steps, but {probe.twin.name} did not learn it either, so nothing "
@@ -69,7 +78,7 @@ RULE = Rule(
     ),
     measured=(
         "Of your own data (`--input`, `--text`) the goal is 0.95 of the least error that the same model comes to where "
-        "it is shown the newest steps alone. "
+        "it is shown the newest steps alone, and one run in six is taken for luck. "
         "Learning rates 0.001, 0.003 and 0.01, two seeds, gradient norm clipped at 1, batches of 32 fresh samples, the "
         "error measured every 25 steps on 256 samples. The twin, an LSTM whose forget gates hold for the lag, is "
         "trained by the same settings where no run has learned; when it does not learn either, nothing is shown."

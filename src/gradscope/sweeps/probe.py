@@ -20,7 +20,7 @@ def run(spec: RunSpec) -> Outcome:
     assert result.probe is not None
     learned = [one.learned_at for one in result.probe.runs if one.learned_at is not None]
     found = [verdict for verdict in result.verdicts if verdict.status in ("fail", "warn")]
-    outcome = {"learned_at": min(learned, default=None), "learned_part": len(learned) / len(result.probe.runs)}
+    outcome = {"learned_at": min(learned, default=None), "learned_part": len(learned) / max(len(result.probe.runs), 1)}
     return Outcome(
         status=result.status,
         worst=worst(result.verdicts),

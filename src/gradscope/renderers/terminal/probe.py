@@ -20,9 +20,13 @@ def screen(page: Page, model: ModelResult) -> None:
     assert probe is not None
     verdict = probing.found(model)
     headline(page, model, probe)
-    curve(page, probing.best(probe), probe)
-    runs(page, probe)
-    meanwhile(page, probing.best(probe))
+    if probe.runs:
+        curve(page, probing.best(probe), probe)
+        runs(page, probe)
+        meanwhile(page, probing.best(probe))
+    else:
+        page.wrap(f"{probing.unit(probe)}: {probing.limits(probe)}", style="dim")
+        page.blank()
     prediction(page, model)
     terminal_model.fixes(page, model)
     tips = [tip for tip in wording.advice(model) if tip != PROBE]

@@ -30,10 +30,18 @@ def outcome(model: ModelResult, probe: Probe) -> tuple[str, str, str]:
     return sign, word, style
 
 
+def of_own_data(probe: Probe) -> bool:
+    """Whether it asks what the user's own data ask; one that ended while the goal was measured has no runs."""
+    return probe.near is not None or not probe.runs
+
+
 def asked(probe: Probe) -> str:
     """`recall, fixed lag 50`."""
-    own = probe.near is not None
-    return f"{probe.task}, lags of {probe.lag} and more" if own else f"{probe.task}, {probe.lags} lag {probe.lag}"
+    return (
+        f"{probe.task}, lags of {probe.lag} and more"
+        if of_own_data(probe)
+        else f"{probe.task}, {probe.lags} lag {probe.lag}"
+    )
 
 
 def sentence(probe: Probe) -> str:
@@ -42,7 +50,13 @@ def sentence(probe: Probe) -> str:
     count, of = len(learned), len(probe.runs)
     what = f"{probe.summary[0].upper()}{probe.summary[1:]}"
     back = f", {'up to ' if probe.lags == 'spread' else ''}{probe.lag} step{'s' * (probe.lag != 1)} back"
-    said = f"{what}{back if probe.near is None else ''}"
+    said = f"{what}{'' if of_own_data(probe) else back}"
+    if not probe.runs and not probe.complete:
+        return f"{said}: interrupted while what those steps allow was measured."
+    if not probe.runs:
+        return f"{said}: they tell it by themselves, so older ones have nothing to add and nothing is shown."
+    if probe.near is not None and count == 1 < of:
+        return f"{said}: done in 1 of {of} runs alone, which may be luck."
     if learned:
         return f"{said}: learned in {count} of {of} runs, the first after {min(learned)} training steps."
     if not probe.complete:
@@ -51,7 +65,7 @@ def sentence(probe: Probe) -> str:
     said = f"{said}: not within {probe.train_steps} training steps, in any of {of} runs."
     twin = probe.twin
     if twin is None:
-        return said
+        return said if probe.near is None else f"{said} No twin could be trained, so nothing is shown."
     if twin.learned:
         return f"{said} {twin.name} learned it after {twin.learned_at}, so the task can be learned."
     return f"{said} {twin.name} did not either, so nothing is shown."
@@ -65,7 +79,8 @@ def unit(probe: Probe) -> str:
 def limits(probe: Probe) -> str:
     """`chance 0.75, learned at 0.1`."""
     near = "" if probe.near is None else f"newest {probe.lag} steps alone {number(probe.near)}, "
-    return f"chance {number(probe.chance)}, {near}learned at {number(probe.goal)}"
+    goal = f"learned at {number(probe.goal)}" if probe.goal else "nothing below to learn"
+    return f"chance {number(probe.chance)}, {near}{goal}"
 
 
 def best(probe: Probe) -> Training:

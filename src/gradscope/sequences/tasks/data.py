@@ -18,13 +18,15 @@ from gradscope.models.token_ids import TokenIds
 from gradscope.records import RunSpec
 from gradscope.sequences.build import make_batch
 from gradscope.sequences.losses import asked_classes, asked_values
-from gradscope.sequences.tasks.task import Draw, Kind, Samples, Task
+from gradscope.sequences.tasks.task import Draw, Kind, Samples, Task, one_hot
 from gradscope.text import safe_text
 
 FEW = 10
 """Sequences below which the newest fifth of each is held out, and not a fifth of them."""
 BETTER = 0.95
 """Part of the near-sighted error at and below which older steps count as used."""
+LEAST = 0.01
+"""By how much it must be below, in parts of a blind answer's error: where next to nothing is left, luck decides."""
 WIDE = 2
 """Steps of a sample, in needed lags."""
 
@@ -73,6 +75,26 @@ def data_task(spec: RunSpec, input_size: int | None, ids: TokenIds | None) -> Ta
         in_nats=not targets.is_floating_point(),
         symbols=ids is not None,
     )
+
+
+def goal_of(near: float, chance: float) -> float | None:
+    """The error at which older steps count as used, where the newest alone come to `near`; None: they tell it all."""
+    goal = min(BETTER * near, near - LEAST * chance)
+    return goal if goal > 0 < chance else None
+
+
+def one_hot_ids(task: Task, count: int) -> Task:
+    """The same for a model of numbers: token ids as `count` features."""
+
+    def shown(draw: Draw) -> Draw:
+        def drawn(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+            found = draw(generator, batch, lag, kind)
+            return Samples(one_hot(found.x[..., 0].long(), count), found.target)
+
+        return drawn
+
+    assert task.draw_apart is not None
+    return replace(task, features=count, symbols=False, draw=shown(task.draw), draw_apart=shown(task.draw_apart))
 
 
 def near_sighted(task: Task, lag: int) -> Task:
