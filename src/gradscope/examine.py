@@ -76,7 +76,7 @@ def _fixed(
     if spec.save is not None:
         from gradscope.fixes.save import save
 
-        model = replace(model, notes=(*model.notes, save(found, spec)))
+        model = replace(model, notes=(*model.notes, save(found, spec, source.name)))
     if spec.probe:
         from gradscope.fixes.prove import proven
 

@@ -165,7 +165,7 @@ def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
     spec = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path))
     (result,) = examine(spec, detail=False).models
     best = result.fixes[0].name
-    assert any(f"{best} written to" in note for note in result.notes)
+    assert any(f"{best} for lstm written to" in note for note in result.notes)
     assert (tmp_path / f"{best.replace(' ', '_')}.safetensors").exists()
     examine(replace(spec, remedy="open gates"), detail=False)
     weights = load_file(tmp_path / "open_gates.safetensors")

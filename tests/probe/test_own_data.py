@@ -22,6 +22,8 @@ from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.view import View
 from gradscope.rules.judge import judged
 from gradscope.saved import read_report
+from gradscope.sequences.build import make_batch
+from gradscope.sequences.losses import make_loss
 from gradscope.sequences.tasks.data import data_task, goal_of, near_sighted, one_hot_ids
 
 LAG = 4
@@ -114,17 +116,51 @@ def test_what_older_steps_tell_is_learned_and_noise_shows_nothing(folder):
 
 
 def test_where_the_newest_steps_tell_it_all_nothing_is_shown(folder):
-    np.save(folder / "constant.npy", np.ones((20, 20, 1), dtype="float32"))
-    model = examine(spec(folder, "constant.npy", train_steps=25)).models[0]
+    t = torch.arange(30) + 3 * torch.arange(40)[:, None]
+    np.save(folder / "alternating.npy", (t % 2).float()[..., None].numpy())
+    model = examine(spec(folder, "alternating.npy", models=("gru:hidden=16",), train_steps=300)).models[0]
     assert model.probe is not None
     assert (model.probe.runs, model.probe.twin, model.probe.complete) == ((), None, True)
     assert gs105(model).status == "inconclusive"
     text = render(Report(spec(folder), {}, (model,)), View(width=80))
     assert text.startswith(" ? nothing shown  ")
     assert "nothing below to learn" in " ".join(text.split())
+
+
+def test_the_goal_is_below_what_is_known_without_older_steps():
     assert goal_of(0.0049, 0.5) is None
     assert goal_of(0.4, 0.5) == pytest.approx(0.38)
     assert goal_of(0.02, 0.5) == pytest.approx(0.015)
+    # Short of a blind answer nothing was learned at all.
+    assert goal_of(0.9, 0.5) == pytest.approx(0.475)
+
+
+def test_a_value_a_sequence_is_asked_at_its_end(folder):
+    x = np.load(folder / "x.npy")
+    for shape in ((60,), (60, 1)):
+        np.save(folder / "once.npy", x[:, 3, 0].reshape(shape))
+        task = data_task(spec(folder, target=str(folder / "once.npy")), None, None)
+        drawn = task.draw(torch.Generator().manual_seed(0), 32, LAG, "fixed")
+        assert drawn.x.shape[1] == 30
+        torch.testing.assert_close(drawn.target[:, 0, 0], drawn.x[:, 3, 0])
+        assert "one target value per sequence" in task.notes
+    (folder / "last.py").write_text(
+        "import torch\n\n\nclass Last(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.rnn, self.head = torch.nn.GRU(2, 6, batch_first=True), torch.nn.Linear(6, 1)\n\n"
+        "    def forward(self, x):\n        return self.head(self.rnn(x)[0][:, -1])[:, 0]\n"
+    )
+    asked = spec(folder, target=str(folder / "once.npy"), models=(f"{folder / 'last.py'}:Last",), train_steps=25)
+    assert examine(asked).models[0].probe is not None
+
+
+def test_a_loss_of_one_value_a_sequence_is_torchs_own(folder):
+    asked = spec(folder, target=str(folder / "classes.npy"), probe=False)
+    batch = make_batch(asked, seed=0)
+    output = torch.randn(60, 30, 1, dtype=torch.float64)
+    wanted = torch.from_numpy(np.load(folder / "classes.npy")).double()
+    expected = torch.nn.functional.mse_loss(output[:, -1, 0], wanted, reduction="sum")
+    for given in (output, output[:, -1], output[:, -1, 0]):
+        torch.testing.assert_close(make_loss(asked, batch, seed=0)(given), expected)
 
 
 def test_one_run_of_six_may_be_luck(folder):
@@ -236,12 +272,14 @@ def test_text_through_the_command(tmp_path):
     ("more", "said"),
     [
         ({"needs_lag": 29}, "lower --lag"),
-        ({"name": "short.npy", "needs_lag": 6}, "leaves no steps"),
+        ({"name": "short.npy", "needs_lag": 6}, "too long to train and to test on"),
+        ({"name": "constant.npy"}, "the same answer everywhere"),
         ({"loss": "ce"}, "needs text or classes"),
         ({"loss": "final"}, "use --loss ce or mse"),
     ],
 )
 def test_data_that_ask_for_nothing_are_refused(folder, more, said):
     np.save(folder / "short.npy", np.zeros((1, 8, 1), dtype="float32"))
+    np.save(folder / "constant.npy", np.ones((20, 20, 1), dtype="float32"))
     with pytest.raises(UsageError, match=said):
         data_task(spec(folder, **more), None, None)

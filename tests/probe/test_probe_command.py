@@ -138,15 +138,14 @@ def test_a_target_of_the_gate_can_be_a_probe(tmp_path):
 def test_markdown_and_pages_say_what_training_showed_before_what_was_said_before_it(learned):
     report = read_report(str(learned[1]))
     text = load(RENDERERS["markdown"])(report, View())
-    assert (
-        text.index("**✓ LEARNED")
-        < text.index("**: recall, fixed lag 6")
-        < text.index("steps back: learned in")
-        < text.index("1x8")
-    )
+    assert text.startswith("### ✓ LEARNED")
+    assert "GS105: <code>gru:update" in text.splitlines()[0]
+    told = ("recall, fixed lag 6: Name the marked symbol", "before training: 1x8")
+    assert sorted(told, key=text.index) == [*told]
     assert text.count("| 0.01 |") == 2
     lead, parts = said.lead(report), said.parts(report)
-    assert "recall, fixed lag 6. Name the marked symbol" in lead.sentences[0]
+    assert (lead.mark.word[:7], lead.mark.code) == ("LEARNED", "GS105")
+    assert lead.sentences[0].startswith("recall, fixed lag 6: Name the marked symbol")
     (grid,) = [grid for grid in parts["grids"] if grid.title == "Trainings"]
     assert len(grid.rows) == 6
     assert [head for head in grid.heads if head == "learned at"]

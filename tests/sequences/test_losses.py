@@ -192,7 +192,7 @@ def test_values_of_another_size_go_through_the_readout(tmp_path: Path) -> None:
 
 def test_values_that_do_not_fit(tmp_path: Path) -> None:
     name = target(tmp_path, np.zeros((3, 2)))
-    sizes = "B=2 sequences of T=4 steps need (T, F) or (B, T, F); cut or reshape the target"
+    sizes = "B=2 sequences of T=4 steps need (T,), (T, F), (B, T, F) or (B,); cut or reshape the target"
     assert error("mse", target=name) == f"--target '{name}' has shape (1, 3, 2), {sizes}"
     assert error("mse", input_size=0) == "--loss mse predicts the next input, this model takes none; add --target FILE"
 

@@ -1,4 +1,4 @@
-"""Learning curves of a probe: the error of every learning rate's better run over the steps of training."""
+"""Learning curves of a probe: the error of every learning rate's best run over the steps of training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _panel(probe: Probe, title: str) -> Panel:
 
 
 def _by_rate(probe: Probe) -> dict[str, Training]:
-    """The better run of each learning rate."""
+    """The best run of each learning rate."""
     found: dict[str, Training] = {}
     for run in sorted(probe.runs, key=lambda run: (run.rate, run.learned_at or math.inf, probing.least(run))):
         found.setdefault(f"rate {run.rate:g}", run)
@@ -67,7 +67,7 @@ def _told(model: ModelResult) -> str:
 CHART = Chart(
     title="Does it learn?",
     teaches=(
-        "The error on samples held out, over the steps of training, for the better of two seeds at each learning rate. "
+        "The error on samples held out, over the steps of training, for the best seed at each learning rate. "
         "A long level line near chance that then falls is a model that had to open its gates first; one that never "
         "falls has not learned in that many steps, which is not the same as that it cannot."
     ),

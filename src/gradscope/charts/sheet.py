@@ -50,12 +50,13 @@ def png(report: Report, view: View) -> bytes:
 
 
 def usual(report: Report) -> tuple[str, ...]:
-    """The first chart of the table that this report holds something for.
+    """The learning curves of a probe, else the first chart of the table that this report holds something for.
 
     Raises:
         UsageError: there is none.
     """
-    for name in CHARTS:
+    probed = any(model.probe is not None for model in report.models)
+    for name in ("learning", *CHARTS) if probed else CHARTS:
         if panels_of(name, report):
             return (name,)
     raise UsageError("nothing to draw: this report holds no measured series; -v says what is missing, and why")

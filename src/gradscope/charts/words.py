@@ -91,7 +91,7 @@ CHART = Chart(
         "Bright: the output at the last token depends on this word as much as on any. Dark: a millionth of that or "
         "less, so that training cannot use it. Words stand in reading order, a row for each model."
     ),
-    needs="a text",
+    needs="text",
     draw=draw,
     tell=tell,
 )

@@ -26,11 +26,11 @@ def probe(
 
 
 def _rest(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A task where there are no data; of data, the next token of a text, numbers otherwise."""
+    """A task and a lag where there are no data; of data, the next token of a text, numbers otherwise."""
     data, text = given.get("input"), given.get("text")
     if given.get("task") is None and (data is not None or text is not None):
         is_text = text is not None or Path(str(data)).suffix.lower() == ".txt"
-        return {"needs_lag": LAG, "loss": "ce" if is_text else "mse"}
+        return {"loss": "ce" if is_text else "mse"}
     if given.get("length") is not None:
         raise UsageError("a probe's sequences are as long as its lag asks: leave out --length, give --lag")
     return {"needs_lag": LAG, "task": TASK}

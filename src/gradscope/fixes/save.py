@@ -13,29 +13,43 @@ from gradscope.fixes.run import Measured
 from gradscope.records import RunSpec
 from gradscope.text import safe_text
 
+STANDING = ("healthy", "inconclusive", "degenerate")
+"""Statuses with which a remedy is worth its weights."""
 
-def save(found: Sequence[Measured], spec: RunSpec) -> str:
-    """Write the remedy that was asked for, else the best one that has weights; returns what was written, in words.
+
+def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
+    """Write the remedy that was asked for, else the best one; returns what was written, in words.
+
+    One that has weights is preferred to one that is another model or cell, unless the gradient still dies with it.
 
     Raises:
         UsageError: no such remedy was measured, or the folder cannot be written to.
     """
-    suits = [one for one in found if one.treated.weights or spec.remedy is not None]
-    chosen = next((one for one in suits if spec.remedy in (None, one.remedy.name)), None)
-    if chosen is None:
+    kept = [one for one in found if one.treated.weights and one.result.status in STANDING]
+    suits = [one for one in found if one.remedy.name == spec.remedy] if spec.remedy is not None else [*kept, *found]
+    if not suits:
         names = ", ".join(one.remedy.name for one in found) or "none"
-        raise UsageError(
-            f"--save: {spec.remedy or 'a remedy with weights'} does not suit this model (measured: {names})"
-        )
+        raise UsageError(f"--save: {spec.remedy or 'no remedy'} does not suit {safe_text(model)} (measured: {names})")
+    chosen = suits[0]
     folder, stem = Path(spec.save or "."), chosen.remedy.name.replace(" ", "_")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--save '{safe_text(folder)}': {error.strerror}; name a folder that can be written") from None
     paths = [folder / f"{stem}.py"]
-    write_file(paths[0], f"# {chosen.remedy.name}: {chosen.treated.change}\n{chosen.treated.code}".encode())
+    write_file(
+        paths[0], f"# {chosen.remedy.name}: {chosen.treated.change}\n{_drawn(chosen)}{chosen.treated.code}".encode()
+    )
     if chosen.treated.weights:
         paths.insert(0, folder / f"{stem}.safetensors")
         weights = {key: value.detach().cpu().contiguous() for key, value in chosen.treated.weights.items()}
         write_file(paths[0], as_bytes(weights))
-    return f"{chosen.remedy.name} written to {safe_text(' and '.join(map(str, paths)))}"
+    about = "" if chosen.treated.weights else " (no weights: it is another model or cell)"
+    return f"{chosen.remedy.name} for {safe_text(model)} written to {safe_text(' and '.join(map(str, paths)))}{about}"
+
+
+def _drawn(chosen: Measured) -> str:
+    """A word on lines that draw at random."""
+    if "uniform_" not in chosen.treated.code or not chosen.treated.weights:
+        return ""
+    return "# They draw anew: what was measured is in the .safetensors file beside them.\n"

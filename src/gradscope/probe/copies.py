@@ -162,7 +162,9 @@ class Modules:
         own = next((leaf.dtype for leaf in module.parameters()), x.dtype)
         taken = x if self.direct.ids is not None else x.to(own)
         try:
-            return self.direct.output(module(self.direct.laid_out(taken)))
+            found = self.direct.output(module(self.direct.laid_out(taken)))
+            # One number a sequence.
+            return found[:, None] if found.ndim == 1 else found
         except UsageError:
             raise
         except Exception as error:

@@ -180,7 +180,7 @@ def _twin(source: Source, spec: RunSpec, plan: Plan, told: Progress) -> tuple[Tw
 
 def _notes(source: Source, learners: Learners) -> tuple[str, ...]:
     task = learners.task
-    found = []
+    found = [*task.notes]
     if learners.has_front:
         found.append(f"{task.features} features enter through a linear layer that is trained along")
     if learners.as_ids:

@@ -102,7 +102,7 @@ def asked_classes(spec: RunSpec, batch: Batch) -> tuple[Tensor, int, str, tuple[
 
 
 def asked_values(spec: RunSpec, batch: Batch) -> tuple[Tensor, tuple[str, ...]]:
-    """Values by step, (B, steps, features), and notes; without a target file, the next input.
+    """Values by step, (B, steps, features), or by sequence, (B, 1), and notes; without a target file, the next input.
 
     Raises:
         UsageError: a target that does not fit, or a model without input and no target.
@@ -143,22 +143,27 @@ def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     """L = sum over sequences and steps of the mean over features of (y - target)^2.
 
     Without a target file the output of steps 1..T-1 predicts the input of steps 2..T. Where output and target differ
-    in their number of features, a seeded readout stands between them.
+    in their number of features, a seeded readout stands between them. One value a sequence is asked at its last step.
 
     Raises:
         UsageError: a target that does not fit, or a model without input and no target.
     """
     targets, notes = asked_values(spec, batch)
-    values = targets.shape[-1]
+    values, final_only = targets.shape[-1], targets.ndim == 2
     seeded = f"through a seeded readout where the output does not have {values} features"
 
     def function(output: Any) -> Tensor:
-        read = _checked(output, "mse", (3,), batch)[:, : targets.shape[1]]
+        if final_only:
+            found = output[:, None] if isinstance(output, Tensor) and output.ndim == 1 else output
+            read = _last(found, "mse")
+            _check_sequences(read, len(targets), "mse")
+        else:
+            read = _checked(output, "mse", (3,), batch)[:, : targets.shape[1]]
         if read.shape[-1] != values:
             read = read @ readout(seed, read.shape[-1], values).to(read)
         return (read - targets.to(read)).square().mean(dim=-1).sum()
 
-    return Loss("mse", (*notes, seeded), final_only=False, function=function)
+    return Loss("mse", (*notes, seeded), final_only, function)
 
 
 def task_loss(spec: RunSpec, batch: Batch, seed: int) -> Loss:

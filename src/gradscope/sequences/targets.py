@@ -47,17 +47,22 @@ def class_targets(name: str, batch: int, length: int) -> tuple[Tensor, int, tupl
 def value_targets(name: str, batch: int, length: int) -> tuple[Tensor, tuple[str, ...]]:
     """Values of a file of shape (T,), (T, F') or (B, T, F'), as (B, T, F') in float64, and notes.
 
+    One of shape (B,) or (B, 1), where B is not T, gives a value per sequence, as (B, 1).
+
     Raises:
         UsageError: see `read_numbers`; another shape, NaN or Inf, or too few steps.
     """
     shown = safe_text(name)
     values = read_numbers(name, (), "--target").values
+    if values.shape in ((batch,), (batch, 1)) and 1 < batch != length:
+        once = finite_floats(values.reshape(-1, 1), f"--target '{shown}'")
+        return torch.from_numpy(once), ("one target value per sequence",)
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3 or values.shape[1] < length or not (len(values) == 1 or len(values) >= batch):
-        raise UsageError(_misfit(shown, values, batch, length, "(T, F) or (B, T, F)"))
+        raise UsageError(_misfit(shown, values, batch, length, "(T,), (T, F), (B, T, F) or (B,)"))
     notes = _cut_note("steps", length, values.shape[1]) + _cut_note("sequences", batch, len(values))
     if len(values) == 1 and batch > 1:
         notes += _shared(batch)

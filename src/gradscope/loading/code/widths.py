@@ -31,6 +31,10 @@ def _declared(module: nn.Module) -> Iterator[int]:
             found = found[0] if isinstance(found, tuple) and len(found) == 1 else found
             if isinstance(found, int) and not isinstance(found, bool) and found > 0:
                 yield found
+    # What one matrix over input and state, torch.cat((x, h)), leaves for the input.
+    for part in module.modules():
+        if isinstance(part, nn.Linear) and part.in_features > part.out_features:
+            yield part.in_features - part.out_features
 
 
 def _runs(module: nn.Module, width: int) -> bool:

@@ -51,14 +51,17 @@ def _check(report: Report, view: View) -> Iterable[str]:
 def _verdict(model: ModelResult, view: View) -> str:
     chosen = wording.deciding(model)
     code = f" {escaped(chosen.code, view)}" if chosen else ""
-    sign = Page(view).fold(wording.SIGNS[model.status])
-    return f"{sign} {wording.WORDS[model.status]}{code}: <code>{escaped(model.name, view)}</code>"
+    sign, word = wording.SIGNS[model.status], f"{wording.WORDS[model.status]}{code}"
+    if model.probe is not None:
+        sign, said, _ = probing.outcome(model, model.probe)
+        word = escaped(f"{said} GS105", view)
+    return f"{Page(view).fold(sign)} {word}: <code>{escaped(model.name, view)}</code>"
 
 
 def _body(model: ModelResult, view: View) -> Iterable[str]:
     if model.probe is not None:
         yield from _probe(model, model.probe, view)
-    yield escaped(model.heading, view)
+    yield escaped(f"{'before training: ' if model.probe else ''}{model.heading}", view)
     if wording.RANDOM_INPUT in model.notes:
         yield f"**{wording.RANDOM_INPUT}**"
     yield escaped(" ".join(wording.sentences(model)), view)
@@ -82,9 +85,7 @@ def _body(model: ModelResult, view: View) -> Iterable[str]:
 
 def _probe(model: ModelResult, probe: Probe, view: View) -> Iterable[str]:
     """What training showed; what was said before it follows."""
-    sign, word, _ = probing.outcome(model, probe)
-    yield f"**{Page(view).fold(sign)} {escaped(word, view)}**: {escaped(probing.asked(probe), view)}"
-    yield escaped(probing.sentence(probe), view)
+    yield escaped(f"{probing.asked(probe)}: {probing.sentence(probe)}", view)
     yield table(list(probing.HEADS), probing.rows(probe), view)
     yield escaped(f"{probing.unit(probe)}: {probing.limits(probe)}. {probing.LEGEND}", view)
 

@@ -90,8 +90,8 @@ def _probed(model: ModelResult) -> tuple[str, ...]:
     """What training showed, where it was tried."""
     if model.probe is None:
         return ()
-    sign, word, _ = probing.outcome(model, model.probe)
-    return (f"{sign} {word}: {probing.asked(model.probe)}. {probing.sentence(model.probe)}", "Before training:")
+    before = f"Before training: {wording.SIGNS[model.status]} {wording.WORDS[model.status]}."
+    return (f"{probing.asked(model.probe)}: {probing.sentence(model.probe)}", before)
 
 
 def _checked(report: Report) -> Lead:
@@ -113,6 +113,11 @@ def _checked(report: Report) -> Lead:
 
 
 def _mark(model: ModelResult, more: str = "") -> Mark:
+    if model.probe is not None:
+        sign, word, _ = probing.outcome(model, model.probe)
+        verdict = probing.found(model)
+        look = {"pass": "healthy", "fail": "vanishing"}.get(verdict.status if verdict else "", "inconclusive")
+        return Mark(look, sign, word, "GS105", safe_text(model.name), more)
     chosen = wording.deciding(model)
     code = safe_text(chosen.code) if chosen else ""
     return Mark(

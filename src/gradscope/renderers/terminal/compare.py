@@ -9,7 +9,7 @@ from gradscope.renderers.terminal import costs as terminal_costs
 from gradscope.renderers.terminal import maps as terminal_maps
 from gradscope.renderers.terminal import model as terminal_model
 from gradscope.renderers.terminal import tokens as terminal_tokens
-from gradscope.renderers.text import numbers, wording
+from gradscope.renderers.text import numbers, probing, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span, measure, pad
 from gradscope.renderers.text.strip import influence_strip
@@ -31,6 +31,12 @@ def screen(page: Page, report: Report) -> None:
     page.wrap(answer(models))
     page.blank()
     strips(page, models)
+    for model in models:
+        if model.probe is not None:
+            sign, word, style = probing.outcome(model, model.probe)
+            page.wrap(probing.sentence(model.probe), Span(f" {sign} {model.name} {word}: ", style))
+    if any(model.probe is not None for model in models):
+        page.blank()
     if verbose:
         figures(page, models)
         terminal_costs.costs(page, models, report)

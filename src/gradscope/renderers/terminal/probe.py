@@ -10,7 +10,6 @@ from gradscope.renderers.text import numbers, probing, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span
 from gradscope.renderers.text.strip import BLOCKS, RAMP
-from gradscope.rules.outlook import PROBE
 from gradscope.trained import Probe, Training
 
 
@@ -29,7 +28,7 @@ def screen(page: Page, model: ModelResult) -> None:
         page.blank()
     prediction(page, model)
     terminal_model.fixes(page, model)
-    tips = [tip for tip in wording.advice(model) if tip != PROBE]
+    tips = wording.advice(model)
     for tip in tips[:2] if verdict is not None and verdict.status != "pass" else ():
         page.wrap(tip, " try: ")
     for note in probe.notes:
@@ -44,6 +43,7 @@ def headline(page: Page, model: ModelResult, probe: Probe) -> None:
     page.line(Span(f" {sign} {word}", f"bold {style}"), Span(f"  {probing.asked(probe)}", "bold"), f"  {model.name}")
     if page.view.quiet:
         return
+    page.wrap(model.heading, style="dim")
     page.wrap(probing.sentence(probe))
     page.blank()
 
@@ -88,7 +88,7 @@ def meanwhile(page: Page, run: Training) -> None:
     columns = [Column("step"), Column("share at lag"), Column("reach"), Column("rate"), Column("error")]
     rows: list[list[str | Span]] = []
     for one in seen:
-        error = next((e for step, e in reversed([*zip(run.steps, run.errors, strict=True)]) if step <= one.step), None)
+        error = dict(zip(run.steps, run.errors, strict=True)).get(one.step)
         share = numbers.share(one.gradient_share) if one.gradient_share is not None else numbers.MISSING
         rows.append(
             [

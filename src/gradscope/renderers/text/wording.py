@@ -49,17 +49,25 @@ def advice(model: ModelResult) -> list[str]:
     chosen = deciding(model)
     findings = ([chosen] if chosen else []) + other_findings(model)
     tips = list(dict.fromkeys(verdict.advice for verdict in findings if verdict.advice))
-    return [*measured_advice(model), *(_labelled(tip) if model.fixes else tip for tip in tips)]
+    if model.probe is not None:
+        tips = [tip for tip in tips if tip != PROBE]
+    measured = measured_advice(model)
+    if measured:
+        # What the textbook says would stand against what was found.
+        return [*measured, *(tip for tip in tips if not _names_model(tip))]
+    return [f"{tip} (not measured)" if model.fixes and _names_model(tip) else tip for tip in tips]
 
 
-def _labelled(tip: str) -> str:
-    """Beside measured remedies, one that names another model says that it was not."""
-    names_model = any(f"`gradscope {command}" in tip for command in ("analyze", "compare"))
-    return f"{tip} (not measured)" if names_model else tip
+def _names_model(tip: str) -> bool:
+    return any(f"`gradscope {command}" in tip for command in ("analyze", "compare"))
 
 
 def measured_advice(model: ModelResult) -> list[str]:
     """The best remedy that was measured, with what it changes; nothing where none was, or none helps."""
+    trained = [fix for fix in model.fixes if fix.learned and fix.change]
+    if trained:
+        best = max(trained, key=lambda fix: (fix.learned or 0, -(fix.learned_at or 0)))
+        return [f"{best.name} ({best.change}) was learned in {best.learned} of {best.runs} runs: trained."]
     before, found = model.summary.gradient_share, [fix for fix in model.fixes if fix.gradient_share is not None]
     if before is None or not found or model.status == "healthy":
         return []

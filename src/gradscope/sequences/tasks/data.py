@@ -38,6 +38,8 @@ class Part:
     rows: range
     first: int
     stop: int
+    steps: int
+    """Of a sample."""
 
 
 def data_task(spec: RunSpec, input_size: int | None, ids: TokenIds | None) -> Task:
@@ -50,27 +52,31 @@ def data_task(spec: RunSpec, input_size: int | None, ids: TokenIds | None) -> Ta
     x = batch.x if batch.x.ndim == 3 else batch.x[..., None]
     name = safe_text(spec.input) if spec.input is not None else "the text"
     if spec.loss == "ce":
-        targets, outputs, what, _ = asked_classes(spec, batch)
+        targets, outputs, what, notes = asked_classes(spec, batch)
     elif spec.loss == "mse":
-        targets, _ = asked_values(spec, batch)
+        targets, notes = asked_values(spec, batch)
         outputs, what = targets.shape[-1], "the values of --target" if spec.target else "the next input"
         targets = targets.float()
     else:
         raise UsageError(f"--loss {safe_text(spec.loss)} asks for no answers to train on; use --loss ce or mse")
-    lag = spec.needs_lag or 1
-    trained, apart = _parts(targets, x.shape[1], lag)
-    steps = x.shape[1] if targets.ndim == 1 else trained.first + 1
+    lag, once = spec.needs_lag or 1, targets.ndim == (2 if targets.is_floating_point() else 1)
+    # One answer a sequence is asked at its last step.
+    targets = targets[:, None].expand(-1, x.shape[1], *targets.shape[1:]) if once else targets
+    trained, apart = _parts(targets, lag, once=once)
     learned, held = _answers(targets, trained), _answers(targets, apart)
+    if (chance := _blind(learned, held, outputs)) <= 0:
+        raise UsageError(f"{name} asks for the same answer everywhere, which leaves nothing to learn")
     return Task(
         name,
         f"predict {what} better than the newest {lag} steps allow",
         features=x.shape[-1],
         outputs=outputs,
         kinds=("spread",) if spec.lags == "spread" else ("fixed",),
-        draw=_drawing(x.float(), targets, trained, steps),
-        draw_apart=_drawing(x.float(), targets, apart, steps),
+        draw=_drawing(x.float(), targets, trained),
+        draw_apart=_drawing(x.float(), targets, apart),
         goal=math.nan,
-        chance=_blind(learned, held, outputs),
+        chance=chance,
+        notes=(*batch.notes, *notes),
         values=targets.is_floating_point(),
         in_nats=not targets.is_floating_point(),
         symbols=ids is not None,
@@ -79,8 +85,9 @@ def data_task(spec: RunSpec, input_size: int | None, ids: TokenIds | None) -> Ta
 
 def goal_of(near: float, chance: float) -> float | None:
     """The error at which older steps count as used, where the newest alone come to `near`; None: they tell it all."""
-    goal = min(BETTER * near, near - LEAST * chance)
-    return goal if goal > 0 < chance else None
+    known = min(near, chance)
+    goal = min(BETTER * known, known - LEAST * chance)
+    return goal if goal > 0 else None
 
 
 def one_hot_ids(task: Task, count: int) -> Task:
@@ -111,39 +118,38 @@ def near_sighted(task: Task, lag: int) -> Task:
     return replace(task, draw=cut(task.draw), draw_apart=cut(task.draw_apart))
 
 
-def _parts(targets: Tensor, length: int, lag: int) -> tuple[Part, Part]:
-    """What is trained on, and what errors are measured on."""
-    count = len(targets)
-    apart = max(1, count // 5)
-    few = "give more of them" if targets.ndim == 1 else "give more sequences, or longer ones"
-    if targets.ndim == 1 and count < FEW:
-        raise UsageError(f"{count} sequences with one answer each are too few to train and to test on; {few}")
-    last = length if targets.ndim == 1 else targets.shape[1]
-    first = last - 1 if targets.ndim == 1 else min(WIDE * lag, last) - 1
+def _parts(targets: Tensor, lag: int, *, once: bool) -> tuple[Part, Part]:
+    """What is trained on, and what errors are measured on; `once`: at the last step of each sequence alone."""
+    count, last = targets.shape[:2]
+    apart, few = max(1, count // 5), "give more sequences" if once else "give more sequences, or longer ones"
     if lag + 1 > last:
         raise UsageError(f"a lag of {lag} needs {lag + 1} steps with an answer, the data have {last}; lower --lag")
+    first = last - 1 if once else min(WIDE * lag, last) - 1
+    steps = first + 1
     if count >= FEW:
-        return Part(range(count - apart), first, last), Part(range(count - apart, count), first, last)
+        return Part(range(count - apart), first, last, steps), Part(range(count - apart, count), first, last, steps)
+    if once:
+        raise UsageError(f"{count} sequences with one answer each are too few to train and to test on; {few}")
     cut = last - max(1, last // 5)
     first = min(first, cut - 1)
     if first < lag:
-        raise UsageError(f"a lag of {lag} leaves no steps to train on and to test on in {last}; lower --lag, or {few}")
-    return Part(range(count), first, cut), Part(range(count), cut, last)
+        raise UsageError(f"a lag of {lag} is too long to train and to test on in {last} steps; lower --lag, or {few}")
+    return Part(range(count), first, cut, first + 1), Part(range(count), cut, last, first + 1)
 
 
 def _answers(targets: Tensor, part: Part) -> Tensor:
     """All answers of a part, (answers,) or (answers, outputs)."""
-    rows = targets[part.rows.start : part.rows.stop]
-    return rows if targets.ndim == 1 else rows[:, part.first : part.stop].flatten(0, 1)
+    return targets[part.rows.start : part.rows.stop, part.first : part.stop].flatten(0, 1)
 
 
-def _drawing(x: Tensor, targets: Tensor, part: Part, steps: int) -> Draw:
+def _drawing(x: Tensor, targets: Tensor, part: Part) -> Draw:
+    """Samples of as many steps as all ends of the part have before them, up to `WIDE` lags."""
+
     def draw(generator: torch.Generator, count: int, lag: int, kind: Kind) -> Samples:
         row = torch.randint(part.rows.start, part.rows.stop, (count,), generator=generator)
         end = torch.randint(part.first, part.stop, (count,), generator=generator)
-        back = end[:, None] - torch.arange(steps - 1, -1, -1)
-        asked = targets[row] if targets.ndim == 1 else targets[row, end]
-        return Samples(x[row[:, None], back], asked[:, None])
+        back = end[:, None] - torch.arange(part.steps - 1, -1, -1)
+        return Samples(x[row[:, None], back], targets[row, end][:, None])
 
     return draw
 

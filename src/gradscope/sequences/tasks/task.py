@@ -60,6 +60,8 @@ class Task:
     """Least lag it can have."""
     in_nats: bool = False
     """Whether errors are the loss itself, and not the share of wrong classes."""
+    notes: tuple[str, ...] = ()
+    """How the user's data were read, one sentence each."""
     draw_apart: Draw | None = None
     """Draws what errors are measured on; None: as what is trained on."""
 
