@@ -150,7 +150,7 @@ def main(folder: Path, first: int, last: int) -> None:
     """Files `first` to `last`; each number stands for the same damage every time."""
     whole = bases(folder)
     # Each HDF5 file is read in a process of its own, so that a worker would spend most of its time on these two kinds.
-    kinds = [kind for kind in whole if kind[0] not in HDF5] * 4 + [kind for kind in whole if kind[0] in HDF5]
+    kinds = [kind for kind in whole if kind[0] not in HDF5] * 12 + [kind for kind in whole if kind[0] in HDF5]
     with open("/proc/self/statm") as file:
         held = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (held + ROOM, held + ROOM))
