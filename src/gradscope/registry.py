@@ -180,9 +180,9 @@ FLOW_FORMATS: Mapping[str, Format] = {
     "json": Format("gradscope.renderers.flow.json:render", ".json"),
     "csv": Format("gradscope.renderers.flow.csv:render", ".csv"),
     "markdown": Format("gradscope.renderers.flow.markdown:render", ".md"),
-    "html": Format("gradscope.renderers.page.flow:render", ".html"),
-    "svg": Format("gradscope.charts.flow_sheet:svg", ".svg"),
-    "png": Format("gradscope.charts.flow_sheet:png", ".png"),
+    "html": Format("gradscope.renderers.page.flow:render", ".html", *_DRAWN),
+    "svg": Format("gradscope.charts.flow_sheet:svg", ".svg", *_DRAWN),
+    "png": Format("gradscope.charts.flow_sheet:png", ".png", *_DRAWN),
 }
 """Forms that a trajectory can take."""
 
