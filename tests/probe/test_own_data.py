@@ -25,6 +25,7 @@ from gradscope.saved import read_report
 from gradscope.sequences.build import make_batch
 from gradscope.sequences.losses import make_loss
 from gradscope.sequences.tasks.data import data_task, goal_of, near_sighted, one_hot_ids
+from probe.interrupted import interrupted
 
 LAG = 4
 
@@ -203,30 +204,9 @@ def test_a_model_of_token_ids_has_a_twin_that_reads_them(folder):
     assert shown.target.tolist() == plain.target.tolist()
 
 
-INTERRUPTED = """
-import os, signal
-import gradscope.probe.train as train
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-evaluated = train.Training._evaluate
-
-
-def evaluate(self, step):
-    evaluated(self, step)
-    if step >= 25:
-        os.kill(os.getpid(), signal.SIGINT)
-
-
-train.Training._evaluate = evaluate
-from gradscope.__main__ import run
-
-run()
-"""
-
-
 def test_ctrl_c_while_the_goal_is_measured(folder):
     words = ["probe", "gru", "--input", "noise.npy", "--lag", "4", "--hidden", "8"]
-    done = forked.run_text(["-c", INTERRUPTED, *words], cwd=folder)
+    done = interrupted(words, "_evaluate", 25, folder)
     assert (done.returncode, done.stderr) == (130, "")
     assert "interrupted while what those steps allow was measured" in " ".join(done.stdout.split())
 

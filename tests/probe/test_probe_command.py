@@ -16,6 +16,7 @@ from gradscope.renderers.page import said
 from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.view import View
 from gradscope.saved import read_report
+from probe.interrupted import interrupted
 
 SHORT = {"task": "recall", "needs_lag": 6, "hidden": 8, "probe": True, "train_steps": 150}
 
@@ -151,29 +152,8 @@ def test_markdown_and_pages_say_what_training_showed_before_what_was_said_before
     assert [head for head in grid.heads if head == "learned at"]
 
 
-INTERRUPTED = """
-import os, signal, sys
-import gradscope.probe.train as train
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-looked = train.Training._see
-
-
-def see(self, step):
-    looked(self, step)
-    if step >= 20:
-        os.kill(os.getpid(), signal.SIGINT)
-
-
-train.Training._see = see
-from gradscope.__main__ import run
-
-run()
-"""
-
-
 def test_ctrl_c_gives_what_is_known():
     words = ["probe", "rnn", "--task", "recall", "--lag", "30", "--hidden", "8", "--train-steps", "100000"]
-    done = forked.run_text(["-c", INTERRUPTED, *words])
+    done = interrupted(words, "_see", 20)
     assert (done.returncode, done.stderr) == (130, "")
     assert "interrupted after 20 of 100000 training steps" in " ".join(done.stdout.split())

@@ -18,25 +18,20 @@ from gradscope.forward.opened import Opened
 from gradscope.forward.pull import Term
 from gradscope.forward.state_values import States, state_values
 from gradscope.forward.walk import Walk
-from gradscope.models.capture.gradients import gradients
-from gradscope.models.capture.watch import Seen, see
+from gradscope.models.capture.watch import Seen
 from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.checks.equality import against_gradients, number, wanted
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
 from gradscope.numerics.scale import log10_norm
-from gradscope.numerics.traces.backward import Back, backward, log10_of
+from gradscope.numerics.traces.against_module import against_module
+from gradscope.numerics.traces.backward import Back, backward
 from gradscope.numerics.traces.module import Cotangents, ModuleTrace
-from gradscope.numerics.traces.rows import reals, row_of
 from gradscope.numerics.traces.strands import Strands
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.records import EqualityCheck, Kind
 from gradscope.registry import unknown
 from gradscope.text import safe_text
-
-COMPARED_OPERATIONS = 2**19
-"""The same up to which the module is differentiated whole beside them."""
 
 
 class LiftedTrace(ModuleTrace):
@@ -284,71 +279,7 @@ class LiftedTrace(ModuleTrace):
             back = self.back(v, weights=True)
         except Unavailable:
             return None
-        assert back.weights is not None
-        graph, sums = self.first.graph, back.weights.terms
-        leaves = [index for index in self._within_steps if (index, 0) in sums]
-        weights = [graph.nodes[index].variable for index in leaves]
-        theirs = self._by_torch(v, weights)
-        return against_gradients(
-            self._outputs(),
-            (number(back.given), theirs[0]),
-            [(log10_of(sums[index, 0]), g) for index, g in zip(leaves, theirs[1:], strict=True)],
-            type(self.model.module).__name__,
-        )
-
-    def _by_torch(self, v: Cotangents, weights: list[Tensor]) -> list[Tensor]:
-        """dL/dx, (T, batch, features), and dL/dW by torch: of the batch whole, or if long sequence by sequence."""
-        count = len(self.first.graph) * self.sequences
-        rows = [slice(None)] if count <= COMPARED_OPERATIONS else [slice(b, b + 1) for b in range(self.sequences)]
-        inputs, sums = [], [torch.zeros_like(weight) for weight in weights]
-        for row in rows:
-            with wanted(weights), torch.enable_grad():
-                seen = see(self.model, self.x[row], search=False)
-                ys = reals(seen.raw)
-                asked_for = [self._row(g, y, row) for g, y in zip(v, ys, strict=True)]
-                pairs = [(y, g) for y, g in zip(ys, asked_for, strict=True) if g is not None and y.requires_grad]
-                assert seen.given is not None
-                asked = (seen.given, *weights)
-                found = gradients([y for y, _ in pairs], asked, [g for _, g in pairs]) if pairs else [None] * len(asked)
-            own = torch.zeros_like(seen.given) if found[0] is None else found[0]
-            by_time = own.movedim(self.first.axis, 0)
-            inputs.append(by_time.reshape(*by_time.shape[:2], -1))
-            sums = [total if g is None else total + g for total, g in zip(sums, found[1:], strict=True)]
-        return [torch.cat(inputs, 1), *sums]
-
-    def _row(self, g: Tensor | None, y: Tensor, row: slice) -> Tensor | None:
-        """The part of a cotangent that belongs to the sequences of a run."""
-        if g is None or row.start is None:
-            return g
-        return row_of(g, y.shape, row.start, self.sequences)
-
-    def _outputs(self) -> list[tuple[Tensor, Tensor]]:
-        """Every sequence's own outputs beside its part of the batch's."""
-        found = []
-        for strand in self.strands:
-            for whole, own in zip(reals(self.seen.raw), strand.recording.outputs, strict=True):
-                if (row := strand.part(whole, own.shape)) is not None:
-                    found.append((own, row))
-        return found
-
-    @cached_property
-    def _within_steps(self) -> list[int]:
-        """Parameters that the steps of the walks alone read."""
-        graph, owners = self.first.graph, self.first.sweeper.owners
-        found = []
-        for index in range(len(graph)):
-            if not graph.is_leaf[index] or self.first.labels.marks[index] is not None:
-                continue
-            stack, inside = [index], True
-            while stack and inside:
-                for user, _ in graph.users[stack.pop()]:
-                    if self.first.labels.marks[user] is None:
-                        stack.append(user)
-                    else:
-                        inside = inside and user in owners
-            if inside:
-                found.append(index)
-        return found
+        return against_module(self.strands, back, v)
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """It is not one of gradscope's own cells.

@@ -1,0 +1,90 @@
+"""The proof of a recurrence found in a computation: what its graphs give, against the module run whole by torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradscope.forward.opened import Opened
+from gradscope.models.capture.gradients import gradients
+from gradscope.models.capture.watch import see
+from gradscope.numerics.checks.equality import against_gradients, number, wanted
+from gradscope.numerics.traces.backward import Back, log10_of
+from gradscope.numerics.traces.module import Cotangents
+from gradscope.numerics.traces.rows import reals, row_of
+from gradscope.numerics.traces.strands import Strands
+from gradscope.records import EqualityCheck
+
+TOGETHER = 2**19
+"""Operations of all sequences up to which the module is differentiated whole, beside the graphs that are kept."""
+
+
+def against_module(strands: Strands, back: Back, v: Cotangents) -> EqualityCheck | None:
+    """Outputs, dL/dx and dL/dW along the graphs of `strands` against torch's own; `back` holds dL/dW."""
+    assert back.weights is not None
+    graph, sums = strands.first.graph, back.weights.terms
+    leaves = [index for index in _within_steps(strands.first) if (index, 0) in sums]
+    theirs = _by_torch(strands, v, [graph.nodes[index].variable for index in leaves])
+    return against_gradients(
+        _outputs(strands),
+        (number(back.given), theirs[0]),
+        [(log10_of(sums[index, 0]), g) for index, g in zip(leaves, theirs[1:], strict=True)],
+        type(strands.model.module).__name__,
+    )
+
+
+def _by_torch(strands: Strands, v: Cotangents, weights: list[Tensor]) -> list[Tensor]:
+    """dL/dx, (T, batch, features), and dL/dW by torch: of the batch whole, or if long sequence by sequence."""
+    whole = len(strands.first.graph) * strands.count <= TOGETHER
+    rows = [slice(None)] if whole else [slice(b, b + 1) for b in range(strands.count)]
+    inputs, sums = [], [torch.zeros_like(weight) for weight in weights]
+    for row in rows:
+        with wanted(weights), torch.enable_grad():
+            seen = see(strands.model, strands.x[row], search=False)
+            ys = reals(seen.raw)
+            asked_for = [_row(g, y, row, strands.count) for g, y in zip(v, ys, strict=True)]
+            pairs = [(y, g) for y, g in zip(ys, asked_for, strict=True) if g is not None and y.requires_grad]
+            assert seen.given is not None
+            asked = (seen.given, *weights)
+            found = gradients([y for y, _ in pairs], asked, [g for _, g in pairs]) if pairs else [None] * len(asked)
+        own = torch.zeros_like(seen.given) if found[0] is None else found[0]
+        by_time = own.movedim(strands.first.axis, 0)
+        inputs.append(by_time.reshape(*by_time.shape[:2], -1))
+        sums = [total if g is None else total + g for total, g in zip(sums, found[1:], strict=True)]
+    return [torch.cat(inputs, 1), *sums]
+
+
+def _row(g: Tensor | None, y: Tensor, row: slice, count: int) -> Tensor | None:
+    """The part of a cotangent that belongs to the sequences of a run."""
+    if g is None or row.start is None:
+        return g
+    return row_of(g, y.shape, row.start, count)
+
+
+def _outputs(strands: Strands) -> list[tuple[Tensor, Tensor]]:
+    """Every sequence's own outputs beside its part of the batch's."""
+    found = []
+    for strand in strands:
+        for whole, own in zip(reals(strands.seen.raw), strand.recording.outputs, strict=True):
+            if (row := strand.part(whole, own.shape)) is not None:
+                found.append((own, row))
+    return found
+
+
+def _within_steps(one: Opened) -> list[int]:
+    """Parameters that the steps of the walks alone read."""
+    graph, owners = one.graph, one.sweeper.owners
+    found = []
+    for index in range(len(graph)):
+        if not graph.is_leaf[index] or one.labels.marks[index] is not None:
+            continue
+        stack, inside = [index], True
+        while stack and inside:
+            for user, _ in graph.users[stack.pop()]:
+                if one.labels.marks[user] is None:
+                    stack.append(user)
+                else:
+                    inside = inside and user in owners
+        if inside:
+            found.append(index)
+    return found
