@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import ast
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gradscope.text import safe_text
+import gradscope
+from gradscope.text import encoded, in_ascii, safe_text
 
 
 @pytest.mark.parametrize(
@@ -43,3 +46,29 @@ def test_nothing_alive_is_left(raw, limit):
     assert len(shown) <= limit
     assert not {unicodedata.category(char) for char in shown} & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
     shown.encode()
+
+
+def signs():
+    """Every sign outside ASCII that rules and remedies write, strings alone."""
+    found = set()
+    for room in ("rules", "fixes"):
+        for path in (Path(gradscope.__file__).parent / room).rglob("*.py"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            words = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+            found |= {char for word in words if isinstance(word, str) for char in word if ord(char) > 127}
+    return found
+
+
+def test_every_sign_of_ours_has_a_stand_in_in_ascii():
+    assert len(signs()) > 10
+    assert {sign for sign in signs() if "\\" in in_ascii(sign)} == set()
+
+
+def test_powers_and_indices_stay_numbers():
+    assert in_ascii("10⁻¹⁰ λ₁² ∂h/∂x ≠ √2") == "10^-10 lambda1^2 dh/dx != sqrt2"
+    assert in_ascii("é 猫") == "\\xe9 \\u732b"
+
+
+def test_an_encoding_keeps_what_it_has():
+    assert encoded("é χ² \ud800", "latin-1") == b"\xe9 chi\xb2 \\ud800"
+    assert encoded("é χ²", "utf-8") == "é χ²".encode()

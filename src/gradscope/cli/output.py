@@ -17,7 +17,7 @@ from gradscope.cli.options import ScreenFlags, SweepScreenFlags
 from gradscope.errors import UsageError
 from gradscope.registry import CHARTS, FORMATS, SCREENS, Format, load, unknown
 from gradscope.renderers.view import View
-from gradscope.text import safe_text
+from gradscope.text import encoded, safe_text
 
 if TYPE_CHECKING:
     from gradscope.records import ModelResult, Report
@@ -255,4 +255,4 @@ def _format_of(path: Path, chosen: str | None, formats: Mapping[str, Format]) ->
 
 
 def _bytes(content: str | bytes, encoding: str = "utf-8") -> bytes:
-    return content if isinstance(content, bytes) else content.encode(encoding, "backslashreplace")
+    return content if isinstance(content, bytes) else encoded(content, encoding)

@@ -27,7 +27,7 @@ def apply(patient: Patient) -> Treated | None:
     limit = float(norms.quantile(QUANTILE))
     clipped = gradients * (limit / norms.clamp_min(limit))[:, None]
     kept = float(torch.cosine_similarity(gradients.mean(0), clipped.mean(0), dim=0))
-    said = f"clip at {limit:.3g} (single sequences): cosine {kept:.3f}"
+    said = f"clip at {limit:.3g}, cosine {kept:.3f}"
     code = (
         f"# The {QUANTILE:.0%} quantile of the norms of updates on one sequence each. A clipped update points where\n"
         f"# it did, but large ones count for less: the mean has a cosine of {kept:.4f} to the raw mean.\n"

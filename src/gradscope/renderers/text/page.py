@@ -15,40 +15,13 @@ from typing import TYPE_CHECKING
 from gradscope.renderers.text.columns import Column, Layout
 from gradscope.renderers.text.numbers import MISSING
 from gradscope.renderers.view import View
-from gradscope.text import safe_text
+from gradscope.text import in_ascii, safe_text
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 LONGEST = 4000
 BREAKS = re.compile(" (?!%)")
-FOLDS = {
-    "‖": "||",
-    "✗": "x",
-    "✓": "ok",
-    "◂": "<",
-    "─": "-",
-    "·": "|",
-    "▲": "!",
-    "…": "...",
-    "→": "->",
-    "σ": "s",
-    "²": "^2",
-    "±": "+-",
-    "≈": "~",
-    "×": "x",
-    "–": "-",
-    "—": "-",
-    "≥": ">=",
-    "≤": "<=",
-    "’": "'",
-    "½": "1/2",
-    "░": ".",
-    "▒": "-",
-    "▓": "+",
-    "█": "#",
-}
-FOLD_TABLE = str.maketrans(FOLDS)
 
 
 @dataclass(frozen=True)
@@ -90,7 +63,7 @@ class Page:
         if text.isascii() and text.isprintable():
             return text
         safe = safe_text(text, limit=LONGEST)
-        return safe.translate(FOLD_TABLE).encode("ascii", "backslashreplace").decode() if self.view.ascii else safe
+        return in_ascii(safe) if self.view.ascii else safe
 
     def clip(self, text: str, width: int) -> str:
         """At most `width` columns of already folded text; what is cut off leaves an ellipsis."""
