@@ -114,3 +114,71 @@ def test_other_cells_are_unrolled():
     assert float(step.map.weight.detach().abs().sum()) > 0
     assert float(copies.leaves(1)[0].detach().abs().sum()) > 0
     assert copies.outputs(torch.randn(2, 4, 6, 3), (0, 1)).shape == (2, 4, 6, 5)
+
+
+class Written(nn.Module):
+    """A loop by hand, as people write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(3, 5), nn.Linear(5, 5, bias=False)
+        self.idle = nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        h, seen = x.new_zeros(x.shape[0], 5), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.inner(x[:, t]) + self.outer(h))
+            seen.append(h)
+        return torch.stack(seen, 1)
+
+
+class Normalised(Written):
+    """Counts what it has seen, which a run as one would lose."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        return super().forward(self.norm(x.transpose(1, 2)).transpose(1, 2))
+
+
+class Remembering(Written):
+    """Keeps a tensor between calls, which must not be one of torch.func's."""
+
+    def forward(self, x):
+        self.last = super().forward(x)
+        return self.last
+
+
+class Looking(Written):
+    """Python looks at numbers, which torch.vmap refuses."""
+
+    def forward(self, x):
+        return super().forward(x) if x.sum() > -1e9 else x
+
+
+@pytest.mark.parametrize(
+    ("kind", "as_one"), [(Written, True), (Remembering, True), (Normalised, False), (Looking, False)]
+)
+def test_modules_run_as_one_give_what_each_gives_alone(kind, as_one):
+    torch.manual_seed(1)
+    modules = [kind() for _ in range(3)]
+    copies = copies_of([Direct("written", module, 3, kind="module") for module in modules], "written")
+    for runs in ((0, 1, 2), (0, 2), (1,)):
+        for _ in range(2):
+            x = torch.randn(len(runs), 4, 6, 3)
+            found = copies.outputs(x, runs)
+            found.square().sum().backward()
+            for run, part, own in zip(runs, x, found, strict=True):
+                alone = modules[run].train()(part)
+                torch.testing.assert_close(own, alone)
+                alone.square().sum().backward()
+                for leaf, known in zip(copies.leaves(run), modules[run].parameters(), strict=True):
+                    if known.grad is not None:
+                        torch.testing.assert_close(leaf.grad, known.grad)
+                    leaf.grad = known.grad = None
+    assert copies.runs_as_one is as_one
+    if kind is Normalised:
+        # Copy 0 is run once more to see what it returns; looking whether it can be run as one leaves no trace.
+        assert [int(module.norm.num_batches_tracked) for module in copies.modules] == [5, 4, 4]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -25,6 +25,7 @@ from gradscope.probe.lockstep.lru import lru
 from gradscope.probe.lockstep.lstm import lstm
 from gradscope.probe.lockstep.rnn import rnn
 from gradscope.probe.lockstep.weights import Weights
+from gradscope.probe.modules import Modules
 from gradscope.text import safe_text
 
 LAYERS: Mapping[type, Callable[[Cell, Tensor, Weights, Tensor], Tensor]] = {
@@ -123,59 +124,6 @@ class Unrolled:
     def precise(self) -> AbstractContextManager[None]:
         """As they are: their steps may hold numbers of one type alone."""
         return nullcontext()
-
-
-class Modules:
-    """Models that are run as they are, in training mode."""
-
-    def __init__(self, models: Sequence[Direct]) -> None:
-        """Copy the modules."""
-        self.direct = models[0]
-        self.modules = [copy.deepcopy(model.module).float().train() for model in models]
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            self.output_size = int(self._run(0, _two_steps(self.direct)).shape[-1])
-
-    def leaves(self, run: int) -> list[nn.Parameter]:
-        """All its parameters."""
-        return [leaf for leaf in self.modules[run].parameters() if leaf.requires_grad]
-
-    def outputs(self, x: Tensor, runs: Sequence[int]) -> Tensor:
-        """Copy by copy."""
-        found = [self._run(run, part) for run, part in zip(runs, x, strict=True)]
-        # A module that answers once for the whole sequence answers at its last step.
-        stacked = torch.stack([one if one.ndim == 3 else one[:, None] for one in found])
-        return stacked.to(x.dtype) if x.is_floating_point() else stacked
-
-    @contextmanager
-    def precise(self) -> Iterator[None]:
-        """Run in float64 for a while."""
-        for module in self.modules:
-            module.double()
-        try:
-            yield
-        finally:
-            for module in self.modules:
-                module.float()
-
-    def _run(self, run: int, x: Tensor) -> Tensor:
-        module = self.modules[run]
-        own = next((leaf.dtype for leaf in module.parameters()), x.dtype)
-        taken = x if self.direct.ids is not None else x.to(own)
-        try:
-            found = self.direct.output(module(self.direct.laid_out(taken)))
-            # One number a sequence.
-            return found[:, None] if found.ndim == 1 else found
-        except UsageError:
-            raise
-        except Exception as error:
-            what = f"{type(error).__name__}: {safe_text(error)}"
-            raise UsageError(
-                f"{safe_text(self.direct.name)} fails in training mode on x {tuple(x.shape)}: {what}"
-            ) from error
-
-
-def _two_steps(direct: Direct) -> Tensor:
-    return torch.zeros(2, 2, dtype=torch.int64) if direct.ids is not None else torch.zeros(2, 2, direct.input_size)
 
 
 def _trainable(weights: Mapping[str, Tensor]) -> dict[str, nn.Parameter]:

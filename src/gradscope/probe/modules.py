@@ -1,0 +1,149 @@
+"""Copies of a model that is run as it is: all of them as one where torch.func allows it, else one after the other."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from gradscope.errors import UsageError
+from gradscope.models.direct import Direct
+from gradscope.text import safe_text
+
+CLOSE = 1e-4
+"""Largest difference of outputs, relative to the largest of them, at which two ways count as one."""
+
+
+class Modules:
+    """Models that are run as they are, in training mode."""
+
+    def __init__(self, models: Sequence[Direct]) -> None:
+        """Copy the modules."""
+        self.direct = models[0]
+        self.modules = [copy.deepcopy(model.module).float().train() for model in models]
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            self.output_size = int(self._run(0, _two_steps(self.direct)).shape[-1])
+        # Fused kernels are faster alone than what torch.vmap makes of them.
+        fused = any(isinstance(part, nn.RNNBase) for part in self.modules[0].modules())
+        self._as_one = _AsOne(self) if len(models) > 1 and not fused else None
+        self._checked = False
+
+    @property
+    def runs_as_one(self) -> bool:
+        """Whether all copies are run at once."""
+        return self._as_one is not None
+
+    def leaves(self, run: int) -> list[nn.Parameter]:
+        """All its parameters."""
+        return [leaf for leaf in self.modules[run].parameters() if leaf.requires_grad]
+
+    def outputs(self, x: Tensor, runs: Sequence[int]) -> Tensor:
+        """All as one where that gives the same, else copy by copy."""
+        if self._as_one is not None and not self._checked:
+            self._checked = True
+            if not self._as_one.agrees(x, runs):
+                self._as_one = None
+        if self._as_one is not None:
+            try:
+                return self._stepwise(self._as_one.outputs(x, runs), x)
+            except Exception:  # whatever torch.func cannot do, the loop below can
+                self._as_one = None
+        return self.one_by_one(x, runs)
+
+    def one_by_one(self, x: Tensor, runs: Sequence[int]) -> Tensor:
+        """Copy by copy."""
+        return self._stepwise(torch.stack([self._run(run, part) for run, part in zip(runs, x, strict=True)]), x)
+
+    def _stepwise(self, found: Tensor, x: Tensor) -> Tensor:
+        # A module that answers once for the whole sequence answers at its last step.
+        found = found if found.ndim == 4 else found[:, :, None]
+        return found.to(x.dtype) if x.is_floating_point() else found
+
+    @contextmanager
+    def precise(self) -> Iterator[None]:
+        """Run in float64 for a while."""
+        for module in self.modules:
+            module.double()
+        try:
+            yield
+        finally:
+            for module in self.modules:
+                module.float()
+
+    def _run(self, run: int, x: Tensor) -> Tensor:
+        try:
+            return self.read(self.modules[run], x)
+        except UsageError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {safe_text(error)}"
+            raise UsageError(
+                f"{safe_text(self.direct.name)} fails in training mode on x {tuple(x.shape)}: {what}"
+            ) from error
+
+    def read(self, module: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+        """What `module` answers to x (B, T, F) or ids (B, T): (B, T, O), or (B, O) where it answers once."""
+        own = next((leaf.dtype for leaf in self.modules[0].parameters()), x.dtype)
+        taken = x if self.direct.ids is not None else x.to(own)
+        found = self.direct.output(module(self.direct.laid_out(taken)))
+        # One number a sequence.
+        return found[:, None] if found.ndim == 1 else found
+
+
+class _AsOne:
+    """The copies run as one by torch.vmap over their weights."""
+
+    def __init__(self, owner: Modules) -> None:
+        self.owner, self.base = owner, copy.deepcopy(owner.modules[0])
+
+    def outputs(self, x: Tensor, runs: Sequence[int]) -> Tensor:
+        """As of the copies, one after the other."""
+        self.base.to(next((leaf.dtype for leaf in self.owner.modules[0].parameters()), torch.float32))
+        states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in self._modules(runs)]
+        stacked = {key: torch.stack([state[key] for state in states]) for key in states[0]}
+
+        def one(weights: dict[str, Tensor], part: Tensor) -> Tensor:
+            return self.owner.read(lambda taken: functional_call(self.base, weights, (taken,)), part)
+
+        return torch.vmap(one)(stacked, x)
+
+    def agrees(self, x: Tensor, runs: Sequence[int]) -> bool:
+        """Whether outputs and gradients are those of the copies, and running them changes no buffer."""
+        buffers = [value.clone() for module in self._modules(runs) for value in module.buffers()]
+        leaves = [leaf for run in runs for leaf in self.owner.leaves(run)]
+
+        def seen(outputs: Callable[[Tensor, Sequence[int]], Tensor]) -> list[Tensor]:
+            found = outputs(x, runs)
+            weights = torch.linspace(-1, 1, found[0].numel(), dtype=found.dtype).view_as(found[0])
+            grads = torch.autograd.grad((found * weights).sum(), leaves, allow_unused=True)
+            return [found.detach(), *(torch.zeros(()) if grad is None else grad for grad in grads)]
+
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            alone = seen(self.owner.one_by_one)
+            kept = [value for module in self._modules(runs) for value in module.buffers()]
+            if any(not torch.equal(before, after) for before, after in zip(buffers, kept, strict=True)):
+                for before, after in zip(buffers, kept, strict=True):
+                    after.copy_(before)
+                return False
+            try:
+                together = seen(self.outputs)
+            except Exception:  # torch.func does not do everything that modules do
+                return False
+        return all(_close(a, b) for a, b in zip(alone, together, strict=True))
+
+    def _modules(self, runs: Sequence[int]) -> list[nn.Module]:
+        return [self.owner.modules[run] for run in runs]
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    other = other.view_as(one) if one.numel() == other.numel() else other
+    return one.shape == other.shape and bool((one - other).abs().max() <= CLOSE * one.abs().max())
+
+
+def _two_steps(direct: Direct) -> Tensor:
+    return torch.zeros(2, 2, dtype=torch.int64) if direct.ids is not None else torch.zeros(2, 2, direct.input_size)
