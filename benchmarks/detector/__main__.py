@@ -1,4 +1,4 @@
-"""`python -m benchmarks.detector [--resume|--fixed|--score]`: train, then score every verdict against the outcomes."""
+"""`python -m benchmarks.detector [--resume|--fresh|--fixed|--score]`: train, then score verdicts by the outcomes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.detector.catalogue import combinations
+from benchmarks.detector.catalogue import Combination, combinations
+from benchmarks.detector.fresh import found, fresh
 from benchmarks.detector.outcome import outcome
 
 RUNS = Path(__file__).with_name("runs.jsonl")
@@ -24,10 +27,20 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, default=RUNS, help="the file of outcomes")
     parser.add_argument("--first", type=int, default=0, help="begin at this place of the list, beside another process")
     parser.add_argument("--score", action="store_true", help="train nothing, score what is there")
+    parser.add_argument("--fresh", action="store_true", help="train the second study into fresh.jsonl, always resumed")
     parser.add_argument("--fixed", action="store_true", help="train blocked models with their best measured remedy")
     given = parser.parse_args(words)
     if given.fixed:
         fix(given.runs, given.seconds)
+    elif given.fresh:
+        train(
+            given.runs.with_name("fresh.jsonl"),
+            given.seconds,
+            resume=True,
+            first=given.first,
+            wanted=fresh(),
+            run=found,
+        )
     elif not given.score:
         train(given.runs, given.seconds, resume=given.resume, first=given.first)
     from benchmarks.detector.page import write
@@ -36,23 +49,31 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def train(runs: Path, seconds: float, *, resume: bool, first: int = 0) -> None:
+def train(
+    runs: Path,
+    seconds: float,
+    *,
+    resume: bool,
+    first: int = 0,
+    wanted: Sequence[Combination] = (),
+    run: Callable[[Combination], dict[str, Any]] = outcome,
+) -> None:
     """Append an outcome for every combination that has none, until the time is up."""
     torch.set_num_threads(1)
     if not resume:
         runs.unlink(missing_ok=True)
     done = {line["name"] for line in read(runs)} if runs.exists() else set()
-    begun, wanted = time.perf_counter(), combinations()
+    begun, wanted = time.perf_counter(), wanted or combinations()
     for place, one in enumerate(wanted[first:], first + 1):
         if time.perf_counter() - begun > seconds:
             break
         if one.name in done:
             continue
-        found = {"name": one.name, **outcome(one)}
+        made = {"name": one.name, **run(one)}
         with runs.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found, allow_nan=False) + "\n")
-        learned = sum(seed["learned_at"] is not None for seed in found["seeds"])
-        sys.stderr.write(f"{place}/{len(wanted)} {one.name}: {learned} of {len(found['seeds'])} seeds\n")
+            file.write(json.dumps(made, allow_nan=False) + "\n")
+        learned = sum(seed["learned_at"] is not None for seed in made["seeds"])
+        sys.stderr.write(f"{place}/{len(wanted)} {one.name}: {learned} of {len(made['seeds'])} seeds\n")
 
 
 def fix(runs: Path, seconds: float) -> None:

@@ -13,6 +13,7 @@ HIDDEN = 32
 STEPS = 800
 RATES = (3e-3, 1e-2)
 SEEDS = (0, 1)
+CLIP = 1.0
 LOOK = 100
 """Steps of the probe whose outcome is scored beside the statistics at initialisation."""
 

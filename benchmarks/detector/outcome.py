@@ -2,63 +2,93 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.detector.catalogue import HIDDEN, LOOK, RATES, SEEDS, STEPS, Combination
+from benchmarks.detector.catalogue import CLIP, HIDDEN, LOOK, RATES, SEEDS, STEPS, Combination
+from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
 from gradscope.models.recurrent import Recurrent
 from gradscope.probe.copies import copies_of
 from gradscope.probe.learners import Learners
 from gradscope.probe.sight import flow
-from gradscope.probe.train import Plan, Setting, Training
+from gradscope.probe.train import Curve, Plan, Setting, Training
 from gradscope.registry import TASKS, load
 
 LAGS_KEPT = (0, 1, 2, 5, 10, 20, 50, 100, 200)
 
 
-def outcome(combination: Combination) -> dict[str, Any]:
-    """Train every setting; a seed counts as learned when one of its settings learns."""
+def outcome(combination: Combination, clips: Sequence[float | None] = (CLIP,)) -> dict[str, Any]:
+    """Train every setting; a seed counts as learned when one of its clipped settings learns, `learned_free` of others.
+
+    Args:
+        combination: what is trained.
+        clips: largest norms of the gradient; None leaves it as it is.
+    """
     begun, task = time.perf_counter(), load(TASKS[combination.task])
-    settings = [Setting(rate, seed) for seed in SEEDS for rate in RATES]
-    models = [_model(combination.model, one.seed, task.features) for one in settings]
+    settings = [Setting(rate, seed, clip) for seed in SEEDS for clip in clips for rate in RATES]
+    models = [built(combination.model, one.seed, task.features) for one in settings]
     copies = copies_of(models, combination.model)
     learners = Learners(copies, task, [one.seed for one in settings], takes=None, as_ids=False)
     plan = Plan(task, combination.lag, combination.kind, STEPS)
     training = Training(learners, plan, settings, one_is_enough=True)
-    firsts = [place for place, one in enumerate(settings) if one.rate == RATES[0]]
+    firsts = [settings.index(Setting(RATES[0], seed, clips[0])) for seed in SEEDS]
     before = [_before(learners, training, run, models[run], combination.lag) for run in firsts]
     curves = training.run()
     seeds = []
     for place, seed in enumerate(SEEDS):
-        own = [curve for curve in curves if curve.setting.seed == seed]
-        learned = [curve.learned_at for curve in own if curve.learned_at is not None]
-        after = [one for curve in own for one in curve.sights if one.step == LOOK]
-        early = [(curve.errors[curve.steps.index(LOOK)]) for curve in own if LOOK in curve.steps]
-        seeds.append(
-            {
-                "seed": seed,
-                "learned_at": min(learned, default=None),
-                "error": min(min(curve.errors) for curve in own),
-                "share_after": max((one.gradient_share for one in after), default=None),
-                "error_after": min(early, default=None),
-                "lost": sum(curve.lost_at is not None for curve in own),
-                **before[place],
-            }
-        )
+        own = [curve for curve in curves if curve.setting.seed == seed and curve.setting.clip is not None]
+        free = [curve for curve in curves if curve.setting.seed == seed and curve.setting.clip is None]
+        seeds.append({"seed": seed, **_came_of(own), **_without_clipping(free), **before[place]})
     taken = max(curve.trained for curve in curves)
     return _plain({**combination.record(), "steps": taken, "seconds": time.perf_counter() - begun, "seeds": seeds})
 
 
-def _model(text: str, seed: int, features: int) -> Any:
+def _came_of(curves: Sequence[Curve]) -> dict[str, Any]:
+    after = [one for curve in curves for one in curve.sights if one.step == LOOK]
+    return {
+        "learned_at": _first(curves),
+        "error": min(min(curve.errors) for curve in curves),
+        "share_after": max((one.gradient_share for one in after), default=None),
+        "error_after": min((c.errors[c.steps.index(LOOK)] for c in curves if LOOK in c.steps), default=None),
+        "lost": sum(curve.lost_at is not None for curve in curves),
+    }
+
+
+def _without_clipping(curves: Sequence[Curve]) -> dict[str, Any]:
+    if not curves:
+        return {}
+    return {"learned_free": _first(curves), "lost_free": sum(curve.lost_at is not None for curve in curves)}
+
+
+def _first(curves: Sequence[Curve]) -> int | None:
+    return min((curve.learned_at for curve in curves if curve.learned_at is not None), default=None)
+
+
+def built(text: str, seed: int, features: int) -> Any:
+    """The model of a word: a family with options, or `torchrecurrent:CELL,recurrent=orthogonal`."""
     name, _, options = text.partition(":")
+    if name == "torchrecurrent":
+        return foreign_cell(text, options, seed, features)
     given = dict(part.split("=") for part in options.split(",")) if options else {}
     settled = family_model(name, given, text, {"hidden": HIDDEN})
     return settled.build(input_size=features, seed=seed, dtype=torch.float64)
+
+
+def foreign_cell(text: str, options: str, seed: int, features: int) -> Direct:
+    """A layer of torchrecurrent by its own initialisation, or with an orthogonal recurrent matrix."""
+    cell, *drawn = options.split(",")
+    given = {"recurrent_kernel_init": nn.init.orthogonal_} if "recurrent=orthogonal" in drawn else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = getattr(importlib.import_module("torchrecurrent"), cell)(features, HIDDEN, **given)
+    return Direct(text, module.double(), features, kind="module", time_first=True)
 
 
 def _before(learners: Learners, training: Training, run: int, model: Any, lag: int) -> dict[str, Any]:

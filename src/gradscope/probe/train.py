@@ -89,7 +89,7 @@ class Training:
             plan: what is trained on.
             settings: how.
             look: whether to measure on the way how far back the gradient reaches.
-            one_is_enough: whether all settings of a seed stop once one of them has learned.
+            one_is_enough: whether all settings of a seed and a clipping stop once one of them has learned.
         """
         self.learners, self.plan, self.look, self.one_is_enough = learners, plan, look, one_is_enough
         self.curves = [Curve(setting) for setting in settings]
@@ -166,8 +166,8 @@ class Training:
                 curve.learned_at = step
                 self._leave(run)
         if self.one_is_enough:
-            done = {curve.setting.seed for curve in self.curves if curve.learned_at is not None}
-            for run in [run for run in self.active if self.curves[run].setting.seed in done]:
+            done = {_alike(curve.setting) for curve in self.curves if curve.learned_at is not None}
+            for run in [run for run in self.active if _alike(self.curves[run].setting) in done]:
                 self._leave(run)
 
     def _see(self, step: int) -> None:
@@ -176,6 +176,11 @@ class Training:
         seen = sight(self.learners, self.watched, self.active, self.plan.lag, step)
         for run, one in zip(self.active, seen, strict=True):
             self.curves[run].sights.append(one)
+
+
+def _alike(setting: Setting) -> tuple[int, float | None]:
+    """What settings share that differ in their learning rate alone."""
+    return setting.seed, setting.clip
 
 
 LOOKS = frozenset(base * 10**power for power in range(7) for base in (1, 2, 5))
