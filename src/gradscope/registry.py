@@ -123,6 +123,7 @@ FIXES: Mapping[str, str] = {
     "uniform gates": "gradscope.fixes.uniform_gates:REMEDY",
     "unit exponent": "gradscope.fixes.unit_exponent:REMEDY",
     "critical": "gradscope.fixes.critical:REMEDY",
+    "flossing": "gradscope.fixes.flossing:REMEDY",
     "orthogonal": "gradscope.fixes.orthogonal:REMEDY",
     "identity": "gradscope.fixes.identity:REMEDY",
     "leaky state": "gradscope.fixes.leaky:REMEDY",

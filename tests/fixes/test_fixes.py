@@ -249,3 +249,63 @@ def test_large_states_are_made_critical_without_forming_jacobians(monkeypatch):
     bias = [float(one.weights["bias_ih_l0"][12:24].mean()) for one in (exact, found)]
     assert bias[0] == pytest.approx(bias[1], abs=0.05)
     assert given.lag == 30
+
+
+@pytest.mark.parametrize("word", ["rnn", "lstm", "gru"])
+def test_flossing_brings_the_leading_exponents_to_zero_each_its_own(word):
+    one, found = patient(word, lag=60), treated("flossing", word=word, lag=60)
+    before, after = (lyapunov(model.run(one.x[:1]), 8).mean for model in (one.model, found.model))
+    assert float(before.square().sum()) > 1.5
+    assert float(after.square().sum()) < 0.05 * float(before.square().sum())
+    assert float(after[0].abs()) < 0.1
+
+
+@pytest.mark.parametrize("word", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_lines_of_flossing_move_the_weights_as_it_did(word, layers):
+    one, found = patient(word, layers=layers), treated("flossing", word=word, layers=layers)
+    rnn = as_module(word, one.model)
+    exec(found.code, {"torch": torch, "rnn": rnn, "x": one.x[0]})
+    for key, value in found.weights.items():
+        torch.testing.assert_close(getattr(rnn, key).detach(), value, rtol=1e-4, atol=1e-5)
+
+
+def test_flossing_reaches_layers_and_cells_inside_a_module():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(3, 6, batch_first=True, bidirectional=True)
+            self.cell = nn.RNNCell(12, 9)
+
+        def forward(self, x):
+            y, h, seen = self.rnn(x)[0], x.new_zeros(len(x), 9), []
+            for t in range(x.shape[1]):
+                h = self.cell(y[:, t], h)
+                seen.append(h)
+            return torch.stack(seen, 1)
+
+    torch.manual_seed(0)
+    net, one = Net().double(), patient(lag=40)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    found = load(FIXES["flossing"]).apply(replace(one, model=Direct("net", net, 3, kind="module")))
+    changed_keys = {key for key, value in found.weights.items() if not torch.equal(value, before[key])}
+    assert {"rnn.weight_hh_l0", "cell.weight_hh"} <= changed_keys
+    assert not any("reverse" in key for key in changed_keys)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    layer = Net().double()
+    layer.load_state_dict(dict(found.weights))
+    driven, h, logs = layer.rnn(one.x[:1])[0], torch.zeros(1, 9, dtype=torch.float64), []
+    q = torch.eye(9, dtype=torch.float64)
+    for t in range(40):
+        jacobian = torch.autograd.functional.jacobian(lambda z, t=t: layer.cell(driven[:, t], z), h)[0, :, 0]
+        q, r = torch.linalg.qr(jacobian @ q)
+        logs.append(r.diagonal().abs().log())
+        h = layer.cell(driven[:, t], h).detach()
+    assert float(torch.stack(logs).mean(0)[:4].abs().max()) < 0.2
+
+
+def test_flossing_leaves_alone_what_has_no_finite_exponent():
+    one = patient("rnn:nonlinearity=relu")
+    for cell in one.model.cells:
+        cell.parameters["bias_ih"].fill_(-100.0)
+    assert load(FIXES["flossing"]).apply(one) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +38,12 @@ class Layer:
     weights: dict[str, Tensor]
     """Copies, to be written into: `weight_ih`, `weight_hh`, and `bias_ih`, `bias_hh` where it has biases."""
     hidden: int
+    part: str = ""
+    """The submodule that it is a layer of; none of a stack."""
+    nonlinearity: str = "tanh"
+    """Of an Elman layer."""
+    backwards: bool = False
+    """Whether it goes through the sequence from its end."""
 
     @property
     def has_bias(self) -> bool:
@@ -69,9 +75,7 @@ def _changed_stack(model: Recurrent, change: Change) -> tuple[Model, dict[str, T
     for index, cell in enumerate(model.cells):
         kind, own = KINDS.get(type(cell)), copy.copy(cell)
         if kind is not None:
-            layer = Layer(
-                kind, {key: value.detach().clone() for key, value in cell.parameters.items()}, cell.output_size
-            )
+            layer = Layer(kind, _cloned(cell.parameters), cell.output_size, nonlinearity=_phi(cell))
             made |= change(layer)
             own.parameters = layer.weights
             weights |= {f"{key}_l{index}": value for key, value in layer.weights.items()}
@@ -82,15 +86,15 @@ def _changed_stack(model: Recurrent, change: Change) -> tuple[Model, dict[str, T
 def _changed_module(model: Direct, change: Change) -> tuple[Model, dict[str, Tensor]] | None:
     own, made = copy.deepcopy(model.module), False
     with torch.no_grad():
-        for part in own.modules():
+        for path, part in own.named_modules():
             kind = next((kind for known, kind in MODULES if isinstance(part, known)), None)
             if kind is None or int(getattr(part, "proj_size", False)):
                 continue
             assert isinstance(part, nn.RNNBase | nn.RNNCellBase)
             for suffix in _suffixes(part):
                 parameters = {key: getattr(part, key + suffix) for key in _names(part)}
-                hidden = part.hidden_size
-                layer = Layer(kind, {key: value.detach().clone() for key, value in parameters.items()}, hidden)
+                backwards = suffix.endswith("_reverse")
+                layer = Layer(kind, _cloned(parameters), part.hidden_size, path, _phi(part), backwards)
                 made |= change(layer)
                 for key, value in layer.weights.items():
                     parameters[key].copy_(value)
@@ -99,6 +103,14 @@ def _changed_module(model: Direct, change: Change) -> tuple[Model, dict[str, Ten
     found = copy.copy(model)
     found.module, found.weights = own, None
     return found, {key: value.detach() for key, value in own.state_dict().items()}
+
+
+def _cloned(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in parameters.items()}
+
+
+def _phi(layer: Cell | nn.Module) -> str:
+    return str(getattr(layer, "nonlinearity", "tanh"))
 
 
 def _suffixes(part: nn.RNNBase | nn.RNNCellBase) -> Iterator[str]:

@@ -11,7 +11,9 @@ from torch import Tensor
 from gradscope.chain import ArrayChain
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.loading.source import Source
+from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Run
+from gradscope.numerics.costs.threads import SMALL, threads_for
 from gradscope.numerics.full_precision import full_precision
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
@@ -83,7 +85,8 @@ def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> Treated | None:
     """The remedy's changed copy of one run's model; None where it does not suit."""
     assert not isinstance(run.model, ArrayChain)
     lag = spec.needs_lag if spec.needs_lag is not None else max(run.x.shape[1] - 1, 1)
-    return remedy.apply(Patient(run.model, name, lag, run.x, run.seed, run.loss))
+    with threads_for(run.model.state_size if isinstance(run.model, Recurrent) else SMALL + 1):
+        return remedy.apply(Patient(run.model, name, lag, run.x, run.seed, run.loss))
 
 
 def _rank(one: Measured) -> tuple[bool, int, float]:
