@@ -14,7 +14,8 @@ import torch
 
 from gradscope.chain import JacobianChain
 from gradscope.fixes.gate_biases import LINES
-from gradscope.fixes.layers import Change, Layer, changed, each_layer
+from gradscope.fixes.layer import Change, Layer
+from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.fixes.solve import LOG_GAINS, crossing, scaled
 from gradscope.models.lstm import LSTMCell
@@ -51,12 +52,12 @@ def apply(patient: Patient) -> Treated | None:
 
 def _treated(patient: Patient, said: str, change: Change, code: str) -> Treated | None:
     found = changed(patient.model, change)
-    return None if found is None else Treated(said, found[0], each_layer(code), found[1])
+    return None if found is None else Treated(said, found[0], found.code(code), found[1])
 
 
 def _biased(bias: float) -> Change:
     def change(layer: Layer) -> bool:
-        if layer.kind == "rnn" or not layer.has_bias:
+        if not layer.is_gated:
             return False
         layer.set_bias(1, bias)
         return True

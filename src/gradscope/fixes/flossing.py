@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp
 
-from gradscope.fixes.layers import Kind, Layer, changed
+from gradscope.fixes.layer import Kind, Layer
+from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.models.cell import Cell
 from gradscope.models.direct import Direct

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from gradscope.fixes.layers import Layer, changed, each_layer
+from gradscope.fixes.layer import Layer
+from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Treated
 
 # Forget is the second gate of i, f, g, o, update the second of r, z, n.
@@ -33,17 +34,16 @@ def biased(
     """
 
     def set_gates(layer: Layer) -> bool:
-        if layer.kind == "rnn" or not layer.has_bias:
+        if not layer.is_gated:
             return False
         values = bias(layer.hidden)
-        layer.set_bias(1, values)
+        layer.keep(values, code)
         if complement and layer.kind == "lstm":
             layer.set_bias(0, -values)
         return True
 
-    found = changed(patient.model, set_gates)
+    found = changed(patient.model, set_gates, patient.x)
     if found is None:
         return None
-    return Treated(
-        change, found[0], each_layer(code + LINES + (COMPLEMENT.lstrip("\n") if complement else "")), found[1]
-    )
+    body = code + LINES + (COMPLEMENT.lstrip("\n") if complement else "")
+    return Treated(change, found.model, found.code(body), found.weights)

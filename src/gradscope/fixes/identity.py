@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from gradscope.fixes.layers import Layer, changed, each_layer
+from gradscope.fixes.layer import Layer
+from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 
 
@@ -23,7 +24,7 @@ def apply(patient: Patient) -> Treated | None:
     found = changed(patient.model, change)
     if found is None:
         return None
-    code = each_layer(
+    code = found.code(
         """
 weights["weight_hh"].copy_(torch.eye(H))
 weights["bias_ih"].zero_()

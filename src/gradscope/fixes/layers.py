@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from gradscope.fixes.found import found_layers
+from gradscope.fixes.layer import Change, Kind, Layer
 from gradscope.models.cell import Cell
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
@@ -18,7 +19,6 @@ from gradscope.models.lstm import LSTMCell
 from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
 
-Kind = Literal["rnn", "lstm", "gru"]
 KINDS: dict[type, Kind] = {RNNCell: "rnn", LSTMCell: "lstm", GRUCell: "gru"}
 MODULES: tuple[tuple[type[nn.Module], Kind], ...] = (
     (nn.RNN, "rnn"),
@@ -30,45 +30,43 @@ MODULES: tuple[tuple[type[nn.Module], Kind], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One layer, one direction."""
+class Changed(NamedTuple):
+    """A copy of a model with other weights."""
 
-    kind: Kind
+    model: Model
     weights: dict[str, Tensor]
-    """Copies, to be written into: `weight_ih`, `weight_hh`, and `bias_ih`, `bias_hh` where it has biases."""
-    hidden: int
-    part: str = ""
-    """The submodule that it is a layer of; none of a stack."""
-    nonlinearity: str = "tanh"
-    """Of an Elman layer."""
-    backwards: bool = False
-    """Whether it goes through the sequence from its end."""
+    has_layers: bool = True
+    """Whether layers of torch.nn were changed."""
+    lines: tuple[str, ...] = ()
+    """Lines that do the same to what was found in the user's own code, a module called `model`."""
 
-    @property
-    def has_bias(self) -> bool:
-        """Whether it has any."""
-        return "bias_ih" in self.weights
+    def code(self, body: str) -> str:
+        """Lines of PyTorch that do the same.
 
-    def set_bias(self, gate: int, values: Tensor | float) -> None:
-        """B_ih + b_hh of a gate, all of it in b_ih."""
-        at = slice(gate * self.hidden, (gate + 1) * self.hidden)
-        self.weights["bias_ih"][at] = values
-        self.weights["bias_hh"][at] = 0.0
+        Args:
+            body: what is done to `weights`, one layer's dictionary; `H` is its hidden size.
+        """
+        parts = [each_layer(body)] if self.has_layers else []
+        if self.lines:
+            own = "\n".join(f"    {line}" for line in self.lines)
+            parts.append(f"import torch\n\n# model: your module\nwith torch.no_grad():\n{own}\n")
+        return "\n".join(parts)
 
 
-Change = Callable[[Layer], bool]
-"""Writes into a layer's weights; False where it has nothing to do there."""
+def changed(model: Model, change: Change, x: Tensor | None = None) -> Changed | None:
+    """A copy of the model with `change` made to each of its layers, and the new weights; None where it made none.
 
-
-def changed(model: Model, change: Change) -> tuple[Model, dict[str, Tensor]] | None:
-    """A copy of the model with `change` made to each of its layers, and the new weights; None where it made none."""
+    Args:
+        model: the model.
+        change: what is done.
+        x: its input, (batch, T, features), by which recurrences of the user's own code are found; None leaves them.
+    """
     if isinstance(model, Recurrent):
         return _changed_stack(model, change)
-    return _changed_module(model, change)
+    return _changed_module(model, change, x)
 
 
-def _changed_stack(model: Recurrent, change: Change) -> tuple[Model, dict[str, Tensor]] | None:
+def _changed_stack(model: Recurrent, change: Change) -> Changed | None:
     cells: list[Cell] = []
     made = False
     weights: dict[str, Tensor] = {}
@@ -80,10 +78,10 @@ def _changed_stack(model: Recurrent, change: Change) -> tuple[Model, dict[str, T
             own.parameters = layer.weights
             weights |= {f"{key}_l{index}": value for key, value in layer.weights.items()}
         cells.append(own)
-    return (Recurrent(model.name, cells, start=model.start, cuts=model.cuts), weights) if made else None
+    return Changed(Recurrent(model.name, cells, start=model.start, cuts=model.cuts), weights) if made else None
 
 
-def _changed_module(model: Direct, change: Change) -> tuple[Model, dict[str, Tensor]] | None:
+def _changed_module(model: Direct, change: Change, x: Tensor | None) -> Changed | None:
     own, made = copy.deepcopy(model.module), False
     with torch.no_grad():
         for path, part in own.named_modules():
@@ -98,11 +96,13 @@ def _changed_module(model: Direct, change: Change) -> tuple[Model, dict[str, Ten
                 made |= change(layer)
                 for key, value in layer.weights.items():
                     parameters[key].copy_(value)
-    if not made:
+        written = [] if x is None else [layer for layer in found_layers(model, own, x) if change(layer)]
+    if not made and not written:
         return None
     found = copy.copy(model)
     found.module, found.weights = own, None
-    return found, {key: value.detach() for key, value in own.state_dict().items()}
+    lines = tuple(line for layer in written for line in layer.lines)
+    return Changed(found, {key: value.detach() for key, value in own.state_dict().items()}, made, lines)
 
 
 def _cloned(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

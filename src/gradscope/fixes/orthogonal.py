@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import torch
-
-from gradscope.fixes.layers import Layer, changed, each_layer
+from gradscope.fixes.layer import Layer
+from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 
 
 def apply(patient: Patient) -> Treated | None:
-    """Each (H, H) block of W_hh by the QR decomposition of a Gaussian matrix, signs fixed (Mezzadri 2007)."""
+    """Each (H, H) block of W_hh, uniform over orthogonal matrices."""
     stream = patient.stream("orthogonal")
 
     def change(layer: Layer) -> bool:
-        for block in layer.weights["weight_hh"].split(layer.hidden):
-            q, r = torch.linalg.qr(torch.randn(block.shape, generator=stream, dtype=torch.float64))
-            block.copy_(q * r.diagonal().sign())
-        return True
+        return layer.orthogonalise(stream)
 
-    found = changed(patient.model, change)
+    found = changed(patient.model, change, patient.x)
     if found is None:
         return None
-    code = each_layer(
+    code = found.code(
         """
 for block in weights["weight_hh"].split(H):
     torch.nn.init.orthogonal_(block)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from gradscope.fixes.layers import Change, Layer
+from gradscope.fixes.layer import Change, Layer
 
 LOG_GAINS = (math.log(0.125), math.log(16.0))
 """Gains of a recurrent matrix between which one is looked for, ln."""
@@ -26,7 +26,6 @@ def scaled(log_gain: float) -> Change:
     """Multiplies W_hh."""
 
     def change(layer: Layer) -> bool:
-        layer.weights["weight_hh"].mul_(math.exp(log_gain))
-        return True
+        return layer.scale(math.exp(log_gain))
 
     return change

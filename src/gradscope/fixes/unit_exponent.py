@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
-from gradscope.fixes.layers import changed, each_layer
+from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.fixes.solve import LOG_GAINS, crossing, scaled
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.numerics.traces.find import module_trace
+from gradscope.numerics.traces.trace import Unavailable
 
 HALVINGS = 8
 LONGEST = 100
@@ -17,21 +19,27 @@ LONGEST = 100
 
 def apply(patient: Patient) -> Treated | None:
     """Bisection on ln gain; None where the exponent has one sign between the ends."""
-    if not isinstance(patient.model, Recurrent) or any(not hasattr(c, "nonlinearity") for c in patient.model.cells):
+    if isinstance(patient.model, Recurrent) and any(not hasattr(c, "nonlinearity") for c in patient.model.cells):
         return None
-    log_gain = crossing(lambda log_gain: _exponent(patient, log_gain), LOG_GAINS, 0.0, HALVINGS)
+    if changed(patient.model, scaled(0.0), patient.x) is None:
+        return None
+    try:
+        log_gain = crossing(lambda log_gain: _exponent(patient, log_gain), LOG_GAINS, 0.0, HALVINGS)
+    except Unavailable:
+        return None
     if log_gain is None:
         return None
-    found, gain = changed(patient.model, scaled(log_gain)), math.exp(log_gain)
+    found, gain = changed(patient.model, scaled(log_gain), patient.x), math.exp(log_gain)
     assert found is not None
-    return Treated(f"W_hh · {gain:.3g}", found[0], each_layer(f'weights["weight_hh"].mul_({gain!r})'), found[1])
+    code = found.code(f'weights["weight_hh"].mul_({gain!r})')
+    return Treated(f"W_hh · {gain:.3g}", found.model, code, found.weights)
 
 
 def _exponent(patient: Patient, log_gain: float) -> float:
-    made = changed(patient.model, scaled(log_gain))
+    made, x = changed(patient.model, scaled(log_gain), patient.x), patient.x[:1, :LONGEST]
     assert made is not None
-    assert isinstance(made[0], Recurrent)
-    return float(lyapunov(made[0].run(patient.x[:1, :LONGEST]), 1).mean[0])
+    chain = made.model.run(x) if isinstance(made.model, Recurrent) else module_trace(made.model, x).chain(0)
+    return float(lyapunov(chain, 1).mean[0])
 
 
 REMEDY = Remedy("unit exponent", "perturbations neither die out nor grow on this data", apply)

@@ -102,7 +102,7 @@ class Graph:
 
     def forwarded(self) -> Graph:
         """The same graph in which what is taken out of a stack is the thing that was put into it."""
-        apart = {(index, nr): self._stacked(index, nr) for index in range(len(self)) for nr in self._taken(index)}
+        apart = {(index, nr): self.stacked(index, nr) for index in range(len(self)) for nr in self._taken(index)}
         known = {value: read for value, read in apart.items() if read != value}
         reads = [tuple(_followed(known, read) for read in own) for own in self.reads]
         return Graph(self.nodes, reads, self.place, self.products)
@@ -110,10 +110,11 @@ class Graph:
     def _taken(self, index: int) -> range:
         return range(self.results(index)) if self.names[index] in ("SelectBackward0", "UnbindBackward0") else range(0)
 
-    def _stacked(self, index: int, nr: int) -> Read:
+    def stacked(self, index: int, nr: int) -> Read:
         """What a piece of a stack was before it was stacked; the piece itself where it is of something else."""
         node, source = self.nodes[index], self.reads[index][0]
-        if source is None or self.names[source[0]] != "StackBackward0":
+        picks = self.names[index] in ("SelectBackward0", "UnbindBackward0")
+        if not picks or source is None or self.names[source[0]] != "StackBackward0":
             return index, nr
         ndim = len(self.shape(source))
         if _signed(node._saved_dim) % ndim != _signed(self.nodes[source[0]]._saved_dim) % ndim:

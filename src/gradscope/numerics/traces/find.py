@@ -27,7 +27,7 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
     several = len(whole.seen.recurrences) > 1
     if whole.followed and not several and not loops_beside(whole.seen, model.laid_out(x)):
         return whole
-    first = _first(model, x)
+    first = first_opened(model, x)
     if first is None:
         return whole
     if why := _not_opened(first):
@@ -45,8 +45,8 @@ def _joins(lifted: LiftedTrace, whole: ModuleTrace) -> bool:
     return same and lifted.has_joint and lifted.size == sum(state.shape[-1] for state in one.start)
 
 
-def _first(model: Direct, x: Tensor) -> Opened | None:
-    """The first sequence, opened; time is the second axis, or the first where only so there is a recurrence."""
+def first_opened(model: Direct, x: Tensor) -> Opened | None:
+    """The first sequence of x, opened; time is the second axis, or the first where only so there is a recurrence."""
     for time_first in (False, True) if model.time_first is None else (model.time_first,):
         one = x[:1].transpose(0, 1) if time_first else x[:1]
         try:
