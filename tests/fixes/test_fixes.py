@@ -136,7 +136,7 @@ def test_layers_of_torch_inside_a_module_are_changed():
     net = Net().double()
     found = changed(Direct("net", net, 3, kind="module"), lambda layer: layer.set_bias(1, 7.0) is None)
     assert found is not None
-    model, weights = found
+    model, weights = found.model, found.weights
     assert weights["rnn.bias_ih_l1_reverse"][6:12].tolist() == [7.0] * 6
     assert weights["cell.bias_ih"][4:8].tolist() == [7.0] * 4
     assert float(net.rnn.bias_ih_l1_reverse.detach()[6:12].max()) < 1
@@ -260,8 +260,7 @@ def test_flossing_brings_the_leading_exponents_to_zero_each_its_own(word):
     assert float(after[0].abs()) < 0.1
 
 
-@pytest.mark.parametrize("word", ["rnn", "lstm", "gru"])
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(("word", "layers"), [("rnn", 1), ("lstm", 2), ("gru", 1)])
 def test_the_lines_of_flossing_move_the_weights_as_it_did(word, layers):
     one, found = patient(word, layers=layers), treated("flossing", word=word, layers=layers)
     rnn = as_module(word, one.model)

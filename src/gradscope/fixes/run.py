@@ -11,9 +11,10 @@ from torch import Tensor
 from gradscope.chain import ArrayChain
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.loading.source import Source
+from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Run
-from gradscope.numerics.costs.threads import SMALL, threads_for
+from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.full_precision import full_precision
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
@@ -85,8 +86,15 @@ def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> Treated | None:
     """The remedy's changed copy of one run's model; None where it does not suit."""
     assert not isinstance(run.model, ArrayChain)
     lag = spec.needs_lag if spec.needs_lag is not None else max(run.x.shape[1] - 1, 1)
-    with threads_for(run.model.state_size if isinstance(run.model, Recurrent) else SMALL + 1):
+    with threads_for(_width(run.model)):
         return remedy.apply(Patient(run.model, name, lag, run.x, run.seed, run.loss))
+
+
+def _width(model: Model) -> int:
+    """What a step's products are about as wide as."""
+    if isinstance(model, Recurrent):
+        return model.state_size
+    return max((min(value.shape) for value in model.parameters().values() if value.ndim > 1), default=1)
 
 
 def _rank(one: Measured) -> tuple[bool, int, float]:

@@ -1,0 +1,308 @@
+"""Remedies of recurrences that users wrote: what multiplies the state and what keeps it is found, and set."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from gradscope.fixes.layers import changed
+from gradscope.fixes.remedy import Patient
+from gradscope.forward.weights import recurrent_weights
+from gradscope.models.direct import Direct
+from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.numerics.traces.find import first_opened, module_trace
+from gradscope.registry import FIXES, load
+
+H = 5
+
+
+class Written(nn.Module):
+    """A loop over steps."""
+
+    pair, size = False, H
+
+    def forward(self, x):
+        zero = x.new_zeros(len(x), self.size)
+        state, seen = (zero, zero) if self.pair else zero, []
+        for t in range(x.shape[1]):
+            state = self.step(x[:, t], state)
+            seen.append(state[0] if self.pair else state)
+        return torch.stack(seen, 1)
+
+
+class Elman(Written):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, H), nn.Linear(H, H, bias=False)
+
+    def step(self, x, h):
+        return torch.tanh(self.a(x) + self.b(h))
+
+
+class Joined(Written):
+    def __init__(self):
+        super().__init__()
+        self.both = nn.Linear(3 + H, H)
+
+    def step(self, x, h):
+        return torch.tanh(self.both(torch.cat((x, h), 1)))
+
+
+class Plain(Written):
+    """Parameters of its own, the matrix on the right."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.u = nn.Parameter(0.3 * torch.randn(3, H)), nn.Parameter(0.3 * torch.randn(H, H))
+        self.b, self.f = nn.Parameter(torch.zeros(H)), nn.Parameter(torch.ones(H))
+
+    def step(self, x, h):
+        f = torch.sigmoid(x @ self.w + self.f)
+        return f * h + (1 - f) * torch.tanh(x @ self.w + h @ self.u + self.b)
+
+
+class FourMaps(Written):
+    pair = True
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.i, self.o, self.g = (nn.Linear(3 + H, H) for _ in range(4))
+
+    def step(self, x, state):
+        h, c = state
+        z = torch.cat((h, x), 1)
+        c = torch.sigmoid(self.f(z)) * c + torch.sigmoid(self.i(z)) * torch.tanh(self.g(z))
+        return torch.sigmoid(self.o(z)) * torch.tanh(c), c
+
+
+class Chunked(Written):
+    pair = True
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.u = nn.Linear(3, 4 * H), nn.Linear(H, 4 * H)
+
+    def step(self, x, state):
+        h, c = state
+        i, f, g, o = (self.w(x) + self.u(h)).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+class Sliced(Chunked):
+    def step(self, x, state):
+        h, c = state
+        both = self.w(x) + self.u(h)
+        z = torch.sigmoid(both)
+        c = z[:, H : 2 * H] * c + z[:, :H] * torch.tanh(both[:, 2 * H : 3 * H])
+        return z[:, 3 * H :] * c.tanh(), c
+
+
+class Shut(Written):
+    """A GRU of papers, whose gate is shut to keep, with a reset gate that keeps nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.z, self.r, self.n = (nn.Linear(3 + H, H) for _ in range(3))
+
+    def mixed(self, z, h, n):
+        return (1 - z) * h + z * n
+
+    def step(self, x, h):
+        both = torch.cat((x, h), 1)
+        z, r = torch.sigmoid(self.z(both)), torch.sigmoid(self.r(both))
+        return self.mixed(z, h, torch.tanh(self.n(torch.cat((x, r * h), 1))))
+
+
+class Leaning(Shut):
+    def mixed(self, z, h, n):
+        return torch.lerp(h, n, z)
+
+
+class Stepping(Shut):
+    def mixed(self, z, h, n):
+        return h + z * (n - h)
+
+
+class Returning(Shut):
+    def mixed(self, z, h, n):
+        return n + z * (h - n)
+
+
+CASES = {
+    Elman: ({"b.weight": (0, H)}, None),
+    Joined: ({"both.weight": (3, H)}, None),
+    Plain: ({"u": (0, H)}, (1, ["f"])),
+    FourMaps: ({f"{name}.weight": (0, H) for name in "fiog"}, (1, ["f.bias"])),
+    Chunked: ({"u.weight": (0, H)}, (1, ["w.bias", "u.bias"])),
+    Sliced: ({"u.weight": (0, H)}, (1, ["w.bias", "u.bias"])),
+    Shut: ({f"{name}.weight": (3, H) for name in "zrn"}, (-1, ["z.bias"])),
+    Leaning: ({f"{name}.weight": (3, H) for name in "zrn"}, (-1, ["z.bias"])),
+    Stepping: ({f"{name}.weight": (3, H) for name in "zrn"}, (-1, ["z.bias"])),
+    Returning: ({f"{name}.weight": (3, H) for name in "zrn"}, (1, ["z.bias"])),
+}
+
+
+def made(kind):
+    torch.manual_seed(0)
+    return Direct(kind.__name__, kind().double(), 3, kind="module")
+
+
+def inputs(steps=40):
+    return torch.randn(2, steps, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def weights_of(model, x):
+    (found,) = recurrent_weights(first_opened(model, x))
+    return found
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_what_multiplies_the_state_and_what_keeps_it_is_read_off_the_computation(kind):
+    matrices, keep = CASES[kind]
+    found = weights_of(made(kind), inputs(12))
+    assert {m.piece.name: m.piece.spans[m.axis] for m in found.matrices} == matrices
+    if keep is None:
+        assert not found.keeps
+        return
+    (gate,) = found.keeps
+    assert (gate.sign, [bias.name for bias in gate.biases]) == keep
+    assert all(bias.spans[-1] == ((H, H) if kind in (Chunked, Sliced) else (0, H)) for bias in gate.biases)
+
+
+@pytest.mark.parametrize(
+    ("cell", "sign", "keeps"),
+    [
+        ("UGRNN", 1, (H, H)),
+        ("JANET", 1, (0, H)),
+        ("LiGRU", 1, (0, H)),
+        ("MGU", -1, (0, H)),
+        ("PeepholeLSTM", 1, (H, H)),
+        ("RAN", 1, (H, H)),
+        ("STAR", -1, (0, H)),
+    ],
+)
+def test_gates_that_keep_are_found_in_cells_that_others_wrote(cell, sign, keeps):
+    import torchrecurrent
+
+    torch.manual_seed(0)
+    module = getattr(torchrecurrent, cell)(3, H).double()
+    model = Direct(cell, module, 3, kind="module", time_first=True)
+    found = weights_of(model, inputs(12))
+    (gate,) = found.keeps
+    recurrent = next(bias for bias in gate.biases if bias.name.endswith("bias_hh"))
+    assert (gate.sign, recurrent.spans[-1]) == (sign, keeps)
+    # The truth: without any matrix, a state comes back as it was where the gates keep, and leaves nothing where not.
+    pair = cell in ("PeepholeLSTM", "RAN", "JANET")
+    old = torch.full((1, 2, H), 0.1, dtype=torch.float64)
+    for away, kept in ((40.0, old.tanh() if cell == "STAR" else old), (-40.0, torch.zeros_like(old))):
+        own = copy.deepcopy(module)
+        with torch.no_grad():
+            for name, value in own.named_parameters():
+                if "bias" not in name:
+                    value.zero_()
+            for bias in gate.biases:
+                bias.of(own).fill_(gate.sign * away)
+            afters = []
+            for state in (old, torch.zeros_like(old)):
+                after = own(torch.zeros(1, 2, 3, dtype=torch.float64), (state, state) if pair else state)[1]
+                afters.append(after[-1] if pair else after)
+        torch.testing.assert_close(afters[0] - afters[1], kept, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["open gates", "chrono", "uniform gates", "unit exponent", "orthogonal"])
+@pytest.mark.parametrize("kind", CASES)
+def test_the_lines_change_what_the_remedy_changed_and_nothing_else(kind, name):
+    model = made(kind)
+    before = {key: value.clone() for key, value in model.module.state_dict().items()}
+    patient = Patient(model, "own", 30, inputs(), 0, lambda y: y[:, -1].sum())
+    found = load(FIXES[name]).apply(patient)
+    assert all(torch.equal(value, before[key]) for key, value in model.module.state_dict().items())
+    if found is None:
+        assert name == "unit exponent" or CASES[kind][1] is None
+        return
+    own = copy.deepcopy(model.module)
+    exec(found.code, {"torch": torch, "model": own})
+    lines = {key: value for key, value in own.state_dict().items() if not torch.equal(value, before[key])}
+    mine = {key: value for key, value in found.weights.items() if not torch.equal(value, before[key])}
+    assert lines.keys() == mine.keys() != set()
+    if name in ("open gates", "unit exponent"):
+        for key, value in mine.items():
+            torch.testing.assert_close(lines[key], value)
+    torch.testing.assert_close(found.model(patient.x), changed_output(model, found.weights, patient.x))
+
+
+def changed_output(model, weights, x):
+    module = copy.deepcopy(model.module)
+    module.load_state_dict(dict(weights))
+    return module(x)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, keep) in CASES.items() if keep is not None])
+@torch.no_grad()
+def test_gates_opened_for_a_lag_hold_half_of_the_state_over_it(kind):
+    model = made(kind)
+    with torch.no_grad():
+        for name, value in model.module.named_parameters():
+            value.mul_(1.0 if "bias" in name or name in ("b", "f") else 0.0)
+    with torch.enable_grad():
+        found = load(FIXES["open gates"]).apply(Patient(model, "own", 30, inputs(), 0, lambda y: y[:, -1].sum()))
+    state = torch.full((1, H), 0.1, dtype=torch.float64)
+    for _ in range(30):
+        given = (torch.zeros_like(state), state) if model.module.pair else state
+        following = found.model.module.step(torch.zeros(1, 3, dtype=torch.float64), given)
+        nothing = found.model.module.step(
+            torch.zeros(1, 3, dtype=torch.float64),
+            (torch.zeros_like(state), torch.zeros_like(state)) if model.module.pair else torch.zeros_like(state),
+        )
+        state = (following[1] - nothing[1]) if model.module.pair else following - nothing
+    assert float(state[0, 0]) == pytest.approx(0.05, rel=1e-6)
+
+
+class Wide(Elman):
+    size = 24
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 24), nn.Linear(24, 24, bias=False)
+
+
+def test_a_gain_is_solved_for_a_loop_by_its_own_exponent():
+    found = load(FIXES["unit exponent"]).apply(Patient(made(Wide), "own", 30, inputs(100), 0, torch.sum))
+    chain = module_trace(found.model, inputs(100)[:1]).chain(0)
+    assert abs(float(lyapunov(chain, 1).mean[0])) < 0.05
+
+
+def test_layers_of_torch_beside_a_loop_are_changed_once():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.loop = nn.RNN(3, 4, batch_first=True), nn.Linear(4 + H, H)
+
+        def forward(self, x):
+            y, h, seen = self.rnn(x)[0], x.new_zeros(len(x), H), []
+            for t in range(x.shape[1]):
+                h = torch.tanh(self.loop(torch.cat((y[:, t], h), 1)))
+                seen.append(h)
+            return torch.stack(seen, 1)
+
+    model = made(Both)
+    found = changed(model, lambda layer: layer.scale(2.0), inputs())
+    before = model.module.state_dict()
+    torch.testing.assert_close(found.weights["rnn.weight_hh_l0"], 2 * before["rnn.weight_hh_l0"])
+    torch.testing.assert_close(found.weights["rnn.weight_ih_l0"], before["rnn.weight_ih_l0"])
+    torch.testing.assert_close(found.weights["loop.weight"][:, 4:], 2 * before["loop.weight"][:, 4:])
+    torch.testing.assert_close(found.weights["loop.weight"][:, :4], before["loop.weight"][:, :4])
+    code = found.code('weights["weight_hh"].mul_(2.0)')
+    own = copy.deepcopy(model.module)
+    exec(code, {"torch": torch, "model": own, "rnn": own.rnn})
+    for key, value in found.weights.items():
+        torch.testing.assert_close(own.state_dict()[key], value)
+
+
+def test_what_has_no_recurrence_has_nothing_to_change():
+    flat = Direct("flat", nn.Linear(3, 2).double(), 3, kind="module")
+    assert changed(flat, lambda layer: layer.scale(2.0), inputs()) is None
