@@ -146,8 +146,11 @@ def test_layers_of_torch_inside_a_module_are_changed():
 def test_an_analysis_measures_at_least_six_for_an_rnn_and_puts_the_best_first():
     (result,) = examine(RunSpec(models=("rnn",), length=60, hidden=16, batch=2, fix=True), detail=False).models
     assert len(result.fixes) >= 6
-    shares = [fix.gradient_share for fix in result.fixes if fix.status == "healthy"]
-    assert shares == sorted(shares, reverse=True)
+    fine = [fix for fix in result.fixes if fix.status == "healthy"]
+    # The model with other weights or another step first, other families after it.
+    order = [("instead" in fix.name, -fix.gradient_share) for fix in fine]
+    assert order == sorted(order)
+    assert {another for another, _ in order} == {True, False}
     assert result.fixes[0].status == "healthy"
     assert result.fixes[0].gradient_share > result.summary.gradient_share + 3
 

@@ -11,7 +11,9 @@ from torch import nn
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient
 from gradscope.forward.weights import recurrent_weights
+from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.traces.find import first_opened, module_trace
 from gradscope.registry import FIXES, load
@@ -306,3 +308,28 @@ def test_layers_of_torch_beside_a_loop_are_changed_once():
 def test_what_has_no_recurrence_has_nothing_to_change():
     flat = Direct("flat", nn.Linear(3, 2).double(), 3, kind="module")
     assert changed(flat, lambda layer: layer.scale(2.0), inputs()) is None
+
+
+def test_steps_of_the_users_are_changed_as_loops_are():
+    class Step(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.z, self.n = nn.Linear(3 + H, H), nn.Linear(3 + H, H)
+
+        def forward(self, x, h):
+            both = torch.cat((x, h), -1)
+            z = torch.sigmoid(self.z(both))
+            return z * h + (1 - z) * torch.tanh(self.n(both))
+
+    torch.manual_seed(0)
+    step = Step().double()
+    before = {key: value.clone() for key, value in step.state_dict().items()}
+    model = Recurrent("own", [CustomCell("own", step, torch.zeros(H, dtype=torch.float64), 3)])
+    found = load(FIXES["open gates"]).apply(Patient(model, "own", 30, inputs(), 0, torch.sum))
+    assert {key for key, value in found.weights.items() if not torch.equal(value, before[key])} == {"z.bias"}
+    assert all(torch.equal(value, before[key]) for key, value in step.state_dict().items())
+    own = copy.deepcopy(step)
+    exec(found.code, {"torch": torch, "model": own})
+    torch.testing.assert_close(found.model.cells[0].module.z.bias, own.z.bias)
+    torch.testing.assert_close(own.z.bias.detach().sigmoid() ** 30, torch.full((H,), 0.5, dtype=torch.float64))
+    assert not torch.equal(found.model(inputs()), model(inputs()))

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from gradscope.renderers import json as json_format
 from gradscope.renderers.markdown import report as markdown
 from gradscope.renderers.terminal import screen as terminal
 from gradscope.renderers.view import View
+from gradscope.trained import Probe, Sighting, Training
 from renderers.reports import WORDS, attention, catalogue, healthy, not_finite, paired, report, vanishing
 
 VIEW = View()
@@ -80,6 +82,38 @@ def test_csv_has_a_row_per_model_and_step():
     assert (rows[16]["token"], rows[16]["log10_grad_state"], rows[16]["log10_influence"]) == ("hungry", "-0.0", "-0.5")
     assert rows[0]["log10_grad_input"] == ""
     assert (rows[17]["model"], rows[17]["log10_jacobian_norm"]) == ("attention", "")
+
+
+def test_csv_of_a_probe_has_a_row_per_run_and_look():
+    runs = (
+        Training(
+            0.01,
+            0,
+            1.0,
+            50,
+            50,
+            None,
+            3,
+            (0, 25, 50),
+            (0.75, 0.5, 0.02),
+            (1.5, 2.5, 0.0),
+            (Sighting(2, -3.5, 7, -0.1),),
+        ),
+        Training(0.1, 1, None, None, 25, 25, 0, (0, 25), (0.75, math.nan), (1.0, math.inf)),
+    )
+    probe = Probe("recall", "name it", 9, "fixed", 50, 0.1, 0.75, "wrong", runs)
+    told = csv_format.render(report(replace(not_finite(40), name="=rnn", probe=probe)), VIEW)
+    rows = list(csv.DictReader(io.StringIO(told)))
+    assert [(row["seed"], row["training_step"], row["error"], row["largest_norm"], row["learned"]) for row in rows] == [
+        ("0", "0", "0.75", "1.5", "0"),
+        ("0", "2", "", "", ""),
+        ("0", "25", "0.5", "2.5", "0"),
+        ("0", "50", "0.02", "", "1"),
+        ("1", "0", "0.75", "1.0", "0"),
+        ("1", "25", "nan", "", "0"),
+    ]
+    assert (rows[1]["log10_share"], rows[1]["reach"]) == ("-3.5", "7")
+    assert (rows[0]["model"], rows[0]["clip"], rows[4]["clip"]) == ("'=rnn", "1.0", "")
 
 
 def test_csv_keeps_non_finite_values():

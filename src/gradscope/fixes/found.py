@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradscope.errors import UsageError
 from gradscope.fixes.layer import Layer, orthogonal
 from gradscope.forward.weights import Weights, recurrent_weights
+from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.numerics.traces.find import first_opened
 from gradscope.numerics.traces.trace import Unavailable
@@ -64,8 +65,37 @@ class FoundLayer(Layer):
         return True
 
 
-def found_layers(model: Direct, own: nn.Module, x: Tensor) -> list[FoundLayer]:
-    """Recurrences of the user's own code in `own`, a copy of the model's module, that have weights to change."""
+class Walked(nn.Module):
+    """A step gone through from its own first state."""
+
+    def __init__(self, cell: CustomCell) -> None:
+        super().__init__()
+        self.step, self.cell = cell.module, cell
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The states, (batch, T, S)."""
+        state, states = self.cell.initial_state(len(x)), []
+        for x_t in x.unbind(1):
+            state = self.cell.step(x_t, state)
+            states.append(state)
+        return torch.stack(states, 1)
+
+
+def found_in_step(cell: CustomCell, own: nn.Module) -> list[FoundLayer]:
+    """The recurrence of a user's step in `own`, a copy of the module that it is."""
+    walked = Direct(cell.name, Walked(cell), cell.input_size, kind="module")
+    return found_layers(walked, own, cell.initial.new_ones(1, LOOKED, cell.input_size), "step.")
+
+
+def found_layers(model: Direct, own: nn.Module, x: Tensor, prefix: str = "") -> list[FoundLayer]:
+    """Recurrences of the user's own code in `own`, a copy of the model's module, that have weights to change.
+
+    Args:
+        model: what is looked into.
+        own: what is changed.
+        x: the model's input, (batch, T, features).
+        prefix: of the model's names where `own` is a part of it.
+    """
     if model.kind != "module" or model.closed or isinstance(own, torch.jit.ScriptModule):
         return []
     try:
@@ -79,7 +109,7 @@ def found_layers(model: Direct, own: nn.Module, x: Tensor) -> list[FoundLayer]:
         for name, _ in part.named_parameters()
     }
     layers = []
-    for weights in [] if one is None else recurrent_weights(one):
+    for weights in [] if one is None else recurrent_weights(one, prefix):
         matrices = tuple(matrix for matrix in weights.matrices if matrix.piece.name not in known)
         keeps = tuple(keep for keep in weights.keeps if keep.biases[0].name not in known)
         widths = [keep.biases[0].spans[-1][1] for keep in keeps] or [m.piece.spans[m.axis][1] for m in matrices]

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gradscope.fixes.found import found_layers
+from gradscope.fixes.found import found_in_step, found_layers
 from gradscope.fixes.layer import Change, Kind, Layer
 from gradscope.models.cell import Cell
+from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
 from gradscope.models.gru import GRUCell
@@ -61,9 +62,28 @@ def changed(model: Model, change: Change, x: Tensor | None = None) -> Changed | 
         change: what is done.
         x: its input, (batch, T, features), by which recurrences of the user's own code are found; None leaves them.
     """
-    if isinstance(model, Recurrent):
-        return _changed_stack(model, change)
-    return _changed_module(model, change, x)
+    if not isinstance(model, Recurrent):
+        return _changed_module(model, change, x)
+    first = model.cells[0]
+    if len(model.cells) == 1 and isinstance(first, CustomCell) and x is not None:
+        return _changed_step(model, first, change)
+    return _changed_stack(model, change)
+
+
+def _changed_step(model: Recurrent, cell: CustomCell, change: Change) -> Changed | None:
+    """A user's own step that is a module."""
+    if cell.module is None:
+        return None
+    own = copy.copy(cell)
+    own.module = own.function = copy.deepcopy(cell.module)
+    with torch.no_grad():
+        written = [layer for layer in found_in_step(cell, own.module) if change(layer)]
+    if not written:
+        return None
+    own.parameters = {key: value.detach() for key, value in own.module.named_parameters()}
+    weights = {key: value.detach() for key, value in own.module.state_dict().items()}
+    stack = Recurrent(model.name, [own], start=model.start, cuts=model.cuts)
+    return Changed(stack, weights, False, tuple(line for layer in written for line in layer.lines))
 
 
 def _changed_stack(model: Recurrent, change: Change) -> Changed | None:

@@ -36,7 +36,12 @@ def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progr
         learned = learned_by(source, spec, told, taught="spread")
         taught = Fix("shorter lags too", "lags spread in training", None, None, "inconclusive")
         records.insert(0, _with(taught, learned))
-    return tuple(records)
+    return tuple(sorted(records, key=_proof))
+
+
+def _proof(record: Fix) -> tuple[float, int]:
+    """What was learned with in most runs first, then the soonest; all else in the order in which it stood."""
+    return -(record.learned or 0) / max(record.runs or 1, 1), record.learned_at or 0
 
 
 def _learned(source: Source, spec: RunSpec, told: Progress) -> list[int | None]:

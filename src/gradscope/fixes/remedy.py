@@ -41,6 +41,8 @@ class Treated:
     """Lines of PyTorch that do the same to a module of torch.nn, or make the same model."""
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     """The new weights, named as in torch.nn where the model is a stack of its layers."""
+    another: bool = False
+    """Whether it is another family, and not the model changed."""
     of_training: bool = False
     """Whether the model stays as it is, and only its training changes: what is measured is as before."""
 

@@ -97,6 +97,8 @@ def _width(model: Model) -> int:
     return max((min(value.shape) for value in model.parameters().values() if value.ndim > 1), default=1)
 
 
-def _rank(one: Measured) -> tuple[bool, int, float]:
-    share = one.result.summary.gradient_share
-    return one.treated.of_training, ORDER.index(one.result.status), -(share if share is not None else -math.inf)
+def _rank(one: Measured) -> tuple[bool, int, bool, float]:
+    """Better status first; then what leaves the model what it is, since it is the smaller change; then the share."""
+    share, treated = one.result.summary.gradient_share, one.treated
+    least = -(share if share is not None else -math.inf)
+    return treated.of_training, ORDER.index(one.result.status), treated.another, least

@@ -7,7 +7,10 @@ import math
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.fixes.solve import LOG_GAINS, crossing, scaled
+from gradscope.models.cell import Cell
+from gradscope.models.custom import CustomCell
 from gradscope.models.recurrent import Recurrent
+from gradscope.models.rnn import RNNCell
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.traces.find import module_trace
 from gradscope.numerics.traces.trace import Unavailable
@@ -19,7 +22,7 @@ LONGEST = 100
 
 def apply(patient: Patient) -> Treated | None:
     """Bisection on ln gain; None where the exponent has one sign between the ends."""
-    if isinstance(patient.model, Recurrent) and any(not hasattr(c, "nonlinearity") for c in patient.model.cells):
+    if isinstance(patient.model, Recurrent) and not all(map(_has_gain, patient.model.cells)):
         return None
     if changed(patient.model, scaled(0.0), patient.x) is None:
         return None
@@ -33,6 +36,11 @@ def apply(patient: Patient) -> Treated | None:
     assert found is not None
     code = found.code(f'weights["weight_hh"].mul_({gain!r})')
     return Treated(f"W_hh · {gain:.3g}", found.model, code, found.weights)
+
+
+def _has_gain(cell: Cell) -> bool:
+    """Whether one gain is what there is to solve for: an Elman layer, or a step of the user's."""
+    return isinstance(cell, RNNCell | CustomCell)
 
 
 def _exponent(patient: Patient, log_gain: float) -> float:

@@ -87,9 +87,9 @@ class Weights:
     keeps: tuple[Keep, ...]
 
 
-def recurrent_weights(one: Opened) -> list[Weights]:
-    """Of every recurrence of a pass, in the order of its walks."""
-    names = {id(value): name for name, value in one.model.module.named_parameters()}
+def recurrent_weights(one: Opened, prefix: str = "") -> list[Weights]:
+    """Of every recurrence of a pass, in the order of its walks; `prefix` is left out of the names."""
+    names = {id(value): name.removeprefix(prefix) for name, value in one.model.module.named_parameters()}
     return [_Reader(one.graph, walk, names).weights() for walk in one.walks if walk.steps]
 
 
