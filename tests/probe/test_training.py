@@ -117,3 +117,18 @@ def test_the_gradients_share_is_the_analysis_own(learned):
     assert seen.rate == pytest.approx(np.polyfit(range(1, 7), by_lag[1:], 1)[0], abs=1e-9)
     assert float(flow(one.learners, one.watched, [0]).whole[0]) == pytest.approx(math.log10(norms.sum()), abs=1e-9)
     assert [one.step for one in learned[0].sights][:4] == [0, 1, 2, 5]
+
+
+def test_the_answer_can_be_asked_for_at_every_step():
+    plain, asked = training(lag=9), training(lag=9)
+    samples = [plain._samples()[0]] * len(plain.active)
+    found = asked.learners.loss(samples, asked.active, everywhere=True)
+    one, run = samples[0], asked.active[0]
+    states = asked.learners.copies.outputs(one.x[None], [run])[0]
+    read = states @ asked.learners.readouts[run] + asked.learners.biases[run]
+    each = torch.nn.functional.cross_entropy(
+        read.reshape(-1, read.shape[-1]), one.target.repeat(1, read.shape[1]).reshape(-1)
+    )
+    last = torch.nn.functional.cross_entropy(read[:, -1], one.target[:, 0])
+    torch.testing.assert_close(found[0], (each + last) / 2)
+    assert float(asked.learners.loss(samples, asked.active)[0]) == pytest.approx(float(last))

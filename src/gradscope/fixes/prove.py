@@ -1,8 +1,12 @@
-"""Remedies trained: does the task get learned with them?"""
+"""Remedies trained: does the task get learned with them?
+
+Two of them change the data and the loss and not the model, so that a share would be one of another question: shorter
+lags too, and the answer asked for at every step (Lipton et al. 2016). They are trained, never measured.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gradscope.chain import ArrayChain
@@ -21,9 +25,9 @@ MOST = 3
 
 
 def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progress) -> tuple[Fix, ...]:
-    """The measured remedies, the best of them with what training says; and shorter lags in the data, where that can be.
+    """The measured remedies, the best of them with what training says, and those that can be nothing but trained.
 
-    A remedy that cannot be trained stays as it was measured.
+    What was learned with comes first. A remedy that cannot be trained stays as it was measured.
     """
     records = []
     for place, one in enumerate(found):
@@ -31,12 +35,20 @@ def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progr
         if place < MOST and not one.treated.of_training:
             record = _with(record, _learned(treated_source(one, source, spec), spec, told))
         records.append(record)
+    return tuple(sorted([*_taught(source, spec, told), *records], key=_proof))
+
+
+def _taught(source: Source, spec: RunSpec, told: Progress) -> Iterator[Fix]:
+    """The model as it is, taught by other samples and by another loss; of a task alone, whose samples can be drawn."""
     task = None if spec.task is None else task_of(spec)
-    if task is not None and kind_of(spec, task) == "fixed" and "spread" in task.kinds:
-        learned = learned_by(source, spec, told, taught="spread")
-        taught = Fix("shorter lags too", "lags spread in training", None, None, "inconclusive")
-        records.insert(0, _with(taught, learned))
-    return tuple(sorted(records, key=_proof))
+    if task is None:
+        return
+    if kind_of(spec, task) == "fixed" and "spread" in task.kinds:
+        shorter = Fix("shorter lags too", "lags spread in training", None, None, "inconclusive")
+        yield _with(shorter, learned_by(source, spec, told, taught="spread"))
+    if task.answers == 1:
+        asked = Fix("loss at every step", "asked for the answer at each step", None, None, "inconclusive")
+        yield _with(asked, learned_by(source, spec, told, everywhere=True))
 
 
 def _proof(record: Fix) -> tuple[float, int]:

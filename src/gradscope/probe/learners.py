@@ -40,14 +40,14 @@ class Learners:
         around = [group[run] for group in (self.fronts, self.readouts, self.biases) if group]
         return [*self.copies.leaves(run), *around]
 
-    def read(self, x: Tensor, runs: Sequence[int]) -> Tensor:
-        """The readout at the last steps, (R, B, answers, outputs), of x (R, B, T, features)."""
+    def read(self, x: Tensor, runs: Sequence[int], *, steps: int | None = None) -> Tensor:
+        """The readout at the last `steps` (those that answer), (R, B, steps, outputs), of x (R, B, T, features)."""
         if self.as_ids:
             symbols = x[..., : self.task.features]
             x = symbols.argmax(-1) if self.task.features > 1 else symbols[..., 0].long()
         elif self.has_front:
             x = x @ torch.stack([self.fronts[run] for run in runs])[:, None].to(x.dtype)
-        last = self.copies.outputs(x, runs)[:, :, -self.task.answers :]
+        last = self.copies.outputs(x, runs)[:, :, -(steps or self.task.answers) :]
         if not self.has_readout:
             return last
         matrix, bias = (
@@ -55,10 +55,21 @@ class Learners:
         )
         return last @ matrix[:, None] + bias[:, None, None]
 
-    def loss(self, samples: Sequence[Samples], runs: Sequence[int]) -> Tensor:
-        """Mean loss of each run on its own samples, (R,)."""
+    def loss(self, samples: Sequence[Samples], runs: Sequence[int], *, everywhere: bool = False) -> Tensor:
+        """Mean loss of each run on its own samples, (R,).
+
+        Args:
+            samples: one batch for each run.
+            runs: which copies.
+            everywhere: whether half of the loss is the mean over all steps, each asked for the answer of the last
+                (target replication, Lipton et al. 2016).
+        """
         x, target = (torch.stack([getattr(one, name) for one in samples]) for name in ("x", "target"))
-        return self.task.loss(self.read(x, runs), target)
+        if not everywhere:
+            return self.task.loss(self.read(x, runs), target)
+        read = self.read(x, runs, steps=x.shape[2])
+        repeated = target.repeat_interleave(read.shape[2], 2)
+        return (self.task.loss(read, repeated) + self.task.loss(read[:, :, -1:], target)) / 2
 
     def error(self, samples: Samples, runs: Sequence[int]) -> Tensor:
         """Error of each run on the same samples, (R,)."""

@@ -32,7 +32,9 @@ MOST_IDS = 4096
 """Token ids up to which a twin reads them, one-hot."""
 
 
-def learned_by(source: Source, spec: RunSpec, told: Progress, *, taught: Kind | None = None) -> list[int | None]:
+def learned_by(
+    source: Source, spec: RunSpec, told: Progress, *, taught: Kind | None = None, everywhere: bool = False
+) -> list[int | None]:
     """When each run of a probe of `source` learned; nothing where own data leave nothing to learn at that lag.
 
     Args:
@@ -40,11 +42,12 @@ def learned_by(source: Source, spec: RunSpec, told: Progress, *, taught: Kind | 
         spec: the settings.
         told: called as told(label, done, total).
         taught: the kind of lags that it is taught by, where it is another than the task's.
+        everywhere: whether the loss asks for the answer at every step too.
     """
     aim = _aim(source, _plan(source, spec), spec, told)
     if aim.plan is None:
         return []
-    training = _prepared(source, replace(aim.plan, taught=taught), _settings(spec), look=False)
+    training = _prepared(source, replace(aim.plan, taught=taught, everywhere=everywhere), _settings(spec), look=False)
     _run(training, f"training {source.name}", told)
     return [curve.learned_at for curve in training.curves]
 

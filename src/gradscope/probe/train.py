@@ -68,6 +68,8 @@ class Plan:
     steps: int
     taught: Kind | None = None
     """The kind of lags of the samples trained on, where it is another than that of the samples held out."""
+    everywhere: bool = False
+    """Whether the loss asks for the answer at every step too."""
 
 
 class Training:
@@ -126,7 +128,7 @@ class Training:
 
     def _step(self, step: int) -> None:
         self.optimizer.zero_grad()
-        losses = self.learners.loss(self._samples(), self.active)
+        losses = self.learners.loss(self._samples(), self.active, everywhere=self.plan.everywhere)
         losses.sum().backward()
         for place, run in enumerate(list(self.active)):
             curve, leaves = self.curves[run], self.learners.leaves(run)
