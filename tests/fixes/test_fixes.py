@@ -311,3 +311,38 @@ def test_flossing_leaves_alone_what_has_no_finite_exponent():
     for cell in one.model.cells:
         cell.parameters["bias_ih"].fill_(-100.0)
     assert load(FIXES["flossing"]).apply(one) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "layers"),
+    [
+        ("lstm instead", "rnn", 1),
+        ("gru instead", "rnn", 1),
+        ("lru instead", "lstm", 1),
+        ("attention instead", "lstm", 1),
+        ("leaky state", "rnn", 2),
+        ("leaky state", "rnn:nonlinearity=relu", 1),
+        ("leaky state", "rnn:nonlinearity=linear,bias=false", 1),
+        ("layer norm", "rnn", 2),
+        ("layer norm", "rnn:bias=false", 1),
+    ],
+)
+def test_lines_of_other_cells_are_modules_that_the_weights_fit(name, word, layers):
+    one, found = patient(word, layers=layers), treated(name, word=word, layers=layers)
+    space = {}
+    exec(found.code, space)
+    model = space["model"].double()
+    assert sum(value.numel() for value in model.parameters()) == sum(value.numel() for value in found.weights.values())
+    drawn = {key: value.clone() for key, value in model.state_dict().items()}
+    model.load_state_dict({key: value.clone() for key, value in found.weights.items()})
+    output = model(one.x)
+    output = output[0] if isinstance(output, tuple) else output
+    torch.testing.assert_close(output, found.model(one.x), rtol=1e-9, atol=1e-12)
+    # What it draws by itself is of the size that was measured.
+    for key, value in drawn.items():
+        mine = found.weights[key]
+        if mine.numel() > 60 and float(mine.std()) > 0:
+            assert 0.7 < float(value.std() / mine.std()) < 1.4, key
+    if name in ("lstm instead", "gru instead"):
+        half = len(drawn["bias_ih_l0"]) // (4 if "lstm" in name else 3)
+        assert drawn["bias_ih_l0"][half].item() == pytest.approx(half_life_bias(30), rel=1e-2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gradscope.fixes.elman import exchanged
+from gradscope.fixes.modules import other_step
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.fixes.steps import Leaky
+from gradscope.models.recurrent import Recurrent
 
 
 def apply(patient: Patient) -> Treated | None:
@@ -13,8 +15,10 @@ def apply(patient: Patient) -> Treated | None:
     model = exchanged(patient.model, lambda weights, phi: Leaky(weights, phi, leak))
     if model is None:
         return None
-    code = f"h = h + {leak:.4g} * (torch.tanh(W(x_t) + U(h)) - h)  # in the loop over steps\n"
-    return Treated(f"h + {leak:.2g} (φ - h)", model, code)
+    assert isinstance(patient.model, Recurrent)
+    what = f"h + {leak:.4g} (phi(W x + U h + b) - h) (Jaeger et al. 2007)."
+    code, weights = other_step(patient.model, "Leaky", what, f"h + {leak!r} * ({{phi(sum)}} - h)")
+    return Treated(f"h + {leak:.2g} (φ - h)", model, code, weights)
 
 
 REMEDY = Remedy("leaky state", "a straight path that keeps half of the state over the needed lag", apply)

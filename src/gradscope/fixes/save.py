@@ -20,12 +20,14 @@ STANDING = ("healthy", "inconclusive", "degenerate")
 def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
     """Write the remedy that was asked for, else the best one; returns what was written, in words.
 
-    One that has weights is preferred to one that is another model or cell, unless the gradient still dies with it.
+    One that leaves the model what it is goes before another family, unless the gradient still dies with it.
 
     Raises:
         UsageError: no such remedy was measured, or the folder cannot be written to.
     """
-    kept = [one for one in found if one.treated.weights and one.result.status in STANDING]
+    kept = [
+        one for one in found if not (one.treated.another or one.treated.of_training) and one.result.status in STANDING
+    ]
     suits = [one for one in found if one.remedy.name == spec.remedy] if spec.remedy is not None else [*kept, *found]
     if not suits:
         names = ", ".join(one.remedy.name for one in found) or "none"
@@ -44,12 +46,13 @@ def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
         paths.insert(0, folder / f"{stem}.safetensors")
         weights = {key: value.detach().cpu().contiguous() for key, value in chosen.treated.weights.items()}
         write_file(paths[0], as_bytes(weights))
-    about = "" if chosen.treated.weights else " (no weights: it is another model or cell)"
+    about = "" if chosen.treated.weights else " (no weights: it changes the training)"
     return f"{chosen.remedy.name} for {safe_text(model)} written to {safe_text(' and '.join(map(str, paths)))}{about}"
 
 
 def _drawn(chosen: Measured) -> str:
     """A word on lines that draw at random."""
-    if "uniform_" not in chosen.treated.code or not chosen.treated.weights:
+    code = chosen.treated.code
+    if not chosen.treated.weights or not any(word in code for word in ("uniform_", "orthogonal_", "model = ")):
         return ""
-    return "# They draw anew: what was measured is in the .safetensors file beside them.\n"
+    return "# It draws anew: what was measured is in the .safetensors file beside it, for load_state_dict.\n"

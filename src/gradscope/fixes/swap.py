@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gradscope.fixes.modules import other_cell
 from gradscope.fixes.remedy import Patient, Treated
 from gradscope.models.family import FamilyModel, Model, family_model
 from gradscope.models.recurrent import Recurrent
@@ -49,7 +50,9 @@ def swapped(
             middle = (low + high) // 2
             low, high = (middle, high) if parameters(build(middle * multiple)) <= wanted else (low, middle)
         word = settled(low * multiple).text
-        return Treated(word, build(low * multiple), f"# gradscope analyze {word}\n", another=True)
+        found = build(low * multiple)
+        code, weights = other_cell(found)
+        return Treated(word, found, f"# gradscope analyze {word}\n{code}", weights, another=True)
 
     return apply
 

@@ -1,0 +1,131 @@
+"""Cells that no module of torch.nn is, as modules: lines of PyTorch, and the weights measured, named as theirs.
+
+Each is a class that stands by itself, and a last line that builds `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from gradscope.models.direct import Direct
+from gradscope.models.family import Model
+from gradscope.models.recurrent import Recurrent
+
+HEAD = "import torch\nfrom torch import nn\n\n\n"
+GATED = """
+with torch.no_grad():  # b_ih + b_hh of the gate that keeps the old state
+    model.bias_ih_l0[{hidden}:{twice}], model.bias_hh_l0[{hidden}:{twice}] = {bias}, 0.0
+"""
+LRU = '''class LRU(nn.Module):
+    """h_t = lambda h_(t-1) + gamma B x_t, y_t = Re(C h_t) + D x_t (Orvieto et al. 2023)."""
+
+    def __init__(self, inputs, hidden, r_min, r_max):
+        super().__init__()
+        radius, phase = torch.rand(2, hidden)
+        self.nu = nn.Parameter((-0.5 * (radius * (r_max**2 - r_min**2) + r_min**2).log()).log())
+        self.theta = nn.Parameter((2 * torch.pi * phase).log())
+        self.b = nn.Parameter(torch.randn(2 * hidden, inputs) / (2 * inputs) ** 0.5)
+        self.c = nn.Parameter(torch.randn(hidden, 2 * hidden) / hidden**0.5)
+        self.d = nn.Parameter(torch.randn(hidden, inputs) / inputs**0.5)
+
+    def forward(self, x):
+        decay, phase = self.nu.exp(), self.theta.exp()
+        turn = torch.polar((-decay).exp(), phase)
+        gamma = (-torch.expm1(-2 * decay)).sqrt()
+        driven = torch.complex(*(x @ self.b.T).chunk(2, -1)) * gamma
+        h, states = torch.zeros_like(driven[:, 0]), []
+        for t in range(x.shape[1]):
+            h = turn * h + driven[:, t]
+            states.append(torch.cat((h.real, h.imag), -1))
+        return torch.stack(states, 1) @ self.c.T + x @ self.d.T
+
+
+'''
+ATTENTION = '''class Attention(nn.Module):
+    """One causal self-attention layer with sinusoidal positions (Vaswani et al. 2017)."""
+
+    def __init__(self, inputs, hidden, heads):
+        super().__init__()
+        self.project = nn.Linear(inputs, hidden)
+        self.attend = nn.MultiheadAttention(hidden, heads, batch_first=True)
+
+    def forward(self, x):
+        z, steps = self.project(x), torch.arange(x.shape[1], device=x.device)
+        rates = torch.arange(0, z.shape[-1], 2, device=x.device, dtype=z.dtype) / z.shape[-1]
+        angle = steps[:, None] / 10000**rates
+        z = z + torch.stack((angle.sin(), angle.cos()), -1).flatten(1)
+        future = steps[:, None] < steps
+        return self.attend(z, z, z, attn_mask=future, need_weights=False)[0]
+
+
+'''
+LOOP = '''class {name}(nn.Module):
+    """{what}"""
+
+    def __init__(self, inputs, hidden):
+        super().__init__()
+        self.w, self.u = nn.Linear(inputs, hidden, bias={bias}), nn.Linear(hidden, hidden, bias={bias})
+{more}
+    def forward(self, x):
+        h, states = x.new_zeros(len(x), self.u.out_features), []
+        for x_t in x.unbind(1):
+            h = {step}
+            states.append(h)
+        return torch.stack(states, 1)
+
+
+'''
+PHI = {"tanh": "torch.tanh({})", "relu": "torch.relu({})", "linear": "{}"}
+
+
+def other_cell(model: Model) -> tuple[str, dict[str, Tensor]]:
+    """Lines and weights of a family of one layer: lstm, gru, lru or attention."""
+    family, weights = model.name.partition(":")[0], model.parameters()
+    if isinstance(model, Direct):
+        names = {"embedding.projection": "project", "attention": "attend"}
+        own = {_renamed(name, names): value.detach() for name, value in weights.items()}
+        hidden, heads = len(weights["attention.out_proj.bias"]), model.module.attention.heads  # type: ignore[union-attr]
+        return f"{HEAD}{ATTENTION}model = Attention({model.input_size}, {hidden}, {heads})\n", own
+    cell = model.cells[0]
+    own, hidden = dict(cell.parameters), cell.output_size
+    if family == "lru":
+        radius = (-own["nu"].exp()).exp()
+        ring = f"{float(radius.min()):.4f}, {float(radius.max()):.5f}"
+        return f"{HEAD}{LRU}model = LRU({model.input_size}, {hidden}, {ring})\n", own
+    bias = own["bias_ih"][hidden]
+    built = f"model = nn.{family.upper()}({model.input_size}, {hidden}, batch_first=True)\n"
+    gates = GATED.format(hidden=hidden, twice=2 * hidden, bias=f"{float(bias):.4g}").lstrip("\n")
+    return f"{HEAD.rstrip()}\n\n{built}{gates}", {f"{name}_l0": value for name, value in own.items()}
+
+
+def other_step(model: Recurrent, kind: str, what: str, step: str, more: str = "") -> tuple[str, dict[str, Tensor]]:
+    """Lines and weights of a stack of Elman layers whose step is another.
+
+    Args:
+        model: what they were before.
+        kind: the name of the class.
+        what: the step as a formula.
+        step: the new state in Python; `{phi(sum)}` and `{phi(norm)}` stand for the nonlinearity of what drives it.
+        more: lines of `__init__` besides.
+    """
+    first = model.cells[0]
+    bias, phi = "bias_ih" in first.parameters, PHI[str(getattr(first, "nonlinearity", "tanh"))]
+    driven = "self.w(x_t) + self.u(h)"
+    said = step.replace("{phi(sum)}", phi.format(driven)).replace("{phi(norm)}", phi.format(f"self.norm({driven})"))
+    body = LOOP.format(name=kind, what=what, bias=bias, more=more, step=said)
+    sizes = ", ".join(f"{kind}({cell.input_size}, {cell.output_size})" for cell in model.cells)
+    names = {"weight_ih": "w.weight", "bias_ih": "w.bias", "weight_hh": "u.weight", "bias_hh": "u.bias"}
+    weights = {
+        f"{place}.{names[name]}": value
+        for place, cell in enumerate(model.cells)
+        for name, value in cell.parameters.items()
+    }
+    return f"{HEAD}{body}model = nn.Sequential({sizes})\n", weights
+
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    for before, after in names.items():
+        name = name.replace(f"{before}.", f"{after}.") if name.startswith(f"{before}.") else name
+    return name
