@@ -83,14 +83,16 @@ def fix(runs: Path, seconds: float) -> None:
     torch.set_num_threads(1)
     path = runs.with_name("fixed.jsonl")
     done = {line["name"] for line in read(path)} if path.exists() else set()
-    begun = time.perf_counter()
-    for row in sorted(blocked(read(runs)), key=lambda row: float(row["seconds"])):
+    begun, second = time.perf_counter(), runs.with_name("fresh.jsonl")
+    rows = blocked([*read(runs), *(read(second) if second.exists() else [])])
+    for row in sorted(rows, key=lambda row: float(row["seconds"])):
         if row["name"] in done or time.perf_counter() - begun > seconds:
             continue
         found = fixed(row)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(found) + "\n")
-        sys.stderr.write(f"{row['name']}: {found['remedy']}, learned at {found['learned_at']}\n")
+        told = "; ".join(f"{one['remedy']} {one['learned_at']}" for one in found["tried"])
+        sys.stderr.write(f"{row['name']}: {told}\n")
 
 
 def read(runs: Path) -> list[dict]:
