@@ -1,4 +1,4 @@
-"""`python -m benchmarks.detector [--resume|--fresh|--fixed|--score]`: train, then score verdicts by the outcomes."""
+"""`python -m benchmarks.detector [--resume|--fresh|--twins|--fixed|--score]`: train, then score by the outcomes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from benchmarks.detector.catalogue import Combination, combinations
 from benchmarks.detector.fresh import found, fresh
 from benchmarks.detector.outcome import outcome
+from benchmarks.detector.twins import wanted
 
 RUNS = Path(__file__).with_name("runs.jsonl")
 
@@ -28,10 +29,14 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0, help="begin at this place of the list, beside another process")
     parser.add_argument("--score", action="store_true", help="train nothing, score what is there")
     parser.add_argument("--fresh", action="store_true", help="train the second study into fresh.jsonl, always resumed")
+    parser.add_argument("--twins", action="store_true", help="train twins of what failed, into twins.jsonl, resumed")
     parser.add_argument("--fixed", action="store_true", help="train blocked models with their best measured remedy")
     given = parser.parse_args(words)
     if given.fixed:
         fix(given.runs, given.seconds)
+    elif given.twins:
+        missing = wanted([*read(given.runs), *read(given.runs.with_name("fresh.jsonl"))])
+        train(given.runs.with_name("twins.jsonl"), given.seconds, resume=True, first=given.first, wanted=missing)
     elif given.fresh:
         train(
             given.runs.with_name("fresh.jsonl"),

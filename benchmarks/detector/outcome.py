@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks.detector.catalogue import CLIP, HIDDEN, LOOK, RATES, SEEDS, STEPS, Combination
+from gradscope.fixes.layers import changed
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
 from gradscope.models.recurrent import Recurrent
@@ -82,13 +83,20 @@ def built(text: str, seed: int, features: int) -> Any:
 
 
 def foreign_cell(text: str, options: str, seed: int, features: int) -> Direct:
-    """A layer of torchrecurrent by its own initialisation, or with an orthogonal recurrent matrix."""
+    """A layer of torchrecurrent by its own initialisation, with an orthogonal recurrent matrix, or gates that keep.
+
+    `keep=B` sets the gate that keeps the state by the biases that are found in the computation.
+    """
     cell, *drawn = options.split(",")
     given = {"recurrent_kernel_init": nn.init.orthogonal_} if "recurrent=orthogonal" in drawn else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = getattr(importlib.import_module("torchrecurrent"), cell)(features, HIDDEN, **given)
-    return Direct(text, module.double(), features, kind="module", time_first=True)
+    model = Direct(text, module.double(), features, kind="module", time_first=True)
+    for bias in (float(one.removeprefix("keep=")) for one in drawn if one.startswith("keep=")):
+        kept = changed(model, lambda layer, bias=bias: layer.keep(bias, ""), torch.ones(1, 12, features).double())
+        model = model if kept is None else kept.model
+    return model
 
 
 def _before(learners: Learners, training: Training, run: int, model: Any, lag: int) -> dict[str, Any]:

@@ -75,3 +75,8 @@ RULES: Mapping[str, Callable[[Row], bool]] = {
 def failed(row: Row) -> bool:
     """No setting of any seed learned."""
     return all(seed["learned_at"] is None for seed in row["seeds"])
+
+
+def group(row: Row) -> tuple[str, str, str, int]:
+    """What a combination shares with other initialisations of its family."""
+    return row["family"], row["task"], row["kind"], row["lag"]
