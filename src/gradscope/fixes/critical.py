@@ -40,7 +40,7 @@ def apply(patient: Patient) -> Treated | None:
         if log_gain is None:
             return None
         gain = math.exp(log_gain)
-        return _treated(patient, f"W_hh · {gain:.3g} (χ = 1)", scaled(log_gain), f'weights["weight_hh"].mul_({gain!r})')
+        return _treated(patient, f"W_hh × {gain:.3g} (χ = 1)", scaled(log_gain), f'weights["weight_hh"].mul_({gain!r})')
     if changed(model, _biased(0.0)) is None:
         return None
     wanted = -math.log(4) / max(patient.lag, 1)

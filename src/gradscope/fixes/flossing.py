@@ -98,7 +98,7 @@ def apply(patient: Patient) -> Treated | None:
     if made is None:
         return None
     before, after = max(one for one, _ in leading), max(one for _, one in leading)
-    return Treated(f"weights flossed: λ₁ {before:.2g} → {after:.2g}", made[0], LINES, made[1])
+    return Treated(f"λ₁ from {before:.2g} to {after:.2g}", made[0], LINES, made[1])
 
 
 CELLS: Mapping[Kind, Callable[[Layer, dict[str, Tensor]], Cell]] = {

@@ -35,7 +35,7 @@ def apply(patient: Patient) -> Treated | None:
     found, gain = changed(patient.model, scaled(log_gain), patient.x), math.exp(log_gain)
     assert found is not None
     code = found.code(f'weights["weight_hh"].mul_({gain!r})')
-    return Treated(f"W_hh · {gain:.3g}", found.model, code, found.weights)
+    return Treated(f"W_hh × {gain:.3g}", found.model, code, found.weights)
 
 
 def _has_gain(cell: Cell) -> bool:
