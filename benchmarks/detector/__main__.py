@@ -88,8 +88,8 @@ def fix(runs: Path, seconds: float) -> None:
     torch.set_num_threads(1)
     path = runs.with_name("fixed.jsonl")
     done = {line["name"] for line in read(path)} if path.exists() else set()
-    begun, second = time.perf_counter(), runs.with_name("fresh.jsonl")
-    rows = blocked([*read(runs), *(read(second) if second.exists() else [])])
+    begun, fresh_runs, twins = time.perf_counter(), runs.with_name("fresh.jsonl"), runs.with_name("twins.jsonl")
+    rows = blocked([*read(runs), *read(fresh_runs)], read(twins))
     for row in sorted(rows, key=lambda row: float(row["seconds"])):
         if row["name"] in done or time.perf_counter() - begun > seconds:
             continue
@@ -103,7 +103,7 @@ def fix(runs: Path, seconds: float) -> None:
 def read(runs: Path) -> list[dict]:
     """Outcomes; a half-written last line is left out."""
     found = []
-    for line in runs.read_text(encoding="utf-8").splitlines():
+    for line in runs.read_text(encoding="utf-8").splitlines() if runs.exists() else ():
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:

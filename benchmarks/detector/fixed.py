@@ -20,9 +20,9 @@ from gradscope.records import Loaded, RunSpec
 from gradscope.registry import TASKS, load
 
 
-def blocked(rows: Sequence[Row]) -> list[Row]:
+def blocked(rows: Sequence[Row], twins: Sequence[Row] = ()) -> list[Row]:
     """Failures beside which another initialisation of the same family learns the same task at the same lag."""
-    able = {_place(row) for row in rows if not failed(row)}
+    able = {_place(row) for row in (*rows, *twins) if not failed(row)}
     return [row for row in rows if failed(row) and _place(row) in able and row["part"] != "control"]
 
 

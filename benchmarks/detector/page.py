@@ -7,44 +7,56 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.detector import second
 from benchmarks.detector.fixed import blocked
 from benchmarks.detector.published import ADDING, SMALL, small_shares
-from benchmarks.detector.score import Curve, auc, calibration_error, fitted, wilson
-from benchmarks.detector.statistics import RULES, STATISTICS, Row, failed, over_seeds, share, share_after
+from benchmarks.detector.score import Curve, auc, calibration_error, fitted
+from benchmarks.detector.second import FIRM_FAIL, FIRM_FINE, GROWTH, word
+from benchmarks.detector.second import LEARNS as FINE
+from benchmarks.detector.second import part as part_of
+from benchmarks.detector.statistics import RULES, STATISTICS, Row, failed, share, share_after
+from benchmarks.detector.twins import labels
 
-FIRM_FAIL, FIRM_FINE = 0.9, 0.1
-"""Probabilities of failing from which on, and up to which, a verdict is firm."""
 PILOT_FAIL, PILOT_FINE = -6.0, -1.5
 """Shares (log10) named by an earlier pilot."""
-FINE, GROWTH = -1.75, 1.0
-"""Share that gradscope calls healthy from, and nats over the lag beyond which the influence grows."""
 PAGE = Path(__file__).with_name("RESULTS.md")
 
 
 def write(runs: Path) -> None:
     """Read the outcomes, fit, score, and write RESULTS.md beside them, and calibration.json for the rules."""
-    rows = [json.loads(line) for line in runs.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    shipped = {"bands": bands(rows), "curves": calibration(rows, ("calibration", "held out"))}
+    rows, fresh, twins, fixed = (
+        outcomes(runs.with_name(name)) for name in (runs.name, "fresh.jsonl", "twins.jsonl", "fixed.jsonl")
+    )
+    shipped = {"bands": bands(rows, fresh, twins), "curves": calibration(rows, ("calibration", "held out"))}
     runs.with_name("calibration.json").write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")
-    treated = runs.with_name("fixed.jsonl")
-    fixed = [json.loads(line) for line in treated.read_text(encoding="utf-8").splitlines()] if treated.exists() else []
-    runs.with_name(PAGE.name).write_text(page(rows, fixed), encoding="utf-8")
+    runs.with_name(PAGE.name).write_text(page(rows, fixed, fresh, twins), encoding="utf-8")
 
 
-def bands(rows: Sequence[Row]) -> dict[str, list[int]]:
-    """Fixed lags, by the limits that the rules speak by: how many failed, of how many."""
-    own = [row for row in rows if row["kind"] == "fixed" and row["part"] != "control"]
-    word = {True: "fails", False: "open"}
-    named = ["learns" if _is_fine(row) else word[share(row) < PILOT_FAIL] for row in own]
-    return {
-        name: [sum(failed(row) for row, n in zip(own, named, strict=True) if n == name), named.count(name)]
-        for name in ("fails", "open", "learns")
-    }
+def outcomes(path: Path) -> list[Row]:
+    """Outcomes of a file, if it is there; a half-written last line is left out."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
+
+
+def bands(rows: Sequence[Row], fresh: Sequence[Row] = (), twins: Sequence[Row] = ()) -> dict[str, dict[str, int]]:
+    """Fixed lags of both studies, by the limits that the rules speak by: how many failed, were blocked, of how many."""
+    everything = [*rows, *fresh]
+    known = zip(everything, labels(everything, twins), strict=True)
+    own = [(row, label) for row, label in known if row["kind"] == "fixed" and row["part"] != "control"]
+    found = {}
+    for name in ("fails", "open", "learns"):
+        named = [(failed(row), label) for row, label in own if word(row) == name]
+        found[name] = {
+            "failed": sum(fail for fail, _ in named),
+            "blocked": sum(label is True for _, label in named),
+            "of": len(named),
+        }
+    return found
 
 
 def _is_fine(row: Row) -> bool:
     """A large share that is not the oldest steps' alone."""
-    return share(row) > FINE and over_seeds("rate")(row) * row["lag"] <= GROWTH
+    return word(row) == "learns"
 
 
 def calibration(rows: Sequence[Row], parts: Sequence[str] = ("calibration",)) -> dict[str, Any]:
@@ -66,8 +78,15 @@ def calibration(rows: Sequence[Row], parts: Sequence[str] = ("calibration",)) ->
     return found
 
 
-def page(rows: Sequence[Row], fixed: Sequence[Row] = ()) -> str:
-    """All tables, as markdown; `fixed`: what became of blocked models with a remedy."""
+def page(rows: Sequence[Row], fixed: Sequence[Row] = (), fresh: Sequence[Row] = (), twins: Sequence[Row] = ()) -> str:
+    """All tables, as markdown.
+
+    Args:
+        rows: outcomes of the first study.
+        fixed: what became of blocked models with a remedy.
+        fresh: outcomes of the second study.
+        twins: of the trainings that tell whether a failure shows anything.
+    """
     curves = calibration(rows)
     seconds = sum(row["seconds"] for row in rows)
     parts = [
@@ -96,8 +115,16 @@ def page(rows: Sequence[Row], fixed: Sequence[Row] = ()) -> str:
             parts += [f"### {kind} lags, held out: other people's constants", _constants(held)]
     parts += ["## Fixed lags, each family left out in turn", _left_out(rows)]
     parts += ["## Fixed lags, limits known before", _pilot(rows)]
+    if fresh:
+        every = calibration(rows, ("calibration", "held out"))["fixed"]
+        fitted_to_all = (Curve(one["intercept"], one["slope"]) for one in (every, every["after"]))
+        parts += second.sections(rows, fresh, twins, *fitted_to_all)
     parts += ["## Spread lags, published", _published()]
-    parts += ["## Blocked models, with the remedy that measures best", _fixed(rows, fixed)] if fixed else []
+    parts += (
+        ["## Blocked models, with the remedies that measure best", _fixed([*rows, *fresh], twins, fixed)]
+        if fixed
+        else []
+    )
     parts += ["## The other seed as a predictor", _ceiling(rows), "## Controls", _controls(rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -131,16 +158,9 @@ def _words(chances: Sequence[float], fails: Sequence[bool]) -> str:
     unsure = len(fails) - len(bad) - len(good)
     error = calibration_error(chances, fails)
     return (
-        f"{_part(bad)} | {_part(good)} | {unsure} of {len(fails)} ({unsure / max(len(fails), 1):.0%}) | {error:.2f} | "
-        + (f"{auc(chances, fails):.2f}")
+        f"{part_of(bad)} | {part_of(good)} | {unsure} of {len(fails)} ({unsure / max(len(fails), 1):.0%}) | "
+        f"{error:.2f} | {auc(chances, fails):.2f}"
     )
-
-
-def _part(hits: Sequence[bool]) -> str:
-    if not hits:
-        return "never said"
-    low, high = wilson(sum(hits), len(hits))
-    return f"{sum(hits)} of {len(hits)} = {sum(hits) / len(hits):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _areas(rows: Sequence[Row]) -> str:
@@ -156,7 +176,7 @@ def _constants(rows: Sequence[Row]) -> str:
     count = sum(map(failed, rows))
     for name, says in RULES.items():
         hits = [failed(row) for row in rows if says(row)]
-        lines.append(f"| {name} | {_part(hits)} | {sum(hits)} of {count} |")
+        lines.append(f"| {name} | {part_of(hits)} | {sum(hits)} of {count} |")
     return "\n".join(lines)
 
 
@@ -184,10 +204,10 @@ def _pilot(rows: Sequence[Row]) -> str:
     growing = [not failed(row) for row in own if share(row) > FINE and not _is_fine(row)]
     return (
         f"A pilot of 2,608 trainings had given S < {PILOT_FAIL:g} (fails) and S > {PILOT_FINE:g} (learns). On all "
-        f"fixed combinations here: fails {_part(low)}, learns {_part(high)}, inconclusive {unsure} of {len(own)} "
+        f"fixed combinations here: fails {part_of(low)}, learns {part_of(high)}, inconclusive {unsure} of {len(own)} "
         f"({unsure / max(len(own), 1):.0%}). Of shares over 10^{FINE:g} those that grow by over {GROWTH:g} nat over "
-        f"the lag learned in {_part(growing)}, the "
-        f"others in {_part([not failed(row) for row in own if _is_fine(row)])}: what gradscope calls healthy is the "
+        f"the lag learned in {part_of(growing)}, the "
+        f"others in {part_of([not failed(row) for row in own if _is_fine(row)])}: what gradscope calls healthy is the "
         "others, limits that were chosen on these outcomes."
     )
 
@@ -207,32 +227,62 @@ def _ceiling(rows: Sequence[Row]) -> str:
     said = [b for a, b in pairs if a] + [a for a, b in pairs if b]
     fine = [not b for a, b in pairs if not a] + [not a for a, b in pairs if not b]
     return (
-        f"Where one seed failed the other did too: {_part(said)}. Where one learned the other did too: {_part(fine)}. "
-        "No statistic of a single seed can be expected to do better."
+        f"Where one seed failed the other did too: {part_of(said)}. Where one learned the other did too: "
+        f"{part_of(fine)}. No statistic of a single seed can be expected to do better."
     )
 
 
-def _fixed(rows: Sequence[Row], fixed: Sequence[Row]) -> str:
-    """Which blocked models learn once the first line of `--fix` is done to them."""
-    learned = [any(step is not None for step in one["learned_at"]) for one in fixed]
-    both = [all(step is not None for step in one["learned_at"]) for one in fixed]
-    same = [hit for hit, one in zip(learned, fixed, strict=True) if not one["remedy"].endswith("instead")]
+def _fixed(rows: Sequence[Row], twins: Sequence[Row], fixed: Sequence[Row]) -> str:
+    """Which blocked models learn once the first line of `--fix`, or one of the first three, is done to them."""
+    firsts, proven = [_hits(one["tried"][0]) for one in fixed], [_proven(one["tried"]) for one in fixed]
+    same = [any(hits) for hits, one in zip(firsts, fixed, strict=True) if not one["tried"][0]["another"]]
+    learned, known = [any(hits) for hits in firsts], [hit for hits in proven for hit in hits]
+    three = [any(any(_hits(tried)) for tried in one["tried"]) for one in fixed]
     lines = [
-        f"Blocked: failed, while another initialisation of the same family learned the same task at the same lag; "
-        f"{len(blocked(rows))} combinations. `python -m benchmarks.detector --fixed` takes the first remedy that "
-        f"`gradscope analyze MODEL --task TASK --lag K --lags KIND --hidden 32 --seeds 2 --fix` "
-        f"lists and trains again by the same settings. "
-        f"{_part(learned)} learned with it in at least one seed, {sum(both)} in both; of those whose remedy keeps the "
-        f"family, {_part(same)}.",
+        "Blocked: failed, while another initialisation of the same family learned the same task at the same lag; "
+        f"{len(blocked(rows, twins))} combinations of both studies, {len(fixed)} of them treated. `python -m "
+        "benchmarks.detector --fixed` takes what `gradscope analyze MODEL --task TASK --lag K --lags KIND --hidden 32 "
+        "--seeds 2 --fix` lists first and trains again by the settings of the first study, and the two lines after it "
+        "too, as `--fix --probe` does.",
         "",
-        "| model | task | remedy | learned at, by seed |",
-        "|---|---|---|---|",
+        "| remedy | learned in at least one seed |",
+        "|---|---|",
+        f"| the first of the list | {part_of(learned)} (both seeds: {sum(map(all, firsts))}) |",
+        f"| the first of the list, where it keeps the family | {part_of(same)} |",
+        f"| any of the first three: what `--fix --probe` puts first | {part_of(three)} |",
+        f"| the one of three that learned soonest with one seed, tried with the other | {part_of(known)} |",
+        "",
+        "Single trainings near the edge are a matter of the last bits: on another processor some of these outcomes "
+        "differ from run to run of the same command, and the shares by as much as their intervals say.",
+        "",
+        "| model | task | remedy: learned at, by seed |",
+        "|---|---|---|",
     ]
     for one in sorted(fixed, key=lambda one: one["name"]):
         model, _, task = one["name"].partition(" ")
-        steps = ", ".join("never" if step is None else str(step) for step in one["learned_at"])
-        lines.append(f"| `{model}` | {task} | {one['remedy']}: {one['change']} | {steps} |")
+        told = "; ".join(f"{tried['remedy']} ({tried['change']}): {_steps(tried)}" for tried in one["tried"])
+        lines.append(f"| `{model}` | {task} | {told} |")
     return "\n".join(lines)
+
+
+def _hits(tried: Row) -> list[bool]:
+    return [step is not None for step in tried["learned_at"]]
+
+
+def _steps(tried: Row) -> str:
+    return ", ".join("never" if step is None else str(step) for step in tried["learned_at"])
+
+
+def _proven(tried: Sequence[Row]) -> list[bool]:
+    """For each seed with which one of them learned: whether the soonest learned with the other seed too."""
+    found = []
+    for seed in (0, 1):
+        able = [
+            (one["learned_at"][seed], place) for place, one in enumerate(tried) if one["learned_at"][seed] is not None
+        ]
+        if able:
+            found.append(tried[min(able)[1]]["learned_at"][1 - seed] is not None)
+    return found
 
 
 def _controls(rows: Sequence[Row]) -> str:

@@ -12,7 +12,7 @@ from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_st
 FAILED = (
     f"{FIXED['fails'].failed} of {FIXED['fails'].of} combinations with S < −6 did not learn in {STEPS} steps, "
     f"{FIXED['open'].failed} of {FIXED['open'].of} with S between, {FIXED['learns'].failed} of {FIXED['learns'].of} "
-    "with S > −1.75"
+    f"with S > −1.75 ({FIXED['learns'].blocked} of these where their family can)"
 )
 
 
@@ -28,7 +28,9 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     if word == "learns":
         return Finding("pass", f"{reached}{told}", measured=reach, threshold=wanted)
     if word == "open":
-        return Finding("inconclusive", f"{reached}{told}", PROBE, measured=reach, threshold=wanted)
+        arrives = f"The gradient reaches lag {reach} of {lag}, which alone does not decide whether it is learned."
+        message = f"{arrives if reach >= wanted else reached}{told}"
+        return Finding("inconclusive", message, PROBE, measured=reach, threshold=wanted)
     short = f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one."
     return Finding(
         "found",

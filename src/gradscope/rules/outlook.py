@@ -45,10 +45,23 @@ def outlook(result: ModelResult, spec: RunSpec) -> Outlook | None:
     low, high = (spec.thresholds.get(name, limit.default) for name, limit in THRESHOLDS.items())
     growth = (result.summary.rate or 0.0) * needed_lag(result, spec)
     word: Word = "fails" if share < low else "learns" if share > high and growth <= GROWTH else "open"
-    between = f"from {factor(low)} to {factor(high)}" + (", or growing with the lag" if share > high else "")
-    where = {"fails": f"under {factor(low)}", "learns": f"over {factor(high)}", "open": between}[word]
+    grows = share > high and growth > GROWTH
+    own = f"Its share at lag {needed_lag(result, spec)} is {factor(share)}{', and grows with the lag' if grows else ''}"
+    return Outlook(word, f"{own}: {_counted(word, factor(low), factor(high))}.")
+
+
+def _counted(word: Word, low: str, high: str) -> str:
+    """What became of combinations like it."""
     band = FIXED[word]
-    said = f"Of {band.of} trained combinations with a share {where}, {band.failed} did not learn a fixed lag in {STEPS}"
-    said = f"{said} steps"
-    rest = "; with shorter lags in the data too many do" if word == "fails" else ""
-    return Outlook(word, f"{said}{rest}.")
+    if word == "fails":
+        said = (
+            f"of {band.of} trained combinations under {low}, {band.failed} did not learn a fixed lag in {STEPS} steps"
+        )
+        return f"{said}; with shorter lags in the data too many do"
+    if word == "learns":
+        said = f"of {band.of} trained combinations over {high}, {band.of - band.failed} learned a fixed lag in {STEPS}"
+        return f"{said} steps, {band.blocked} did not though their family can"
+    said = (
+        f"of {band.of} trained combinations from {low} to {high}, or growing, {band.failed} did not learn a fixed lag"
+    )
+    return f"{said} in {STEPS} steps"
