@@ -12,11 +12,13 @@ from torch import nn
 
 from gradscope.errors import UsageError
 from gradscope.examine import examine
-from gradscope.fixes import critical
+from gradscope.fixes import critical, prove
 from gradscope.fixes.clipped import of_sequences
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Treated
+from gradscope.fixes.run import measure_fixes
 from gradscope.fixes.swap import parameters
+from gradscope.loading.word import source_of
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
 from gradscope.numerics.spectra.exponents import lyapunov
@@ -346,3 +348,27 @@ def test_lines_of_other_cells_are_modules_that_the_weights_fit(name, word, layer
     if name in ("lstm instead", "gru instead"):
         half = len(drawn["bias_ih_l0"]) // (4 if "lstm" in name else 3)
         assert drawn["bias_ih_l0"][half].item() == pytest.approx(half_life_bias(30), rel=1e-2)
+
+
+def test_what_learned_comes_first_and_what_can_only_be_trained_is_tried_too(monkeypatch):
+    outcomes = {"rnn": {"spread": [None, 40], "everywhere": [30, 20]}, "layer norm": {None: [None, 10]}}
+    asked = []
+
+    def learned_by(source, spec, told, *, taught=None, everywhere=False):
+        asked.append((source.name, taught, everywhere))
+        return outcomes.get(source.name, {}).get("everywhere" if everywhere else taught, [None, None])
+
+    monkeypatch.setattr(prove, "learned_by", learned_by)
+    spec = RunSpec(models=("rnn",), task="recall", needs_lag=12, hidden=8, fix=True)
+    source = source_of("rnn", spec)
+    found = prove.proven(source, spec, measure_fixes(source, spec), lambda label, done, of: None)
+    trained = [(fix.name, fix.learned, fix.learned_at) for fix in found if fix.runs]
+    assert ("rnn", "spread", False) in asked
+    assert ("rnn", None, True) in asked
+    assert len(trained) == prove.MOST + 2
+    assert trained[0] == ("loss at every step", 2, 20)
+    assert [name for name, learned, _ in trained if learned][1:] == sorted(
+        (name for name, learned, _ in trained[1:] if learned),
+        key=lambda name: {"layer norm": 10, "shorter lags too": 40}[name],
+    )
+    assert [fix.runs is not None for fix in found] == sorted((fix.runs is not None for fix in found), reverse=True)
