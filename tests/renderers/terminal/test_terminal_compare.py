@@ -130,3 +130,20 @@ def test_what_is_seen_in_five_seconds_fits_a_small_terminal():
     assert " try for rnn, gru, lstm and lru: lstm:forget_bias=5, or an orthogonal W_hh\n" in text
     assert "numbers and costs: -v" in text
     assert len(render(five, View(verbose=1)).splitlines()) > 40
+
+
+def test_where_the_past_is_a_row_of_dots_the_newest_steps_are_enlarged_for_all_models_alike():
+    long = report(vanishing(10_000), replace(healthy(10_000), name="lstm"), replace(vanishing(10_000), name="gru"))
+    for width in (80, 100):
+        lines = render(long, View(width=width)).splitlines()
+        axes = [line for line in lines if "step 10000" in line]
+        assert len(axes) == 2
+        newest = int(axes[1].split("step ")[1].split(" ")[0].replace("◂", ""))
+        assert 9_000 < newest < 10_000
+        strips = [line for line in lines if re.match(r" [✗✓]  (rnn|gru|lstm) ", line)]
+        assert len(strips) == 6
+        assert re.fullmatch(r" ✗  rnn   ·*[▁-█]?  VANISHING GS101", strips[1])
+        assert re.search(r"·+▁.*[▄-█]  VANISHING", strips[4])
+        assert sum("the newest steps, enlarged; 1 column: worst of" in line for line in lines) == 1
+        assert max(map(len, lines)) <= width
+    assert "enlarged" not in render(THREE, View())

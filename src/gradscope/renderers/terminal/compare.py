@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gradscope.records import ModelResult, Report
 from gradscope.renderers.terminal import costs as terminal_costs
@@ -12,7 +13,7 @@ from gradscope.renderers.terminal import tokens as terminal_tokens
 from gradscope.renderers.text import numbers, probing, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span, measure, pad
-from gradscope.renderers.text.strip import influence_strip
+from gradscope.renderers.text.strip import Strip, influence_strip, last_steps, newest_steps
 
 RANK = {"healthy": 0}
 FEW_TIPS = 2
@@ -136,6 +137,23 @@ def strips(page: Page, models: list[ModelResult]) -> None:
     if page.narrow:
         room = page.view.width - 2
     drawn = [influence_strip(model, max(10, room), page.view.ascii) for model in models]
+    _block(page, models, drawn, says, sign, wide)
+    seen = [strip for strip in drawn if strip is not None]
+    if seen:
+        page.wrap(terminal_model.legend(page, seen), style="dim")
+    newest = max((newest_steps(model.series, max(10, room)) or 0 for model in models), default=0)
+    if newest:
+        close = [last_steps(model.series, newest, max(10, room), page.view.ascii) for model in models]
+        _block(page, models, close, says, sign, wide)
+        scale = next((strip.scale() for strip in close if strip is not None), "")
+        page.wrap(f"the newest steps, enlarged; {scale}", style="dim")
+    page.blank()
+
+
+def _block(
+    page: Page, models: list[ModelResult], drawn: Sequence[Strip | None], says: Sequence[str], sign: int, wide: int
+) -> None:
+    """The strips of all models under each other."""
     axis = next((strip.axis() for strip in drawn if strip is not None), "")
     if not page.narrow:
         page.line(" " * (sign + wide + 5), Span(axis, "dim"))
@@ -151,10 +169,6 @@ def strips(page: Page, models: list[ModelResult]) -> None:
         fill = " " * (len(axis) - len(glyphs) if len(axis) > len(glyphs) else 0)
         lead = f" {mark:<{sign}}  {pad(name, wide)}  "
         page.line(Span(lead, style), Span(glyphs, style), fill, Span(f"  {said}", f"bold {style}"))
-    seen = [strip for strip in drawn if strip is not None]
-    if seen:
-        page.wrap(terminal_model.legend(page, seen), style="dim")
-    page.blank()
 
 
 def status_of(model: ModelResult) -> str:

@@ -60,14 +60,27 @@ def series_strip(series: Series, width: int, ascii_only: bool) -> Strip | None:
 
 def newest_strip(series: Series, width: int, ascii_only: bool) -> Strip | None:
     """The newest steps alone, where all that is above the floor lies in a small part of the whole; else None."""
+    newest = newest_steps(series, width)
+    return None if newest is None else last_steps(series, newest, width, ascii_only)
+
+
+def newest_steps(series: Series, width: int) -> int | None:
+    """How many of the newest steps are worth a strip of their own; None where the whole shows them."""
+    found = _relative(series)
+    if found is None:
+        return None
+    _, values, _ = found
+    seen = next((place for place, value in enumerate(values) if value is not None and not value < FLOOR), len(values))
+    newest = max(width, 2 * (len(values) - seen))
+    return None if newest * ENLARGED > len(values) else newest
+
+
+def last_steps(series: Series, newest: int, width: int, ascii_only: bool) -> Strip | None:
+    """So many of the newest steps; None if there is nothing to draw."""
     found = _relative(series)
     if found is None:
         return None
     name, values, steps = found
-    seen = next((place for place, value in enumerate(values) if value is not None and not value < FLOOR), len(values))
-    newest = max(width, 2 * (len(values) - seen))
-    if newest * ENLARGED > len(values):
-        return None
     return _draw_log(name, values[-newest:], steps[-newest:], width, ascii_only)
 
 
