@@ -333,3 +333,17 @@ def test_steps_of_the_users_are_changed_as_loops_are():
     torch.testing.assert_close(found.model.cells[0].module.z.bias, own.z.bias)
     torch.testing.assert_close(own.z.bias.detach().sigmoid() ** 30, torch.full((H,), 0.5, dtype=torch.float64))
     assert not torch.equal(found.model(inputs()), model(inputs()))
+
+
+def test_modules_of_one_length_alone_are_looked_at_whole():
+    class Fixed(Elman):
+        def __init__(self):
+            super().__init__()
+            self.places = nn.Parameter(torch.zeros(40, 3))
+
+        def forward(self, x):
+            return super().forward(x + self.places)
+
+    found = changed(made(Fixed), lambda layer: layer.scale(2.0), inputs())
+    before = made(Fixed).module.state_dict()
+    torch.testing.assert_close(found.weights["b.weight"], 2 * before["b.weight"])

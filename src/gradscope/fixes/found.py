@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.fixes.layer import Layer, orthogonal
+from gradscope.forward.opened import Opened
 from gradscope.forward.weights import Weights, recurrent_weights
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.numerics.traces.find import first_opened
-from gradscope.numerics.traces.trace import Unavailable
 
 LOOKED = 12
 """Steps of the input by which a recurrence of the user's own code is found."""
@@ -87,6 +87,16 @@ def found_in_step(cell: CustomCell, own: nn.Module) -> list[FoundLayer]:
     return found_layers(walked, own, cell.initial.new_ones(1, LOOKED, cell.input_size), "step.")
 
 
+def _opened(model: Direct, x: Tensor) -> Opened | None:
+    """A few steps, or all of them where the module takes no other length."""
+    for given in (x[:, :LOOKED], x):
+        try:
+            return first_opened(model, given)
+        except UsageError:
+            continue
+    return None
+
+
 def found_layers(model: Direct, own: nn.Module, x: Tensor, prefix: str = "") -> list[FoundLayer]:
     """Recurrences of the user's own code in `own`, a copy of the model's module, that have weights to change.
 
@@ -98,10 +108,7 @@ def found_layers(model: Direct, own: nn.Module, x: Tensor, prefix: str = "") -> 
     """
     if model.kind != "module" or model.closed or isinstance(own, torch.jit.ScriptModule):
         return []
-    try:
-        one = first_opened(model, x[:, :LOOKED])
-    except (UsageError, Unavailable):
-        return []
+    one = _opened(model, x)
     known = {
         f"{path}.{name}" if path else name
         for path, part in own.named_modules()
