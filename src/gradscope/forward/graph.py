@@ -117,9 +117,9 @@ class Graph:
         if not picks or source is None or self.names[source[0]] != "StackBackward0":
             return index, nr
         ndim = len(self.shape(source))
-        if _signed(node._saved_dim) % ndim != _signed(self.nodes[source[0]]._saved_dim) % ndim:
+        if signed(node._saved_dim) % ndim != signed(self.nodes[source[0]]._saved_dim) % ndim:
             return index, nr
-        at = nr if self.names[index] == "UnbindBackward0" else _signed(node._saved_index)
+        at = nr if self.names[index] == "UnbindBackward0" else signed(node._saved_index)
         return self.reads[source[0]][at]
 
     @cached_property
@@ -217,7 +217,8 @@ def _followed(known: dict[Value, Read], read: Read) -> Read:
     return read
 
 
-def _signed(number: int) -> int:
+def signed(number: int) -> int:
+    """An axis or index as autograd keeps it, which writes negative ones as large ones."""
     return number - 2**64 if number >= 2**63 else number
 
 
