@@ -12,7 +12,10 @@ from gradscope.pipeline import Early, Progress, diagnose_sources
 from gradscope.records import ModelResult, Report, RunSpec
 from gradscope.rules.judge import judged
 
-NONE_SUITS = "no remedy suits: they change families, weights in files, and layers of torch.nn inside a module"
+NONE_SUITS = (
+    "no remedy suits: they change families, weights in files, layers of torch.nn inside a module, and the matrices and "
+    "gates of loops over steps where these are parameters themselves"
+)
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient
+from gradscope.fixes.run import measure_fixes
+from gradscope.fixes.save import save
 from gradscope.forward.weights import recurrent_weights
+from gradscope.loading.source import Source
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.traces.find import first_opened, module_trace
+from gradscope.records import Loaded, RunSpec
 from gradscope.registry import FIXES, load
 
 H = 5
@@ -134,6 +140,68 @@ class Returning(Shut):
         return n + z * (h - n)
 
 
+class Leaving(Shut):
+    def mixed(self, z, h, n):
+        return h - z * (h - n)
+
+
+class Spread(Shut):
+    def mixed(self, z, h, n):
+        return h - z * h + z * n
+
+
+class Receding(Shut):
+    def mixed(self, z, h, n):
+        return n - z * (n - h)
+
+
+class Fused(Shut):
+    def mixed(self, z, h, n):
+        return torch.addcmul((1 - z) * n, z, h)
+
+
+class Masked(Shut):
+    def mixed(self, z, h, n):
+        return torch.where(torch.ones(len(h), 1, dtype=torch.bool), (1 - z) * h + z * n, h)
+
+
+class Leaking(FourMaps):
+    def step(self, x, state):
+        h, c = state
+        z = torch.cat((h, x), 1)
+        i = torch.sigmoid(self.i(z))
+        c = c - i * c + i * torch.tanh(self.g(z))
+        return torch.sigmoid(self.o(z)) * torch.tanh(c), c
+
+
+class Folded(Chunked):
+    def step(self, x, state):
+        h, c = state
+        i, f, g, o = (self.w(x) + self.u(h)).view(-1, 4, H).unbind(1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+class Shifted(FourMaps):
+    """A forget gate that adds a number, as ports from TensorFlow do."""
+
+    shift = 5.0
+
+    def step(self, x, state):
+        h, c = state
+        z = torch.cat((h, x), 1)
+        c = torch.sigmoid(self.f(z) + self.shift) * c + torch.sigmoid(self.i(z)) * torch.tanh(self.g(z))
+        return torch.sigmoid(self.o(z)) * torch.tanh(c), c
+
+
+class Lowered(Shifted):
+    def step(self, x, state):
+        h, c = state
+        z = torch.cat((h, x), 1)
+        c = torch.sigmoid(self.f(z) - 3.0) * c + torch.sigmoid(self.i(z)) * torch.tanh(self.g(z))
+        return torch.sigmoid(self.o(z)) * torch.tanh(c), c
+
+
 CASES = {
     Elman: ({"b.weight": (0, H)}, None),
     Joined: ({"both.weight": (3, H)}, None),
@@ -145,6 +213,15 @@ CASES = {
     Leaning: ({f"{name}.weight": (3, H) for name in "zrn"}, (-1, ["z.bias"])),
     Stepping: ({f"{name}.weight": (3, H) for name in "zrn"}, (-1, ["z.bias"])),
     Returning: ({f"{name}.weight": (3, H) for name in "zrn"}, (1, ["z.bias"])),
+    Leaving: ({f"{name}.weight": (3, H) for name in "zrn"}, (-1, ["z.bias"])),
+    Spread: ({f"{name}.weight": (3, H) for name in "zrn"}, (-1, ["z.bias"])),
+    Receding: ({f"{name}.weight": (3, H) for name in "zrn"}, (1, ["z.bias"])),
+    Fused: ({f"{name}.weight": (3, H) for name in "zrn"}, (1, ["z.bias"])),
+    Masked: ({f"{name}.weight": (3, H) for name in "zrn"}, (-1, ["z.bias"])),
+    Leaking: ({f"{name}.weight": (0, H) for name in "iog"}, (-1, ["i.bias"])),
+    Folded: ({"u.weight": (0, H)}, (1, ["w.bias", "u.bias"])),
+    Shifted: ({f"{name}.weight": (0, H) for name in "fiog"}, (1, ["f.bias"])),
+    Lowered: ({f"{name}.weight": (0, H) for name in "fiog"}, (1, ["f.bias"])),
 }
 
 
@@ -172,7 +249,7 @@ def test_what_multiplies_the_state_and_what_keeps_it_is_read_off_the_computation
         return
     (gate,) = found.keeps
     assert (gate.sign, [bias.name for bias in gate.biases]) == keep
-    assert all(bias.spans[-1] == ((H, H) if kind in (Chunked, Sliced) else (0, H)) for bias in gate.biases)
+    assert all(bias.spans[-1] == ((H, H) if kind in (Chunked, Sliced, Folded) else (0, H)) for bias in gate.biases)
 
 
 @pytest.mark.parametrize(
@@ -347,3 +424,173 @@ def test_modules_of_one_length_alone_are_looked_at_whole():
     found = changed(made(Fixed), lambda layer: layer.scale(2.0), inputs())
     before = made(Fixed).module.state_dict()
     torch.testing.assert_close(found.weights["b.weight"], 2 * before["b.weight"])
+
+
+class OneVector(Written):
+    """An independent recurrence: a vector multiplies the state."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.u = nn.Linear(3, H), nn.Parameter(torch.full((H,), 0.5))
+
+    def step(self, x, h):
+        return torch.tanh(self.w(x) + self.u * h)
+
+
+class Normalised(Written):
+    """Weight normalisation of the old kind, whose weight is no parameter."""
+
+    def __init__(self):
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.both = nn.utils.weight_norm(nn.Linear(3 + H, H))
+
+    def step(self, x, h):
+        return torch.tanh(self.both(torch.cat((x, h), 1)))
+
+
+class Batched(Written):
+    """Two states go through one product, one under the other."""
+
+    pair = True
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.u = nn.Linear(3, H), nn.Linear(H, H)
+
+    def step(self, x, state):
+        a, b = self.u(torch.cat(state, 0)).chunk(2, 0)
+        return torch.tanh(self.w(x) + a), torch.tanh(b)
+
+
+class Layered(Written):
+    """Two layers of different widths in one loop: what the upper one hears of the lower is not its own state."""
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.up = nn.Linear(3 + H, H), nn.Linear(H + 4, 4)
+
+    def forward(self, x):
+        low, up, seen = x.new_zeros(len(x), H), x.new_zeros(len(x), 4), []
+        for t in range(x.shape[1]):
+            low = torch.tanh(self.low(torch.cat((x[:, t], low), 1)))
+            up = torch.tanh(self.up(torch.cat((low, up), 1)))
+            seen.append(up)
+        return torch.stack(seen, 1)
+
+
+class LayerNormed(Written):
+    """What is multiplied was normalised together with the input."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.both = nn.LayerNorm(3 + H), nn.Linear(3 + H, H)
+
+    def step(self, x, h):
+        return torch.tanh(self.both(self.norm(torch.cat((x, h), 1))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "matrices"),
+    [
+        (OneVector, set()),
+        (Normalised, set()),
+        (Batched, {("u.weight", (0, H))}),
+        (Layered, {("low.weight", (3, H)), ("up.weight", (H, 4))}),
+        (LayerNormed, {("both.weight", (3, H))}),
+    ],
+)
+def test_only_what_multiplies_the_state_counts_and_nothing_fails(kind, matrices):
+    model = made(kind)
+    found = weights_of(model, inputs(12))
+    assert {(one.piece.name, one.piece.spans[one.axis]) for one in found.matrices} == matrices
+    patient = Patient(model, "own", 20, inputs(30), 0, lambda y: y[:, -1].sum())
+    remedied = {name: load(path).apply(patient) for name, path in FIXES.items()}
+    assert (remedied["orthogonal"] is not None) == bool(matrices)
+    if kind is Layered:
+        new = remedied["orthogonal"].weights
+        for name, (start, size) in matrices:
+            block = new[name][:, start : start + size]
+            torch.testing.assert_close(block @ block.T, torch.eye(size, dtype=torch.float64))
+        torch.testing.assert_close(new["up.weight"][:, :H], model.module.up.weight.detach()[:, :H])
+
+
+class OwnStep(nn.Module):
+    """A step as `analyze file.py:Step` takes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.initial_state = torch.zeros(H)
+        self.z, self.n = nn.Linear(3 + H, H), nn.Linear(3 + H, H)
+
+    def forward(self, x, h):
+        both = torch.cat((x, h), -1)
+        z = torch.sigmoid(self.z(both))
+        return z * h + (1 - z) * torch.tanh(self.n(both))
+
+
+def test_names_are_those_of_the_users_own_step():
+    from gradscope.loading.code.step_function import own_cell
+
+    torch.manual_seed(0)
+    step = OwnStep()
+    cell = own_cell(step, "own", RunSpec(input_size=3))
+    found = load(FIXES["open gates"]).apply(Patient(Recurrent("own", [cell]), "own", 30, inputs(), 0, torch.sum))
+    own = OwnStep().double()
+    own.load_state_dict(dict(found.weights))
+    exec(found.code, {"torch": torch, "model": step})
+    torch.testing.assert_close(step.z.bias.detach(), own.z.bias.detach())
+    assert float(own.z.bias.detach().sigmoid()[0] ** 30) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["open gates", "orthogonal"])
+@pytest.mark.parametrize("kind", ["cell", "both ways"])
+def test_lines_for_layers_of_torch_fit_cells_and_both_directions(kind, name):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = nn.LSTMCell(3, H) if kind == "cell" else nn.LSTM(3, H, 2, batch_first=True, bidirectional=True)
+
+        def forward(self, x):
+            if kind != "cell":
+                return self.part(x)[0]
+            h, c, seen = x.new_zeros(len(x), H), x.new_zeros(len(x), H), []
+            for t in range(x.shape[1]):
+                h, c = self.part(x[:, t], (h, c))
+                seen.append(h)
+            return torch.stack(seen, 1)
+
+    model = made(Net)
+    patient = Patient(model, "own", 20, inputs(20), 0, lambda y: y[:, -1].sum())
+    found, own = load(FIXES[name]).apply(patient), copy.deepcopy(model.module)
+    exec(found.code, {"torch": torch, "rnn": own.part})
+    before = model.module.state_dict()
+    for key, value in own.state_dict().items():
+        assert torch.equal(value, before[key]) == torch.equal(found.weights[key], before[key])
+        if name == "open gates":
+            torch.testing.assert_close(value, found.weights[key])
+    floss = load(FIXES["flossing"]).apply(patient)
+    assert (floss is None) == (kind != "cell")
+    if floss is not None:
+        exec(floss.code, {"torch": torch, "rnn": (fresh := copy.deepcopy(model.module)).part, "x": patient.x[0]})
+        torch.testing.assert_close(fresh.part.weight_hh.detach(), floss.weights["part.weight_hh"], rtol=1e-4, atol=1e-5)
+
+
+def test_tied_weights_are_saved(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.one, self.two = nn.GRU(3, H, batch_first=True), nn.Linear(H, H), nn.Linear(H, H)
+            self.two.weight = self.one.weight
+
+        def forward(self, x):
+            return self.two(self.one(self.rnn(x)[0]))
+
+    model = made(Tied)
+    source = Source("tied", lambda size, seed: model, 3, Loaded("given"))
+    spec = RunSpec(length=20, batch=2, fix=True, save=str(tmp_path), remedy="open gates", input_size=3)
+    save(measure_fixes(source, spec), spec, "tied")
+    own = Tied().double()
+    own.load_state_dict(load_file(tmp_path / "open_gates.safetensors"))
+    assert float(own.rnn.bias_ih_l0.detach()[H : 2 * H].min()) > 2

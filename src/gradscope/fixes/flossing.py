@@ -36,13 +36,12 @@ LINES = f"""import torch
 from torch import nn
 from torch.func import functional_call, vjp, vmap
 
-# rnn: your nn.RNN, nn.LSTM or nn.GRU; x: one sequence of your data, (T, features)
+# rnn: your nn.RNN, nn.LSTM, nn.GRU, or one of their cells; x: what it is given of one sequence, (T, features)
 cells, H = {{nn.RNN: nn.RNNCell, nn.LSTM: nn.LSTMCell, nn.GRU: nn.GRUCell}}, rnn.hidden_size
-pair, xs = isinstance(rnn, nn.LSTM), x[:{LONGEST}]
-for layer in range(rnn.num_layers):
-    weights = {{name.removesuffix(f"_l{{layer}}"): value for name, value in rnn.named_parameters()
-               if name.endswith(f"_l{{layer}}")}}
-    cell = cells[type(rnn)](xs.shape[1], H, bias=rnn.bias)
+pair, xs = isinstance(rnn, (nn.LSTM, nn.LSTMCell)), x[:{LONGEST}]
+for end in [f"_l{{layer}}" for layer in range(getattr(rnn, "num_layers", 0))] or [""]:
+    weights = {{name.removesuffix(end): value for name, value in rnn.named_parameters() if name.endswith(end)}}
+    cell = cells.get(type(rnn), type(rnn))(xs.shape[1], H, bias=rnn.bias)
     cell.nonlinearity = getattr(rnn, "nonlinearity", "tanh")
 
     def step(x_t, s):
@@ -154,7 +153,8 @@ def _heard(patient: Patient) -> dict[str, Tensor]:
             lambda part, given, path=path: calls.setdefault(path, []).append(_time_first(part, given[0]))
         )
         for path, part in model.module.named_modules()
-        if isinstance(part, nn.RNNBase | nn.RNNCellBase)
+        # What drives the upper layers of a bidirectional module comes from its end too.
+        if isinstance(part, nn.RNNCellBase) or (isinstance(part, nn.RNNBase) and not part.bidirectional)
     ]
     try:
         with torch.no_grad():

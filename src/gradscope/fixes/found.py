@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -9,8 +11,12 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.fixes.layer import Layer, orthogonal
+from gradscope.forward.gates import Keep
 from gradscope.forward.opened import Opened
-from gradscope.forward.weights import Weights, recurrent_weights
+from gradscope.forward.step_reader import Piece
+from gradscope.forward.weights import Matrix, Weights, recurrent_weights
+from gradscope.loading.code.step_function import StateOf
+from gradscope.models.copied import copied
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.numerics.traces.find import first_opened
@@ -26,6 +32,8 @@ class FoundLayer(Layer):
     module: nn.Module = field(default_factory=nn.Module)
     """The copy that is written into."""
     found: Weights = field(default_factory=lambda: Weights((), ()))
+    shifts: tuple[float, ...] = ()
+    """What the user's code adds to each keeping gate besides its biases (`sigmoid(f + 1)`)."""
     lines: list[str] = field(default_factory=list)
     """What was done, as Python."""
 
@@ -56,13 +64,18 @@ class FoundLayer(Layer):
         if not self.found.keeps:
             return False
         self.lines.extend([f"H = {self.hidden}", *code.split("\n")])
-        for keep in self.found.keeps:
-            for place, bias in enumerate(keep.biases):
-                view = bias.of(self.module)
-                view.copy_(torch.as_tensor(keep.sign * values if place == 0 else 0.0).expand_as(view))
-                sign = "-" if keep.sign < 0 else ""
-                self.lines.append(f"{bias.code(self.module)}[:] = {sign + 'bias' if place == 0 else '0.0'}")
+        for keep, shift in zip(self.found.keeps, self.shifts, strict=True):
+            first, *others = keep.biases
+            sign, less = "-" if keep.sign < 0 else "", f" - {shift!r}" if shift else ""
+            self._write(first, torch.as_tensor(keep.sign * values - shift), f"{sign}bias{less}")
+            for bias in others:
+                self._write(bias, torch.zeros(()), "0.0")
         return True
+
+    def _write(self, bias: Piece, values: Tensor, said: str) -> None:
+        view = bias.of(self.module)
+        view.copy_(values.expand_as(view))
+        self.lines.append(f"{bias.code(self.module)}[:] = {said}")
 
 
 class Walked(nn.Module):
@@ -84,7 +97,8 @@ class Walked(nn.Module):
 def found_in_step(cell: CustomCell, own: nn.Module) -> list[FoundLayer]:
     """The recurrence of a user's step in `own`, a copy of the module that it is."""
     walked = Direct(cell.name, Walked(cell), cell.input_size, kind="module")
-    return found_layers(walked, own, cell.initial.new_ones(1, LOOKED, cell.input_size), "step.")
+    prefix = "step.inner." if isinstance(cell.module, StateOf) else "step."
+    return found_layers(walked, own, cell.initial.new_ones(1, LOOKED, cell.input_size), prefix)
 
 
 def _opened(model: Direct, x: Tensor) -> Opened | None:
@@ -117,10 +131,46 @@ def found_layers(model: Direct, own: nn.Module, x: Tensor, prefix: str = "") -> 
     }
     layers = []
     for weights in [] if one is None else recurrent_weights(one, prefix):
-        matrices = tuple(matrix for matrix in weights.matrices if matrix.piece.name not in known)
-        keeps = tuple(keep for keep in weights.keeps if keep.biases[0].name not in known)
-        widths = [keep.biases[0].spans[-1][1] for keep in keeps] or [m.piece.spans[m.axis][1] for m in matrices]
-        if widths and len(set(widths)) == 1:
-            found = Weights(matrices, keeps)
-            layers.append(FoundLayer("found", {}, widths[0], module=own, found=found))
+        matrices = [matrix for matrix in weights.matrices if matrix.piece.name not in known]
+        keeps = [keep for keep in weights.keeps if keep.biases[0].name not in known]
+        shifts = _shifts(model, x, keeps)
+        # Layers of different widths in one loop are told apart by them.
+        for width in dict.fromkeys([*map(_width, keeps), *(_columns(matrix) for matrix in matrices)]):
+            fitting = tuple(keep for keep in keeps if _width(keep) == width and keep in shifts)
+            found = Weights(tuple(one for one in matrices if _columns(one) == width), fitting)
+            own_shifts = tuple(shifts[keep] for keep in fitting)
+            layers.append(FoundLayer("found", {}, width, module=own, found=found, shifts=own_shifts))
     return layers
+
+
+def _width(keep: Keep) -> int:
+    return keep.biases[0].spans[-1][1]
+
+
+def _columns(matrix: Matrix) -> int:
+    return matrix.piece.spans[matrix.axis][1]
+
+
+def _shifts(model: Direct, x: Tensor, keeps: Sequence[Keep]) -> dict[Keep, float]:
+    """What is added to each gate besides parameters; those of which that cannot be told are left out.
+
+    It is what a sigmoid is taken of where all parameters are zero.
+    """
+    found = {keep: 0.0 for keep in keeps if keep.shifted is None}
+    if len(found) == len(keeps):
+        return found
+    zeroed = copy.copy(model)
+    zeroed.module = copied(model.module)
+    with torch.no_grad():
+        for value in zeroed.module.parameters():
+            value.zero_()
+    one = _opened(zeroed, x)
+    for keep in keeps if one is not None else ():
+        if one is None or keep.shifted is None:
+            continue
+        index, start, length = keep.shifted
+        if index < len(one.graph) and one.graph.names[index] == "SigmoidBackward0":
+            before = one.graph.nodes[index]._saved_result[..., start : start + length].detach().double().logit()
+            if bool(before.isfinite().all()) and float(before.max() - before.min()) < 1e-6:
+                found[keep] = round(float(before.mean()), 6)
+    return found

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from gradscope.fixes.found import found_in_step, found_layers
 from gradscope.fixes.layer import Change, Kind, Layer
+from gradscope.loading.code.step_function import StateOf
 from gradscope.models.cell import Cell
+from gradscope.models.copied import copied
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
@@ -75,13 +77,14 @@ def _changed_step(model: Recurrent, cell: CustomCell, change: Change) -> Changed
     if cell.module is None:
         return None
     own = copy.copy(cell)
-    own.module = own.function = copy.deepcopy(cell.module)
+    own.module = own.function = copied(cell.module)
+    theirs = own.module.inner if isinstance(own.module, StateOf) else own.module
     with torch.no_grad():
-        written = [layer for layer in found_in_step(cell, own.module) if change(layer)]
+        written = [layer for layer in found_in_step(cell, theirs) if change(layer)]
     if not written:
         return None
     own.parameters = {key: value.detach() for key, value in own.module.named_parameters()}
-    weights = {key: value.detach() for key, value in own.module.state_dict().items()}
+    weights = {key: value.detach() for key, value in theirs.state_dict().items()}
     stack = Recurrent(model.name, [own], start=model.start, cuts=model.cuts)
     return Changed(stack, weights, False, tuple(line for layer in written for line in layer.lines))
 
@@ -102,7 +105,7 @@ def _changed_stack(model: Recurrent, change: Change) -> Changed | None:
 
 
 def _changed_module(model: Direct, change: Change, x: Tensor | None) -> Changed | None:
-    own, made = copy.deepcopy(model.module), False
+    own, made = copied(model.module), False
     with torch.no_grad():
         for path, part in own.named_modules():
             kind = next((kind for known, kind in MODULES if isinstance(part, known)), None)
@@ -146,15 +149,17 @@ def _names(part: nn.RNNBase | nn.RNNCellBase) -> tuple[str, ...]:
 
 
 def each_layer(lines: str) -> str:
-    """Lines of PyTorch that do something to `weights`, one layer's dictionary, for each layer of a module `rnn`."""
+    """Lines of PyTorch that do something to `weights`, the dictionary of one layer and direction of a module `rnn`."""
     body = "\n".join(f"        {line}" if line else "" for line in lines.strip("\n").split("\n"))
     return (
         "import torch\n\n"
-        "# rnn: your nn.RNN, nn.LSTM or nn.GRU\n"
+        "# rnn: your nn.RNN, nn.LSTM, nn.GRU, or one of their cells\n"
         "H = rnn.hidden_size\n"
+        'ways = ["", "_reverse"] if getattr(rnn, "bidirectional", False) else [""]\n'
+        'ends = [f"_l{layer}{way}" for layer in range(getattr(rnn, "num_layers", 0)) for way in ways] or [""]\n'
         "with torch.no_grad():\n"
-        "    for layer in range(rnn.num_layers):\n"
-        '        weights = {name.removesuffix(f"_l{layer}"): value for name, value in rnn.named_parameters()\n'
-        '                   if name.endswith(f"_l{layer}")}\n'
+        "    for end in ends:\n"
+        "        named = [(name, value) for name, value in rnn.named_parameters() if name.endswith(end)]\n"
+        "        weights = {name.removesuffix(end): value for name, value in named}\n"
         f"{body}\n"
     )

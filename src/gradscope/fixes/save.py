@@ -44,7 +44,7 @@ def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
     )
     if chosen.treated.weights:
         paths.insert(0, folder / f"{stem}.safetensors")
-        weights = {key: value.detach().cpu().contiguous() for key, value in chosen.treated.weights.items()}
+        weights = {key: value.detach().cpu().contiguous().clone() for key, value in chosen.treated.weights.items()}
         write_file(paths[0], as_bytes(weights))
     about = "" if chosen.treated.weights else " (no weights: it changes the training)"
     return f"{chosen.remedy.name} for {safe_text(model)} written to {safe_text(' and '.join(map(str, paths)))}{about}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gradscope.forward.graph import Graph, Read, Value, signed
+from gradscope.forward.parts import Parts
 from gradscope.forward.pull import piece_of
 from gradscope.forward.walk import Step, Walk
 
@@ -61,17 +62,26 @@ class StepReader:
         tied = [other for value in self.step.before if value for other in walk.ties.get(value, ())]
         self.before = {*(value for value in self.step.before if value is not None), *tied}
         self.after = {value for value in self.step.after if value is not None}
+        self.parts = Parts(graph, self.step)
+        own = {value: place for place, value in enumerate(self.step.before) if value is not None}
+        self._places = {**own, **{other: own[v] for v in own for other in walk.ties.get(v, ())}}
         ends = {value[0] for value in self.after}
-        self.direct: set[int] = set()
-        """Operations that the state before reaches on a way without another product or a state after on it."""
+        self.direct: dict[int, frozenset[int]] = {}
+        """Operations that parts of the state before reach on a way without another product or a state after on it."""
         for index in self.step.nodes:
-            passes = index not in ends and index not in graph.products
-            if passes and any(self.reached(read) for read in graph.reads[index]):
-                self.direct.add(index)
+            sources = frozenset().union(*(self.sources(read) for read in graph.reads[index]))
+            if sources and index not in ends and index not in graph.products:
+                self.direct[index] = sources
+
+    def sources(self, read: Read) -> frozenset[int]:
+        """Parts of the state before that a value is, or comes of directly, by their order."""
+        if read is None:
+            return frozenset()
+        return frozenset({self._places[read]}) if read in self._places else self.direct.get(read[0], frozenset())
 
     def reached(self, read: Read) -> bool:
-        """Whether a value is the state before, or comes of it directly."""
-        return read is not None and (read in self.before or read[0] in self.direct)
+        """Whether a value is a part of the state before, or comes of one directly."""
+        return bool(self.sources(read))
 
     def piece(self, value: Read) -> Piece | None:
         """The part of a parameter that a value is, where it is one."""

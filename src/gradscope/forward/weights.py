@@ -57,11 +57,12 @@ class MatrixReader(StepReader):
         piece = self.piece(source)
         if piece is None or len(piece.spans) != 2:
             return
-        for start, length in self._stretches(reads[PRODUCTS[name]]):
-            yield Matrix(piece.within(axis, start, length), axis)
+        for start, length, sources in self._stretches(reads[PRODUCTS[name]]):
+            if self.parts.comes_back(sources, index):
+                yield Matrix(piece.within(axis, start, length), axis)
 
-    def _stretches(self, value: Read) -> Iterator[tuple[int, int]]:
-        """Which of the columns of what is multiplied come of the state."""
+    def _stretches(self, value: Read) -> Iterator[tuple[int, int, frozenset[int]]]:
+        """Which of the columns of what is multiplied come of the state, and of which of its parts."""
         assert value is not None
         whole = self.graph.shape(value)[-1]
         while value not in self.before and not self._joins_columns(value):
@@ -72,7 +73,7 @@ class MatrixReader(StepReader):
                 break
             value = wide[0]
         if value in self.before or not self._joins_columns(value):
-            yield 0, whole
+            yield 0, whole, self.sources(value)
             return
         # What was put together and wants no gradient has no shape in the graph: only one such is told from the rest.
         reads = self.graph.reads[value[0]]
@@ -83,7 +84,7 @@ class MatrixReader(StepReader):
         start = 0
         for read, size in zip(reads, sizes, strict=True):
             if self.reached(read):
-                yield start, size or 0
+                yield start, size or 0, self.sources(read)
             start += rest if size is None else size
 
     def _joins_columns(self, value: Value) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradscope.errors import UsageError
+from gradscope.models.copied import copied
 from gradscope.models.direct import Direct
 from gradscope.text import safe_text
 
@@ -25,7 +25,7 @@ class Modules:
     def __init__(self, models: Sequence[Direct]) -> None:
         """Copy the modules."""
         self.direct = models[0]
-        self.modules = [copy.deepcopy(model.module).float().train() for model in models]
+        self.modules = [copied(model.module).float().train() for model in models]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             self.output_size = int(self._run(0, _two_steps(self.direct)).shape[-1])
         # Fused kernels are faster alone than what torch.vmap makes of them.
@@ -99,7 +99,7 @@ class _AsOne:
     """The copies run as one by torch.vmap over their weights."""
 
     def __init__(self, owner: Modules) -> None:
-        self.owner, self.base = owner, copy.deepcopy(owner.modules[0])
+        self.owner, self.base = owner, copied(owner.modules[0])
 
     def outputs(self, x: Tensor, runs: Sequence[int]) -> Tensor:
         """As of the copies, one after the other."""

@@ -71,11 +71,13 @@ def measured_advice(model: ModelResult) -> list[str]:
     before, found = model.summary.gradient_share, [fix for fix in model.fixes if fix.gradient_share is not None]
     if before is None or not found or model.status == "healthy":
         return []
-    best = max(found, key=lambda fix: (fix.status == "healthy", fix.gradient_share))
-    if best.gradient_share is None or best.gradient_share <= before:
-        return []
-    share = f"{numbers.share(before)} to {numbers.share(best.gradient_share)}"
-    return [f"{best.name} ({best.change}) takes the share from {share}, the reach to {best.reach}: measured."]
+    # They are listed the best first.
+    for fix in found:
+        if fix.gradient_share is not None and fix.gradient_share > before:
+            share = f"{numbers.share(before)} to {numbers.share(fix.gradient_share)}"
+            reach = "" if fix.reach is None else f", the reach to {fix.reach}"
+            return [f"{fix.name} ({fix.change}) takes the share from {share}{reach}: measured."]
+    return []
 
 
 def learned(fix: Fix) -> str:
