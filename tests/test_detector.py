@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "benchmarks" / "detector"
@@ -26,7 +27,7 @@ def rows():
 def test_the_page_and_the_calibration_are_made_from_the_outcomes(tmp_path):
     from benchmarks.detector.page import write
 
-    for name in ("runs.jsonl", "fixed.jsonl"):
+    for name in ("runs.jsonl", "fixed.jsonl", "fresh.jsonl", "twins.jsonl"):
         (tmp_path / name).write_text((FOLDER / name).read_text())
     write(tmp_path / "runs.jsonl")
     for name in ("RESULTS.md", "calibration.json"):
@@ -36,11 +37,13 @@ def test_the_page_and_the_calibration_are_made_from_the_outcomes(tmp_path):
 def test_the_rules_speak_by_the_counts_of_the_benchmark():
     from benchmarks.detector.page import FINE, GROWTH, PILOT_FAIL
     from benchmarks.detector.published import ADDING, SMALL, small_shares
+    from benchmarks.detector.second import FAILS, LEARNS
 
     from gradscope.rules import calibration
 
     found = json.loads((FOLDER / "calibration.json").read_text())["bands"]
-    assert {word: [band.failed, band.of] for word, band in calibration.FIXED.items()} == found
+    known = {"failed", "blocked", "of"}
+    assert {word: {key: getattr(band, key) for key in known} for word, band in calibration.FIXED.items()} == found
     assert (calibration.SHARE_FAILS, calibration.SHARE_LEARNS) == (PILOT_FAIL, FINE)
     assert calibration.GROWTH == GROWTH
     learned, of = small_shares()
@@ -48,7 +51,8 @@ def test_the_rules_speak_by_the_counts_of_the_benchmark():
         learned,
         of,
     )
-    assert SMALL == PILOT_FAIL
+    assert SMALL == PILOT_FAIL == FAILS
+    assert LEARNS == FINE
     assert len(ADDING) == 27
 
 
@@ -98,11 +102,46 @@ def test_every_blocked_model_was_trained_again_and_a_remedy_is_what_the_command_
     from benchmarks.detector import fixed
     from benchmarks.detector.statistics import failed
 
-    tried = [json.loads(line) for line in (FOLDER / "fixed.jsonl").read_text().splitlines()]
-    blocked = fixed.blocked(rows)
+    tried, fresh, twins = read("fixed.jsonl"), read("fresh.jsonl"), read("twins.jsonl")
+    blocked = fixed.blocked([*rows, *fresh], twins)
     assert sorted(one["name"] for one in tried) == sorted(row["name"] for row in blocked)
     assert all(failed(row) and row["part"] != "control" for row in blocked)
     monkeypatch.setattr(fixed, "STEPS", 5)
     (row,) = [row for row in blocked if row["name"] == "rnn:init=normal,gain=0.5 xor fixed 10"]
     again, (once,) = fixed.fixed(row), [one for one in tried if one["name"] == row["name"]]
-    assert (again["remedy"], again["change"], again["status"]) == (once["remedy"], once["change"], once["status"])
+    listed = [[(one["remedy"], one["change"], one["status"]) for one in run["tried"]] for run in (again, once)]
+    assert listed[0] == listed[1]
+    assert len(listed[0]) == 3
+
+
+def test_the_second_study_is_the_beginning_of_its_frozen_list_and_its_twins_are_those_of_what_failed(rows):
+    from benchmarks.detector import twins
+    from benchmarks.detector.fresh import fresh
+    from benchmarks.detector.statistics import failed, group
+
+    found, tried = read("fresh.jsonl"), read("twins.jsonl")
+    assert [row["name"] for row in found] == [one.name for one in fresh()[: len(found)]]
+    assert all("learned_free" in seed and row["part"] == "held out" for row in found for seed in row["seeds"])
+    both = [*rows, *found]
+    assert {row["name"] for row in tried} == {one.name for one in twins.wanted(both)}
+    for row, label in zip(both, twins.labels(both, tried), strict=True):
+        beside = [other for other in (*both, *tried) if group(other) == group(row) and not failed(other)]
+        assert label is (False if not failed(row) else True if beside else None)
+
+
+def test_foreign_cells_of_the_second_study_are_what_their_words_say():
+    from benchmarks.detector.outcome import built
+
+    plain, turned, open_ = (
+        built(f"torchrecurrent:JANET{more}", 0, 3) for more in ("", ",recurrent=orthogonal", ",keep=4")
+    )
+    weight = turned.module.state_dict()["cells.0.weight_hh"]
+    assert float((weight.T @ weight - torch.eye(32, dtype=weight.dtype)).abs().max()) < 1e-9
+    assert plain.module.state_dict()["cells.0.weight_hh"].shape == weight.shape == (64, 32)
+    state = open_.module.state_dict()
+    assert state["cells.0.bias_ih"][:32].tolist() == [4.0] * 32
+    assert state["cells.0.bias_hh"][:32].tolist() == [0.0] * 32
+
+
+def read(name):
+    return [json.loads(line) for line in (FOLDER / name).read_text().splitlines()]
