@@ -60,7 +60,7 @@ def train(
     *,
     resume: bool,
     first: int = 0,
-    wanted: Sequence[Combination] = (),
+    wanted: Sequence[Combination] | None = None,
     run: Callable[[Combination], dict[str, Any]] = outcome,
 ) -> None:
     """Append an outcome for every combination that has none, until the time is up."""
@@ -68,7 +68,7 @@ def train(
     if not resume:
         runs.unlink(missing_ok=True)
     done = {line["name"] for line in read(runs)} if runs.exists() else set()
-    begun, wanted = time.perf_counter(), wanted or combinations()
+    begun, wanted = time.perf_counter(), combinations() if wanted is None else wanted
     for place, one in enumerate(wanted[first:], first + 1):
         if time.perf_counter() - begun > seconds:
             break

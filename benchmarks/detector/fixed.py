@@ -8,7 +8,8 @@ from typing import Any
 
 from benchmarks.detector.catalogue import HIDDEN, RATES, SEEDS, STEPS
 from benchmarks.detector.outcome import built
-from benchmarks.detector.statistics import Row, failed
+from benchmarks.detector.statistics import Row
+from benchmarks.detector.twins import labels
 from gradscope.fixes.prove import MOST, treated_source
 from gradscope.fixes.run import Measured, measure_fixes
 from gradscope.loading.source import Source
@@ -21,15 +22,9 @@ from gradscope.registry import TASKS, load
 
 
 def blocked(rows: Sequence[Row], twins: Sequence[Row] = ()) -> list[Row]:
-    """Failures beside which another initialisation of the same family learns the same task at the same lag."""
-    able = {_place(row) for row in (*rows, *twins) if not failed(row)}
-    return [row for row in rows if failed(row) and _place(row) in able and row["part"] != "control"]
-
-
-def _place(row: Row) -> tuple[Any, ...]:
-    # An Elman network counts as one family here, whatever its nonlinearity.
-    family = row["model"].partition(":")[0]
-    return (row["family"] if family == "torchrecurrent" else family, row["task"], row["kind"], row["lag"])
+    """Failures where another initialisation of the same family learned the same task at the same lag, or the twin."""
+    known = zip(rows, labels(rows, twins), strict=True)
+    return [row for row, label in known if label and row["part"] != "control"]
 
 
 def fixed(row: Row) -> dict[str, Any]:

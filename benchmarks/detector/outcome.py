@@ -95,7 +95,8 @@ def foreign_cell(text: str, options: str, seed: int, features: int) -> Direct:
     model = Direct(text, module.double(), features, kind="module", time_first=True)
     for bias in (float(one.removeprefix("keep=")) for one in drawn if one.startswith("keep=")):
         kept = changed(model, lambda layer, bias=bias: layer.keep(bias, ""), torch.ones(1, 12, features).double())
-        model = model if kept is None else kept.model
+        assert kept is not None, f"{cell} has no gate that keeps its state"
+        model = kept.model
     return model
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.detector import second
-from benchmarks.detector.fixed import blocked
 from benchmarks.detector.published import ADDING, SMALL, small_shares
-from benchmarks.detector.score import Curve, auc, calibration_error, fitted
-from benchmarks.detector.second import FIRM_FAIL, FIRM_FINE, GROWTH, word
-from benchmarks.detector.second import LEARNS as FINE
-from benchmarks.detector.second import part as part_of
-from benchmarks.detector.statistics import RULES, STATISTICS, Row, failed, share, share_after
+from benchmarks.detector.remedies_page import remedies
+from benchmarks.detector.score import Curve, auc, fitted
+from benchmarks.detector.statistics import RULES, Row, failed, share, share_after, word
+from benchmarks.detector.tables import areas, chances_of, part
 from benchmarks.detector.twins import labels
+from gradscope.rules.calibration import GROWTH, SHARE_LEARNS
 
 PILOT_FAIL, PILOT_FINE = -6.0, -1.5
 """Shares (log10) named by an earlier pilot."""
@@ -104,14 +103,14 @@ def page(rows: Sequence[Row], fixed: Sequence[Row] = (), fresh: Sequence[Row] = 
             continue
         curve = Curve(curves[kind]["intercept"], curves[kind]["slope"])
         after = Curve(curves[kind]["after"]["intercept"], curves[kind]["after"]["slope"])
-        for part in ("calibration", "held out"):
-            own = [row for row in rows if row["kind"] == kind and row["part"] == part]
+        for place in ("calibration", "held out"):
+            own = [row for row in rows if row["kind"] == kind and row["part"] == place]
             if own:
-                parts.append(f"## {kind} lags, {part}: {len(own)} combinations, {sum(map(failed, own))} failed")
+                parts.append(f"## {kind} lags, {place}: {len(own)} combinations, {sum(map(failed, own))} failed")
                 parts.append(_verdicts(own, curve, after))
         held = [row for row in rows if row["kind"] == kind and row["part"] == "held out"]
         if held:
-            parts += [f"### {kind} lags, held out: areas under the curve", _areas(held)]
+            parts += [f"### {kind} lags, held out: areas under the curve", areas(held, [failed(row) for row in held])]
             parts += [f"### {kind} lags, held out: other people's constants", _constants(held)]
     parts += ["## Fixed lags, each family left out in turn", _left_out(rows)]
     parts += ["## Fixed lags, limits known before", _pilot(rows)]
@@ -121,7 +120,7 @@ def page(rows: Sequence[Row], fixed: Sequence[Row] = (), fresh: Sequence[Row] = 
         parts += second.sections(rows, fresh, twins, *fitted_to_all)
     parts += ["## Spread lags, published", _published()]
     parts += (
-        ["## Blocked models, with the remedies that measure best", _fixed([*rows, *fresh], twins, fixed)]
+        ["## Blocked models, with the remedies that measure best", remedies([*rows, *fresh], twins, fixed)]
         if fixed
         else []
     )
@@ -148,27 +147,7 @@ def _verdicts(rows: Sequence[Row], before: Curve, after: Curve) -> str:
 
 
 def _scored(rows: Sequence[Row], curve: Curve, value: Callable[[Row], float]) -> str:
-    return _words([curve.at(value(row)) for row in rows], [failed(row) for row in rows])
-
-
-def _words(chances: Sequence[float], fails: Sequence[bool]) -> str:
-    """How often what is said without a doubt is right, how often nothing is said, and how far off the chances are."""
-    bad = [f for p, f in zip(chances, fails, strict=True) if p >= FIRM_FAIL]
-    good = [not f for p, f in zip(chances, fails, strict=True) if p <= FIRM_FINE]
-    unsure = len(fails) - len(bad) - len(good)
-    error = calibration_error(chances, fails)
-    return (
-        f"{part_of(bad)} | {part_of(good)} | {unsure} of {len(fails)} ({unsure / max(len(fails), 1):.0%}) | "
-        f"{error:.2f} | {auc(chances, fails):.2f}"
-    )
-
-
-def _areas(rows: Sequence[Row]) -> str:
-    fails = [failed(row) for row in rows]
-    lines = ["| statistic | AUC |", "|---|---|"]
-    return "\n".join(
-        [*lines, *(f"| {name} | {auc([of(r) for r in rows], fails):.2f} |" for name, of in STATISTICS.items())]
-    )
+    return chances_of([curve.at(value(row)) for row in rows], [failed(row) for row in rows])
 
 
 def _constants(rows: Sequence[Row]) -> str:
@@ -176,7 +155,7 @@ def _constants(rows: Sequence[Row]) -> str:
     count = sum(map(failed, rows))
     for name, says in RULES.items():
         hits = [failed(row) for row in rows if says(row)]
-        lines.append(f"| {name} | {part_of(hits)} | {sum(hits)} of {count} |")
+        lines.append(f"| {name} | {part(hits)} | {sum(hits)} of {count} |")
     return "\n".join(lines)
 
 
@@ -191,7 +170,7 @@ def _left_out(rows: Sequence[Row]) -> str:
             rest = [other for other in own if other["family"] != row["family"]]
             curve = fitted([value(other) for other in rest], [failed(other) for other in rest])
             chances.append(curve.at(value(row)))
-        lines.append(f"| {name} | {_words(chances, [failed(row) for row in own])} |")
+        lines.append(f"| {name} | {chances_of(chances, [failed(row) for row in own])} |")
     return "Every combination judged by a curve that was fitted to the other families alone.\n\n" + ("\n".join(lines))
 
 
@@ -201,13 +180,13 @@ def _pilot(rows: Sequence[Row]) -> str:
     low = [failed(row) for row in own if share(row) < PILOT_FAIL]
     high = [not failed(row) for row in own if share(row) > PILOT_FINE]
     unsure = len(own) - len(low) - len(high)
-    growing = [not failed(row) for row in own if share(row) > FINE and not _is_fine(row)]
+    growing = [not failed(row) for row in own if share(row) > SHARE_LEARNS and not _is_fine(row)]
     return (
         f"A pilot of 2,608 trainings had given S < {PILOT_FAIL:g} (fails) and S > {PILOT_FINE:g} (learns). On all "
-        f"fixed combinations here: fails {part_of(low)}, learns {part_of(high)}, inconclusive {unsure} of {len(own)} "
-        f"({unsure / max(len(own), 1):.0%}). Of shares over 10^{FINE:g} those that grow by over {GROWTH:g} nat over "
-        f"the lag learned in {part_of(growing)}, the "
-        f"others in {part_of([not failed(row) for row in own if _is_fine(row)])}: what gradscope calls healthy is the "
+        f"fixed combinations here: fails {part(low)}, learns {part(high)}, inconclusive {unsure} of {len(own)} "
+        f"({unsure / max(len(own), 1):.0%}). Of shares over 10^{SHARE_LEARNS:g} those that grow by over {GROWTH:g} nat "
+        f"over the lag learned in {part(growing)}, the "
+        f"others in {part([not failed(row) for row in own if _is_fine(row)])}: what gradscope calls healthy is the "
         "others, limits that were chosen on these outcomes."
     )
 
@@ -227,62 +206,9 @@ def _ceiling(rows: Sequence[Row]) -> str:
     said = [b for a, b in pairs if a] + [a for a, b in pairs if b]
     fine = [not b for a, b in pairs if not a] + [not a for a, b in pairs if not b]
     return (
-        f"Where one seed failed the other did too: {part_of(said)}. Where one learned the other did too: "
-        f"{part_of(fine)}. No statistic of a single seed can be expected to do better."
+        f"Where one seed failed the other did too: {part(said)}. Where one learned the other did too: "
+        f"{part(fine)}. No statistic of a single seed can be expected to do better."
     )
-
-
-def _fixed(rows: Sequence[Row], twins: Sequence[Row], fixed: Sequence[Row]) -> str:
-    """Which blocked models learn once the first line of `--fix`, or one of the first three, is done to them."""
-    firsts, proven = [_hits(one["tried"][0]) for one in fixed], [_proven(one["tried"]) for one in fixed]
-    same = [any(hits) for hits, one in zip(firsts, fixed, strict=True) if not one["tried"][0]["another"]]
-    learned, known = [any(hits) for hits in firsts], [hit for hits in proven for hit in hits]
-    three = [any(any(_hits(tried)) for tried in one["tried"]) for one in fixed]
-    lines = [
-        "Blocked: failed, while another initialisation of the same family learned the same task at the same lag; "
-        f"{len(blocked(rows, twins))} combinations of both studies, {len(fixed)} of them treated. `python -m "
-        "benchmarks.detector --fixed` takes what `gradscope analyze MODEL --task TASK --lag K --lags KIND --hidden 32 "
-        "--seeds 2 --fix` lists first and trains again by the settings of the first study, and the two lines after it "
-        "too, as `--fix --probe` does.",
-        "",
-        "| remedy | learned in at least one seed |",
-        "|---|---|",
-        f"| the first of the list | {part_of(learned)} (both seeds: {sum(map(all, firsts))}) |",
-        f"| the first of the list, where it keeps the family | {part_of(same)} |",
-        f"| any of the first three: what `--fix --probe` puts first | {part_of(three)} |",
-        f"| the one of three that learned soonest with one seed, tried with the other | {part_of(known)} |",
-        "",
-        "Single trainings near the edge are a matter of the last bits: on another processor some of these outcomes "
-        "differ from run to run of the same command, and the shares by as much as their intervals say.",
-        "",
-        "| model | task | remedy: learned at, by seed |",
-        "|---|---|---|",
-    ]
-    for one in sorted(fixed, key=lambda one: one["name"]):
-        model, _, task = one["name"].partition(" ")
-        told = "; ".join(f"{tried['remedy']} ({tried['change']}): {_steps(tried)}" for tried in one["tried"])
-        lines.append(f"| `{model}` | {task} | {told} |")
-    return "\n".join(lines)
-
-
-def _hits(tried: Row) -> list[bool]:
-    return [step is not None for step in tried["learned_at"]]
-
-
-def _steps(tried: Row) -> str:
-    return ", ".join("never" if step is None else str(step) for step in tried["learned_at"])
-
-
-def _proven(tried: Sequence[Row]) -> list[bool]:
-    """For each seed with which one of them learned: whether the soonest learned with the other seed too."""
-    found = []
-    for seed in (0, 1):
-        able = [
-            (one["learned_at"][seed], place) for place, one in enumerate(tried) if one["learned_at"][seed] is not None
-        ]
-        if able:
-            found.append(tried[min(able)[1]]["learned_at"][1 - seed] is not None)
-    return found
 
 
 def _controls(rows: Sequence[Row]) -> str:

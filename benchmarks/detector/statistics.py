@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from gradscope.rules.calibration import GROWTH, SHARE_FAILS, SHARE_LEARNS, Word
+
 Row = dict[str, Any]
 Statistic = Callable[[Row], float]
 
@@ -75,6 +77,12 @@ RULES: Mapping[str, Callable[[Row], bool]] = {
 def failed(row: Row) -> bool:
     """No setting of any seed learned."""
     return all(seed["learned_at"] is None for seed in row["seeds"])
+
+
+def word(row: Row) -> Word:
+    """What gradscope says of a fixed lag; its growth is the slope between the first and the needed lag here."""
+    grows = over_seeds("rate")(row) * row["lag"] > GROWTH
+    return "fails" if share(row) < SHARE_FAILS else "learns" if share(row) > SHARE_LEARNS and not grows else "open"
 
 
 def group(row: Row) -> tuple[str, str, str, int]:

@@ -13,7 +13,7 @@ from benchmarks.detector.statistics import Row, failed, group
 from gradscope.fixes.swap_lru import ring
 from gradscope.rules.advice import gate_bias
 
-SINGLE = ("attention", "transformer", "coRNN", "AntisymmetricRNN", "IndRNN")
+SINGLE = ("attention", "transformer", "coRNN", "AntisymmetricRNN", "IndRNN", "LEM")
 """Families without an initialisation that is known to hold longer."""
 
 

@@ -16,11 +16,12 @@ from gradscope.fixes import critical, prove
 from gradscope.fixes.clipped import of_sequences
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Treated
-from gradscope.fixes.run import measure_fixes
+from gradscope.fixes.run import measure_fixes, treat
 from gradscope.fixes.swap import parameters
 from gradscope.loading.word import source_of
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
+from gradscope.numerics.analysis import Run
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.records import RunSpec
 from gradscope.registry import FIXES, load
@@ -377,3 +378,57 @@ def test_what_learned_comes_first_and_what_can_only_be_trained_is_tried_too(monk
         key=lambda name: {"layer norm": 10, "shorter lags too": 40}[name],
     )
     assert [fix.runs is not None for fix in found] == sorted((fix.runs is not None for fix in found), reverse=True)
+
+
+class Named(nn.Module):
+    """Gives its layer the input by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(3, 6, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(input=x)[0]
+
+
+class Packing(Named):
+    """Gives its layer a packed sequence."""
+
+    def forward(self, x):
+        packed = nn.utils.rnn.pack_padded_sequence(x, [x.shape[1]] * len(x), batch_first=True)
+        return nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+
+
+class Flat(Named):
+    """Takes sequences of one length alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(6 * 120, 2)
+
+    def forward(self, x):
+        return self.out(self.rnn(x)[0].flatten(1))
+
+
+@pytest.mark.parametrize("kind", [Named, Packing, Flat])
+@pytest.mark.parametrize("name", list(FIXES))
+def test_no_remedy_is_stopped_by_how_a_module_calls_its_layers(kind, name):
+    torch.manual_seed(0)
+    model = Direct("net", kind().double(), 3, kind="module", time_first=False)
+    x = torch.randn(2, 120, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    spec = RunSpec(needs_lag=60, length=120)
+    loss = (lambda y: y.sum()) if kind is Flat else (lambda y: y[:, -1].sum())
+    found = treat(load(FIXES[name]), Run(model, x, loss, 0), spec, "net")
+    if name in ("open gates", "chrono", "uniform gates", "orthogonal"):
+        assert found is not None
+    if name == "flossing":
+        assert (found is None) == (kind is Packing)
+
+
+def test_layers_above_one_that_cannot_be_flossed_are_left_alone():
+    model = family_model("rnn", {"nonlinearity": "relu"}, "rnn", {"hidden": 4, "layers": 2})
+    made = model.build(input_size=16, seed=0, dtype=torch.float64)
+    for name in ("bias_ih", "bias_hh"):
+        made.cells[0].parameters[name].fill_(-100.0)
+    x = torch.randn(1, 30, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert load(FIXES["flossing"]).apply(Patient(made, "rnn", 20, x, 0, lambda y: y.sum())) is None

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vjp
 
+from gradscope.errors import UsageError
 from gradscope.fixes.layer import Kind, Layer
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Remedy, Treated
@@ -85,6 +88,8 @@ def apply(patient: Patient) -> Treated | None:
         cell = CELLS[layer.kind](layer, leaves)
         found = _descended(cell, x)
         if found is None:
+            # The layers above hear something else than was meant, so all of that part stays as it is.
+            heard.pop(layer.part)
             return False
         leading.append(found)
         for key, value in leaves.items():
@@ -144,25 +149,38 @@ def _descended(cell: Cell, x: Tensor) -> tuple[float, float] | None:
 
 def _heard(patient: Patient) -> dict[str, Tensor]:
     """What drives the lowest layer of every part of the model in the first sequence, (T, 1, features)."""
-    model, x = patient.model, patient.x[:1, :LONGEST]
+    model = patient.model
     if not isinstance(model, Direct):
-        return {"": x.transpose(0, 1)}
+        return {"": patient.x[:1, :LONGEST].transpose(0, 1)}
     calls: dict[str, list[Tensor]] = {}
+
+    def hear(path: str, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        value = given[0] if given else named.get("input")
+        # A packed sequence is of several lengths, and is left alone.
+        if isinstance(value, Tensor):
+            calls.setdefault(path, []).append(_time_first(part, value))
+
     hooks = [
-        part.register_forward_pre_hook(
-            lambda part, given, path=path: calls.setdefault(path, []).append(_time_first(part, given[0]))
-        )
+        part.register_forward_pre_hook(partial(hear, path), with_kwargs=True)
         for path, part in model.module.named_modules()
         # What drives the upper layers of a bidirectional module comes from its end too.
         if isinstance(part, nn.RNNCellBase) or (isinstance(part, nn.RNNBase) and not part.bidirectional)
     ]
     try:
         with torch.no_grad():
-            model.run(model.laid_out(x))
+            _run(model, patient.x[:1])
     finally:
         for hook in hooks:
             hook.remove()
-    return {path: torch.cat(parts) for path, parts in calls.items()}
+    return {path: torch.cat(parts)[:LONGEST] for path, parts in calls.items()}
+
+
+def _run(model: Direct, x: Tensor) -> None:
+    """Its first steps, or all where it takes no other length."""
+    try:
+        model.run(model.laid_out(x[:, :LONGEST]))
+    except UsageError:
+        model.run(model.laid_out(x))
 
 
 def _time_first(part: nn.Module, given: Tensor) -> Tensor:

@@ -48,7 +48,8 @@ def _taught(source: Source, spec: RunSpec, told: Progress) -> Iterator[Fix]:
         yield _with(shorter, learned_by(source, spec, told, taught="spread"))
     if task.answers == 1:
         asked = Fix("loss at every step", "asked for the answer at each step", None, None, "inconclusive")
-        yield _with(asked, learned_by(source, spec, told, everywhere=True))
+        if learned := learned_by(source, spec, told, everywhere=True):
+            yield _with(asked, learned)
 
 
 def _proof(record: Fix) -> tuple[float, int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from gradscope.chain import ArrayChain
+from gradscope.errors import UsageError
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.loading.source import Source
 from gradscope.models.family import Model
@@ -16,6 +17,7 @@ from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Run
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.full_precision import full_precision
+from gradscope.numerics.traces.trace import Unavailable
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
 from gradscope.registry import FIXES, load
@@ -83,11 +85,14 @@ def _measured(remedy: Remedy, runs: tuple[Run, ...], spec: RunSpec, name: str) -
 
 
 def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> Treated | None:
-    """The remedy's changed copy of one run's model; None where it does not suit."""
+    """The remedy's changed copy of one run's model; None where it does not suit, or the model cannot be run for it."""
     assert not isinstance(run.model, ArrayChain)
     lag = spec.needs_lag if spec.needs_lag is not None else max(run.x.shape[1] - 1, 1)
     with threads_for(_width(run.model)):
-        return remedy.apply(Patient(run.model, name, lag, run.x, run.seed, run.loss))
+        try:
+            return remedy.apply(Patient(run.model, name, lag, run.x, run.seed, run.loss))
+        except (UsageError, Unavailable):
+            return None
 
 
 def _width(model: Model) -> int:

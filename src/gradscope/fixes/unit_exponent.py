@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gradscope.errors import UsageError
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.fixes.solve import LOG_GAINS, crossing, scaled
@@ -46,8 +47,14 @@ def _has_gain(cell: Cell) -> bool:
 def _exponent(patient: Patient, log_gain: float) -> float:
     made, x = changed(patient.model, scaled(log_gain), patient.x), patient.x[:1, :LONGEST]
     assert made is not None
-    chain = made.model.run(x) if isinstance(made.model, Recurrent) else module_trace(made.model, x).chain(0)
-    return float(lyapunov(chain, 1).mean[0])
+    if isinstance(made.model, Recurrent):
+        return float(lyapunov(made.model.run(x), 1).mean[0])
+    try:
+        trace = module_trace(made.model, x)
+    except UsageError:
+        # It takes no other length than its own.
+        trace = module_trace(made.model, patient.x[:1])
+    return float(lyapunov(trace.chain(0), 1).mean[0])
 
 
 REMEDY = Remedy("unit exponent", "perturbations neither die out nor grow on this data", apply)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.models.cell import Cell
+from gradscope.models.copied import copied
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.gru import GRUCell
@@ -40,6 +41,8 @@ class Copies(Protocol):
     """Independent copies of one model, float32."""
 
     output_size: int
+    has_steps: bool
+    """Whether there is an output at every step, and not one of the whole sequence."""
 
     def leaves(self, run: int) -> list[nn.Parameter]:
         """What is trained of copy `run`."""
@@ -77,6 +80,8 @@ def copies_of(models: Sequence[Recurrent | Direct | ArrayChain], name: str) -> C
 class Lockstep:
     """Stacks of layers whose copies take every step together."""
 
+    has_steps = True
+
     def __init__(self, models: Sequence[Recurrent]) -> None:
         """Copy the weights."""
         self.cells, self.output_size = models[0].cells, models[0].output_size
@@ -103,6 +108,8 @@ class Lockstep:
 
 class Unrolled:
     """Any other stack of cells, unrolled by its own step."""
+
+    has_steps = True
 
     def __init__(self, models: Sequence[Recurrent]) -> None:
         """Copy cells and weights."""
@@ -136,7 +143,7 @@ def _copied(model: Recurrent) -> Recurrent:
         own = copy.copy(cell)
         if isinstance(own, CustomCell):
             if own.module is not None:
-                own.module = copy.deepcopy(own.module).float().train()
+                own.module = copied(own.module).float().train()
                 own.function = own.module
             own.initial, own.parameters = own.initial.float(), {}
         else:

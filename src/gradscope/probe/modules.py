@@ -27,7 +27,8 @@ class Modules:
         self.direct = models[0]
         self.modules = [copied(model.module).float().train() for model in models]
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            self.output_size = int(self._run(0, _two_steps(self.direct)).shape[-1])
+            seen = self._run(0, _two_steps(self.direct))
+        self.output_size, self.has_steps = int(seen.shape[-1]), seen.ndim == 3
         # Fused kernels are faster alone than what torch.vmap makes of them.
         fused = any(isinstance(part, nn.RNNBase) for part in self.modules[0].modules())
         self._as_one = _AsOne(self) if len(models) > 1 and not fused else None

@@ -35,7 +35,9 @@ MOST_IDS = 4096
 def learned_by(
     source: Source, spec: RunSpec, told: Progress, *, taught: Kind | None = None, everywhere: bool = False
 ) -> list[int | None]:
-    """When each run of a probe of `source` learned; nothing where own data leave nothing to learn at that lag.
+    """When each run of a probe of `source` learned.
+
+    Nothing where own data leave nothing to learn at that lag, or where every step is asked and the model answers once.
 
     Args:
         source: the model.
@@ -48,6 +50,8 @@ def learned_by(
     if aim.plan is None:
         return []
     training = _prepared(source, replace(aim.plan, taught=taught, everywhere=everywhere), _settings(spec), look=False)
+    if everywhere and not training.learners.copies.has_steps:
+        return []
     _run(training, f"training {source.name}", told)
     return [curve.learned_at for curve in training.curves]
 

@@ -47,12 +47,15 @@ def outlook(result: ModelResult, spec: RunSpec) -> Outlook | None:
     word: Word = "fails" if share < low else "learns" if share > high and growth <= GROWTH else "open"
     grows = share > high and growth > GROWTH
     own = f"Its share at lag {needed_lag(result, spec)} is {factor(share)}{', and grows with the lag' if grows else ''}"
-    return Outlook(word, f"{own}: {_counted(word, factor(low), factor(high))}.")
+    if (low, high) != (SHARE_FAILS, SHARE_LEARNS):
+        # What was counted belongs to other limits than those given.
+        return Outlook(word, f"{own}; the limits set are {factor(low)} and {factor(high)}.")
+    return Outlook(word, f"{own}: {_counted(word)}.")
 
 
-def _counted(word: Word, low: str, high: str) -> str:
+def _counted(word: Word) -> str:
     """What became of combinations like it."""
-    band = FIXED[word]
+    band, low, high = FIXED[word], factor(SHARE_FAILS), factor(SHARE_LEARNS)
     if word == "fails":
         said = (
             f"of {band.of} trained combinations under {low}, {band.failed} did not learn a fixed lag in {STEPS} steps"
@@ -60,7 +63,7 @@ def _counted(word: Word, low: str, high: str) -> str:
         return f"{said}; with shorter lags in the data too many do"
     if word == "learns":
         said = f"of {band.of} trained combinations over {high}, {band.of - band.failed} learned a fixed lag in {STEPS}"
-        return f"{said} steps, {band.blocked} did not though their family can"
+        return f"{said} steps; of the others {band.blocked} did not though their family can"
     said = (
         f"of {band.of} trained combinations from {low} to {high}, or growing, {band.failed} did not learn a fixed lag"
     )
