@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.detector import second
+from benchmarks.detector.goals import goals
 from benchmarks.detector.published import ADDING, SMALL, small_shares
 from benchmarks.detector.remedies_page import remedies
 from benchmarks.detector.score import Curve, auc, fitted
@@ -117,7 +118,9 @@ def page(rows: Sequence[Row], fixed: Sequence[Row] = (), fresh: Sequence[Row] = 
     if fresh:
         every = calibration(rows, ("calibration", "held out"))["fixed"]
         fitted_to_all = (Curve(one["intercept"], one["slope"]) for one in (every, every["after"]))
-        parts += second.sections(rows, fresh, twins, *fitted_to_all)
+        curves_of_all = next(fitted_to_all), next(fitted_to_all)
+        parts += second.sections(rows, fresh, twins, *curves_of_all)
+        parts += ["## Goals, on the second study", goals(rows, fresh, twins, fixed, curves_of_all)]
     parts += ["## Spread lags, published", _published()]
     parts += (
         ["## Blocked models, with the remedies that measure best", remedies([*rows, *fresh], twins, fixed)]

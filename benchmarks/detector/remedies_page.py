@@ -44,6 +44,12 @@ def remedies(rows: Sequence[Row], twins: Sequence[Row], fixed: Sequence[Row]) ->
     return "\n".join(lines)
 
 
+def first_of_list(rows: Sequence[Row], twins: Sequence[Row], fixed: Sequence[Row]) -> list[bool]:
+    """For every blocked model, whether it learned with the remedy that is listed first."""
+    names = {row["name"] for row in blocked(rows, twins)}
+    return [any(_hits(one["tried"][0])) for one in fixed if one["name"] in names]
+
+
 def _hits(tried: Row) -> list[bool]:
     return [step is not None for step in tried["learned_at"]]
 

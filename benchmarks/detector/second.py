@@ -16,7 +16,7 @@ def sections(first: Sequence[Row], fresh: Sequence[Row], twins: Sequence[Row], c
     everything = all_fresh()
     hours = sum(float(row["seconds"]) for row in fresh) / 3600
     twin_hours = sum(float(row["seconds"]) for row in twins) / 3600
-    shown = _labelled(fresh, first, fresh, twins)
+    shown = labelled(fresh, first, fresh, twins)
     cells = sum(row["model"].startswith("torchrecurrent") for row in fresh)
     return [
         "## A second study, of what was not tried before",
@@ -39,7 +39,7 @@ def sections(first: Sequence[Row], fresh: Sequence[Row], twins: Sequence[Row], c
     ]
 
 
-def _labelled(
+def labelled(
     own: Sequence[Row], first: Sequence[Row], fresh: Sequence[Row], twins: Sequence[Row]
 ) -> list[tuple[Row, bool]]:
     """Fixed combinations that show something, and whether they were blocked."""
@@ -64,7 +64,7 @@ def _words(first: Sequence[Row], fresh: Sequence[Row], twins: Sequence[Row]) -> 
         "both studies": [*first, *fresh],
     }
     for name, rows in parts.items():
-        lines.append(f"| {name} | {_counted(_labelled(rows, first, fresh, twins))} |")
+        lines.append(f"| {name} | {_counted(labelled(rows, first, fresh, twins))} |")
     for name, rows in (("first", first), ("second", fresh)):
         raw = [(row, failed(row)) for row in rows if row["kind"] == "fixed" and row["part"] != "control"]
         lines.append(f"| {name} study, every failure counted | {_counted(raw)} |")
