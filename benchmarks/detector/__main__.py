@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.detector.catalogue import Combination, combinations
-from benchmarks.detector.fresh import found, fresh
+from benchmarks.detector.fresh import fresh, fresh_outcome
 from benchmarks.detector.outcome import outcome
 from benchmarks.detector.twins import wanted
 
@@ -44,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
             resume=True,
             first=given.first,
             wanted=fresh(),
-            run=found,
+            run=fresh_outcome,
         )
     elif not given.score:
         train(given.runs, given.seconds, resume=given.resume, first=given.first)

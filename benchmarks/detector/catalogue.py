@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -84,13 +84,23 @@ class Combination:
 
 def combinations() -> list[Combination]:
     """All of them, in an order in which any beginning is a fair sample: shuffled by seed 0."""
-    found = [
-        Combination(family, model, task, kind, lag)
-        for family, models in FAMILIES.items()
-        for model in models
-        for task, kind in TASKS
-        for lag in LAGS
-        if lag <= LONGEST.get(family, lag) and (task != "parity" or lag <= 50)
+    wanted = [
+        one
+        for one in grid(FAMILIES, TASKS, LAGS)
+        if one.lag <= LONGEST.get(one.family, one.lag) and (one.task != "parity" or one.lag <= 50)
     ]
-    random.Random(0).shuffle(found)
-    return found
+    random.Random(0).shuffle(wanted)
+    return wanted
+
+
+def grid(
+    families: Mapping[str, Sequence[str]], tasks: Sequence[tuple[str, Kind]], lags: Sequence[int]
+) -> list[Combination]:
+    """Every model on every task at every lag, in that order."""
+    return [
+        Combination(family, model, task, kind, lag)
+        for family, models in families.items()
+        for model in models
+        for task, kind in tasks
+        for lag in lags
+    ]

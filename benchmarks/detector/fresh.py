@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.detector.catalogue import CLIP, Combination
+from benchmarks.detector.catalogue import CLIP, Combination, grid
 from benchmarks.detector.outcome import outcome
 from gradscope.sequences.tasks.task import Kind
 
@@ -40,17 +40,11 @@ LAGS = (15, 30, 70)
 
 def fresh() -> list[Combination]:
     """All of them, in an order in which any beginning is a fair sample: shuffled by seed 1."""
-    found = [
-        Combination(family, model, task, kind, lag)
-        for family, models in FAMILIES.items()
-        for model in models
-        for task, kind in TASKS
-        for lag in LAGS
-    ]
-    random.Random(1).shuffle(found)
-    return found
+    wanted = grid(FAMILIES, TASKS, LAGS)
+    random.Random(1).shuffle(wanted)
+    return wanted
 
 
-def found(one: Combination) -> dict[str, Any]:
+def fresh_outcome(one: Combination) -> dict[str, Any]:
     """What became of one; all of it is held out."""
     return {**outcome(one, CLIPS), "part": "held out"}

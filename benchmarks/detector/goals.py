@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benchmarks.detector.fresh_page import labelled
 from benchmarks.detector.remedies_page import first_of_list
 from benchmarks.detector.score import Curve, auc, calibration_error, wilson
-from benchmarks.detector.second import labelled
 from benchmarks.detector.statistics import Row, failed, share, share_after, word
 from benchmarks.detector.tables import FIRM_FAIL, FIRM_FINE, part
 

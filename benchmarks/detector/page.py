@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.detector import second
+from benchmarks.detector import fresh_page
 from benchmarks.detector.goals import goals
 from benchmarks.detector.published import ADDING, SMALL, small_shares
 from benchmarks.detector.remedies_page import remedies
@@ -119,7 +119,7 @@ def page(rows: Sequence[Row], fixed: Sequence[Row] = (), fresh: Sequence[Row] = 
         every = calibration(rows, ("calibration", "held out"))["fixed"]
         fitted_to_all = (Curve(one["intercept"], one["slope"]) for one in (every, every["after"]))
         curves_of_all = next(fitted_to_all), next(fitted_to_all)
-        parts += second.sections(rows, fresh, twins, *curves_of_all)
+        parts += fresh_page.sections(rows, fresh, twins, *curves_of_all)
         parts += ["## Goals, on the second study", goals(rows, fresh, twins, fixed, curves_of_all)]
     parts += ["## Spread lags, published", _published()]
     parts += (

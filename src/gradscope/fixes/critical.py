@@ -52,7 +52,7 @@ def apply(patient: Patient) -> Treated | None:
 
 def _treated(patient: Patient, said: str, change: Change, code: str) -> Treated | None:
     found = changed(patient.model, change)
-    return None if found is None else Treated(said, found[0], found.code(code), found[1])
+    return None if found is None else Treated(said, found.model, found.code(code), found.weights)
 
 
 def _biased(bias: float) -> Change:
@@ -69,9 +69,9 @@ def _log_chi(patient: Patient, change: Change) -> float:
     """Ln of the mean squared singular value of a step of the first sequence."""
     made = changed(patient.model, change)
     assert made is not None
-    assert isinstance(made[0], Recurrent)
-    x, cell = patient.x[:1, :LONGEST], made[0].cells[0]
-    chain, first = made[0].run(x), cell.output_size if isinstance(cell, LSTMCell) else 0
+    assert isinstance(made.model, Recurrent)
+    x, cell = patient.x[:1, :LONGEST], made.model.cells[0]
+    chain, first = made.model.run(x), cell.output_size if isinstance(cell, LSTMCell) else 0
     if chain.size <= FORMED:
         jacobians = chain.dense(0, chain.length)[0, :, first:, first:].double()
         total = float(jacobians.square().sum((1, 2)).mean())

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp
 
-from gradscope.errors import UsageError
 from gradscope.fixes.layer import Kind, Layer
 from gradscope.fixes.layers import changed
-from gradscope.fixes.remedy import Patient, Remedy, Treated
+from gradscope.fixes.remedy import Patient, Remedy, Treated, of_first_steps
 from gradscope.models.cell import Cell
 from gradscope.models.direct import Direct
 from gradscope.models.gru import GRUCell
@@ -102,7 +101,7 @@ def apply(patient: Patient) -> Treated | None:
     if made is None:
         return None
     before, after = max(one for one, _ in leading), max(one for _, one in leading)
-    return Treated(f"λ₁ from {before:.2g} to {after:.2g}", made[0], LINES, made[1])
+    return Treated(f"λ₁ from {before:.2g} to {after:.2g}", made.model, LINES, made.weights)
 
 
 CELLS: Mapping[Kind, Callable[[Layer, dict[str, Tensor]], Cell]] = {
@@ -168,19 +167,11 @@ def _heard(patient: Patient) -> dict[str, Tensor]:
     ]
     try:
         with torch.no_grad():
-            _run(model, patient.x[:1])
+            of_first_steps(lambda x: model.run(model.laid_out(x)), patient.x[:1], LONGEST)
     finally:
         for hook in hooks:
             hook.remove()
     return {path: torch.cat(parts)[:LONGEST] for path, parts in calls.items()}
-
-
-def _run(model: Direct, x: Tensor) -> None:
-    """Its first steps, or all where it takes no other length."""
-    try:
-        model.run(model.laid_out(x[:, :LONGEST]))
-    except UsageError:
-        model.run(model.laid_out(x))
 
 
 def _time_first(part: nn.Module, given: Tensor) -> Tensor:

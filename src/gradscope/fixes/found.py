@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.fixes.layer import Layer, orthogonal
+from gradscope.fixes.remedy import of_first_steps
 from gradscope.forward.gates import Keep
 from gradscope.forward.opened import Opened
 from gradscope.forward.step_reader import Piece
@@ -103,12 +104,10 @@ def found_in_step(cell: CustomCell, own: nn.Module) -> list[FoundLayer]:
 
 def _opened(model: Direct, x: Tensor) -> Opened | None:
     """A few steps, or all of them where the module takes no other length."""
-    for given in (x[:, :LOOKED], x):
-        try:
-            return first_opened(model, given)
-        except UsageError:
-            continue
-    return None
+    try:
+        return of_first_steps(lambda given: first_opened(model, given), x, LOOKED)
+    except UsageError:
+        return None
 
 
 def found_layers(model: Direct, own: nn.Module, x: Tensor, prefix: str = "") -> list[FoundLayer]:

@@ -31,7 +31,7 @@ weights["bias_ih"].zero_()
 weights["bias_hh"].zero_()
 """
     )
-    return Treated("W_hh = I, no bias", found[0], code, found[1])
+    return Treated("W_hh = I, no bias", found.model, code, found.weights)
 
 
 REMEDY = Remedy("identity", "each unit keeps its own value", apply)

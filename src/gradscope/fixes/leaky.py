@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gradscope.fixes.elman import exchanged
-from gradscope.fixes.modules import other_step
 from gradscope.fixes.remedy import Patient, Remedy, Treated
+from gradscope.fixes.replacement import other_step
 from gradscope.fixes.steps import Leaky
 from gradscope.models.recurrent import Recurrent
 

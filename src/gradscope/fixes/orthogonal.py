@@ -23,7 +23,7 @@ for block in weights["weight_hh"].split(H):
     torch.nn.init.orthogonal_(block)
 """
     )
-    return Treated("W_hh orthogonal", found[0], code, found[1])
+    return Treated("W_hh orthogonal", found.model, code, found.weights)
 
 
 REMEDY = Remedy("orthogonal", "the recurrent matrix itself neither shrinks nor stretches", apply)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from gradscope.errors import UsageError
 from gradscope.models.family import Model
+
+Found = TypeVar("Found")
+
+
+def of_first_steps(use: Callable[[Tensor], Found], x: Tensor, steps: int) -> Found:
+    """What `use` makes of the first steps of x (batch, T, ...), or of all where a module takes no other length."""
+    try:
+        return use(x[:, :steps])
+    except UsageError:
+        return use(x)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gradscope.fixes.modules import other_cell
 from gradscope.fixes.remedy import Patient, Treated
+from gradscope.fixes.replacement import other_cell
 from gradscope.models.family import FamilyModel, Model, family_model
 from gradscope.models.recurrent import Recurrent
 from gradscope.rules.advice import half_life_bias

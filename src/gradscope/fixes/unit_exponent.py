@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from gradscope.errors import UsageError
 from gradscope.fixes.layers import changed
-from gradscope.fixes.remedy import Patient, Remedy, Treated
+from gradscope.fixes.remedy import Patient, Remedy, Treated, of_first_steps
 from gradscope.fixes.solve import LOG_GAINS, crossing, scaled
 from gradscope.models.cell import Cell
 from gradscope.models.custom import CustomCell
@@ -45,15 +44,12 @@ def _has_gain(cell: Cell) -> bool:
 
 
 def _exponent(patient: Patient, log_gain: float) -> float:
-    made, x = changed(patient.model, scaled(log_gain), patient.x), patient.x[:1, :LONGEST]
+    made, x = changed(patient.model, scaled(log_gain), patient.x), patient.x[:1]
     assert made is not None
-    if isinstance(made.model, Recurrent):
-        return float(lyapunov(made.model.run(x), 1).mean[0])
-    try:
-        trace = module_trace(made.model, x)
-    except UsageError:
-        # It takes no other length than its own.
-        trace = module_trace(made.model, patient.x[:1])
+    model = made.model
+    if isinstance(model, Recurrent):
+        return float(lyapunov(model.run(x[:, :LONGEST]), 1).mean[0])
+    trace = of_first_steps(lambda given: module_trace(model, given), x, LONGEST)
     return float(lyapunov(trace.chain(0), 1).mean[0])
 
 

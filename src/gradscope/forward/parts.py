@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
-from gradscope.forward.graph import Graph, Read
+from gradscope.forward.graph import Graph, Read, Value
 from gradscope.forward.walk import Step
 
 Places = frozenset[int]
@@ -15,10 +16,9 @@ NONE: Places = frozenset()
 class Parts:
     """The parts of the states before and after a step."""
 
-    def __init__(self, graph: Graph, step: Step) -> None:
-        """Take the step."""
-        self.graph, self.step = graph, step
-        self.places = {value: place for place, value in enumerate(step.before) if value is not None}
+    def __init__(self, graph: Graph, step: Step, places: Mapping[Value, int]) -> None:
+        """Take the step, and for each value of the state before its place there."""
+        self.graph, self.step, self.places = graph, step, places
 
     def comes_back(self, sources: Places, index: int) -> bool:
         """Whether what an operation makes of some parts is heard by one of them again, at once or steps later."""
@@ -31,7 +31,7 @@ class Parts:
         """For every part, itself and the parts that hear of it some steps later."""
         edges: list[set[int]] = [set() for _ in self.step.before]
         for place, value in enumerate(self.step.after):
-            for source in self._heard(value):
+            for source in self._known(value, self._all):
                 edges[source].add(place)
         found = []
         for place in range(len(edges)):
@@ -48,8 +48,7 @@ class Parts:
         """For every operation of the step, the parts before that it depends on."""
         found: dict[int, Places] = {}
         for index in self.step.nodes:
-            own = self.graph.reads[index]
-            found[index] = NONE.union(*(self._known(read, found) for read in own)) if own else NONE
+            found[index] = NONE.union(*(self._known(read, found) for read in self.graph.reads[index]))
         return found
 
     @cached_property
@@ -64,9 +63,6 @@ class Parts:
                 if read is not None and read not in self.places:
                     found[read[0]] = found.get(read[0], NONE) | found.get(index, NONE)
         return found
-
-    def _heard(self, value: Read) -> Places:
-        return self._known(value, self._all)
 
     def _known(self, value: Read, found: dict[int, Places]) -> Places:
         if value is None:

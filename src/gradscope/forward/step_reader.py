@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from gradscope.forward.graph import Graph, Read, Value, signed
-from gradscope.forward.parts import Parts
 from gradscope.forward.pull import piece_of
 from gradscope.forward.walk import Step, Walk
 
@@ -59,29 +58,10 @@ class StepReader:
         """Take the walk; `names` by the identity of parameters."""
         self.graph, self.names = graph, names
         self.step: Step = walk.steps[len(walk.steps) // 2]
-        tied = [other for value in self.step.before if value for other in walk.ties.get(value, ())]
-        self.before = {*(value for value in self.step.before if value is not None), *tied}
-        self.after = {value for value in self.step.after if value is not None}
-        self.parts = Parts(graph, self.step)
         own = {value: place for place, value in enumerate(self.step.before) if value is not None}
-        self._places = {**own, **{other: own[v] for v in own for other in walk.ties.get(v, ())}}
-        ends = {value[0] for value in self.after}
-        self.direct: dict[int, frozenset[int]] = {}
-        """Operations that parts of the state before reach on a way without another product or a state after on it."""
-        for index in self.step.nodes:
-            sources = frozenset().union(*(self.sources(read) for read in graph.reads[index]))
-            if sources and index not in ends and index not in graph.products:
-                self.direct[index] = sources
-
-    def sources(self, read: Read) -> frozenset[int]:
-        """Parts of the state before that a value is, or comes of directly, by their order."""
-        if read is None:
-            return frozenset()
-        return frozenset({self._places[read]}) if read in self._places else self.direct.get(read[0], frozenset())
-
-    def reached(self, read: Read) -> bool:
-        """Whether a value is a part of the state before, or comes of one directly."""
-        return bool(self.sources(read))
+        self.before = {**own, **{other: own[value] for value in own for other in walk.ties.get(value, ())}}
+        """Values of the state before, and which of its parts each is."""
+        self.after = {value for value in self.step.after if value is not None}
 
     def piece(self, value: Read) -> Piece | None:
         """The part of a parameter that a value is, where it is one."""
@@ -115,7 +95,7 @@ class StepReader:
             return None
         if (stacked := self.graph.stacked(*value)) != value:
             return stacked, start
-        if (folded := self.folded(value, source)) is not None:
+        if (folded := self._folded(value, source)) is not None:
             return folded[0], folded[1] + start
         last = len(self.graph.shape(source)) - 1
         if name in SAME:
@@ -135,7 +115,7 @@ class StepReader:
         found = piece_of(self.graph, index)
         return found if found is not None and found[2] else None
 
-    def folded(self, value: Value, source: Value) -> tuple[Value, int] | None:
+    def _folded(self, value: Value, source: Value) -> tuple[Value, int] | None:
         """Where a row of (..., gates, H) that is a view of (..., gates * H) begins in that."""
         index, nr = value
         name, before = self.graph.names[index], (self.graph.reads[source[0]] or (None,))[0]

@@ -1,6 +1,6 @@
-"""Cells that no module of torch.nn is, as modules: lines of PyTorch, and the weights measured, named as theirs.
+"""What a remedy puts in the place of a model: lines of PyTorch, and the weights measured, named as theirs.
 
-Each is a class that stands by itself, and a last line that builds `model`.
+They stand by themselves: a class where torch.nn has none, and a line that builds `model`.
 """
 
 from __future__ import annotations
