@@ -28,12 +28,11 @@ from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
 from gradscope.sequences.ids import given_ids
 from gradscope.sequences.losses import make_loss
+from gradscope.verdicts import FOR_GOOD
 
 Progress = Callable[[str, int, int], None]
 
 
-SETTLED = ("non-finite", "exploding", "vanishing")
-"""Words that no later finding takes back: they are the gravest, and rest on the influence alone."""
 Early = Callable[[ModelResult], None]
 
 
@@ -206,7 +205,7 @@ def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, .
     measured = collect.early(analysis)
     known = outline(source.name, source.loaded, analysis, measured, tokens=batch.tokens, notes=notes)
     found = judged(known, analysis.spec)
-    return found if found.status in SETTLED else None
+    return found if found.status in FOR_GOOD else None
 
 
 def _environment() -> dict[str, str]:

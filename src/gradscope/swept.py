@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gradscope.records import Number, RunSpec, Severity, Status
+from gradscope.verdicts import STATUSES, Look
 
 SCHEMA = "gradscope.sweep/1"
 
@@ -109,8 +110,14 @@ class Cell:
     """Means over the seeds that have a number, aligned with the `fields` of the sweep."""
 
 
-GRAVITY = ("failed", "non-finite", "exploding", "vanishing", "degenerate", "inconclusive", "running", "waiting")
-"""Gravest first; anything else, `healthy` before all, comes after."""
+LOOKS: Mapping[str, Look] = {
+    "failed": Look("failed", "red", "✗", "✗", "x", "bold #D55E00"),
+    **{str(status): look for status, look in STATUSES.items()},
+    "running": Look("running", "run", "", "◌", "~", "dim"),
+    "waiting": Look("waiting", "...", "", "·", ".", "dim"),
+}
+"""What a cell may say, the gravest first: a status, or how its runs stand."""
+GRAVEST_FIRST = tuple(LOOKS)
 
 
 def cells(sweep: Sweep) -> Iterator[Cell]:
@@ -124,8 +131,7 @@ def _cell(runs: tuple[SweepRun, ...]) -> Cell:
     said: list[str] = [run.status or run.state for run in runs]
     finished = [run for run in runs if run.state == "done"]
     votes: list[str] = [run.status or "inconclusive" for run in finished] or said
-    graver = {word: place for place, word in enumerate(GRAVITY)}
-    status = min(set(votes), key=lambda word: (-votes.count(word), graver.get(word, len(GRAVITY))))
+    status = min(set(votes), key=lambda word: (-votes.count(word), GRAVEST_FIRST.index(word)))
     columns = zip(*(run.values for run in finished), strict=True)
     return Cell(
         point=runs[0].point,

@@ -1,12 +1,56 @@
-"""What verdicts add up to: the one place that says whether something fails."""
+"""What verdicts add up to: whether something fails, and the statuses, with how grave each is and how it is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
-from gradscope.records import Severity, Verdict
+from gradscope.records import Severity, Status, Verdict
 
 RANKS: Mapping[str | None, int] = {None: 0, "warning": 1, "error": 2, "never": 3}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a word is shown: colour never alone, always beside a sign or a word."""
+
+    word: str
+    """As a headline writes it."""
+    short: str
+    """Three letters or fewer, for narrow cells."""
+    sign: str
+    """Before a headline: good, bad, or open."""
+    glyph: str
+    """In a grid of many: told apart without colour."""
+    letter: str
+    """The glyph in ASCII, and in strips over the steps of a training."""
+    style: str
+    """Okabe-Ito: told apart with every kind of colour vision, on dark and on light screens."""
+
+
+STATUSES: Mapping[Status, Look] = {
+    "non-finite": Look("NON-FINITE", "nan", "✗", "∎", "!", "#D55E00"),
+    "exploding": Look("EXPLODING", "exp", "✗", "▲", "^", "#E69F00"),
+    "vanishing": Look("VANISHING", "van", "✗", "▼", "v", "#0072B2"),
+    "degenerate": Look("DEGENERATE", "deg", "✗", "◆", "d", "#CC79A7"),
+    "inconclusive": Look("inconclusive", "unc", "?", "?", "?", "grey62"),
+    "healthy": Look("healthy", "ok", "✓", "✓", "+", "#009E73"),
+}
+"""Every status, the gravest first: the one place that knows their order, signs, words and colours."""
+GRAVEST_FIRST: tuple[Status, ...] = tuple(STATUSES)
+FOR_GOOD: tuple[Status, ...] = GRAVEST_FIRST[: GRAVEST_FIRST.index("degenerate")]
+"""Statuses that no later finding takes back: the gravest, which rest on the influence alone."""
+
+
+def gravest(statuses: Iterable[Status | None]) -> Status | None:
+    """The gravest of several; None where there is none."""
+    said = set(statuses)
+    return next((status for status in GRAVEST_FIRST if status in said), None)
+
+
+def is_better(one: Status, other: Status) -> bool:
+    """Whether `one` is less grave than `other`."""
+    return GRAVEST_FIRST.index(one) > GRAVEST_FIRST.index(other)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Severity | None:

@@ -14,8 +14,9 @@ from gradscope.models.family import family_model
 from gradscope.records import NonFinite, RunSpec, Severity, Summary, VerdictStatus
 from gradscope.registry import FAMILIES, GATE_RULES, RULES, TRAINING_RULES, load
 from gradscope.rules.explain import explain, explain_all
-from gradscope.rules.judge import GRAVEST_FIRST, judge
+from gradscope.rules.judge import judge
 from gradscope.rules.rule import Rule
+from gradscope.verdicts import GRAVEST_FIRST
 from rules.conftest import probed
 
 STATED = RunSpec(needs_lag=199)

@@ -125,7 +125,7 @@ def test_cells_hold_word_glyph_and_how_many_seeds_say_so():
     assert " 2  ✓ healthy 2/3\n" in screen
     assert " 4  ✗ failed\n" in screen
     assert " 6  · waiting\n" in screen
-    assert "≈ 1 of 4 points is healthy; 1 vanishing, 1 failed, 1 waiting" in screen
+    assert "≈ 1 of 4 points is healthy; 1 failed, 1 vanishing, 1 waiting" in screen
     assert "forget_bias=4 (first of 3): its process was killed by SIGSEGV" in screen
     assert " ! 3 of 12 runs are still to be done; the same command goes on\n" in screen
     plain = load(SWEEP_FORMATS["text"].renderer)(sweep, View(ascii=True))

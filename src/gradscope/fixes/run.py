@@ -21,8 +21,7 @@ from gradscope.numerics.traces.trace import Unavailable
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
 from gradscope.registry import FIXES, load
-
-ORDER = ("healthy", "inconclusive", "degenerate", "vanishing", "exploding", "non-finite")
+from gradscope.verdicts import GRAVEST_FIRST
 
 
 @dataclass(frozen=True)
@@ -106,4 +105,4 @@ def _rank(one: Measured) -> tuple[bool, int, bool, float]:
     """Better status first; then what leaves the model what it is, since it is the smaller change; then the share."""
     share, treated = one.result.summary.gradient_share, one.treated
     least = -(share if share is not None else -math.inf)
-    return treated.of_training, ORDER.index(one.result.status), treated.another, least
+    return treated.of_training, -GRAVEST_FIRST.index(one.result.status), treated.another, least

@@ -12,9 +12,7 @@ from gradscope.errors import UsageError
 from gradscope.fixes.run import Measured
 from gradscope.records import RunSpec
 from gradscope.text import safe_text
-
-STANDING = ("healthy", "inconclusive", "degenerate")
-"""Statuses with which a remedy is worth its weights."""
+from gradscope.verdicts import FOR_GOOD
 
 
 def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
@@ -26,7 +24,9 @@ def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
         UsageError: no such remedy was measured, or the folder cannot be written to.
     """
     kept = [
-        one for one in found if not (one.treated.another or one.treated.of_training) and one.result.status in STANDING
+        one
+        for one in found
+        if not (one.treated.another or one.treated.of_training) and one.result.status not in FOR_GOOD
     ]
     suits = [one for one in found if one.remedy.name == spec.remedy] if spec.remedy is not None else [*kept, *found]
     if not suits:

@@ -11,6 +11,7 @@ from gradscope.errors import UsageError
 from gradscope.records import ModelResult, RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load, unknown
 from gradscope.rules.rule import Finding, Rule
+from gradscope.verdicts import gravest
 
 
 def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
@@ -61,9 +62,6 @@ def selected(spec: RunSpec) -> tuple[Rule, ...]:
     return tuple(load(RULES[code]) for code in chosen)
 
 
-GRAVEST_FIRST: tuple[Status, ...] = ("non-finite", "exploding", "vanishing", "degenerate")
-
-
 def status(verdicts: Iterable[Verdict]) -> Status:
     """One word for a model: non-finite > exploding > vanishing > degenerate > inconclusive > healthy.
 
@@ -71,8 +69,7 @@ def status(verdicts: Iterable[Verdict]) -> Status:
     inconclusive.
     """
     every = list(verdicts)
-    found = {verdict.gives for verdict in every}
-    named = next((name for name in GRAVEST_FIRST if name in found), None)
+    named = gravest(verdict.gives for verdict in every)
     return named or ("inconclusive" if _is_inconclusive(every) else "healthy")
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from gradscope.renderers.flow import strips
 from gradscope.renderers.flow import wording as flow_wording
-from gradscope.renderers.terminal.model import STYLES
 from gradscope.renderers.text import wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span, measure, pad
 from gradscope.renderers.view import View
 from gradscope.rules.training.judge import status_of
 from gradscope.trajectory import Point, Trajectory, leading
+from gradscope.verdicts import STATUSES
 
 LABEL = 9
 ENDS = 24
@@ -48,7 +48,7 @@ def point_line(point: Point, view: View) -> str:
     named = dict(zip(flow_wording.HEADS, flow_wording.cells(point), strict=True))
     parts = [f"{name} {named[name]}" for name in ("reach", "share", "rate", "loss") if named[name]]
     status = point.status or "inconclusive"
-    sign = Span(f"{wording.SIGNS[status]} {status:<12}", STYLES[status])
+    sign = Span(f"{STATUSES[status].sign} {status:<12}", STATUSES[status].style)
     page.line(
         f" step {point.step:<8}",
         sign,
@@ -59,7 +59,7 @@ def point_line(point: Point, view: View) -> str:
 
 
 def _title(page: Page, trajectory: Trajectory) -> None:
-    style = STYLES[status_of(trajectory)]
+    style = STATUSES[status_of(trajectory)].style
     said, heading = f" {flow_wording.title(trajectory)}", flow_wording.heading(trajectory)
     if page.narrow or measure(page.fold(said)) + 2 + measure(page.fold(heading)) > page.view.width:
         page.line(Span(said, f"bold {style}"))
@@ -74,7 +74,7 @@ def _strips(page: Page, trajectory: Trajectory) -> None:
     drawn = strips.rows(trajectory, width, page.view.ascii)
     points = leading(trajectory) or trajectory.points
     page.line(" " * (LABEL + 1), Span(strips.axis(points, width), "dim"))
-    style = STYLES[status_of(trajectory)]
+    style = STATUSES[status_of(trajectory)].style
     for row in drawn:
         # Letters of the status row are ASCII but for one sign, which has its own stand-in.
         page.line(f" {pad(row.label, LABEL)}", Span(row.glyphs, style), f"  {row.ends}" if ends else "")

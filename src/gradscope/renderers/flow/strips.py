@@ -11,17 +11,9 @@ from gradscope.records import Number, Status
 from gradscope.renderers.text import numbers
 from gradscope.renderers.text.strip import CEILING, FLOOR, glyph
 from gradscope.trajectory import Point, Trajectory, leading
+from gradscope.verdicts import GRAVEST_FIRST, STATUSES
 
 LN10 = math.log(10)
-LETTERS: dict[Status, str] = {
-    "healthy": "✓",
-    "vanishing": "v",
-    "exploding": "^",
-    "non-finite": "!",
-    "degenerate": "d",
-    "inconclusive": "?",
-}
-GRAVEST: tuple[Status, ...] = ("non-finite", "exploding", "vanishing", "degenerate", "inconclusive", "healthy")
 GATES = ("forget", "update", "input", "reset")
 """Gates that have a strip of their own, the most telling first."""
 MOST_GATES = 2
@@ -111,17 +103,23 @@ def _status(points: Sequence[Point], width: int, ascii_only: bool) -> Row | None
     known = [point.status for point in points if point.status is not None]
     if not known:
         return None
-    ranks: list[Number] = [float(GRAVEST.index(status)) for status in known]
-    drawn = [GRAVEST[int(rank or 0)] for rank in columns(ranks, width, _low)]
-    letters = "".join("+" if ascii_only and status == "healthy" else LETTERS[status] for status in drawn)
+    ranks: list[Number] = [float(GRAVEST_FIRST.index(status)) for status in known]
+    drawn = [GRAVEST_FIRST[int(rank or 0)] for rank in columns(ranks, width, _low)]
+    letters = "".join(_letter(status, ascii_only) for status in drawn)
     ends = known[0] if known[0] == known[-1] else f"{known[0]} → {known[-1]}"
     return Row("status", letters, ends, status=True)
+
+
+def _letter(status: Status, ascii_only: bool) -> str:
+    """A letter for what is wrong, a tick for what is well."""
+    look = STATUSES[status]
+    return look.glyph if status == "healthy" and not ascii_only else look.letter
 
 
 def legend(trajectory: Trajectory, shown: Sequence[Row], width: int, ascii_only: bool) -> str:
     """How to read the rows: scales, letters that occur, and how many points a column stands for."""
     letters = {letter for row in shown if row.status for letter in row.glyphs}
-    names = [f"{LETTERS[s]} {s}" for s in GRAVEST[:5] if LETTERS[s] in letters]
+    names = [f"{look.letter} {status}" for status, look in STATUSES.items() if look.letter in letters]
     count = len(leading(trajectory))
     per = f"1 column: worst of {-(-count // width)} points" if count > width else f"{count} points"
     under = "_" if ascii_only else "·"

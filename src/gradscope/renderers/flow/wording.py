@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gradscope.records import Verdict
-from gradscope.renderers.text import numbers, wording
+from gradscope.renderers.text import numbers
 from gradscope.rules.training.gs503_clipped_direction import clipped_share
 from gradscope.rules.training.judge import status_of
 from gradscope.trajectory import Change, Point, Trajectory, changes_of_status, leading
+from gradscope.verdicts import STATUSES
 
 HEADS = ("step", "status", "measured", "share", "reach", "rate", "exponent", "loss", "raw norm", "clipped")
 FEW = 12
@@ -31,7 +32,7 @@ def title(trajectory: Trajectory) -> str:
     codes = [verdict.code for verdict in found(trajectory) if verdict.gives == status]
     if not codes and status != "healthy" and (last := _last(trajectory)) is not None:
         codes = [*last.findings]
-    return f"{wording.SIGNS[status]} {wording.WORDS[status]}" + (f"  {codes[0]}" if codes else "")
+    return f"{STATUSES[status].sign} {STATUSES[status].word}" + (f"  {codes[0]}" if codes else "")
 
 
 def heading(trajectory: Trajectory) -> str:

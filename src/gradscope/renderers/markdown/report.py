@@ -17,6 +17,7 @@ from gradscope.renderers.text.page import Page, pad
 from gradscope.renderers.text.strip import influence_strip, newest_strip
 from gradscope.renderers.view import View
 from gradscope.trained import Probe
+from gradscope.verdicts import STATUSES
 
 STRIP_WIDTH = 72
 
@@ -51,7 +52,7 @@ def _check(report: Report, view: View) -> Iterable[str]:
 def _verdict(model: ModelResult, view: View) -> str:
     chosen = wording.deciding(model)
     code = f" {escaped(chosen.code, view)}" if chosen else ""
-    sign, word = wording.SIGNS[model.status], f"{wording.WORDS[model.status]}{code}"
+    sign, word = STATUSES[model.status].sign, f"{STATUSES[model.status].word}{code}"
     if model.probe is not None:
         sign, said, _ = probing.outcome(model, model.probe)
         word = escaped(f"{said} GS105", view)
@@ -111,7 +112,7 @@ def _strips(models: Sequence[ModelResult], view: View) -> str:
         return ""
     lines = [" " * (width + 4) + page.fold(drawn[0].axis())]
     for model, strip in rows:
-        sign, name = page.fold(wording.SIGNS[model.status]), page.clip(page.fold(model.name), width)
+        sign, name = page.fold(STATUSES[model.status].sign), page.clip(page.fold(model.name), width)
         lines.append(f"{sign:<2} {pad(name, width)} {strip.glyphs if strip else ''}".rstrip())
     return "\n".join(["```text", *lines, page.fold(legend(page, drawn)), "```"])
 
@@ -122,7 +123,7 @@ def _compare(report: Report, view: View) -> Iterable[str]:
     yield escaped(terminal_compare.answer(models), view)
     yield _strips(models, view)
     heads, rows = terminal_compare.figure_rows(models)
-    said = [f"{wording.SIGNS[m.status]} {terminal_compare.status_of(m)}" for m in models]
+    said = [f"{STATUSES[m.status].sign} {terminal_compare.status_of(m)}" for m in models]
     yield table([*heads, "status"], [[*row, status] for row, status in zip(rows, said, strict=True)], view)
     if costs := terminal_costs.rows(models, report):
         yield table([column.head for column in terminal_costs.COLUMNS], costs, view)

@@ -16,6 +16,7 @@ from gradscope.renderers.view import View
 from gradscope.rules.training.judge import status_of
 from gradscope.text import safe_text
 from gradscope.trajectory import Trajectory
+from gradscope.verdicts import STATUSES
 
 
 def render(trajectory: Trajectory, view: View) -> str:
@@ -62,7 +63,7 @@ def _lead(trajectory: Trajectory) -> Lead:
     status = status_of(trajectory)
     codes = [verdict.code for verdict in flow_wording.found(trajectory) if verdict.gives == status]
     code, name = safe_text("".join(codes[:1])), safe_text(trajectory.head.name)
-    mark = Mark(status, wording.SIGNS[status], wording.WORDS[status], code, name)
+    mark = Mark(status, STATUSES[status].sign, STATUSES[status].word, code, name)
     said = tuple(safe_text(sentence, LONG) for sentence in flow_wording.sentences(trajectory))
     return Lead("", mark, said, safe_text(flow_wording.heading(trajectory), LONG), ())
 

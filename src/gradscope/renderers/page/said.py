@@ -12,6 +12,7 @@ from gradscope.renderers.terminal import costs as terminal_costs
 from gradscope.renderers.terminal import figures as terminal_numbers
 from gradscope.renderers.text import numbers, probing, wording
 from gradscope.text import safe_text
+from gradscope.verdicts import STATUSES
 
 LONG = 2000
 
@@ -90,7 +91,7 @@ def _probed(model: ModelResult) -> tuple[str, ...]:
     """What training showed, where it was tried."""
     if model.probe is None:
         return ()
-    before = f"Before training: {wording.SIGNS[model.status]} {wording.WORDS[model.status]}."
+    before = f"Before training: {STATUSES[model.status].sign} {STATUSES[model.status].word}."
     return (f"{probing.asked(model.probe)}: {probing.sentence(model.probe)}", before)
 
 
@@ -121,7 +122,7 @@ def _mark(model: ModelResult, more: str = "") -> Mark:
     chosen = wording.deciding(model)
     code = safe_text(chosen.code) if chosen else ""
     return Mark(
-        model.status, wording.SIGNS[model.status], wording.WORDS[model.status], code, safe_text(model.name), more
+        model.status, STATUSES[model.status].sign, STATUSES[model.status].word, code, safe_text(model.name), more
     )
 
 
@@ -174,7 +175,7 @@ def _grids(report: Report) -> list[Grid]:
         )
     for model in models:
         fixes = tuple(
-            _safe(fix.name, fix.change, numbers.plain(fix.reach), numbers.gain(fix.rate), wording.WORDS[fix.status])
+            _safe(fix.name, fix.change, numbers.plain(fix.reach), numbers.gain(fix.rate), STATUSES[fix.status].word)
             for fix in model.fixes
         )
         about = f" of {model.name}" if len(models) > 1 else ""

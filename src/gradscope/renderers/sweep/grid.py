@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -12,20 +12,8 @@ from gradscope.records import Number
 from gradscope.registry import unknown
 from gradscope.renderers.text import numbers
 from gradscope.renderers.view import View
-from gradscope.swept import Axis, Cell, Sweep
+from gradscope.swept import LOOKS, Axis, Cell, Sweep
 
-GLYPHS: Mapping[str, tuple[str, str, str, str]] = {
-    # status: glyph, glyph in ASCII, word, short word
-    "healthy": ("✓", "+", "healthy", "ok"),
-    "vanishing": ("▼", "v", "vanishing", "van"),
-    "exploding": ("▲", "^", "exploding", "exp"),
-    "non-finite": ("∎", "!", "non-finite", "nan"),
-    "degenerate": ("◆", "=", "degenerate", "deg"),
-    "inconclusive": ("?", "?", "inconclusive", "unc"),
-    "failed": ("✗", "x", "failed", "red"),
-    "running": ("◌", "~", "running", "run"),
-    "waiting": ("·", ".", "waiting", "..."),
-}
 SHADES = ("░▒▓█", ".-+#")
 STATUS, SHORT, GLYPH = 0, 1, 2
 """How much of its word a cell shows."""
@@ -94,10 +82,10 @@ def said(cell: Cell | None, level: int, ascii: bool) -> str:
     """`▼ vanishing 4/5`: what most seeds of a cell say, and how many, where they disagree."""
     if cell is None:
         return ""
-    glyph, plain, word, short = GLYPHS.get(cell.status, GLYPHS["inconclusive"])
-    mark = plain if ascii else glyph
+    look = LOOKS[cell.status]
+    mark = look.letter if ascii else look.glyph
     split = f" {cell.agreeing}/{cell.runs}" if cell.agreeing < cell.runs else ""
-    return mark if level == GLYPH else f"{mark} {word if level == STATUS else short}{split}"
+    return mark if level == GLYPH else f"{mark} {cell.status if level == STATUS else look.short}{split}"
 
 
 def shading(cells: Sequence[Cell], place: int, ascii: bool) -> Callable[[Cell | None], str]:
@@ -120,8 +108,8 @@ def shading(cells: Sequence[Cell], place: int, ascii: bool) -> Callable[[Cell | 
 
 def legend(cells: Sequence[Cell], ascii: bool) -> str:
     """`▼ van vanishing`: every glyph that occurs, with its words."""
-    seen = [status for status in GLYPHS if any(cell.status == status for cell in cells)]
-    return " · ".join(f"{GLYPHS[status][int(ascii)]} {GLYPHS[status][3]} = {status}" for status in seen)
+    seen = [(status, look) for status, look in LOOKS.items() if any(cell.status == status for cell in cells)]
+    return " · ".join(f"{look.letter if ascii else look.glyph} {look.short} = {status}" for status, look in seen)
 
 
 def _value(cell: Cell | None, place: int) -> Number:

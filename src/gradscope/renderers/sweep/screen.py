@@ -6,20 +6,12 @@ from collections.abc import Callable, Sequence
 
 from gradscope.renderers.sweep import frontier, grid, words
 from gradscope.renderers.sweep.grid import GLYPH, SHORT, STATUS, Plane
-from gradscope.renderers.terminal import model as terminal_model
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span, measure, pad
 from gradscope.renderers.view import View
-from gradscope.swept import Cell, Sweep, cells
+from gradscope.swept import LOOKS, Cell, Sweep, cells
 
-STYLES: dict[str, str] = {
-    **{str(status): style for status, style in terminal_model.STYLES.items()},
-    "healthy": "#009E73",
-    "failed": "bold #D55E00",
-    "running": "dim",
-    "waiting": "dim",
-}
-SIGNS = {"✓": f"bold {STYLES['healthy']}", "✗": STYLES["failed"], "≈": "bold"}
+SIGNS = {"✓": f"bold {LOOKS['healthy'].style}", "✗": LOOKS["failed"].style, "≈": "bold"}
 PLANES, ROWS = 12, 60
 """As many are drawn, unless every one is asked for."""
 Said = Callable[[Cell | None], str]
@@ -45,7 +37,7 @@ def render(sweep: Sweep, view: View) -> str:
     _sentences(page, sweep, every)
     _table(page, sweep, every)
     for reason in words.failures(sweep):
-        page.wrap(reason, Span(" ✗ ", STYLES["failed"]))
+        page.wrap(reason, Span(" ✗ ", LOOKS["failed"].style))
     page.blank()
     page.wrap("numbers in cells: --shade reach   every point: --steps all   data: -o FILE.csv")
     return str(page)
@@ -125,7 +117,7 @@ def _plane(page: Page, plane: Plane, said: Said) -> None:
 
 
 def _style(cell: Cell | None) -> str:
-    return STYLES.get(cell.status, "") if cell is not None else ""
+    return LOOKS[cell.status].style if cell is not None else ""
 
 
 def _sentences(page: Page, sweep: Sweep, every: Sequence[Cell]) -> None:

@@ -11,10 +11,9 @@ from gradscope.errors import UsageError
 from gradscope.records import Number, RunSpec
 from gradscope.registry import unknown
 from gradscope.renderers.sweep import best
-from gradscope.renderers.sweep.grid import GLYPHS
 from gradscope.renderers.text import numbers
 from gradscope.renderers.view import View
-from gradscope.swept import Cell, Sweep
+from gradscope.swept import LOOKS, Cell, Sweep
 
 COLUMNS = ("reach", "gain", "gradient_share", "lyapunov", "directions")
 """Numbers of the table, as far as the runs have them."""
@@ -42,7 +41,7 @@ def verdict(cells: Sequence[Cell]) -> tuple[str, str]:
     """The sign and the sentence of a whole sweep: `9 of 14 points are healthy`."""
     count = Counter(cell.status for cell in cells)
     healthy = count["healthy"]
-    rest = [f"{count[status]} {status}" for status in GLYPHS if count[status] and status != "healthy"]
+    rest = [f"{count[status]} {status}" for status in LOOKS if count[status] and status != "healthy"]
     said = f"{healthy} of {len(cells)} points {'is' if healthy == 1 else 'are'} healthy"
     sign = "✓" if healthy == len(cells) else "✗" if not healthy else "≈"
     return sign, said + (f"; {', '.join(rest)}" if rest else "")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from gradscope.records import Report
 from gradscope.renderers import checked
 from gradscope.renderers.checked import Row
-from gradscope.renderers.terminal import model as terminal_model
 from gradscope.renderers.text import numbers, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span
 from gradscope.renderers.text.strip import influence_strip
+from gradscope.verdicts import STATUSES
 
 COLUMNS = (
     Column("", left=True),
@@ -48,7 +48,7 @@ def _cells(page: Page, row: Row) -> list[str | Span]:
         Span("accepted by baseline" if row.outcome == "accepted" else row.said, "bold" if row.leading else ""),
         row.reach,
         numbers.gain(row.model.summary.rate),
-        Span(strip.glyphs if strip else "", terminal_model.STYLES[row.model.status]),
+        Span(strip.glyphs if strip else "", STATUSES[row.model.status].style),
     ]
 
 
@@ -84,4 +84,4 @@ def _sum(page: Page, report: Report, every: list[Row]) -> None:
 
 def _style(row: Row) -> str:
     failing = row.outcome == "failed" and row.model.status == "healthy"
-    return f"bold {terminal_model.STYLES['non-finite' if failing else row.model.status]}"
+    return f"bold {STATUSES['non-finite' if failing else row.model.status].style}"

@@ -14,8 +14,8 @@ from gradscope.renderers.text import numbers, probing, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span, measure, pad
 from gradscope.renderers.text.strip import Strip, influence_strip, last_steps, newest_steps
+from gradscope.verdicts import STATUSES
 
-RANK = {"healthy": 0}
 FEW_TIPS = 2
 """Remedies that a short screen names."""
 NAME = Column("model", left=True, flexible=True)
@@ -54,10 +54,10 @@ def screen(page: Page, report: Report) -> None:
 def best_first(models: tuple[ModelResult, ...]) -> list[ModelResult]:
     """Healthy first, then by reach, then by how close the rate is to 0."""
 
-    def order(model: ModelResult) -> tuple[int, int, float]:
+    def order(model: ModelResult) -> tuple[bool, int, float]:
         rate = model.summary.rate
         reach = model.summary.reach if model.summary.reach is not None else -1
-        return RANK.get(model.status, 1), -reach, abs(rate) if rate is not None and rate == rate else math.inf
+        return model.status != "healthy", -reach, abs(rate) if rate is not None and rate == rate else math.inf
 
     return sorted(models, key=order)
 
@@ -132,7 +132,7 @@ def strips(page: Page, models: list[ModelResult]) -> None:
     """A strip per model under one axis, with its status."""
     says = [status_of(model) for model in models]
     wide = min(max(measure(page.fold(model.name)) for model in models), 20)
-    sign = max(len(page.fold(wording.SIGNS[model.status])) for model in models)
+    sign = max(len(page.fold(STATUSES[model.status].sign)) for model in models)
     room = page.view.width - sign - wide - max(len(said) for said in says) - 7
     if page.narrow:
         room = page.view.width - 2
@@ -158,8 +158,8 @@ def _block(
     if not page.narrow:
         page.line(" " * (sign + wide + 5), Span(axis, "dim"))
     for model, strip, said in zip(models, drawn, says, strict=True):
-        style = terminal_model.STYLES[model.status]
-        mark = page.fold(wording.SIGNS[model.status])
+        style = STATUSES[model.status].style
+        mark = page.fold(STATUSES[model.status].sign)
         name = page.clip(page.fold(model.name), wide)
         glyphs = strip.glyphs if strip else "(nothing to draw)"
         if page.narrow:
@@ -174,7 +174,7 @@ def _block(
 def status_of(model: ModelResult) -> str:
     """Status word and the code it rests on."""
     chosen = wording.deciding(model)
-    return wording.WORDS[model.status] + (f" {chosen.code}" if chosen else "")
+    return STATUSES[model.status].word + (f" {chosen.code}" if chosen else "")
 
 
 def figure_rows(models: list[ModelResult]) -> tuple[list[str], list[list[str]]]:

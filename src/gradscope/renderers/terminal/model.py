@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gradscope.records import Layer, ModelResult, Status
+from gradscope.records import Layer, ModelResult
 from gradscope.renderers.terminal import figures as terminal_numbers
 from gradscope.renderers.terminal import maps as terminal_maps
 from gradscope.renderers.terminal import tokens as terminal_tokens
@@ -13,16 +13,8 @@ from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span, measure
 from gradscope.renderers.text.strip import Strip, influence_strip, newest_strip, series_strip
 from gradscope.renderers.text.timeline import INFLUENCE, Timeline, telling_rows
+from gradscope.verdicts import STATUSES
 
-# Okabe-Ito: told apart with every kind of colour vision, on dark and on light screens.
-STYLES: dict[Status, str] = {
-    "healthy": "grey62",
-    "vanishing": "#0072B2",
-    "exploding": "#E69F00",
-    "non-finite": "#D55E00",
-    "degenerate": "#CC79A7",
-    "inconclusive": "grey62",
-}
 DRAWN = {
     INFLUENCE: "tall = strong (log, lag 1 = 1)",
     "log10_grad_input": "tall = large ‖dL/dx‖ (log, lag 1 = 1)",
@@ -78,8 +70,8 @@ def beginning(page: Page, model: ModelResult) -> None:
 def verdict_line(page: Page, model: ModelResult) -> None:
     """`✗ VANISHING  GS101  rnn · 1x64 · T=200 ...`; settings that do not fit get their own line."""
     chosen = wording.deciding(model)
-    style = STYLES[model.status]
-    word = f" {wording.SIGNS[model.status]} {wording.WORDS[model.status]}"
+    style = STATUSES[model.status].style
+    word = f" {STATUSES[model.status].sign} {STATUSES[model.status].word}"
     code = f"  {chosen.code}" if chosen else ""
     name = f"{model.name} · {model.heading}" if model.heading else f"{model.name} · T={model.length}"
     if page.narrow:
@@ -102,13 +94,13 @@ def picture(page: Page, model: ModelResult) -> None:
         page.blank()
         return
     page.line(" ", Span(strip.axis(), "dim"))
-    page.line(" ", Span(strip.glyphs, STYLES[model.status]))
+    page.line(" ", Span(strip.glyphs, STATUSES[model.status].style))
     newest = newest_strip(model.series, page.view.width - 2, page.view.ascii)
     page.wrap(legend(page, [strip, newest] if newest else [strip]), style="dim")
     if newest:
         page.blank()
         page.line(" ", Span(newest.axis(), "dim"))
-        page.line(" ", Span(newest.glyphs, STYLES[model.status]))
+        page.line(" ", Span(newest.glyphs, STATUSES[model.status].style))
         page.wrap(f"the newest steps, enlarged; {newest.scale()}", style="dim")
     page.blank()
 
@@ -166,7 +158,7 @@ def layers(page: Page, model: ModelResult) -> None:
     for layer in model.layers:
         strip = series_strip(layer.series, 30, page.view.ascii)
         drawn = strip.glyphs if strip else ""
-        rows.append([layer.name, *_layer_cells(layer), Span(drawn, STYLES[model.status])])
+        rows.append([layer.name, *_layer_cells(layer), Span(drawn, STATUSES[model.status].style)])
     columns = [
         Column("layer", left=True, flexible=True),
         Column("reach"),
@@ -209,8 +201,8 @@ def fixes(page: Page, model: ModelResult) -> None:
     trained = any(fix.runs is not None for fix in model.fixes)
     for fix in model.fixes:
         measured = (fix.gradient_share, fix.reach, fix.rate) != (None, None, None)
-        word = f"{wording.SIGNS[fix.status]} {wording.WORDS[fix.status]}" if measured else ""
-        status = Span(word, STYLES[fix.status])
+        word = f"{STATUSES[fix.status].sign} {STATUSES[fix.status].word}" if measured else ""
+        status = Span(word, STATUSES[fix.status].style)
         reach = numbers.MISSING if fix.reach is None else str(fix.reach)
         share = numbers.MISSING if fix.gradient_share is None else numbers.share(fix.gradient_share)
         row: list[str | Span] = [fix.name, fix.change, share]

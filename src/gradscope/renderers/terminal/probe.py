@@ -11,6 +11,7 @@ from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span
 from gradscope.renderers.text.strip import BLOCKS, RAMP
 from gradscope.trained import Probe, Training
+from gradscope.verdicts import STATUSES
 
 
 def screen(page: Page, model: ModelResult) -> None:
@@ -109,7 +110,7 @@ def prediction(page: Page, model: ModelResult) -> None:
     chosen = wording.deciding(model)
     code = f" ({chosen.code})" if chosen is not None and chosen.code != "GS105" else ""
     page.wrap(
-        f"before training: {wording.SIGNS[model.status]} {wording.WORDS[model.status]}{code}. "
+        f"before training: {STATUSES[model.status].sign} {STATUSES[model.status].word}{code}. "
         + " ".join(wording.sentences(model))
     )
     page.blank()

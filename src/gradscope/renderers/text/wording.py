@@ -4,26 +4,10 @@ from __future__ import annotations
 
 import math
 
-from gradscope.records import Fix, ModelResult, Number, Pair, Status, Verdict
+from gradscope.records import Fix, ModelResult, Number, Pair, Verdict
 from gradscope.renderers.text import numbers
 from gradscope.rules.outlook import PROBE
 
-SIGNS: dict[Status, str] = {
-    "healthy": "✓",
-    "vanishing": "✗",
-    "exploding": "✗",
-    "non-finite": "✗",
-    "degenerate": "✗",
-    "inconclusive": "?",
-}
-WORDS: dict[Status, str] = {
-    "healthy": "healthy",
-    "vanishing": "VANISHING",
-    "exploding": "EXPLODING",
-    "non-finite": "NON-FINITE",
-    "degenerate": "DEGENERATE",
-    "inconclusive": "inconclusive",
-}
 VERDICT_SIGNS = {"fail": "✗", "warn": "!", "inconclusive": "?", "skip": "-", "pass": "✓"}
 RANDOM_INPUT = "random input, not your data"
 

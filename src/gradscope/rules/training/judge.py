@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from gradscope.records import RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load
-from gradscope.rules.judge import GRAVEST_FIRST, is_chosen
+from gradscope.rules.judge import is_chosen
 from gradscope.rules.training.rule import TrainingRule, stated_lag
 from gradscope.trajectory import Trajectory
+from gradscope.verdicts import gravest
 
 
 def judged(trajectory: Trajectory, spec: RunSpec) -> Trajectory:
@@ -28,8 +29,7 @@ def for_reports(spec: RunSpec) -> RunSpec:
 
 def status_of(trajectory: Trajectory) -> Status:
     """One word for a run: the gravest that a finding gives it, else how it ended."""
-    found = {verdict.gives for verdict in trajectory.verdicts if verdict.status in ("fail", "warn")}
-    named = next((name for name in GRAVEST_FIRST if name in found), None)
+    named = gravest(verdict.gives for verdict in trajectory.verdicts if verdict.status in ("fail", "warn"))
     last = next((point.status for point in reversed(trajectory.points) if point.status is not None), None)
     return named or last or "inconclusive"
 
