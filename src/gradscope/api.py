@@ -19,6 +19,7 @@ from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.records import Report, RunSpec
 from gradscope.registry import unknown
+from gradscope.sequences.losses import own_loss
 from gradscope.text import safe_text
 
 Loss = Callable[[Tensor], Tensor]
@@ -33,7 +34,8 @@ def analyze(model: Any, x: Tensor | None = None, loss: str | Loss = "final", **s
             with `initial_state`, a causal nn.Module, or a tensor of Jacobians (T, N, N).
         x: inputs (batch, T, features), or token ids (batch, T) for a module that takes ids; a seeded random sequence
             when absent.
-        loss: `final`, `every`, `ce`, `mse`, `file.py:function`, or a function of the output (batch, T, features).
+        loss: `final`, `every`, `ce`, `mse`, `file.py:function`, or a function `fn(output) -> scalar`: of a module of
+            yours it is given whatever that returns, of a family or a layer of torch.nn a tensor (batch, T, features).
         settings: fields of `RunSpec` by name: `needs_lag=100`, `length=500`, `seeds=3`.
 
     Raises:
@@ -71,7 +73,8 @@ def _report(
     lag = spec.needs_lag if spec.needs_lag is not None and spec.needs_lag < 1 else None
     check(replace(spec, models=(), needs_lag=lag), dict.fromkeys(names, "given"))
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
-    return examine_sources(sources, spec, x=x, loss=None if isinstance(loss, str) else loss, costs=compare)
+    own = None if isinstance(loss, str) else own_loss(loss, f"loss {getattr(loss, '__name__', type(loss).__name__)}")
+    return examine_sources(sources, spec, x=x, loss=own, costs=compare)
 
 
 def _copied(module: torch.nn.Module) -> torch.nn.Module:

@@ -79,6 +79,14 @@ def test_final_takes_an_output_of_the_last_step_alone() -> None:
     assert built("final")(output[:, -1]).item() == pytest.approx(built("final")(output).item(), abs=1e-15)
 
 
+@pytest.mark.parametrize("name", ["final", "every"])
+def test_one_answer_a_sequence_and_a_scalar(name: str) -> None:
+    numbers = outputs(1, 4, 2)[0, :, 0]
+    assert built(name)(numbers).item() == built(name)(numbers[:, None]).item()
+    assert abs(built(name)(numbers).item()) == pytest.approx(abs(numbers.sum().item()), abs=1e-15)
+    assert built(name)(numbers[0]).item() == numbers[0].item()
+
+
 def test_next_token_cross_entropy_by_hand() -> None:
     loss = built("ce", text=TEXT)
     output = outputs(1, 4, 2)
@@ -224,10 +232,10 @@ def test_an_output_that_is_no_tensor(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "output"),
     [
-        ("final", torch.ones(3)),
+        ("final", torch.ones(1, 4, 2, 2)),
         ("final", torch.ones(1, 4, 2, dtype=torch.int64)),
         ("final", torch.ones(1, 4, 2, dtype=torch.complex64)),
-        ("every", torch.ones(1, 2)),
+        ("every", torch.ones(1, 4, 2, 2)),
         ("ce", torch.ones(1, 5, 2)),
         ("mse", torch.ones(2, 4, 2)),
     ],

@@ -106,7 +106,15 @@ class RunFlags(ScreenFlags, total=False):
     scale: Annotated[str | None, option(_SEQUENCE, "none or standard (default for csv and wav).", "--scale")]
     text: Annotated[str | None, option(_SEQUENCE, "A sentence as the sequence.", "--text")]
     tokens: Annotated[str | None, option(_SEQUENCE, "Tokens of a text: word (default), char, byte.", "--tokens")]
-    loss: Annotated[str | None, option(_SEQUENCE, "final (default), every, ce, mse, or file.py:function.", "--loss")]
+    loss: Annotated[
+        str | None,
+        option(
+            _SEQUENCE,
+            "final (default), every, ce, mse, or file.py:fn, called fn(output) -> scalar with whatever your module "
+            "returns; of a family, (batch, T, features).",
+            "--loss",
+        ),
+    ]
     task: Annotated[
         str | None,
         option(

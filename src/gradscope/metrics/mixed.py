@@ -29,7 +29,7 @@ def measure(analysis: Analysis) -> tuple[int, int] | None:
         raise Unavailable("there is a single sequence")
     analysis.require_finite()
     seen = see(model, x, search=False)
-    output = model.output(seen.raw)
+    output = model.output(seen.raw, x)
     if seen.given is None or not output.requires_grad or output.shape[:1] != x.shape[:1]:
         raise Unavailable("the first output has no sequences that could be told apart")
     target = len(x) - 1

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
+from gradscope.models.output_shape import OutputShape
 from gradscope.models.repeatable import as_before, same_draws, uncompiled
 from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
@@ -63,6 +64,8 @@ class Direct:
         if time_first is None and not turns:
             self.time_first = False
         self._draws: Tensor | None = None
+        self._by_step: bool | None = None
+        """Whether a matrix with one number for each sequence and step is that, once it was found out."""
         if any(map(nn.parameter.is_lazy, module.parameters())):
             self._build_lazy_parts()
 
@@ -75,19 +78,31 @@ class Direct:
         self._draws = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Outputs of x, (batch, T, features), differentiable.
+        """Outputs of x, (batch, T, features), differentiable, in standard form: see `output`.
 
         Raises:
             UsageError: the module fails, with its own words, or returns no tensor.
         """
-        return self.output(self.run(self.laid_out(x)))
+        return self.output(self.run(self.laid_out(x)), x)
 
     def laid_out(self, x: Tensor) -> Tensor:
         """Batch-first values as the module has them, and back."""
         return x.transpose(0, 1) if self.time_first and x.ndim > 1 else x
 
-    def output(self, raw: Any) -> Tensor:
-        """The first tensor of what the module returns, batch first.
+    def output(self, raw: Any, x: Tensor) -> Tensor:
+        """The first tensor of what the module returned for x (batch, T, ...), in standard form.
+
+        That is (batch, T, features); (batch, features) of one answer for a whole sequence, of which a plain number
+        counts as one feature; a scalar of a module that is its own loss.
+
+        Raises:
+            UsageError: there is none.
+        """
+        found = self.first_tensor(raw)
+        return self.shape_of(found, x).standardised(found)
+
+    def first_tensor(self, raw: Any) -> Tensor:
+        """The first tensor among what the module returned, as it is; padded, where it was packed.
 
         Raises:
             UsageError: there is none.
@@ -95,11 +110,28 @@ class Direct:
         if isinstance(raw, tuple | list) and raw and isinstance(raw[0], PackedSequence):
             raw = raw[0]
         if isinstance(raw, PackedSequence):
-            return pad_packed_sequence(raw, batch_first=True)[0]
+            return pad_packed_sequence(raw, batch_first=not self.time_first)[0]
         found = next((value for value in pytree.tree_leaves(raw) if isinstance(value, Tensor)), None)
         if found is None:
             raise UsageError(f"{safe_text(self.name)} returns {type(raw).__name__} without a tensor; return one first")
-        return self.laid_out(found) if found.ndim == 3 else found
+        return found
+
+    def shape_of(self, y: Tensor, x: Tensor) -> OutputShape:
+        """What the axes are of a tensor that the module returned for x (batch, T, ...)."""
+        sequences, steps = x.shape[:2]
+        by_step = y.ndim == 2 and sorted(y.shape) == sorted((sequences, steps)) and self._answers_by_step(x)
+        return OutputShape.of(y.shape, sequences, steps, time_first=bool(self.time_first), by_step=by_step)
+
+    def _answers_by_step(self, x: Tensor) -> bool:
+        """Whether a matrix of the size (batch, T) grows with T: the module is run once with a step less."""
+        if self._by_step is None:
+            try:
+                with torch.no_grad():
+                    short = self.first_tensor(self.run(self.laid_out(x[:, 1:])))
+                self._by_step = sorted(short.shape) == sorted((len(x), x.shape[1] - 1))
+            except UsageError:
+                self._by_step = False
+        return self._by_step
 
     def parameters(self) -> dict[str, Tensor]:
         """All weights by name."""
@@ -124,10 +156,22 @@ class Direct:
         except UsageError:
             raise
         except Exception as error:
+            if watch is not NOTHING and self._runs(x):
+                # It fails only while it is watched, so the fault is not the module's.
+                raise
             what = f"{type(error).__name__}: {safe_text(error)}"
             sized = x.is_floating_point() and any(word in str(error) for word in ("shape", "size", "channels"))
             remedy = "; --input-size N says how many features it takes" if sized else ""
             raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}{remedy}") from error
+
+    def _runs(self, x: Tensor) -> bool:
+        """Whether the module takes x when nobody watches."""
+        try:
+            with torch.no_grad():
+                self.run(x.detach())
+        except UsageError:
+            return False
+        return True
 
 
 @contextmanager

@@ -91,9 +91,7 @@ class Modules:
         """What `module` answers to x (B, T, F) or ids (B, T): (B, T, O), or (B, O) where it answers once."""
         own = next((leaf.dtype for leaf in self.modules[0].parameters()), x.dtype)
         taken = x if self.direct.ids is not None else x.to(own)
-        found = self.direct.output(module(self.direct.laid_out(taken)))
-        # One number a sequence.
-        return found[:, None] if found.ndim == 1 else found
+        return self.direct.output(module(self.direct.laid_out(taken)), taken)
 
 
 class _AsOne:

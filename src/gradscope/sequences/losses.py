@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -63,9 +63,14 @@ def readout(seed: int, size: int, outputs: int) -> Tensor:
 
 
 def final(spec: RunSpec, batch: Batch, seed: int) -> Loss:
-    """L = sum_b <u, y_b,T> with a seeded unit vector u. An output (B, F) counts as the last step."""
+    """L = sum_b <u, y_b,T> with a seeded unit vector u. An output (B, F) or (B,) counts as the last step.
+
+    A module that returns a scalar is its own loss.
+    """
 
     def function(output: Any) -> Tensor:
+        if _is_scalar(output):
+            return output
         last = _last(output, "final")
         return (last @ direction(seed, last.shape[-1]).to(last)).sum()
 
@@ -73,10 +78,13 @@ def final(spec: RunSpec, batch: Batch, seed: int) -> Loss:
 
 
 def every(spec: RunSpec, batch: Batch, seed: int) -> Loss:
-    """L = sum_b sum_t <u, y_b,t>: the unit vector of `final` against every step."""
+    """L = sum_b sum_t <u, y_b,t>: the unit vector of `final` against every step, or against the only answer."""
 
     def function(output: Any) -> Tensor:
-        steps = _checked(output, "every", (3,))
+        if _is_scalar(output):
+            return output
+        steps = _checked(output, "every", (1, 2, 3))
+        steps = steps[:, None] if steps.ndim == 1 else steps
         return (steps @ direction(seed, steps.shape[-1]).to(steps)).sum()
 
     return Loss("every", _target_unused(spec), final_only=False, function=function)
@@ -154,8 +162,7 @@ def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
 
     def function(output: Any) -> Tensor:
         if final_only:
-            found = output[:, None] if isinstance(output, Tensor) and output.ndim == 1 else output
-            read = _last(found, "mse")
+            read = _last(output, "mse")
             _check_sequences(read, len(targets), "mse")
         else:
             read = _checked(output, "mse", (3,), batch)[:, : targets.shape[1]]
@@ -172,7 +179,8 @@ def task_loss(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     assert asked is not None
 
     def function(output: Any) -> Tensor:
-        steps = _checked(output, task.name, (2, 3))
+        steps = _checked(output, task.name, (1, 2, 3))
+        steps = steps[:, None] if steps.ndim == 1 else steps
         last = (steps[:, None] if steps.ndim == 2 else steps)[:, -task.answers :]
         own = last.shape[-1] == task.outputs
         read = last if own else last @ readout(seed, last.shape[-1], task.outputs).to(last)
@@ -206,26 +214,35 @@ def make_loss(spec: RunSpec, batch: Batch, *, seed: int) -> Loss:
 
 
 def _user_loss(spec: RunSpec) -> Loss:
-    """`fn(output) -> scalar`, taken as it is: a mean over the batch inside it stays one."""
-    shown = safe_text(spec.loss)
-    called = load_function(spec.loss, "--loss")
+    """`fn(output) -> scalar` of a file."""
+    word = safe_text(spec.loss)
+    own = own_loss(load_function(spec.loss, "--loss"), f"--loss '{word}'")
+    return replace(own, name=word, notes=_target_unused(spec))
+
+
+def own_loss(called: Callable[[Any], Any], shown: str) -> Loss:
+    """A function of the user's own, taken as it is: a mean over the batch inside it stays one.
+
+    Args:
+        called: `fn(output) -> scalar`; of a user's module it is given whatever that returns, of a family or a layer of
+            torch.nn a tensor (batch, T, features).
+        shown: what errors call it.
+    """
 
     def function(output: Any) -> Tensor:
-        with user_code(f"--loss '{shown}'"):
+        with user_code(shown):
             value = called(output)
         if not isinstance(value, Tensor) or value.numel() != 1 or not value.is_floating_point():
             found = (
                 f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
             )
-            raise UsageError(
-                f"--loss '{shown}' returned {found}, one real number as a tensor is needed; end with .sum()"
-            )
+            raise UsageError(f"{shown} returned {found}, one real number as a tensor is needed; end with .sum()")
         if torch.is_grad_enabled() and isinstance(output, Tensor) and output.requires_grad and not value.requires_grad:
             remedy = "leave out .detach(), .item() and .numpy()"
-            raise UsageError(f"--loss '{shown}' returned a number cut off from the output; {remedy}")
+            raise UsageError(f"{shown} returned a number cut off from the output; {remedy}")
         return value.reshape(())
 
-    return Loss(shown, _target_unused(spec), final_only=False, function=function, reads_raw=True)
+    return Loss(shown, (), final_only=False, function=function, reads_raw=True)
 
 
 def _target_unused(spec: RunSpec) -> tuple[str, ...]:
@@ -233,8 +250,12 @@ def _target_unused(spec: RunSpec) -> tuple[str, ...]:
 
 
 def _last(output: Tensor, name: str) -> Tensor:
-    steps = _checked(output, name, (2, 3))
-    return steps if steps.ndim == 2 else steps[:, -1]
+    steps = _checked(output, name, (1, 2, 3))
+    return steps[:, -1] if steps.ndim == 3 else steps if steps.ndim == 2 else steps[:, None]
+
+
+def _is_scalar(output: object) -> TypeGuard[Tensor]:
+    return isinstance(output, Tensor) and not output.ndim and output.is_floating_point()
 
 
 def _checked(output: object, name: str, dims: tuple[int, ...], batch: Batch | None = None) -> Tensor:
@@ -244,7 +265,8 @@ def _checked(output: object, name: str, dims: tuple[int, ...], batch: Batch | No
             f"--loss {name} needs a tensor, the model returned a {safe_text(type(output).__name__)}; {own}"
         )
     if output.ndim not in dims or not output.is_floating_point():
-        shapes = " or ".join("(batch, features)" if count == 2 else "(batch, steps, features)" for count in dims)
+        forms = {1: "(batch)", 2: "(batch, features)", 3: "(batch, steps, features)"}
+        shapes = " or ".join(forms[count] for count in dims)
         found = f"{tuple(output.shape)} of {output.dtype}"
         raise UsageError(f"--loss {name} needs real output of shape {shapes}, the model returned {found}; {own}")
     if batch is not None and tuple(output.shape[:2]) != tuple(batch.x.shape[:2]):

@@ -32,7 +32,7 @@ def parameter_gradients(model: Direct | Recurrent, x: Tensor, loss: Any) -> tupl
                 p.requires_grad_(True)
             raw = model.run(model.laid_out(given))
             own = getattr(loss, "reads_raw", True) and model.kind == "module"
-            value = loss(raw) if own else loss(model.output(raw))
+            value = loss(raw) if own else loss(model.output(raw, x))
             return _differentiated(value, wanted, given)
         finally:
             for name, p in wanted.items():

@@ -40,7 +40,7 @@ def through_module(model: Direct, x: Tensor, source: int, target: int) -> Measur
     given = seen.given
     if given is None:
         raise UsageError("--pair: no embedding of the module reads its token ids; leave it out")
-    y = _at_step(model.output(seen.raw), target, x.shape[1])
+    y = _at_step(model.output(seen.raw, x), target, x.shape[1])
     values, scale = _values(y)
     rows = [_gradient(value, given) for value in values]
     none = torch.full((x.shape[1],), -math.inf, dtype=given.dtype, device=given.device)

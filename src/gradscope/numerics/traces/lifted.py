@@ -301,12 +301,13 @@ class LiftedTrace(ModuleTrace):
         """
         one, place = self.opening(item), self._walking.index(self.joint_place)
         own = one.recording.outputs[0]
-        drawn = torch.randn(own.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        v = torch.zeros_like(own)
-        last = v[-1] if self.model.time_first else v[:, -1]
-        if own.ndim != 3:
+        shape = self.model.shape_of(own, self.x[item : item + 1])
+        if not shape.has_steps:
             raise Unavailable("the output has no steps")
-        last[:] = drawn / drawn.norm()
+        drawn = torch.randn(shape.standard[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        asked = own.new_zeros(shape.standard)
+        asked[:, -1] = (drawn / drawn.norm()).to(own)
+        v = shape.as_returned(asked)
         value = one.graph.value(own)
         if value is None:
             raise Unavailable("the output has no gradient")

@@ -19,6 +19,7 @@ from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
+from gradscope.models.output_shape import OutputShape
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.checks import finite
 from gradscope.numerics.checks.equality import against_module, comparable_weights, number, wanted
@@ -138,7 +139,7 @@ class ModuleTrace:
         """Numbers in all recurrent states, or in that of the chosen one; features of an output where there are none."""
         found = [one for one in self.seen.recurrences if self.model.key in (None, one.name)]
         widths = [unit.layer.states.shape[-1] for one in found for level in one.levels for unit in level]
-        return sum(widths) if widths else int(self.output.shape[-1])
+        return sum(widths) if widths else int(self.output.shape[-1]) if self.output.ndim else 1
 
     @property
     def shape(self) -> str:
@@ -166,8 +167,13 @@ class ModuleTrace:
 
     @property
     def output(self) -> Tensor:
-        """The first tensor that the module returned, batch first."""
-        return self.model.output(self.seen.raw).detach()
+        """The first tensor that the module returned, in standard form."""
+        return self.model.output(self.seen.raw, self.x).detach()
+
+    @cached_property
+    def output_shape(self) -> OutputShape:
+        """What the axes of the first tensor are that the module returned."""
+        return self.model.shape_of(self.model.first_tensor(self.seen.raw), self.x)
 
     def non_finite(self) -> NonFinite | None:
         """The first of weights, input, recurrences and output."""
@@ -175,7 +181,7 @@ class ModuleTrace:
         if (bad := finite.in_weights(self.model.parameters()) or finite.first_bad(given, "input")) is not None:
             return bad
         output = self.output
-        if output.ndim == 3:
+        if self.output_shape.has_steps:
             last = finite.first_bad({"output": output.transpose(0, 1)}, "output")
         else:
             whole = finite.first_bad({"output": output.reshape(1, -1)}, "output")
@@ -202,7 +208,7 @@ class ModuleTrace:
         raw = pytree.tree_unflatten(leaves, form)
         with torch.enable_grad():
             value = loss(raw) if getattr(loss, "reads_raw", True) and self.model.kind == "module" else None
-            value = loss(self.model.output(raw)) if value is None else value
+            value = loss(self.model.output(raw, self.x)) if value is None else value
             asked = [leaf for leaf in leaves if _is_real(leaf)]
             empty: tuple[Any, ...] = (None,) * len(asked)
             return torch.autograd.grad(value, asked, allow_unused=True) if value.requires_grad else empty
@@ -221,23 +227,22 @@ class ModuleTrace:
         return v if kept is None or kept is steps else self.of_first(kept)
 
     def of_first(self, v: Tensor) -> Cotangents:
-        """The cotangent of the first tensor returned alone, from (batch, T, features).
+        """The cotangent of the first tensor returned alone, from its standard form.
 
         Raises:
-            Unavailable: it has no such form, as in a packed sequence.
+            Unavailable: it has another form, as in a packed sequence.
         """
         first, *others = [value for value in pytree.tree_leaves(self.seen.raw) if _is_real(value)]
-        if first.shape != (own := self.model.laid_out(v)).shape:
+        if tuple(first.shape) != self.output_shape.own or tuple(v.shape) != self.output_shape.standard:
             raise Unavailable("the output has no steps")
-        return (own, *[None] * len(others))
+        return (self.output_shape.as_returned(v), *[None] * len(others))
 
     def _by_step(self, v: Cotangents) -> Tensor | None:
         """(batch, T, features) of a loss that reads the first output alone, step by step; None for any other."""
-        first = v[0] if v else None
-        if first is None or first.ndim != 3 or any(g is not None and bool((g != 0).any()) for g in v[1:]):
+        first, shape = v[0] if v else None, self.output_shape
+        if first is None or not shape.has_steps or tuple(first.shape) != shape.own:
             return None
-        steps = self.model.laid_out(first)
-        return steps if steps.shape[1] == self.length else None
+        return None if any(g is not None and bool((g != 0).any()) for g in v[1:]) else shape.standardised(first)
 
     def flow(self, v: Cotangents) -> Flow:
         """The backward pass; asked again for the same cotangents, the same one."""
