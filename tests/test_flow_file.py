@@ -87,3 +87,30 @@ def test_what_was_skipped_is_kept():
 def test_the_layer_that_ends_worst_leads():
     points = (point(0, 90), point(0, 80, layer="top"), point(10, 20), point(10, 80, layer="top"))
     assert {p.layer for p in leading(run(*points))} == {"rnn"}
+
+
+def test_half_of_a_head_alone_is_one_line():
+    half = line_of(Head("training", "net"))[:60]
+    with pytest.raises(UsageError, match="half of its first line"):
+        parsed(half)
+
+
+@pytest.mark.parametrize("resumed", [None, 200])
+def test_a_run_taken_up_again_drops_what_lies_beyond_the_step_it_goes_on_from(resumed):
+    """Steps 300 and 400 are of weights that were thrown away: the run at 250 has a reach of 3."""
+    given_up = lines_of(run(point(0, 50), point(100, 50), point(300, 50), point(400, 50)))
+    head = line_of(Head("training", "net", 50, resumed=resumed))
+    found = parsed(given_up + head + line_of(point(250, 3)))
+    assert [(p.step, p.reach) for p in found.points] == [(0, 50), (100, 50), (250, 3)]
+
+
+def test_a_run_taken_up_again_has_dropped_them_before_its_first_point():
+    head = line_of(Head("training", "net", 50, resumed=100))
+    assert [p.step for p in parsed(lines_of(run(point(100), point(101))) + head).points] == [100]
+
+
+def test_a_line_cut_before_a_head_is_read_past():
+    text = lines_of(run(point(0), point(10)))
+    found = parsed(text[:-5] + "\n" + lines_of(run(point(10, 70), point(20))))
+    assert [(p.step, p.reach) for p in found.points] == [(0, 99), (10, 70), (20, 99)]
+    assert any("cut off before it was taken up again" in note for note in found.notes)

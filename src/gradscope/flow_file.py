@@ -1,7 +1,7 @@
 """Files of trajectories: `gradscope.flow/1`, one JSON object a line, read as far as they are whole.
 
 The first line is the head; every further one is a point, something skipped, a note, or the overhead. A run that goes on
-later writes its head again, and what it measures again at the same step replaces what was there.
+later writes its head again: what had been measured beyond the step it goes on from belongs to a run that was given up.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gradscope.trajectory import SCHEMA, Head, Point, Skipped, Trajectory
 
 SUFFIX = ".jsonl"
 CUT = "the last line is only half there (still being written, or the run was cut off); it is left out"
+CUT_BEFORE = "a line is only half there, where the run was cut off before it was taken up again; it is left out"
 KINDS = ("head", "point", "skipped", "note", "overhead")
 
 
@@ -73,26 +74,47 @@ def parse_flow(content: bytes, name: str) -> Trajectory:
         raise UsageError(f"{name} is no trajectory ('{SCHEMA}'); write one with gradscope track or Monitor")
     raw = [(place, line) for place, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     found: dict[str, list[Any]] = {kind: [] for kind in KINDS}
-    cut = False
-    for place, line in raw:
+    notes: dict[str, None] = {}
+    goes_on, step = False, None
+    for (place, line), (_, following) in zip(raw, [*raw[1:], (0, b"")], strict=True):
         try:
             kind, record = _parsed(line)
         except ValueError as error:
-            # A file that is being written ends anywhere; only its last line may.
-            if place == raw[-1][0] and not content.endswith(b"\n"):
-                cut = True
+            # A file that is being written ends anywhere; a run that goes on after such an end begins with a head.
+            if not following and not content.endswith(b"\n"):
+                notes[CUT] = None
+                continue
+            if _is_head(following):
+                notes[CUT_BEFORE] = None
                 continue
             problem = safe_text(error, 120)
             raise UsageError(f"{name} is damaged at line {place}: {problem}; take that line out") from None
+        if kind == "head":
+            goes_on, step = bool(found["head"]), record.resumed
+        elif kind == "point" and goes_on and step is None:
+            step = record.step - 1
+        if goes_on and step is not None:
+            # What was measured beyond the step that the run goes on from belongs to a run that was given up.
+            found["point"] = [point for point in found["point"] if point.step <= step]
+            goes_on = False
         found[kind].append(record)
-    return _trajectory(found, cut)
+    if not found["head"]:
+        raise UsageError(f"{name} holds half of its first line and nothing else; the run was cut off before step 0")
+    return _trajectory(found, tuple(notes))
 
 
-def _trajectory(found: dict[str, list[Any]], cut: bool) -> Trajectory:
-    # A run that was taken up again measures some steps twice: the later measurement holds.
+def _is_head(line: bytes) -> bool:
+    try:
+        return _parsed(line)[0] == "head"
+    except ValueError:
+        return False
+
+
+def _trajectory(found: dict[str, list[Any]], cuts: tuple[str, ...]) -> Trajectory:
+    # The same step measured twice, by the run that was taken up again: the later measurement holds.
     points = {(point.step, point.kind, point.layer): point for point in found["point"]}
     ordered = sorted(points.values(), key=lambda point: point.step)
-    notes = [*dict.fromkeys(found["note"]), *([CUT] if cut else [])]
+    notes = [*dict.fromkeys(found["note"]), *cuts]
     if len(found["head"]) > 1:
         notes.append(f"the run was taken up again {len(found['head']) - 1} x")
     return Trajectory(

@@ -107,6 +107,8 @@ class Head:
     every: int | None = None
     layers: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    resumed: int | None = None
+    """The step from which a run that was taken up again goes on."""
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from gradscope.errors import UsageError
+from gradscope.flow_file import lines_of, read_flow
 from gradscope.monitor.record import Record
 from gradscope.monitor.sinks import sinks_of
 from gradscope.monitor.sinks.scalars import finite, scalars
 from gradscope.monitor.sinks.tensorboard import image
 from gradscope.trajectory import Head, Point
-from trajectories import eventful, point
+from trajectories import eventful, point, run
 
 HEAD = Head("training", "net", 50)
 
@@ -70,6 +71,47 @@ def test_a_sink_that_fails_is_one_warning_and_the_others_go_on(tmp_path):
         recorded(broken, log=log)
     assert len(caught) == 1
     assert len(log.read_text().splitlines()) == 8
+
+
+def test_two_monitors_at_a_time_write_a_file_each(tmp_path):
+    log = tmp_path / "flow.jsonl"
+    first = Record(HEAD, log, (), screen=False, append=False)
+    first.point(point(0))
+    second = Record(HEAD, log, (), screen=False, append=False)
+    first.point(point(10))
+    second.point(point(0, 3))
+    assert [list(record.notes) for record in (first, second)] == [
+        [],
+        [
+            f"another Monitor is writing '{log}'; this one "
+            f"writes '{tmp_path / 'flow-2.jsonl'}': close() the other, or log="
+        ],
+    ]
+    first.close(None), second.close(None)
+    assert [p.step for p in read_flow(str(log)).points] == [0, 10]
+    assert [p.reach for p in read_flow(str(tmp_path / "flow-2.jsonl")).points] == [3]
+    third = Record(HEAD, log, (), screen=False, append=False)
+    third.close(None)
+    assert read_flow(str(log)).points == ()
+
+
+def test_two_processes_at_a_time_write_a_file_each(tmp_path):
+    first = Record(HEAD, tmp_path / "flow.jsonl", (), screen=False, append=False)
+    first.point(point(0))
+    in_a_process(SEND.replace("None, [NAME]", "'flow.jsonl', []") + "record.close(None)\n", tmp_path)
+    first.point(point(10))
+    first.close(None)
+    assert [p.step for p in read_flow(str(tmp_path / "flow.jsonl")).points] == [0, 10]
+    assert len(read_flow(str(tmp_path / "flow-2.jsonl")).points) == 5
+
+
+def test_a_log_that_ends_within_a_line_is_gone_on_with_on_a_new_one(tmp_path):
+    log = tmp_path / "flow.jsonl"
+    log.write_text(lines_of(run(point(0), point(10)))[:-5])
+    record = Record(HEAD, log, (), screen=False, append=True)
+    record.point(point(20))
+    record.close(None)
+    assert [p.step for p in read_flow(str(log)).points] == [0, 20]
 
 
 @pytest.mark.parametrize("given", [3, "tensorbord"])

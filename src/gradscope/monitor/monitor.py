@@ -101,6 +101,7 @@ class Monitor:
             every=every,
             layers=tuple(found),
             environment={"torch": torch.__version__},
+            resumed=resume,
         )
         self._record = Record(head, log, sinks, screen, append=resume is not None)
         self._armed, self._busy, self._failed, self._closed = is_signal_due(self.at, every), False, False, False

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gradscope.monitor.sinks import Sink, sinks_of
+from gradscope.monitor.sinks.jsonl import JsonlSink
 from gradscope.records import RunSpec
 from gradscope.rules.training.judge import judged
 from gradscope.trajectory import Head, Point, Trajectory
@@ -29,6 +30,11 @@ class Record:
         self._told: dict[str, str] = {}
         self._codes: set[str] = set()
         self._send("begin", head)
+        for sink in self._sinks:
+            if isinstance(sink, JsonlSink) and log is not None and sink.path != Path(log):
+                self.note(
+                    f"another Monitor is writing '{log}'; this one writes '{sink.path}': close() the other, or log="
+                )
 
     @property
     def trajectory(self) -> Trajectory:
