@@ -194,6 +194,76 @@ def test_wandb_gets_the_numbers(tmp_path):
     assert json.loads(out.splitlines()[-1])["gradscope/rnn/reach"] == 12.0
 
 
+WITH_OWN = """
+import glob, json, os, struct, wandb
+from wandb.proto import wandb_internal_pb2 as pb
+from gradscope.monitor.record import Record
+from gradscope.trajectory import Head
+from trajectories import point
+
+def stored(path):
+    '''Records of a file of wandb: blocks of 32 kB, of chunks with a checksum, a length and a part number.'''
+    content, place, begun = open(path, "rb").read(), 7, b""
+    while place + 7 <= len(content):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        _, size, part = struct.unpack("<IHB", content[place:place + 7])
+        begun = begun + content[place + 7:place + 7 + size] if part in (3, 4) else content[place + 7:place + 7 + size]
+        place += 7 + size
+        if part in (1, 4):
+            record = pb.Record()
+            record.ParseFromString(begun)
+            if record.WhichOneof("record_type") == "history":
+                yield {(".".join(i.nested_key) or i.key): json.loads(i.value_json) for i in record.history.item}
+
+def as_it_counts(run, step): run.log({'loss': step})
+def twice(run, step): run.log({'loss': step}); run.log({'other': step})
+def by_step(run, step): run.log({'loss': step}, step=step)
+def by_epoch(run, step): step % 6 == 5 and run.log({'loss': step}, step=step // 6)
+
+said = {}
+for log in (as_it_counts, twice, by_step, by_epoch):
+    os.makedirs(log.__name__)
+    run = wandb.init(project="p", dir=log.__name__)
+    record = Record(Head("training", "net", 50), None, [run if log is twice else "wandb"], screen=False, append=False)
+    for step in range(12):
+        if step % 3 == 0:
+            record.point(point(step, 90 - step))
+            record.point(point(step, 50, layer="top"))
+        log(run, step)
+    record.close(None)
+    run.finish()
+    rows = list(stored(glob.glob(f"{log.__name__}/wandb/offline-run*/*.wandb")[0]))
+    names = ["gradscope/step", "gradscope/rnn/reach", "gradscope/top/reach"]
+    ours = [[row[name] for name in names] for row in rows if names[0] in row]
+    said[log.__name__] = [ours, [row["loss"] for row in rows if "loss" in row]]
+print(json.dumps(said))
+"""
+
+
+def test_wandb_keeps_every_point_and_every_row_of_the_users_own(tmp_path):
+    pytest.importorskip("wandb")
+    out = in_a_process(WITH_OWN, tmp_path, WANDB_MODE="offline", WANDB_SILENT="true")
+    for log, (reach, losses) in json.loads(out.splitlines()[-1]).items():
+        assert sorted(reach) == [[step, 90 - step, 50] for step in (0, 3, 6, 9)], log
+        assert losses == ([5, 11] if log == "by_epoch" else list(range(12))), log
+
+
+def test_trackio_uses_the_run_that_is_there_and_leaves_it_open(tmp_path):
+    pytest.importorskip("trackio")
+    code = (
+        "import trackio; own = trackio.init(project='mine')\n"
+        + SEND.replace("NAME", "'trackio'")
+        + "record.close(None)\nassert trackio.context_vars.current_run.get() is own\n"
+        "trackio.log({'final': 1})\ntrackio.finish()\n"
+    )
+    in_a_process(code, tmp_path, TRACKIO_DIR=str(tmp_path / "store"))
+    stores = {path.name for path in (tmp_path / "store").glob("*.db")}
+    assert "mine.db" in stores
+    assert "gradscope.db" not in stores
+
+
 def test_trackio_gets_the_numbers(tmp_path):
     pytest.importorskip("trackio")
     code = SEND.replace("NAME", "'trackio'") + "record.close(None)\n"

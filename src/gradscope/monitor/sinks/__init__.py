@@ -49,4 +49,8 @@ def _sink(thing: Any) -> Sink:
         from gradscope.monitor.sinks.tensorboard import TensorBoardSink
 
         return TensorBoardSink(thing)
+    if hasattr(thing, "define_metric"):
+        from gradscope.monitor.sinks.wandb import WandbSink
+
+        return WandbSink(thing)
     return LoggerSink(thing)

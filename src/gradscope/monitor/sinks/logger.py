@@ -1,4 +1,4 @@
-"""Anything with `log(dict, step=...)`: a run of wandb or trackio, or a function of your own."""
+"""Anything with `log(dict, step=...)`: a run of trackio, or a function of your own."""
 
 from __future__ import annotations
 

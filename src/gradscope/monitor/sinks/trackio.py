@@ -1,4 +1,4 @@
-"""trackio: the numbers of each point, into its local store."""
+"""trackio: the numbers of each point, into the run that is there, or into a new one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class TrackioSink(LoggerSink):
     """`sinks=["trackio"]`."""
 
     def __init__(self) -> None:
-        """Begin a run of the project `gradscope`; a run of your own is handed over itself, sinks=[run].
+        """Use the current run, or begin one of the project `gradscope`.
 
         Raises:
             UsageError: trackio is not installed.
@@ -20,9 +20,11 @@ class TrackioSink(LoggerSink):
             import trackio
         except ImportError as error:
             raise UsageError("the sink 'trackio' needs the extra [trackio]: pip install trackio") from error
-        self._finish = trackio.finish
-        super().__init__(trackio.init(project="gradscope"))
+        current = trackio.context_vars.current_run.get()
+        self._finish = trackio.finish if current is None else None
+        super().__init__(trackio.init(project="gradscope") if current is None else current)
 
     def end(self, trajectory: Trajectory) -> None:
-        """End the run."""
-        self._finish()
+        """End the run that was begun here."""
+        if self._finish is not None:
+            self._finish()
