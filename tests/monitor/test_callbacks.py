@@ -61,20 +61,57 @@ def test_lightning(tmp_path):
         model = Module()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the trainer's own advice on workers and loggers
-            lightning.Trainer(
-                max_epochs=1,
-                accelerator="cpu",
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                accumulate_grad_batches=2,
-                gradient_clip_val=0.01,
-                callbacks=callbacks,
-            ).fit(model, torch.utils.data.DataLoader(data(), batch_size=4))
+            trainer = lightning.Trainer(
+                **{**QUIET, "max_epochs": 1}, accumulate_grad_batches=2, gradient_clip_val=0.01, callbacks=callbacks
+            )
+            trainer.fit(model, torch.utils.data.DataLoader(data(), batch_size=4))
         ends.append(list(model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
     checked(log, backwards=2, clip=0.01)
+
+
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def test_lightning_goes_on_in_its_log_after_a_checkpoint(tmp_path):
+    lightning = pytest.importorskip("pytorch_lightning")
+    from gradscope.monitor.callbacks.lightning import GradientFlow
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.losses = Body(), []
+
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+            loss = self.body.loss(*batch)
+            self.losses.append(float(loss))
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 1e-2)
+
+    log, ckpt, losses = tmp_path / "flow.jsonl", tmp_path / "a.ckpt", []
+    for epochs, path in ((1, None), (2, ckpt)):
+        model = Module()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            callback = GradientFlow(needs_lag=6, every=4, log=log, screen=False)
+            trainer = lightning.Trainer(**QUIET, max_epochs=epochs, accumulate_grad_batches=2, callbacks=[callback])
+            trainer.fit(model, torch.utils.data.DataLoader(data(), batch_size=4), ckpt_path=path)
+        trainer.save_checkpoint(ckpt)
+        losses += model.losses
+    signals = [p for p in read_flow(str(log)).points if p.kind == "signal"]
+    assert [p.step for p in signals] == [0, 1, 2, 4, 6, 8, 12]
+    # A point holds the loss of the second of the two batches of its update; both runs end without one.
+    assert [p.loss is None for p in signals] == [False, False, False, False, True, False, True]
+    told = [p for p in signals if p.loss is not None]
+    assert [p.loss for p in told] == pytest.approx([losses[2 * p.step + 1] for p in told], rel=1e-6)
 
 
 def test_hugging_face(tmp_path):
@@ -100,15 +137,52 @@ def test_hugging_face(tmp_path):
                 gradient_accumulation_steps=2,
                 max_grad_norm=0.01,
                 logging_steps=1,
-                save_strategy="no",
-                report_to=[],
-                use_cpu=True,
-                disable_tqdm=True,
+                **SILENT,
             )
-            transformers.Trainer(model, arguments, train_dataset=rows, callbacks=callbacks).train()
+            trainer = transformers.Trainer(model, arguments, train_dataset=rows, callbacks=callbacks)
+            trainer.train()
         ends.append(list(model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
     checked(log, backwards=2, clip=0.01)
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    points = read_flow(str(log)).points
+    assert [p.loss for p in points[:-2]] == pytest.approx([logged[p.step] for p in points[:-2]], rel=1e-5)
+
+
+SILENT = {"save_strategy": "no", "report_to": [], "use_cpu": True, "disable_tqdm": True}
+
+
+def test_hugging_face_has_a_loss_at_every_point_however_rarely_it_logs_and_analyses_a_transformer(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    from gradscope.monitor.callbacks.huggingface import GradientFlow
+
+    sizes = {"vocab_size": 11, "n_positions": 16, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    no_noise = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    ids = torch.randint(0, 11, (24, 12), generator=torch.Generator().manual_seed(0))
+    log, losses = tmp_path / "flow.jsonl", []
+
+    class Trainer(transformers.Trainer):
+        def training_step(self, *given: object, **more: object) -> Tensor:
+            losses.append(float(part := super().training_step(*given, **more)))
+            return part
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **no_noise))
+        arguments = transformers.TrainingArguments(
+            str(tmp_path / "out"), max_steps=6, per_device_train_batch_size=4, logging_steps=500, **SILENT
+        )
+        callback = GradientFlow(needs_lag=6, every=2, log=log, screen=False, budget=100.0)
+        rows = [{"input_ids": row, "labels": row} for row in ids]
+        Trainer(model, arguments, train_dataset=rows, callbacks=[callback]).train()
+    points = read_flow(str(log)).points
+    assert [(p.step, p.kind) for p in points] == [(step, "analysis") for step in (0, 1, 2, 4, 6)]
+    assert [p.loss for p in points[:-1]] == pytest.approx([losses[p.step] for p in points[:-1]], rel=1e-5)
+    assert all(p.reach == 11 and p.status is not None for p in points)
+    assert callback.flow.trajectory.notes == ()
+    assert not model._forward_hooks
 
 
 def test_keras(tmp_path, monkeypatch):

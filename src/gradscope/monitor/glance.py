@@ -51,17 +51,31 @@ def of_model(model: nn.Module, x: torch.Tensor, name: str, needs_lag: int | None
         return examined(model.cpu(), name, spec, given, measures, reading)
 
 
-def reading(output: torch.Tensor) -> torch.Tensor:
+def reading(output: Any) -> torch.Tensor:
     """A loss that reads the newest output, (batch, T, features), (batch, features) or (batch), in a seeded direction.
+
+    Of several outputs, as models of the transformers library and modules that hand on their state return them, it reads
+    the logits, the last hidden state, or the first that is a tensor of real numbers.
 
     Raises:
         UsageError: the model returns something else.
     """
-    if not isinstance(output, torch.Tensor) or not output.is_floating_point() or not output.ndim:
-        raise UsageError("the model returns no tensor of real numbers; hand over a part of it that does")
-    newest = output[:, -1] if output.ndim > 2 else output
+    read = _read_of(output)
+    if read is None:
+        raise UsageError("the model returns no tensor of real numbers to read a gradient from")
+    newest = read[:, -1] if read.ndim > 2 else read
     direction = torch.randn(newest.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return (newest * direction.to(newest)).sum()
+
+
+def _read_of(output: Any) -> torch.Tensor | None:
+    """The tensor among a model's outputs that stands for its answer."""
+    if isinstance(output, torch.Tensor):
+        return output if output.is_floating_point() and output.ndim else None
+    if isinstance(output, dict):
+        output = [output.get("logits"), output.get("last_hidden_state"), *output.values()]
+    parts = output if isinstance(output, list | tuple) else ()
+    return next((read for part in parts if (read := _read_of(part)) is not None), None)
 
 
 def copied(layer: nn.RNNBase) -> nn.RNNBase:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from gradscope.monitor.monitor import Monitor
@@ -12,7 +14,9 @@ from gradscope.monitor.monitor import Monitor
 class GradientFlow(TrainerCallback):  # type: ignore[misc]
     """A Monitor from the beginning of `train` to its end; on the first process of several.
 
-    Norms are raw as they are before `max_grad_norm`, and clipped as the optimizer used them.
+    Norms are raw as they are before `max_grad_norm`, and clipped as the optimizer used them. The loss is that of the
+    update: what the model returns as its loss, over all batches that were accumulated. A model without a layer of
+    torch.nn to watch, such as GPT-2, is analysed whole on the ids of the newest batch.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -20,19 +24,85 @@ class GradientFlow(TrainerCallback):  # type: ignore[misc]
         self.settings = settings
         self.flow: Monitor | None = None
         """The Monitor while, and after, it runs."""
+        self._x: Tensor | None = None
+        self._losses: list[Tensor] = []
+        self._logged: float | None = None
+        self._hooks: list[Any] = []
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
         """Attach; a run that is taken up again goes on in its log."""
         if state.is_world_process_zero and model is not None:
-            resume = state.global_step or None
-            self.flow = Monitor(model, **{"resume": resume, **self.settings})
+            resume, scaler = state.global_step or None, getattr(optimizer, "scaler", None)
+            self.flow = Monitor(model, **{"resume": resume, "scaler": scaler, **self.settings})
+            self._hooks = [
+                model.register_forward_pre_hook(_Hook(self._takes), with_kwargs=True),
+                model.register_forward_hook(_Hook(self._returns)),
+            ]
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The batches of another update follow."""
+        self._losses = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """The gradient is whole: this update's loss and batch."""
+        if self.flow is None:
+            return
+        loss: Any = self._logged
+        if self._losses:
+            scaler = getattr(optimizer, "scaler", None)
+            loss = sum(self._losses) / (scaler.get_scale() if scaler is not None else 1.0)
+        self._logged = None
+        self.flow.step(loss, self._x)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """The loss, a mean since the last log."""
-        if self.flow is not None and logs and "loss" in logs:
-            self.flow.note_loss(float(logs["loss"]))
+        """The mean since the last log, for a model that does not return its loss."""
+        if self.flow is not None and logs and "loss" in logs and not self._losses:
+            self._logged = float(logs["loss"])
+            self.flow.note_loss(self._logged)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let go."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._losses, self._x = [], [], None
         if self.flow is not None:
             self.flow.close()
+
+    def _takes(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Keep what the model reads: its ids, or the first tensor."""
+        if module.training:
+            self._x = next((one for one in (named.get("input_ids"), *given, *named.values()) if _is_tensor(one)), None)
+
+    def _returns(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+        """Keep the loss as the trainer weighs it: what flows back into it is its part of the update's loss."""
+        loss = output.get("loss") if isinstance(output, Mapping) else output[0] if isinstance(output, tuple) else None
+        if _is_tensor(loss) and loss.requires_grad and loss.numel() == 1:
+            value = loss.detach().reshape(())
+            loss.register_hook(lambda weight: self._losses.append(value * weight.detach().reshape(())))
+
+
+class _Hook:
+    """A hook of this model alone: a copy, and a model read from a file, have one that does nothing."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *given: Any) -> None:
+        self._call(*given)
+
+    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
+        return _nothing, ()
+
+
+def _nothing() -> Callable[..., None]:
+    return _ignored
+
+
+def _ignored(*given: Any) -> None:
+    return None
+
+
+def _is_tensor(thing: Any) -> bool:
+    return isinstance(thing, Tensor)

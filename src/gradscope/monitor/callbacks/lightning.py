@@ -32,11 +32,12 @@ class GradientFlow(Callback):  # type: ignore[misc]
 
     flow: Monitor | None
 
-    def on_fit_start(self, trainer: Any, pl_module: torch.nn.Module) -> None:
-        """Attach."""
+    def on_train_start(self, trainer: Any, pl_module: torch.nn.Module) -> None:
+        """Attach, when what a checkpoint holds has been restored; a run that is taken up again goes on in its log."""
         if trainer.is_global_zero:
             scaler = getattr(trainer.precision_plugin, "scaler", None)
-            self.flow = Monitor(pl_module, **{"scaler": scaler, **self.settings})
+            resume = trainer.global_step or None
+            self.flow = Monitor(pl_module, **{"scaler": scaler, "resume": resume, **self.settings})
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: torch.nn.Module, optimizer: Any) -> None:
         """The gradient is whole and not yet clipped."""
@@ -46,10 +47,11 @@ class GradientFlow(Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: Any, pl_module: torch.nn.Module, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """The loss, as training_step returned it."""
+        """The loss as training_step returned it; automatic optimization divides it by the batches it accumulates."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if self.flow is not None and isinstance(loss, torch.Tensor):
-            self.flow.note_loss(loss)
+            automatic = getattr(pl_module, "automatic_optimization", True)
+            self.flow.note_loss(loss.detach() * (trainer.accumulate_grad_batches if automatic else 1))
 
     def on_fit_end(self, trainer: Any, pl_module: torch.nn.Module) -> None:
         """Let go."""
