@@ -10,8 +10,9 @@ from gradscope.errors import UsageError
 from gradscope.loading.source import Source
 from gradscope.metrics import collect, layers
 from gradscope.models.direct import Direct
-from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.spectra.affordable import too_much
+from gradscope.numerics.traces.trace import NotMeasured, attempted
 from gradscope.records import Attention, Loaded, ModelResult, Pair, SingularValues
 from gradscope.rules.judge import judged
 from gradscope.rules.presets import said_by
@@ -31,9 +32,9 @@ def outline(
     summary, series, skipped = measured
     return ModelResult(
         name=name,
-        kind=analysis.trace.kind,
+        kind=analysis.kind,
         status="inconclusive",
-        size=analysis.trace.size,
+        size=analysis.size,
         length=analysis.length,
         loaded=loaded,
         summary=summary,
@@ -52,12 +53,15 @@ def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ..
     summary, more = collect.summary(analysis, costs=costs)
     singular, why = _singular_values(analysis)
     loaded = replace(source.loaded, equality_check=analysis.equality)
+    by_layer = attempted(lambda: layers.measure(analysis))
+    if isinstance(by_layer, NotMeasured):
+        why["layers"] = by_layer.reason
     measured = (summary, series, {**skipped, **more, **why})
     result = replace(
         outline(source.name, loaded, analysis, measured, tokens=batch.tokens, notes=notes),
         bands=bands,
         singular_values=singular,
-        layers=layers.measure(analysis),
+        layers=() if isinstance(by_layer, NotMeasured) else by_layer,
         attention=_attention(analysis, batch),
         pairs=_pairs(analysis, batch),
         step_pairs=_step_pairs(analysis),
@@ -69,41 +73,41 @@ def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ..
 def _narrowed(analysis: Analysis) -> tuple[str, ...]:
     """Said where only some directions are measured for want of time, or no Jacobians of a user's module, and why."""
     model = analysis.model
-    try:
-        chain, full = analysis.chain, analysis.full
-    except Unavailable as reason:
+    chain = attempted(lambda: analysis.chain)
+    if isinstance(chain, NotMeasured):
         opened = isinstance(model, Direct) and model.kind == "module" and not model.closed
-        return (f"no Jacobians: {reason}",) if opened and not reason.told else ()
-    if full or analysis.trace.kind != "recurrent":
+        return (f"no Jacobians: {chain.reason}",) if opened and not chain.told else ()
+    if analysis.full or analysis.kind != "recurrent":
         return ()
-    lags = ", ".join(map(str, analysis.leading.lag))
-    return (f"{too_much(chain.length, chain.size)}, at lags {lags}",)
+    leading = attempted(lambda: analysis.leading)
+    if isinstance(leading, NotMeasured):
+        return ()
+    return (f"{too_much(chain.length, chain.size)}, at lags {', '.join(map(str, leading.lag))}",)
 
 
 def _singular_values(analysis: Analysis) -> tuple[SingularValues | None, dict[str, str]]:
-    try:
-        if not analysis.full:
-            lead = analysis.leading
-            settled = lead.residual < 1e-3
-            found = SingularValues(
-                tuple(lead.lag),
-                tuple(tuple(row) for row in lead.ln_sigma.tolist()),
-                tuple(tuple(row) for row in settled.tolist()),
-            )
-            return found, {}
-        lags, spectra = analysis.spectra
-    except Unavailable as reason:
-        return None, {"singular_values": str(reason)}
+    found = attempted(lambda: _spectra(analysis))
+    return (None, {"singular_values": found.reason}) if isinstance(found, NotMeasured) else (found, {})
+
+
+def _spectra(analysis: Analysis) -> SingularValues:
+    if not analysis.full:
+        lead = analysis.leading
+        settled = lead.residual < 1e-3
+        return SingularValues(
+            tuple(lead.lag),
+            tuple(tuple(row) for row in lead.ln_sigma.tolist()),
+            tuple(tuple(row) for row in settled.tolist()),
+        )
+    lags, spectra = analysis.spectra
     logs = tuple(tuple(s.ln_sigma.tolist()) for s in spectra)
-    return SingularValues(tuple(lags), logs, tuple(tuple(s.resolved.tolist()) for s in spectra)), {}
+    return SingularValues(tuple(lags), logs, tuple(tuple(s.resolved.tolist()) for s in spectra))
 
 
 def _step_pairs(analysis: Analysis) -> dict[str, Any] | None:
     """The map over pairs of steps, for formats that show it; where there is none, spectra say why."""
-    try:
-        return analysis.step_pairs if analysis.detail else None
-    except Unavailable:
-        return None
+    found = attempted(lambda: analysis.step_pairs if analysis.detail else None)
+    return None if isinstance(found, NotMeasured) else found
 
 
 def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
@@ -128,8 +132,7 @@ def _pairs(analysis: Analysis, batch: Batch) -> tuple[Pair, ...]:
 
 def heading(analysis: Analysis) -> str:
     """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`."""
-    trace, spec = analysis.trace, analysis.spec
-    count = trace.sequences
+    spec, count = analysis.spec, analysis.trace.sequences
     seeds = f"seed {spec.seed}" if spec.seeds == 1 else f"seeds {spec.seed}-{spec.seed + spec.seeds - 1}"
     sequences = f"{count} sequence{'s' if count != 1 else ''}"
-    return f"{trace.shape} · T={analysis.length} · {sequences} · {seeds} · {spec.dtype} · {spec.device}"
+    return f"{analysis.shape} · T={analysis.length} · {sequences} · {seeds} · {spec.dtype} · {spec.device}"

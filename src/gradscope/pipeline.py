@@ -86,7 +86,7 @@ def diagnose_sources(
             torch.manual_seed(spec.seed)
             runs, batch, notes = runs_of(source, spec, x, loss)
             analysis = Analysis(runs, spec, told, detail=detail)
-            with threads_for(analysis.trace.size):
+            with threads_for(analysis.size):
                 if early is not None and (known := _early(source, analysis, batch, notes)) is not None:
                     early(known)
                 results.append(whole(source, analysis, batch, notes, costs=costs))
@@ -195,7 +195,7 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         analysis = Analysis(runs, spec, detail=False)
-        with threads_for(analysis.trace.size):
+        with threads_for(analysis.size):
             known = outline(name, Loaded("built"), analysis, collect.early(analysis))
     return judged(known, spec)
 

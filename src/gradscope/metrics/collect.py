@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gradscope.metrics.track import Track
-from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.traces.trace import NotMeasured, attempted
 from gradscope.records import Band, Series, Summary
 from gradscope.registry import COMPARE_METRICS, SERIES_METRICS, SUMMARY_METRICS, load
 
@@ -25,17 +27,25 @@ def gather(analysis: Analysis, table: Mapping[str, str]) -> tuple[dict[str, Any]
     """The value of every metric in `table`, and the reasons of those that have none."""
     found, skipped = {}, {}
     for name, reference in table.items():
-        try:
-            found[name] = load(reference)(analysis)
-        except Unavailable as reason:
-            skipped[name] = str(reason)
+        value = attempted(partial(load(reference), analysis))
+        if isinstance(value, NotMeasured):
+            skipped[name] = value.reason
+        else:
+            found[name] = value
     return found, skipped
+
+
+def checks(analysis: Analysis) -> Skips:
+    """Why it is not known whether the pass is finite, or whether what is analysed is the user's model."""
+    found = {"non_finite": analysis.finiteness, "equality_check": analysis.proof}
+    return {name: value.reason for name, value in found.items() if isinstance(value, NotMeasured)}
 
 
 def summary(analysis: Analysis, *, costs: bool) -> tuple[Summary, Skips]:
     """All summary values; operations on the autograd graph, which take a while to count, only for `costs`."""
     table = {**SUMMARY_METRICS, **COMPARE_METRICS} if costs else SUMMARY_METRICS
     found, skipped = gather(analysis, table)
+    skipped |= checks(analysis)
     return Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found), skipped
 
 
@@ -45,7 +55,8 @@ def early(analysis: Analysis) -> Measured:
     summary = Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found)
     own, more = gather(analysis, {name: SERIES_METRICS[name] for name in EARLY_SERIES})
     values = {name: track.values for group in own.values() for name, track in group.items()}
-    return summary, Series(tuple(range(analysis.length + 1)), None, values), {**skipped, **more}
+    reasons = {**skipped, **more, **checks(analysis)}
+    return summary, Series(tuple(range(analysis.length + 1)), None, values), reasons
 
 
 def series(analysis: Analysis, tokens: tuple[str, ...] | None) -> tuple[Series, dict[str, Band], Skips]:

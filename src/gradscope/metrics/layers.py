@@ -15,7 +15,7 @@ from gradscope.metrics.weight_share import shares
 from gradscope.models import cell
 from gradscope.models.cell import ClosedForm, Linearization
 from gradscope.models.recurrent import Trajectory
-from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.gradients.adjoint import LayerAdjoint
 from gradscope.numerics.gradients.influence import geometric_mean
 from gradscope.numerics.spectra import products
@@ -32,16 +32,16 @@ def measure(analysis: Analysis) -> tuple[Layer, ...]:
 
     Steps are those of the layer's input, also where it reads the sequence backwards: its state of step t is the one
     it has after reading x_t, and step 0 is the state it starts from.
+
+    Raises:
+        Unavailable: what is analysed is not the user's model, or the loss reads nothing of it.
     """
     layers = analysis.trace.layers
     if len(layers) < 2 or analysis.non_finite is not None:
         return ()
-    try:
-        analysis.require_equal()
-        swept = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.cotangents, strict=True)]
-        anchored = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.anchored, strict=True)]
-    except Unavailable:
-        return ()
+    analysis.require_equal()
+    swept = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.cotangents, strict=True)]
+    anchored = [trace.layer_adjoints(v) for trace, v in zip(analysis.traces, analysis.anchored, strict=True)]
     found = []
     for index, ((name, layer), order) in enumerate(zip(layers, analysis.trace.orders, strict=True)):
         adjoints, alone = [run[index] for run in swept], [run[index] for run in anchored]

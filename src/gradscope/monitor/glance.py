@@ -11,8 +11,9 @@ from torch import nn
 from gradscope.errors import UsageError
 from gradscope.metrics import collect
 from gradscope.monitor.signal import Heard
-from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.numerics.traces.trace import NotMeasured, attempted
 from gradscope.pipeline import examined
 from gradscope.records import ModelResult, RunSpec
 from gradscope.registry import SERIES_METRICS, SUMMARY_METRICS
@@ -104,12 +105,10 @@ def measures(analysis: Analysis) -> collect.Measured:
     own, more = collect.gather(analysis, {"gate": SERIES_METRICS["gate"]})
     gates = {name: track.values for name, track in own.get("gate", {}).items()}
     some, rest = collect.gather(analysis, {"saturation": SUMMARY_METRICS["saturation"]})
-    exponent: tuple[float, ...] | None = None
-    try:
-        exponent = (leading_exponent(analysis),)
-    except Unavailable as reason:
-        rest["lyapunov"] = str(reason)
-    summary = replace(summary, lyapunov=exponent, **some)
+    exponent = attempted(lambda: leading_exponent(analysis))
+    if isinstance(exponent, NotMeasured):
+        rest["lyapunov"] = exponent.reason
+    summary = replace(summary, lyapunov=None if isinstance(exponent, NotMeasured) else (exponent,), **some)
     return summary, replace(series, values={**series.values, **gates}), {**skipped, **more, **rest}
 
 

@@ -26,9 +26,9 @@ from gradscope.numerics.traces.find import module_trace
 from gradscope.numerics.traces.jacobians import BareTrace
 from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.recurrent import RecurrentTrace
-from gradscope.numerics.traces.trace import Cotangent, Loss, Trace
+from gradscope.numerics.traces.trace import Cotangent, Loss, NotMeasured, Trace, Value, attempted
 from gradscope.numerics.traces.trace import Unavailable as Unavailable
-from gradscope.records import EqualityCheck, Growth, NonFinite, RunSpec
+from gradscope.records import EqualityCheck, Growth, Kind, NonFinite, RunSpec
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,7 +82,8 @@ class Analysis:
         """K: what the user's task needs, else all that lies before the newest output the loss reads (T - 1 at most)."""
         if self.spec.needs_lag is not None:
             return self.spec.needs_lag
-        return max(1, (self.anchors[-1] if self.anchors else self.length) - 1)
+        anchors = () if isinstance(self._anchors, NotMeasured) else self._anchors
+        return max(1, (anchors[-1] if anchors else self.length) - 1)
 
     @cached_property
     def cotangents(self) -> tuple[Cotangent, ...]:
@@ -117,10 +118,18 @@ class Analysis:
         self.require_equal()
         return torch.cat([trace.input_gradient(v) for trace, v in self._pairs()])
 
-    @cached_property
+    @property
     def anchors(self) -> tuple[int, ...]:
-        """The steps whose outputs the influence profile is measured from."""
-        return self.trace.anchors(self.cotangents[0], self.spec.anchors)
+        """The steps whose outputs the influence profile is measured from; () where the loss reads none.
+
+        Raises:
+            Unavailable: the model has no outputs to ask.
+        """
+        return _known(self._anchors)
+
+    @cached_property
+    def _anchors(self) -> tuple[int, ...] | NotMeasured:
+        return attempted(lambda: self.trace.anchors(self.cotangents[0], self.spec.anchors))
 
     @cached_property
     def anchored(self) -> tuple[Cotangent, ...]:
@@ -160,37 +169,69 @@ class Analysis:
         per_seed = self.influence.reshape(len(self.runs), -1, self.influence.shape[1])
         return log10_sum(per_seed, 1) - math.log10(per_seed.shape[1])
 
-    @cached_property
+    @property
     def non_finite(self) -> NonFinite | None:
-        """Where NaN or Inf is born in the forward pass; None when all is finite."""
-        return finite.earliest(trace.non_finite() for trace in self.traces)
+        """Where NaN or Inf is born in the forward pass; None when all is finite, or that is not known."""
+        return None if isinstance(self.finiteness, NotMeasured) else self.finiteness
 
     @cached_property
+    def finiteness(self) -> NonFinite | NotMeasured | None:
+        """Where NaN or Inf is born in the forward pass; None when all is finite; or why that is not known."""
+        return attempted(lambda: finite.earliest(trace.non_finite() for trace in self.traces))
+
+    @property
     def equality(self) -> EqualityCheck | None:
         """The first run's chain held against the user's own model; None where there is no other, or nothing to hold."""
+        return None if isinstance(self.proof, NotMeasured) else self.proof
+
+    @cached_property
+    def proof(self) -> EqualityCheck | NotMeasured | None:
+        """The same, or why the two cannot be compared."""
         if self.non_finite is not None:
             return None
-        return self.trace.equality(self.cotangents[0])
+        return attempted(lambda: self.trace.equality(self.cotangents[0]))
 
     @cached_property
     def ahead(self) -> str:
-        """How the model reads the future, in words; empty where it does not."""
-        return look_ahead(self.trace) if self.non_finite is None else ""
+        """How the model reads the future, in words; empty where it does not, or that is not known."""
+        found = attempted(lambda: look_ahead(self.trace) if self.non_finite is None else "")
+        return "" if isinstance(found, NotMeasured) else found
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """How a user's module was taken, a sentence each."""
-        if not isinstance(self.trace, ModuleTrace):
+        trace = self.trace
+        if not isinstance(trace, ModuleTrace):
             return ()
-        return (*self.trace.remarks, *self.trace.read_by(self.cotangents[0]))
+        parts = (lambda: trace.remarks, lambda: trace.read_by(self.cotangents[0]))
+        said = [attempted(part) for part in parts]
+        return tuple(sentence for part in said if not isinstance(part, NotMeasured) for sentence in part)
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the report calls the model."""
+        found = attempted(lambda: self.trace.kind)
+        return "module" if isinstance(found, NotMeasured) else found
+
+    @cached_property
+    def size(self) -> int:
+        """Numbers in the recurrent state; of a model without one, in an output; 0 where that is not known."""
+        found = attempted(lambda: self.trace.size)
+        return 0 if isinstance(found, NotMeasured) else found
+
+    @cached_property
+    def shape(self) -> str:
+        """Layers and widths in a word."""
+        found = attempted(lambda: self.trace.shape)
+        return "no fixed state" if isinstance(found, NotMeasured) else found
 
     def require_equal(self) -> None:
         """Stop when what would be analysed is not the user's model.
 
         Raises:
-            Unavailable: it is not, with the differences.
+            Unavailable: it is not, with the differences, or the two cannot be compared.
         """
-        check = self.equality
+        check = _known(self.proof)
         if check is not None and not check.passed:
             worst = max(check.output, check.grad)
             raise Unavailable(f"the chain does not reproduce {check.against}: it is off by {worst:.0e}", told=True)
@@ -208,9 +249,9 @@ class Analysis:
         """Stop when the forward pass is not finite.
 
         Raises:
-            Unavailable: it is not, with the step.
+            Unavailable: it is not, with the step, or that is not known.
         """
-        if (bad := self.non_finite) is not None:
+        if (bad := _known(self.finiteness)) is not None:
             reason = f"the forward pass is not finite from step {bad.step} on ({bad.layer}, {bad.where})"
             raise Unavailable(reason, told=True)
 
@@ -288,3 +329,14 @@ class Analysis:
         frame = None if self.full else self.leading.start
         told = lambda done: self.progress("exponents", done, self.length)  # noqa: E731
         return exponents.lyapunov(self.chain, count, told, frame=frame, burn_in=self.spec.burn_in)
+
+
+def _known(found: Value | NotMeasured) -> Value:
+    """What was measured.
+
+    Raises:
+        Unavailable: nothing was.
+    """
+    if isinstance(found, NotMeasured):
+        raise Unavailable(found.reason, told=found.told)
+    return found

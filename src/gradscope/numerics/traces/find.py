@@ -34,6 +34,9 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
         whole.why = why
         return whole
     lifted = LiftedTrace(model, x, first)
+    if why := lifted.strands.differ():
+        # Its gradients by input are what autograd says of the batch as it is.
+        return ModuleTrace(model, x, why=why)
     return whole if several and whole.followed and not _joins(lifted, whole) else lifted
 
 

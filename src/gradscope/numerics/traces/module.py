@@ -45,11 +45,11 @@ class ModuleTrace:
     carried: int | None = None
     of_state = False
 
-    def __init__(self, model: Direct, x: Tensor) -> None:
-        """Remember the model and x (batch, T, features), or token ids (batch, T)."""
+    def __init__(self, model: Direct, x: Tensor, *, why: str = "") -> None:
+        """Remember the model, x (batch, T, features) or token ids (batch, T), and why no recurrence is followed."""
         self.model, self.x = model, x
         self.sequences, self.length = x.shape[:2]
-        self.why = ""
+        self.why = why
         """Why nothing was found in its computation, where that is known."""
         self._flows: list[tuple[Cotangents, Flow]] = []
 

@@ -20,7 +20,7 @@ from gradscope.forward.walk import Walk
 from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
 from gradscope.numerics.traces.rows import row_of, rows_agree
-from gradscope.numerics.traces.trace import Unavailable
+from gradscope.numerics.traces.trace import NotMeasured, Unavailable, attempted
 
 KEPT_OPERATIONS = 2**21
 """Operations of all sequences together up to which their graphs are kept at once."""
@@ -70,6 +70,13 @@ class Strands:
         if b not in self._opened:
             self._opened[b] = self._agreeing(b)
         return self._opened[b]
+
+    def differ(self) -> str:
+        """Why the sequences cannot be told apart; empty where they can, or where finding out takes too long."""
+        if not self.is_short or self._all is not None:
+            return ""
+        found = [attempted(lambda b=b: self.opening(b)) for b in range(self.count)]
+        return next((one.reason for one in found if isinstance(one, NotMeasured)), "")
 
     def _agreeing(self, b: int) -> Opened:
         one = self.first if b == 0 else self._open(b)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
 from gradscope.records import EqualityCheck, Kind, NonFinite
 
 Loss = Callable[[Any], Tensor]
+Value = TypeVar("Value")
 Cotangent = Any
 """v = dL/dy in a form of the trace's own; nothing else looks inside."""
 
@@ -29,6 +31,23 @@ class Unavailable(Exception):  # noqa: N818 - a state of affairs, not a failure
     def __init__(self, reason: str, *, told: bool = False) -> None:
         super().__init__(reason)
         self.told = told
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """The value of what could not be measured: the reason, in words for the user."""
+
+    reason: str
+    told: bool = False
+    """Whether the report says so in a place of its own already."""
+
+
+def attempted(read: Callable[[], Value]) -> Value | NotMeasured:
+    """What `read` returns, or why it has nothing to return: `Unavailable` goes no further than this."""
+    try:
+        return read()
+    except Unavailable as absent:
+        return NotMeasured(str(absent), absent.told)
 
 
 class Trace(Protocol):
