@@ -39,10 +39,9 @@ class OutputShape:
             by_step: whether a matrix with one number for each sequence and step is that, and not `steps` features.
         """
         axes = tuple(range(len(own)))
-        pairs = ((1, 0), (0, 1)) if time_first else ((0, 1), (1, 0))
+        pairs = [(1, 0), (0, 1)] if time_first else [(0, 1), (1, 0)]
         if len(own) >= 3 or (len(own) == 2 and by_step):
-            pairs = (*pairs, (0, 2)) if len(own) == 3 else pairs
-            for batch, time in pairs:
+            for batch, time in [*pairs, (0, 2)] if len(own) == 3 else pairs:
                 if (own[batch], own[time]) == (sequences, steps):
                     rest = tuple(axis for axis in axes if axis not in (batch, time))
                     features = math.prod(own[axis] for axis in rest)

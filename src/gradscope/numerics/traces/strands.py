@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ class Strands:
         """Why the sequences cannot be told apart; empty where they can, or where finding out takes too long."""
         if not self.is_short or self._all is not None:
             return ""
-        found = [attempted(lambda b=b: self.opening(b)) for b in range(self.count)]
+        found = [attempted(partial(self.opening, b)) for b in range(self.count)]
         return next((one.reason for one in found if isinstance(one, NotMeasured)), "")
 
     def _agreeing(self, b: int) -> Opened:
