@@ -157,7 +157,7 @@ def runs_of(
         if x is None:
             batch = make_batch(asked, seed=seed, input_size=source.input_size, ids=source.ids)
         else:
-            batch = _given(x, spec) if source.ids is None else given_ids(x, spec, source.ids)
+            batch = _given(x, spec, source.input_size) if source.ids is None else given_ids(x, spec, source.ids)
         model = source.make(batch.x.shape[-1], seed)
         chosen = make_loss(spec, batch, seed=seed) if loss is None else loss
         runs.append(Run(model, batch.x, chosen, seed))
@@ -172,9 +172,11 @@ def runs_of(
     return tuple(runs), batch, tuple(dict.fromkeys(notes))
 
 
-def _given(x: torch.Tensor, spec: RunSpec) -> Batch:
+def _given(x: torch.Tensor, spec: RunSpec, features: int | None) -> Batch:
     if x.ndim != 3 or x.shape[1] < 2:
         raise UsageError(f"x has shape {tuple(x.shape)}; expected (batch, T, features) with at least 2 steps")
+    if features is not None and x.shape[-1] != features:
+        raise UsageError(f"x has {x.shape[-1]} features in shape {tuple(x.shape)}; the model takes {features}")
     moved = x.detach().to(spec.device, getattr(torch, spec.dtype))
     return Batch(x=moved, tokens=None, token_ids=None, vocabulary=None, notes=(), source="given")
 

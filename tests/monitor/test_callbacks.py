@@ -209,3 +209,40 @@ def test_keras(tmp_path, monkeypatch):
         (8, "analysis", False),
     ]
     assert all(p.reach is not None and "forget" in p.gates for p in points)
+
+
+def test_keras_analyses_every_recurrent_layer_on_what_it_takes_and_notes_a_reason_once(tmp_path, monkeypatch):
+    pytest.importorskip("h5py")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        keras = pytest.importorskip("keras")
+        import gradscope
+        from gradscope.monitor.callbacks.keras import GradientFlow
+
+        layers, settings = keras.layers, {"needs_lag": 6, "log": None, "screen": False}
+        ids = torch.randint(0, 9, (24, 12), generator=torch.Generator().manual_seed(0)).numpy()
+        target = (ids[:, :1] / 9.0).astype("float32")
+        keras.utils.set_random_seed(0)
+        body = [layers.Embedding(9, 5), layers.LSTM(8, return_sequences=True, name="low"), layers.GRU(6, name="top")]
+        model = keras.Sequential([keras.Input((12,), dtype="int32"), *body, layers.Dense(1)])
+        model.compile("sgd", "mse")
+        model.save(tmp_path / "before.keras")
+        low = keras.Model(model.inputs, body[0].output)(ids[:4]).detach().double()
+        top = keras.Model(model.inputs, body[1].output)(ids[:4]).detach().double()
+        runs = {key: GradientFlow(ids[:4], key=key, **settings) for key in (None, "top", "tpo")}
+        runs["width"] = GradientFlow(top.numpy()[:, :, :3], key="top", **settings)
+        model.fit(ids, target, batch_size=24, epochs=2, verbose=0, callbacks=list(runs.values()))
+        for name, x in (("low", low), ("top", top)):
+            own = gradscope.analyze(str(tmp_path / "before.keras"), x, key=name, needs_lag=6).models[0]
+            first = next(p for p in runs[None].trajectory.points if p.layer == name)
+            profile = [own.series.values["log10_influence"][lag] for lag in first.lags]
+            assert first.log10_influence == pytest.approx(profile, rel=1e-4)
+    told = {key: [(p.step, p.layer) for p in run.trajectory.points] for key, run in runs.items()}
+    assert told[None] == [(step, name) for step in (0, 1, 2) for name in ("low", "top")]
+    assert told["top"] == [(0, ""), (1, ""), (2, "")]
+    assert told["tpo"] == told["width"] == []
+    assert runs["tpo"].trajectory.notes == ("no analysis: unknown key 'tpo'; did you mean 'top'? (one of: low, top)",)
+    (note,) = runs["width"].trajectory.notes
+    assert "no analysis of top: x has 3 features" in note
+    assert str(tmp_path)[:5] not in note

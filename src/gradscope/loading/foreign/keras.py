@@ -60,6 +60,11 @@ def keras_layer(file: KerasFile, key: str | None, nonlinearity: str | None, show
     return replace(layers[0], backward=layers[1].forward, notes=(*layers[0].notes, *_merged(settings)))
 
 
+def recurrent_names(file: KerasFile) -> list[str]:
+    """Names of the recurrent layers, as `key` takes them."""
+    return list(_by_name(file))
+
+
 def _custom(file: KerasFile) -> str:
     """Classes of the configuration that are not Keras' own: named, never imported."""
     names = [
