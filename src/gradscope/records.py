@@ -7,9 +7,10 @@ round trip unchanged. Magnitudes are base-10 logarithms (`log10_...`), rates are
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from typing import Any, Literal
 
-from gradscope.registry import NOTEBOOK, load
+from gradscope.registry import SHOWN, load
 from gradscope.trained import Probe
 
 SCHEMA = "gradscope.report/1"
@@ -340,7 +341,7 @@ class Loaded:
     """Where the user's code defines the model, or where the target of `gradscope check` is written."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelResult:
     """Everything measured on, and said of, one model."""
 
@@ -367,6 +368,10 @@ class ModelResult:
     """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`: the settings in one line."""
     notes: tuple[str, ...] = ()
     """What was assumed or done to the data, one sentence each: `random input, not your data`."""
+
+    def __repr__(self) -> str:
+        reach = "no reach" if self.summary.reach is None else f"reach {self.summary.reach}"
+        return f"<ModelResult of {self.name}: {self.status}, {reach}, {self.length} steps>"
 
 
 @dataclass(frozen=True)
@@ -420,8 +425,31 @@ class Check:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Report:
+class Shown:
+    """What shows itself: `print` and a session give the screen, a notebook pictures too, and `save` writes a file."""
+
+    def __str__(self) -> str:
+        return str(load(SHOWN["text"])(self))
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: the screen in plain text and in HTML, and charts."""
+        bundle: dict[str, str] = load(SHOWN["notebook"])(self)
+        return bundle
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write to a file in the format that its suffix names, as `-o` does: `.json`, `.html`, `.png`, `.csv`, `.md`.
+
+        Raises:
+            UsageError: no such format, an extra that is not installed, or a file that cannot be written.
+        """
+        load(SHOWN["file"])(self, path)
+
+
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """The saved result between measuring and showing."""
 
     run: RunSpec
@@ -434,8 +462,3 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """The JSON object of this report (plain dicts, lists, numbers; non-finite floats still floats)."""
         return asdict(self)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """What a notebook shows for this report: the screen in plain text and in HTML, and its charts."""
-        bundle: dict[str, str] = load(NOTEBOOK["report"])(self)
-        return bundle

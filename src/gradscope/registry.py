@@ -221,8 +221,12 @@ LESSONS: Mapping[str, str] = {
 }
 """Forms of `gradscope lesson`."""
 
-NOTEBOOK: Mapping[str, str] = {"report": "gradscope.renderers.notebook:mimebundle"}
-"""What a notebook shows an object with; records find it here, for they sit below all renderers."""
+SHOWN: Mapping[str, str] = {
+    "text": "gradscope.renderers.shown:text",
+    "notebook": "gradscope.renderers.shown:mimebundle",
+    "file": "gradscope.renderers.shown:save",
+}
+"""How a report and a training run show and save themselves; records find it here, for they sit below all renderers."""
 
 
 def resolve(table: Mapping[str, str], name: str, what: str) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from gradscope.records import NonFinite, Number, Status, Values, Verdict
+from gradscope.records import NonFinite, Number, Shown, Status, Values, Verdict
 
 SCHEMA = "gradscope.flow/1"
 
@@ -111,8 +111,8 @@ class Head:
     """The step from which a run that was taken up again goes on."""
 
 
-@dataclass(frozen=True)
-class Trajectory:
+@dataclass(frozen=True, repr=False)
+class Trajectory(Shown):
     """Points by step, what was left out, and the verdicts of the rules of training."""
 
     head: Head

@@ -312,6 +312,25 @@ def test_layers_are_chosen_by_name_and_wrong_ones_refused():
         quiet(model, every=0)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ({"out": "x"}, "it is called log="),
+        ({"lag": 3}, "it is called needs_lag="),
+        ({"evry": 3}, "did you mean 'every'"),
+    ],
+)
+def test_a_wrong_argument_names_the_right_one(given, meant):
+    with pytest.raises(UsageError, match=meant):
+        gradscope.Monitor(nn.GRU(2, 3), log=None, **given)
+
+
+def test_a_monitor_is_one_line_and_in_a_notebook_the_run():
+    with quiet(nn.GRU(2, 3)) as flow:
+        assert repr(flow) == "<Monitor of GRU: 0 points, at step 0; .trajectory shows them>"
+        assert "Nothing was measured." in flow._repr_mimebundle_()["text/plain"]
+
+
 def test_a_run_goes_on_in_its_log(tmp_path):
     log = tmp_path / "flow.jsonl"
     model = Net()

@@ -13,14 +13,18 @@ from dataclasses import replace
 
 import pytest
 
-from gradscope.records import Verdict
+from gradscope.errors import UsageError
+from gradscope.records import Report, Verdict
+from gradscope.registry import FLOW_FORMATS, FORMATS, load
 from gradscope.renderers import csv as csv_format
 from gradscope.renderers import json as json_format
+from gradscope.renderers.flow import screen as flow_screen
 from gradscope.renderers.markdown import report as markdown
 from gradscope.renderers.terminal import screen as terminal
 from gradscope.renderers.view import View
 from gradscope.trained import Probe, Sighting, Training
 from renderers.reports import WORDS, attention, catalogue, healthy, not_finite, paired, report, vanishing
+from trajectories import eventful
 
 VIEW = View()
 
@@ -177,6 +181,31 @@ def test_notebooks_show_the_screen():
     assert bundle["text/html"].startswith('<pre style="font-family: monospace')
     assert "color: #0072B2" in bundle["text/html"]
     assert "‖dL/dW‖" in bundle["text/html"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "renderer"), [(report(vanishing()), terminal), (eventful(), flow_screen)], ids=["report", "run"]
+)
+def test_what_was_measured_shows_itself_and_writes_itself(shown, renderer, tmp_path, monkeypatch):
+    screen = renderer.render(shown, VIEW)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert str(shown) == repr(shown) == screen.rstrip("\n")
+    bundle = shown._repr_mimebundle_()
+    assert bundle["text/plain"] == screen
+    assert bundle["text/html"].startswith("<pre")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert str(shown).isascii()
+    formats = FORMATS if isinstance(shown, Report) else FLOW_FORMATS
+    for suffix in (".json", ".csv", ".md", ".txt"):
+        shown.save(tmp_path / f"out{suffix}")
+        form = next(form for form in formats.values() if form.suffix == suffix)
+        assert (tmp_path / f"out{suffix}").read_text(encoding="utf-8") == load(form.renderer)(shown, VIEW)
+    with pytest.raises(UsageError, match=r"x\.jsn' has no suffix that names a format; use one of \.txt, "):
+        shown.save(tmp_path / "x.jsn")
+
+
+def test_one_model_of_a_report_is_one_line():
+    assert repr(report(vanishing()).models[0]) == "<ModelResult of rnn: vanishing, reach 7, 200 steps>"
 
 
 def test_notebooks_show_charts_that_need_no_network():

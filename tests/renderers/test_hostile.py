@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 
 from gradscope.registry import FORMATS, RENDERERS, load
-from gradscope.renderers.notebook import mimebundle
+from gradscope.renderers.shown import mimebundle
 from gradscope.renderers.view import View
 from renderers.reports import HOSTILE, catalogue, hostile, report
 

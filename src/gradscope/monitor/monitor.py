@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,12 +25,20 @@ from gradscope.monitor.record import Record
 from gradscope.monitor.schedule import Clock, is_signal_due
 from gradscope.monitor.untouched import untouched
 from gradscope.monitor.updates import Updates
+from gradscope.registry import unknown
 from gradscope.trajectory import Head, Point, Trajectory
 
 SILENT = (
     "no hook of a watched layer fired in a whole update: those that come after torch.compile never do, nor those of a "
     "layer that is not used; make the Monitor before torch.compile, or hand over the batch, flow.step(loss, x)"
 )
+
+OTHERS_SAY = {
+    **dict.fromkeys(("out", "output", "file", "filename", "path"), "log"),
+    **dict.fromkeys(("lag", "needed_lag"), "needs_lag"),
+    **dict.fromkeys(("interval", "freq"), "every"),
+}
+"""Names that other tools give to what is an argument of `Monitor`."""
 
 
 class Monitor:
@@ -62,6 +71,7 @@ class Monitor:
         screen: bool = True,
         name: str | None = None,
         resume: int | None = None,
+        **wrong: Any,
     ) -> None:
         """Attach to a model, before torch.compile.
 
@@ -77,10 +87,13 @@ class Monitor:
             screen: whether to tell on standard error when something happens, and the whole run at the end.
             name: of the run.
             resume: the step to go on from, in the same log.
+            wrong: nothing; a name that is none of these is refused with the one that was meant.
 
         Raises:
             UsageError: a name or number that cannot be.
         """
+        if wrong:
+            raise UsageError(_meant(next(iter(wrong))))
         if every < 1 or (needs_lag is not None and needs_lag < 1) or budget < 0:
             raise UsageError("every and needs_lag are whole numbers of at least 1, budget a part of 0 or more")
         self.model, self.every = plain_model(model), every
@@ -145,6 +158,14 @@ class Monitor:
         if self._input_hook is not None:
             self._input_hook.remove()
         self._record.close(self._clock.part(time.perf_counter()))
+
+    def __repr__(self) -> str:
+        count = len(self._record.points)
+        return f"<Monitor of {self._record.head.name}: {count} points, at step {self.at}; .trajectory shows them>"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """What a notebook shows: the run so far."""
+        return self.trajectory._repr_mimebundle_(include, exclude)
 
     def __enter__(self) -> Monitor:
         return self
@@ -278,3 +299,10 @@ class Monitor:
             self._busy = was
             if self._clock.begun and not was:
                 self._clock.spent += time.perf_counter() - self._since
+
+
+def _meant(given: str) -> str:
+    """One line for an argument that there is not, naming the one that was meant."""
+    if given in OTHERS_SAY:
+        return f"Monitor has no argument '{given}'; it is called {OTHERS_SAY[given]}="
+    return unknown("argument of Monitor", given, [*inspect.signature(Monitor).parameters][:-1])

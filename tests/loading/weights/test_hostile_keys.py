@@ -13,7 +13,7 @@ from gradscope.errors import UsageError
 from gradscope.pipeline import diagnose
 from gradscope.records import Report, RunSpec
 from gradscope.registry import RENDERERS, load
-from gradscope.renderers.notebook import mimebundle
+from gradscope.renderers.shown import mimebundle
 from gradscope.renderers.view import View
 from renderers.reports import HOSTILE
 

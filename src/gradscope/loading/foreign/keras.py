@@ -61,8 +61,9 @@ def keras_layer(file: KerasFile, key: str | None, nonlinearity: str | None, show
 
 
 def recurrent_names(file: KerasFile) -> list[str]:
-    """Names of the recurrent layers, as `key` takes them."""
-    return list(_by_name(file))
+    """Names of the recurrent layers, as `key` takes them, in the order of the model where the file tells it."""
+    order = [str(layer["config"].get("name")) for layer in file.layers]
+    return sorted(_by_name(file), key=lambda name: order.index(name) if name in order else len(order))
 
 
 def _custom(file: KerasFile) -> str:

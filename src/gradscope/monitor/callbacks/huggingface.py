@@ -73,12 +73,14 @@ class GradientFlow(TrainerCallback):  # type: ignore[misc]
     def _takes(self, module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Keep what the model reads: its ids, or the first tensor."""
         if module.training:
-            self._x = next((one for one in (named.get("input_ids"), *given, *named.values()) if _is_tensor(one)), None)
+            self._x = next(
+                (one for one in (named.get("input_ids"), *given, *named.values()) if isinstance(one, Tensor)), None
+            )
 
     def _returns(self, module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
         """Keep the loss as the trainer weighs it: what flows back into it is its part of the update's loss."""
         loss = output.get("loss") if isinstance(output, Mapping) else output[0] if isinstance(output, tuple) else None
-        if _is_tensor(loss) and loss.requires_grad and loss.numel() == 1:
+        if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
             value = loss.detach().reshape(())
             loss.register_hook(lambda weight: self._losses.append(value * weight.detach().reshape(())))
 
@@ -102,7 +104,3 @@ def _nothing() -> Callable[..., None]:
 
 def _ignored(*given: Any) -> None:
     return None
-
-
-def _is_tensor(thing: Any) -> bool:
-    return isinstance(thing, Tensor)

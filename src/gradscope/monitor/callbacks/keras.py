@@ -94,8 +94,8 @@ class GradientFlow(keras.callbacks.Callback):  # type: ignore[misc]
                 for name in (names := self._names(path)):
                     point = self._point(path, name)
                     if point is not None:
-                        told = {"loss": None if loss is None else float(loss), "layer": name if names[1:] else ""}
-                        self._record.point(replace(point, **told))
+                        known = None if loss is None else float(loss)
+                        self._record.point(replace(point, loss=known, layer=name if names[1:] else ""))
             except Exception as error:  # Keras and its backends raise what they like; the training goes on
                 self._record.note(f"no analysis: {self._said(error, path)}")
 

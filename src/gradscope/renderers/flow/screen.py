@@ -22,10 +22,15 @@ COLUMNS = tuple(
 
 def render(trajectory: Trajectory, view: View) -> str:
     """The whole screen; its first line alone where that is asked for."""
+    return str(page(trajectory, view))
+
+
+def page(trajectory: Trajectory, view: View) -> Page:
+    """The same as lines, for other ways of showing them."""
     page = Page(view)
     _title(page, trajectory)
     if view.quiet:
-        return str(page)
+        return page
     for sentence in flow_wording.sentences(trajectory):
         page.wrap(sentence)
     page.blank()
@@ -39,7 +44,7 @@ def render(trajectory: Trajectory, view: View) -> str:
     codes = [verdict.code for verdict in flow_wording.found(trajectory)]
     why = f"why: gradscope explain {codes[0]}   " if codes else ""
     page.wrap(f"{why}every point: --steps all   data: --format csv", style="dim")
-    return str(page)
+    return page
 
 
 def point_line(point: Point, view: View) -> str:
