@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from gradscope.models.recurrent import Recurrent, Trajectory
 from gradscope.numerics.spectra.products import chunks
-
-NUDGE = 1e-3
 
 
 def autograd_ends(model: Recurrent, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,14 +47,19 @@ def moved_without_gradient(model: Recurrent, x: Tensor) -> tuple[int, ...]:
 
 
 def _moves(trajectory: Trajectory, x: Tensor, t: int) -> bool:
-    """Whether s_t changes when s_{t-1} is nudged at random."""
+    """Whether s_t changes when s_{t-1} is nudged at random.
+
+    The nudge is the square root of the rounding error, beside the largest state of the trajectory: a larger one would
+    wake units that are dead at s_{t-1}, whose Jacobian is rightly zero.
+    """
     flow = x[:, t - 1]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in trajectory.layers:
             cell, before = layer.cell, layer.states[t - 1]
+            nudge = math.sqrt(torch.finfo(before.dtype).eps) * (float(layer.states.abs().max()) or 1.0)
             noise = torch.randn(before.shape, dtype=torch.float64, generator=generator).to(before)
-            moved = cell.step(flow, before + NUDGE * (1 + before.abs()) * noise)
+            moved = cell.step(flow, before + nudge * noise)
             if not torch.equal(moved, cell.step(flow, before)):
                 return True
             flow = layer.outputs[t - 1]
