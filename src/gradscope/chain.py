@@ -76,6 +76,16 @@ class ArrayChain:
         return self.jacobians[:, start:stop]
 
 
+class FirstSteps:
+    """The first steps of a chain."""
+
+    def __init__(self, chain: JacobianChain, length: int) -> None:
+        """Keep J_1 .. J_length."""
+        self.chain, self.like = chain, chain.like
+        self.batch, self.length, self.size = chain.batch, length, chain.size
+        self.matmat, self.rmatmat, self.dense = chain.matmat, chain.rmatmat, chain.dense
+
+
 class Backwards:
     """A chain as gradients pass it: J_T^T is its first map, J_1^T its last."""
 

@@ -131,7 +131,7 @@ class Band:
 
 @dataclass(frozen=True)
 class SingularValues:
-    """Singular values of the product of the last `lag` Jacobians, J_T ... J_{T-lag+1}, natural logs, largest first.
+    """Singular values of the product of `lag` Jacobians up to the anchor, J_a ... J_{a-lag+1}, ln, largest first.
 
     `resolved[i][j]` is false where double precision cannot determine `ln_sigma[i][j]`.
     """
@@ -188,7 +188,7 @@ class Summary:
     coverage: Number = None
     temporal_range: Number = None
     gradient_share: Number = None
-    """log10 of the share of the input gradient that falls on the needed lag."""
+    """log10 of the influence at the needed lag beside the sum over all lags up to it."""
     needed_lag: int | None = None
     zero_lags: tuple[int, ...] | None = None
     """Lags 1..K at which the influence is exactly zero (the first, and how many): (first, count), () for none."""

@@ -10,7 +10,7 @@ from gradscope.charts import look
 from gradscope.charts.chart import Data, Panel
 from gradscope.charts.rows import Row, finite_in, odd_in
 
-AXES = {"lag": "lag (steps back from the last)", "step": "step"}
+AXES = {"lag": "lag (steps back)", "step": "step"}
 NOTHING = (-1.0, 0.0)
 """The vertical axis where no value has a place on it."""
 

@@ -6,6 +6,7 @@ import altair as alt
 
 from gradscope.charts import look, rows
 from gradscope.charts.chart import Chart, Data, Panel
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report
 from gradscope.renderers.text import numbers
 
@@ -37,7 +38,7 @@ def draw(report: Report) -> list[Panel]:
 
 def _rows(model: ModelResult) -> list[rows.Row]:
     found = []
-    last = max(1, len(model.series.values.get("log10_influence", ())) - 1)
+    last = max(1, Profile.of(model).longest)
     for name, horizon in (model.summary.precision_horizon or {}).items():
         lag = numbers.as_number(horizon.get("lag")) if isinstance(horizon, dict) else numbers.as_number(horizon)
         known = lag is not None and lag == lag and abs(lag) < 1e18

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gradscope.charts.look import ODD
+from gradscope.profile import INFLUENCE, Profile
 from gradscope.records import Band, ModelResult, Number, Report
-from gradscope.renderers.text.timeline import INFLUENCE
 
 MOST = 300
 """Stretches that a series is cut into; each keeps its least and its largest value, and what is not finite."""
@@ -76,25 +76,16 @@ def over_steps(model: ModelResult, name: str, by: str | None = None, *, log: boo
     return thinned(steps[len(steps) - len(values) :], values, by or model.name, log=log)
 
 
-def reference(profile: Sequence[Number]) -> float:
-    """Influence at lag 1, or the largest known one where that is zero or unknown."""
-    first = profile[1] if len(profile) > 1 else None
-    if first is not None and math.isfinite(first):
-        return first
-    return max((value for value in profile if value is not None and math.isfinite(value)), default=0.0)
-
-
 def profile(model: ModelResult) -> list[Number]:
     """log10 I(k) / I(1), lags 0 .. ."""
-    found = model.series.values.get(INFLUENCE, ())
-    shift = reference(found)
-    return [None if value is None else value - shift for value in found]
+    found = Profile.of(model)
+    return [None if value is None else value - found.reference for value in found.values]
 
 
 def band(model: ModelResult, most: int = MOST) -> list[Row]:
     """Rows `x`, `low`, `high`, `by`: least and largest of every stretch of lags, where both are finite."""
     bounds = model.bands.get(INFLUENCE, Band((), ()))
-    shift = reference(model.series.values.get(INFLUENCE, ()))
+    shift = Profile.of(model).reference
     known = [
         (lag, low - shift, high - shift)
         for lag, (low, high) in enumerate(zip(bounds.low, bounds.high, strict=False))

@@ -8,6 +8,7 @@ import altair as alt
 
 from gradscope.charts import look, rows
 from gradscope.charts.chart import Chart, Data, Panel
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report
 from gradscope.renderers.text import numbers
 
@@ -46,18 +47,16 @@ def draw(report: Report) -> list[Panel]:
 
 def _values(model: ModelResult) -> list[float | None]:
     """log10 influence by lag beside the largest, newest first, lag 0 left out."""
-    found = list(model.series.values.get("log10_influence", ()))[1:]
+    found = Profile.of(model).values[1:]
     top = max((value for value in found if value is not None and math.isfinite(value)), default=None)
     return [None if value is None or top is None else value - top for value in found]
 
 
 def _rows(model: ModelResult) -> list[rows.Row]:
     tokens = model.series.token or ()
-    profile = model.series.values.get("log10_influence", ())
-    # Lag 0 belongs to the newest step that the loss reads: profiles are as long as that step's number.
-    anchor, made = len(profile), []
+    profile, made = Profile.of(model), list[rows.Row]()
     for lag, value in enumerate(_values(model)[: MOST - 1], 1):
-        step = anchor - lag
+        step = profile.step_of(lag)
         if value is None or not 1 <= step <= len(tokens):
             continue
         word = tokens[step - 1]

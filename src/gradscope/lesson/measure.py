@@ -12,6 +12,7 @@ from gradscope.lesson.readers import HIDDEN, KINDS, Reader
 from gradscope.lesson.sentences import BLANK, measured, shown
 from gradscope.loading.code.objects import source_from_object
 from gradscope.pipeline import diagnose, diagnose_sources
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report, RunSpec
 
 COSTED = 100
@@ -55,7 +56,7 @@ def costs(seed: int) -> Report:
 
 def shares(model: ModelResult) -> list[float]:
     """Part of each word, in reading order, in the summed influence of all words before the verb; they sum to 1."""
-    back = [value for value in model.series.values.get("log10_influence", ())[1:] if value is not None]
+    back = [value for value in Profile.of(model).values[1:] if value is not None]
     parts = [10.0 ** max(value, -300.0) for value in reversed(back)]
     total = sum(parts)
     return [part / total if total > 0 else 0.0 for part in parts]
@@ -63,7 +64,6 @@ def shares(model: ModelResult) -> list[float]:
 
 def left(model: ModelResult, step: int) -> float | None:
     """log10 of the influence of the word at `step` beside the strongest word before the verb."""
-    back = list(model.series.values.get("log10_influence", ()))[1:]
-    lag, known = model.length - step, [value for value in back if value is not None]
-    found = back[lag - 1] if 1 <= lag <= len(back) else None
-    return None if found is None else found - max(known)
+    profile = Profile.of(model)
+    found, known = profile.at(step), [value for value in profile.values[1:] if value is not None]
+    return None if found is None or not profile.lag_of(step) else found - max(known)

@@ -1,4 +1,4 @@
-"""Condition: log10 sigma_1 / sigma_n of P_0. Reported, never judged: healthy LSTMs have 10^200."""
+"""Condition: log10 sigma_1 / sigma_n of the product up to the anchor; never judged: healthy LSTMs have 10^200."""
 
 from __future__ import annotations
 

@@ -9,8 +9,12 @@ from gradscope.numerics.analysis import Analysis, Unavailable
 
 def measure(analysis: Analysis) -> int:
     """How many directions of the state survive the needed lag; 0 where the product is exactly zero."""
+    if analysis.needed_lag > analysis.past.length:
+        analysis.require_lag()
     if analysis.full:
-        return analysis.products.directions
+        found = analysis.products.directions
+        assert found is not None
+        return found
     leading = analysis.leading
     ln = leading.ln_sigma[leading.lag.index(analysis.needed_lag)]
     if float(ln[0]) == -math.inf:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 
+from gradscope.metrics.track import numbers
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.scale import log10_sum
+from gradscope.profile import Profile
 
 
 def measure(analysis: Analysis) -> float:
-    """S = log10(g_K / sum_k g_k), g the mean over sequences, the largest over seeds; -inf when g_K is zero."""
+    """S = log10(g_K / sum_{k <= K} g_k), g the mean over sequences, the largest over seeds; -inf when g_K is zero.
+
+    What lies further back than the needed lag is no competitor; where no lag is needed K is the oldest step, and the
+    sum runs over all.
+    """
     analysis.require_finite()
     g = analysis.mean_input_influence
     if float(g.max()) == -math.inf:
         raise Unavailable("no step has any influence")
-    if g.shape[1] <= analysis.needed_lag:
-        raise Unavailable(f"the loss reads no output that has {analysis.needed_lag} steps before it")
-    share = g[:, analysis.needed_lag] - log10_sum(g, 1)
-    return float(share.nan_to_num(nan=-math.inf, neginf=-math.inf).max())
+    analysis.require_lag()
+    found = [Profile(analysis.anchor, numbers(row)).share(analysis.needed_lag) for row in g]
+    known = [share for share in found if share is not None]
+    if not known:
+        raise Unavailable("no step up to the needed lag has any influence")
+    return max(known)

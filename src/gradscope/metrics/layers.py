@@ -77,7 +77,7 @@ def _gradients(adjoints: list[LayerAdjoint]) -> dict[str, Values]:
 
 def _reach(analysis: Analysis, adjoints: list[LayerAdjoint]) -> dict[str, Number]:
     """Rate and reach of the influence of the layer's own input on the anchor's output."""
-    profiles = torch.cat([a.input[: analysis.anchors[-1]].flip(0).T for a in adjoints]).cpu()
+    profiles = torch.cat([a.input[: analysis.anchor].flip(0).T for a in adjoints]).cpu()
     slopes = rate.slopes(profiles[:, 1 : analysis.needed_lag + 1] * math.log(10))
     far = reach.of_profile(geometric_mean(profiles))
     return {"rate": math.fsum(slopes) / len(slopes) if slopes else None, "reach": far}
@@ -93,8 +93,12 @@ def _jacobians(analysis: Analysis, layer: cell.Layer, order: Tensor | None) -> d
         return {}
     chain = ArrayChain(jacobians.contiguous())
     norms = products.jacobian_sigma(chain)[:, 0] / math.log(10)
-    whole, far = products.sweep_products(chain).log10_norm.split([1, chain.length])
     if order is not None:
+        whole, far = products.sweep_products(chain).log10_norm.split([1, chain.length])
         own = order[:, analysis.spec.item].cpu()
         norms, far = norms[own], far[own]
-    return {"log10_jacobian_norm": numbers(norms), "log10_product_norm": numbers(torch.cat([whole, far]))}
+        return {"log10_jacobian_norm": numbers(norms), "log10_product_norm": numbers(torch.cat([whole, far]))}
+    past = ArrayChain(chain.jacobians[:, : analysis.anchor])
+    after = (None,) * (chain.length + 1)
+    far = numbers(products.sweep_products(past).log10_norm)
+    return {"log10_jacobian_norm": numbers(norms), "log10_product_norm": (*far, *after[len(far) :])}

@@ -15,7 +15,7 @@ def measure(analysis: Analysis) -> float:
     """
     analysis.require_finite()
     output = analysis.trace.output
-    if output.ndim != 3 or not analysis.anchors or analysis.anchors[-1] > output.shape[1]:
+    if output.ndim != 3 or not analysis.anchors or analysis.anchor > output.shape[1]:
         raise Unavailable("the output that the loss reads has no steps")
-    read = output[:, analysis.anchors[-1] - 1].double()
+    read = output[:, analysis.anchor - 1].double()
     return float(torch.sqrt(read.square().mean()))

@@ -21,7 +21,7 @@ def measure(analysis: Analysis) -> float:
     adjoint = analysis.adjoints[0]
     if adjoint.weight is None or adjoint.weight_gradient is None or not analysis.anchors:
         raise Unavailable("the recurrence has no weights of its own")
-    newest = adjoint.weight[analysis.anchors[-1] - 1]
+    newest = adjoint.weight[analysis.anchor - 1]
     if not bool((newest > -math.inf).any()):
         raise Unavailable("the newest step contributes nothing to the gradient of the weights")
     rms = float((2 * newest * math.log(10)).logsumexp(0) - math.log(len(newest))) / 2 / math.log(10)

@@ -48,7 +48,7 @@ def _profiles(analysis: Analysis) -> tuple[Tensor, Tensor | None]:
     """log10 of the gradient's norm, lags 0 .., and of every lag's weight share; (sequences, lags)."""
     analysis.require_equal()
     anchored = analysis.anchored
-    newest = analysis.anchors[-1]
+    newest = analysis.anchor
     # In the adjoint of a loss at every step, newer terms would cover up what is lost: the newest anchor stands alone.
     try:
         adjoints = [trace.adjoint(v, totals=False) for trace, v in zip(analysis.traces, anchored, strict=True)]

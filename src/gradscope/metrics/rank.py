@@ -6,6 +6,6 @@ from gradscope.numerics.analysis import Analysis
 
 
 def measure(analysis: Analysis) -> int | None:
-    """Step t of the first singular J_t; None where all are regular, as far as double precision tells."""
+    """Step t of the first singular J_t up to the anchor; None where all are regular in double precision."""
     analysis.require_full()
     return analysis.exponents.rank_lost_at

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 from gradscope.metrics.interval import mean_interval
 from gradscope.metrics.rate import slopes
 from gradscope.metrics.reach import of_profile
+from gradscope.metrics.track import numbers
 from gradscope.monitor.points import SMALLEST_FLOAT32, thinned
 from gradscope.numerics.gradients.influence import geometric_mean
 from gradscope.numerics.scale import log10_norm, log10_sum
+from gradscope.profile import Profile
 from gradscope.records import Loaded, ModelResult, RunSpec, Series, Summary
 from gradscope.rules.judge import judge, status
 from gradscope.trajectory import Point
@@ -97,7 +99,7 @@ def measured(layer: nn.RNNBase, heard: Heard, step: int, name: str, needs_lag: i
     profile = geometric_mean(logs)
     found = slopes(logs[:, 1 : lag + 1] * math.log(10))
     g = log10_sum(logs, 0) - math.log10(len(logs))
-    share = float(g[lag] - log10_sum(g)) if float(g.max()) > -math.inf else None
+    share = Profile(anchor, numbers(g)).share(lag)
     zero = (logs[:, 1 : lag + 1] == -math.inf).all(0).nonzero().flatten()
     summary = Summary(
         rate=math.fsum(found) / len(found) if found else None,

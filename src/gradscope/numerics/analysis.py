@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gradscope.chain import ArrayChain, JacobianChain
+from gradscope.chain import ArrayChain, FirstSteps, JacobianChain
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.checks import finite
@@ -28,6 +28,7 @@ from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.recurrent import RecurrentTrace
 from gradscope.numerics.traces.trace import Cotangent, Loss, NotMeasured, Trace, Value, attempted
 from gradscope.numerics.traces.trace import Unavailable as Unavailable
+from gradscope.profile import Profile
 from gradscope.records import EqualityCheck, Growth, Kind, NonFinite, RunSpec
 
 Progress = Callable[[str, int, int], None]
@@ -82,8 +83,23 @@ class Analysis:
         """K: what the user's task needs, else all that lies before the newest output the loss reads (T - 1 at most)."""
         if self.spec.needs_lag is not None:
             return self.spec.needs_lag
+        return max(1, Profile(self.anchor).longest)
+
+    @property
+    def anchor(self) -> int:
+        """The newest step whose output the loss reads, from which lags count; T where it reads none."""
         anchors = () if isinstance(self._anchors, NotMeasured) else self._anchors
-        return max(1, (anchors[-1] if anchors else self.length) - 1)
+        return anchors[-1] if anchors else self.length
+
+    def require_lag(self) -> None:
+        """Stop where no step lies the needed lag before the newest output that the loss reads.
+
+        Raises:
+            Unavailable: with both steps.
+        """
+        if self.needed_lag > Profile(self.anchor).longest:
+            newest = f"the newest it reads is that of step {self.anchor}"
+            raise Unavailable(f"the loss reads no output that has {self.needed_lag} steps before it: {newest}")
 
     @cached_property
     def cotangents(self) -> tuple[Cotangent, ...]:
@@ -133,7 +149,7 @@ class Analysis:
 
     @cached_property
     def anchored(self) -> tuple[Cotangent, ...]:
-        """Cotangents of the newest anchor alone, one per run.
+        """Cotangents of the anchor alone, one per run.
 
         Raises:
             Unavailable: the loss reads no output.
@@ -272,6 +288,16 @@ class Analysis:
             raise Unavailable("a Jacobian is not finite although the states are")
         return ArrayChain(jacobians)
 
+    @cached_property
+    def past(self) -> JacobianChain:
+        """The Jacobians J_1 .. J_a up to the anchor: what the loss depends on; later ones are on nobody's way."""
+        chain = self.chain
+        if self.anchor >= chain.length:
+            return chain
+        if isinstance(chain, ArrayChain):
+            return ArrayChain(chain.jacobians[:, : self.anchor])
+        return FirstSteps(chain, self.anchor)
+
     @property
     def full(self) -> bool:
         """Whether whole spectra are affordable; if not, the leading directions are measured."""
@@ -294,23 +320,24 @@ class Analysis:
 
     @cached_property
     def products(self) -> products.Products:
-        """Largest singular values of P_t at every lag."""
+        """Largest singular values of P_t = J_a ... J_{t+1} at every lag."""
         self.require_full()
-        return products.sweep_products(
-            self.chain, self.needed_lag, lambda done: self.progress("products", done, self.length)
-        )
+        past = self.past
+        return products.sweep_products(past, self.needed_lag, lambda done: self.progress("products", done, past.length))
 
     @cached_property
     def leading(self) -> Leading:
         """Leading singular values at log-spaced lags, where whole spectra cost too much."""
-        lags = sorted({*spectrum.log_lags(self.length, self.spectral_steps), self.needed_lag})
-        return leading_spectra(self.chain, lags, LEADING, lambda done, of: self.progress("directions", done, of))
+        past = self.past
+        lags = sorted({*spectrum.log_lags(past.length, self.spectral_steps), min(self.needed_lag, past.length)})
+        return leading_spectra(past, lags, LEADING, lambda done, of: self.progress("directions", done, of))
 
     @cached_property
     def spectra(self) -> tuple[list[int], list[spectrum.Spectrum]]:
-        """Whole singular spectra at log-spaced lags."""
-        sigma, lags = self.jacobian_sigma, spectrum.log_lags(self.length, self.spectral_steps)
-        return lags, spectrum.spectra(self.chain, lags, sigma)
+        """Whole singular spectra of the products that end at the anchor, at log-spaced lags."""
+        past = self.past
+        lags = spectrum.log_lags(past.length, self.spectral_steps)
+        return lags, spectrum.spectra(past, lags, self.jacobian_sigma[: past.length])
 
     @cached_property
     def step_pairs(self) -> dict[str, object]:
@@ -324,11 +351,12 @@ class Analysis:
 
     @cached_property
     def exponents(self) -> exponents.Exponents:
-        """Lyapunov exponents, all or the leading ones."""
-        count = None if self.full else min(LEADING, self.chain.size)
+        """Lyapunov exponents of the steps up to the anchor, all or the leading ones."""
+        past = self.past
+        count = None if self.full else min(LEADING, past.size)
         frame = None if self.full else self.leading.start
-        told = lambda done: self.progress("exponents", done, self.length)  # noqa: E731
-        return exponents.lyapunov(self.chain, count, told, frame=frame, burn_in=self.spec.burn_in)
+        told = lambda done: self.progress("exponents", done, past.length)  # noqa: E731
+        return exponents.lyapunov(past, count, told, frame=frame, burn_in=self.spec.burn_in)
 
 
 def _known(found: Value | NotMeasured) -> Value:

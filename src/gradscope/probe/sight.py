@@ -52,7 +52,8 @@ def sight(learners: Learners, samples: Samples, runs: Sequence[int], lag: int, s
     if learners.as_ids:
         return [Sighting(step, None, None, None) for _ in runs]
     seen = flow(learners, samples, runs)
-    shares = (seen.arithmetic[:, lag] - seen.whole).tolist()
+    # As in the analysis: what lies further back than the needed lag is no competitor.
+    shares = (seen.arithmetic[:, lag] - log10_sum(seen.arithmetic[:, : lag + 1], 1)).tolist()
     rates = [slopes(lags[None, 1 : lag + 1] * math.log(10)) for lags in seen.geometric]
     return [
         Sighting(step, _known(share), of_profile(lags), _known(*rate))

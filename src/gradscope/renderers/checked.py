@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report, Target, Verdict
 from gradscope.renderers.text import numbers, wording
 from gradscope.verdicts import fails, worst
@@ -57,8 +58,7 @@ class Row:
         reach = self.model.summary.reach
         if reach is None:
             return numbers.MISSING
-        profile = self.model.series.values.get("log10_influence", ())
-        total = len(profile) - 1 if len(profile) > 1 else self.model.length - 1
+        total = Profile.of(self.model).longest
         limits = (self.target.spec.needs_lag, self.target.limits.min_reach)
         needs = max((lag for lag in limits if lag is not None), default=None)
         return f"{reach}/{total}" + (f", needs {needs}" if needs is not None and reach < needs else "")

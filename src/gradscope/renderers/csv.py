@@ -20,6 +20,8 @@ TRAINED = ("model", "rate", "seed", "clip", "training_step", "error", "largest_n
 def render(report: Report, view: View) -> str:
     """Columns model, step, lag, token, then every series; unknown values are empty cells, zero is `-inf` in log10.
 
+    The lag counts from the newest step that the loss reads; steps after it have none.
+
     Of a probe there is a row for every run and look at its error instead: columns `TRAINED`, in which `largest_norm`
     is the gradient's from that look to the next, before clipping. Text that a spreadsheet would run as a formula is
     preceded by an apostrophe.
@@ -37,7 +39,9 @@ def render(report: Report, view: View) -> str:
         for place, step in enumerate(timeline.step):
             token = timeline.token(place)
             values = (_number(timeline.at(name, place)) for name in names)
-            writer.writerow([label, step, timeline.lag(place), "" if token is None else cell(token, view), *values])
+            lag = timeline.lag(place)
+            told = ("" if lag is None else lag, "" if token is None else cell(token, view))
+            writer.writerow([label, step, *told, *values])
     return out.getvalue()
 
 

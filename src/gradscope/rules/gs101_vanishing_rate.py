@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, Number, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.interval import NARROW, ends, note, straddles
 from gradscope.rules.outlook import PROBE, outlook
-from gradscope.rules.rule import Finding, Outcome, Rule, Threshold, needed_lag, newest_step
+from gradscope.rules.rule import Finding, Outcome, Rule, Threshold, needed_lag
 from gradscope.rules.wording import LN10, factor, over_lags, per_step
 
 REACH_SHARE = 0.01
@@ -40,8 +41,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         "found",
         f"Each step back {measured}{note(summary.rate_ci)}.{told}",
         advise("vanishing", result, spec),
-        first_step=max(newest_step(result) - lag, 0),
-        last_step=max(newest_step(result) - (summary.reach or 0) - 1, 0),
+        first_step=Profile.of(result).step_of(lag),
+        last_step=Profile.of(result).step_of((summary.reach or 0) + 1),
         measured=rate * lag,
         threshold=limit,
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_step
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -17,14 +18,14 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         within = "No lag" if count == 0 or first > lag else f"{count} of {lag} lags"
         message = f"{within} up to {lag} receives a gradient of exactly zero."
         return Finding("pass", message, measured=count if first <= lag else 0, threshold=allowed)
-    step = max(newest_step(result) - first, 0)
+    step = Profile.of(result).step_of(first)
     where = f"the first at lag {first} (step {step})"
     kind = "float32" if spec.dtype != "float64" else None
     return Finding(
         "found",
         f"{count} of {lag} lags {'receives' if count == 1 else 'receive'} a gradient of exactly zero, {where}.",
         advise("zero", result, spec, kind),
-        first_step=max(newest_step(result) - lag, 0),
+        first_step=Profile.of(result).step_of(lag),
         last_step=step,
         measured=count,
         threshold=allowed,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_step
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -22,7 +23,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         "found",
         f"After {lag} lags {left} left of {result.size}: older states can differ in no other way.",
         advise("collapse", result, spec),
-        first_step=max(newest_step(result) - lag, 0),
+        first_step=Profile.of(result).step_of(lag),
         last_step=result.length,
         measured=directions,
         threshold=allowed,

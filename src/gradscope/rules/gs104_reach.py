@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.calibration import FIXED, STEPS
 from gradscope.rules.outlook import PROBE, THRESHOLDS, outlook
-from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_step
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 
 FAILED = (
     f"{FIXED['fails'].failed} of {FIXED['fails'].of} combinations with S < −6 did not learn in {STEPS} steps, "
@@ -23,6 +24,13 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     asks = "the needed lag" if spec.needs_lag is not None else "this sequence"
     ahead = outlook(result, spec)
     word = ahead.word if ahead is not None else "learns" if reach >= wanted else "fails"
+    profile = Profile.of(result)
+    if reach >= profile.longest < lag:
+        message = (
+            f"The newest output that the loss reads is that of step {profile.anchor}, and no step lies {lag} before "
+            f"it: the reach is all of the {reach} lags that there are."
+        )
+        return Finding("inconclusive", message, "Let the loss read a later step, or give longer sequences.")
     reached = f"The reach is {reach} lags; {asks} asks {lag}."
     told = f" {ahead.sentence}" if ahead is not None else ""
     if word == "learns":
@@ -36,8 +44,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         "found",
         f"{short if reach < wanted else reached}{told}",
         advise("vanishing", result, spec),
-        first_step=max(newest_step(result) - lag, 0),
-        last_step=max(newest_step(result) - reach - 1, 0),
+        first_step=Profile.of(result).step_of(lag),
+        last_step=Profile.of(result).step_of(reach + 1),
         measured=reach,
         threshold=wanted,
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.interval import NARROW, ends, note, straddles
-from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_step
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 from gradscope.rules.wording import LN10, factor, over_lags, per_step
 
 
@@ -29,7 +30,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         "found",
         message,
         advise("exploding", result, spec),
-        first_step=max(newest_step(result) - lag, 0),
+        first_step=Profile.of(result).step_of(lag),
         last_step=result.length,
         measured=rate * lag,
         threshold=limit,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag, newest_step
+from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 
 COMMON = "float32"
 """The type most training runs in: judged when the analysis itself ran in a wider one."""
@@ -37,8 +38,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         "found",
         f"In {name}{usual} the gradient holds to lag {reached} of {lag}: {said}.",
         _advice(cause, name, result, spec),
-        first_step=max(newest_step(result) - lag, 0),
-        last_step=max(newest_step(result) - reached - 1, 0),
+        first_step=Profile.of(result).step_of(lag),
+        last_step=Profile.of(result).step_of(reached + 1),
         measured=reached,
         threshold=wanted,
     )

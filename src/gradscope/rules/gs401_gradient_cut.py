@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
@@ -9,15 +10,19 @@ from gradscope.rules.rule import Finding, Rule
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
-    """Any cut is a finding."""
+    """Any cut on the way of the gradient is a finding; what is cut after the anchor hears of no loss anyway."""
     cut = result.summary.cut
     if cut is None:
         return Finding("pass", "The gradient passes every step.")
-    lags = max(result.length - cut, 0)
+    profile = Profile.of(result)
+    lag = profile.lag_of(cut)
+    if lag is None:
+        message = f"The gradient passes every step that the loss hears of: it is read at step {profile.anchor}."
+        return Finding("pass", message)
     return Finding(
         "found",
         f"The gradient is cut at step {cut}, though its state does depend on the one before: "
-        f"nothing further back than lag {lags} receives any.",
+        f"nothing further back than lag {lag} receives any.",
         advise("cut", result, spec),
         first_step=0,
         last_step=max(cut - 1, 0),

@@ -117,8 +117,3 @@ def needed_lag(result: ModelResult, spec: RunSpec) -> int:
     if result.summary.needed_lag is not None:
         return result.summary.needed_lag
     return spec.needs_lag if spec.needs_lag is not None else max(result.length - 1, 1)
-
-
-def newest_step(result: ModelResult) -> int:
-    """The newest step that the loss reads, from which lags are counted: the influence profile has that many lags."""
-    return min(len(result.series.values.get("log10_influence", ())) or result.length, result.length)

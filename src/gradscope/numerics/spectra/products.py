@@ -23,8 +23,9 @@ class Products:
 
     log10_norm: Tensor
     """log10 of the largest singular value of P_0 .. P_T, (T + 1); -inf where the product is exactly zero."""
-    directions: int
-    """How many singular values of the product over the lag asked for are at least 1 % of the largest."""
+    directions: int | None
+    """How many singular values of the product over the lag asked for are at least 1 % of the largest; None where the
+    chain is shorter than that lag."""
 
 
 def chunks(length: int, size: int, numbers: int = CHUNK_NUMBERS) -> Iterator[tuple[int, int]]:
@@ -55,7 +56,7 @@ def sweep_products(chain: JacobianChain, lag: int | None = None, progress: Progr
     """
     length, size, like = chain.length, chain.size, chain.like
     counted = length - (length if lag is None else lag)
-    directions, found, exponents = size, [], []
+    directions, found, exponents = None if counted else size, [], []
     # The transposed product, so that each step is one pull.
     p = torch.eye(size, dtype=like.dtype, device=like.device).expand(chain.batch, -1, -1)
     e = torch.zeros(chain.batch, dtype=torch.int64, device=like.device)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from gradscope.profile import Profile
 from gradscope.records import Report
 from gradscope.registry import CHARTS, load
 
@@ -63,8 +64,15 @@ def figures(report: Report, names: Iterable[str] = (), prefix: str = "") -> Figu
             place = f"{prefix}{name}-{number}"
             key = tuple((said, colour, " ".join(map(str, dashes))) for said, colour, dashes in panel.key)
             places.append(Place(place, panel.title, panel.wide, key))
-            last = report.models[0].series.step[-1] if report.models and report.models[0].series.step else 0
-            drawn[place] = {"spec": single(panel), "reads": panel.reads, "last": last}
+            drawn[place] = {"spec": single(panel), "reads": panel.reads, **_axis(report)}
         save = f"gradscope show report.json -o {name}.svg --chart {name}"
         made.append(Figure(name, chart.title, chart.teaches, told(name, report), tuple(places), save))
     return Figures(tuple(made), drawn)
+
+
+def _axis(report: Report) -> dict[str, int]:
+    """The last step of the first model, and the one that its lags count from."""
+    if not report.models or not report.models[0].series.step:
+        return {"last": 0, "anchor": 0}
+    first = report.models[0]
+    return {"last": first.series.step[-1], "anchor": Profile.of(first).anchor}

@@ -55,7 +55,7 @@ def _figure(chart: Any, trajectory: Trajectory, drawn: dict[str, Any]) -> Figure
     if panel is None:
         return None
     place, single = f"{chart.name}-0", load("gradscope.charts.sheet:single")
-    drawn[place] = {"spec": single(panel), "reads": {}, "last": 0}
+    drawn[place] = {"spec": single(panel), "reads": {}, "last": 0, "anchor": 0}
     return Figure(chart.name, chart.title, chart.teaches, chart.tell(trajectory), (Place(place, "", True, ()),))
 
 

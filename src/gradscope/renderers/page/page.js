@@ -32,19 +32,30 @@
     return lines;
   }
 
+  // Lags count from the anchor, the newest step that the loss reads; this is its own inverse.
+  function turned(entry, at) {
+    return entry.anchor - at;
+  }
+
   function place(entry, step) {
-    return entry.reads.x === "lag" ? entry.last - step : step;
+    return entry.reads.x === "lag" ? turned(entry, step) : step;
+  }
+
+  // What a place on the axis is called on the other one; nothing for a step that the loss hears nothing of.
+  function otherwise(entry, at) {
+    if (entry.reads.x === "lag") return ` (step ${turned(entry, at)})`;
+    return at > entry.anchor ? "" : ` (lag ${turned(entry, at)})`;
   }
 
   function readout(entry, at) {
+    if (entry.reads.x === "lag" && at < 0) return `step ${turned(entry, at)}: after all that the loss reads`;
     const said = [...entry.lines].map(([name, rows]) => {
       const row = nearest(rows, "x", at);
       if (!row) return `${name}: unknown`;
       const value = row.odd || (entry.reads.log ? power(row.y) : Number(row.y.toPrecision(3)));
       return row.x === at ? `${name} ${value}` : `${name} ${value} (at ${row.x})`;
     });
-    const other = entry.reads.x === "lag" ? `step ${entry.last - at}` : `lag ${entry.last - at}`;
-    return `${entry.reads.x} ${at} (${other}): ${said.join("; ")}`;
+    return `${entry.reads.x} ${at}${otherwise(entry, at)}: ${said.join("; ")}`;
   }
 
   // The same step in every chart over steps or lags.
@@ -73,8 +84,8 @@
       const inner = event.clientX - box.getBoundingClientRect().left - entry.view.origin()[0];
       const [low, high] = x.range();
       if (inner < low - 4 || inner > high + 4) return;
-      const at = Math.max(0, Math.min(entry.last, Math.round(x.invert(inner))));
-      pointAt(entry.reads.x === "lag" ? entry.last - at : at);
+      const most = entry.reads.x === "lag" ? entry.anchor : entry.last;
+      pointAt(place(entry, Math.max(0, Math.min(most, Math.round(x.invert(inner))))));
     });
     box.addEventListener("keydown", (event) => {
       const far = event.shiftKey ? Math.max(2, Math.round(entry.last / 20)) : 1;

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from gradscope.profile import INFLUENCE
 from gradscope.records import ModelResult
 from gradscope.renderers.text import numbers
-from gradscope.renderers.text.timeline import INFLUENCE, Timeline, telling_rows
+from gradscope.renderers.text.timeline import Timeline, telling_rows
 from gradscope.renderers.view import View
 
 ALL = 400
@@ -52,7 +53,7 @@ def steps_table(model: ModelResult, view: View) -> Table | None:
     made = []
     for place, remark in rows.items():
         step, lag = timeline.step[place], timeline.lag(place)
-        cells = [Cell(str(step), str(step)), Cell(str(lag), str(lag))]
+        cells = [Cell(str(step), str(step)), Cell(numbers.MISSING) if lag is None else Cell(str(lag), str(lag))]
         cells += [Cell(timeline.token(place) or "")] if tokens else []
         cells += [_cell(name, timeline, place) for _, name in shown]
         share = timeline.at("weight_share", place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from gradscope.profile import INFLUENCE
 from gradscope.records import Layer, ModelResult
 from gradscope.renderers.terminal import figures as terminal_numbers
 from gradscope.renderers.terminal import maps as terminal_maps
@@ -12,7 +13,7 @@ from gradscope.renderers.text import numbers, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span, measure
 from gradscope.renderers.text.strip import Strip, influence_strip, newest_strip, series_strip
-from gradscope.renderers.text.timeline import INFLUENCE, Timeline, telling_rows
+from gradscope.renderers.text.timeline import Timeline, telling_rows
 from gradscope.verdicts import STATUSES
 
 DRAWN = {
@@ -128,7 +129,8 @@ def table(page: Page, model: ModelResult) -> None:
     columns += [Column("share of dL/dW" if len(columns) < 7 else "of dL/dW", optional=True)] if with_share else []
     cells = []
     for place in rows:
-        row = [str(timeline.step[place]), str(timeline.lag(place))]
+        lag = timeline.lag(place)
+        row = [str(timeline.step[place]), numbers.MISSING if lag is None else str(lag)]
         row += [page.clip(page.fold(timeline.token(place) or ""), 14)] if model.series.token else []
         row += [_cell(name, timeline, place) for _, name in shown]
         row += [_share(timeline, place)] if with_share else []

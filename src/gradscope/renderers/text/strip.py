@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from gradscope.profile import INFLUENCE
 from gradscope.records import ModelResult, Number, Series, Values
-from gradscope.renderers.text.timeline import INFLUENCE, Timeline
+from gradscope.renderers.text.timeline import Timeline
 
 FLOOR, CEILING = -12.0, 6.0
 ENLARGED = 4
@@ -88,11 +89,11 @@ def _relative(series: Series) -> tuple[str, Values, tuple[int, ...]] | None:
     """Name, values relative to lag 1 and steps of the first series that there is to draw."""
     timeline = Timeline(series)
     for name in (INFLUENCE, "log10_grad_input", "log10_grad_state"):
-        start, values = timeline.over(name)
+        _, values = timeline.over(name)
         if any(value is not None for value in values):
             reference = _reference(values)
             shifted = tuple(None if value is None else value - reference for value in values)
-            return name, shifted, timeline.step[start:]
+            return name, shifted, timeline.steps(name)
     return None
 
 
@@ -103,10 +104,10 @@ def _draw_log(name: str, values: Values, steps: tuple[int, ...], width: int, asc
 def gate_strip(series: Series, name: str, width: int, ascii_only: bool) -> Strip | None:
     """Mean activation of a gate over time, linear 0..1; a column shows its lowest step."""
     timeline = Timeline(series)
-    start, values = timeline.over(name)
+    _, values = timeline.over(name)
     if not any(value is not None for value in values):
         return None
-    return _draw(values, timeline.step[start:], name, width, _lowest, lambda v: glyph(v, 0.0, 1.0, ascii_only))
+    return _draw(values, timeline.steps(name), name, width, _lowest, lambda v: glyph(v, 0.0, 1.0, ascii_only))
 
 
 def glyph(value: Number, floor: float, ceiling: float, ascii_only: bool) -> str:

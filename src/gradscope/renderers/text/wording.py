@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from gradscope.profile import Profile
 from gradscope.records import Fix, ModelResult, Number, Pair, Verdict
 from gradscope.renderers.text import numbers
+from gradscope.rules.interval import NARROW
 from gradscope.rules.outlook import PROBE
 
 VERDICT_SIGNS = {"fail": "✗", "warn": "!", "inconclusive": "?", "skip": "-", "pass": "✓"}
@@ -102,8 +104,8 @@ def lags(model: ModelResult) -> int | None:
     """The needed lag K, or the longest lag that was measured."""
     if model.summary.needed_lag is not None:
         return model.summary.needed_lag
-    profile = model.series.values.get("log10_influence", ())
-    return len(profile) - 1 if len(profile) > 1 else None
+    profile = Profile.of(model)
+    return profile.longest if len(profile.values) > 1 else None
 
 
 def per_step(model: ModelResult) -> str:
@@ -125,7 +127,7 @@ def farthest_share(model: ModelResult) -> str:
     summary = model.summary
     if summary.gradient_share is None or summary.needed_lag is None or not model.series.step:
         return ""
-    step = model.series.step[-1] - summary.needed_lag
+    step = Profile.of(model).step_of(summary.needed_lag)
     return f"step {step} gets {numbers.share(summary.gradient_share)} of the signal"
 
 
@@ -151,14 +153,12 @@ def _zeros(model: ModelResult) -> str:
 
 
 def _exploding(model: ModelResult) -> list[str]:
-    profile = model.series.values.get("log10_influence", ())
-    first = ""
-    if len(profile) > 2 and profile[1] is not None and profile[-1] is not None:
-        growth, last = profile[-1] - profile[1], (model.series.step or range(len(profile)))[-1]
-        if growth > 0:
-            oldest = last - (len(profile) - 1)
-            times = numbers.power(growth) if growth >= 2 else numbers.plain(10.0**growth, 2)
-            first = f"The signal grows on its way back: step {oldest} gets {times} times what step {last - 1} gets."
+    profile, first = Profile.of(model), ""
+    newest, oldest = profile.step_of(1), profile.step_of(profile.longest)
+    low, high = profile.at(newest), profile.at(oldest)
+    if oldest < newest and low is not None and high is not None and high > low:
+        times = numbers.power(high - low) if high - low >= 2 else numbers.plain(10.0 ** (high - low), 2)
+        first = f"The signal grows on its way back: step {oldest} gets {times} times what step {newest} gets."
     return [first, per_step(model)]
 
 
@@ -188,9 +188,7 @@ def _degenerate(model: ModelResult) -> list[str]:
 def _inconclusive(model: ModelResult) -> list[str]:
     total, interval = lags(model), model.summary.rate_ci
     chosen = deciding(model)
-    if chosen is not None and chosen.advice == PROBE:
-        return [chosen.message]
-    if model.summary.rate is None:
+    if model.summary.rate is None or (chosen is not None and chosen.advice != NARROW):
         return []
     said = f"Rate {numbers.plain(model.summary.rate)} nats/step"
     if interval is not None:
