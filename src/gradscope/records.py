@@ -318,6 +318,8 @@ class EqualityCheck:
     grad: float
     against: str
     passed: bool
+    inside: str | None = None
+    """A coarser number type that took part in the module, by which the differences are judged: `float32`."""
 
 
 @dataclass(frozen=True)
