@@ -8,14 +8,12 @@ from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.calibration import FIXED, GROWTH, SHARE_FAILS, STEPS
+from gradscope.rules.calibration import FIXED, GROWTH, SHARE_FAILS, STEPS, Word
 from gradscope.rules.outlook import PROBE, THRESHOLDS, arrival
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 
-LEARNED = ", ".join(
-    f"{FIXED[word].of - FIXED[word].failed} of {FIXED[word].of} {said}"
-    for word, said in (("fails", "with S < −6"), ("open", "between"), ("arrives", "that arrive"))
-)
+WORDS: tuple[tuple[Word, str], ...] = (("fails", "with S < −6"), ("open", "between"), ("arrives", "that arrive"))
+LEARNED = ", ".join(f"{FIXED[word].of - FIXED[word].failed} of {FIXED[word].of} {said}" for word, said in WORDS)
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
