@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gradscope.cli.config_ import config
 from gradscope.config import ModelWord, build_spec, parse_model
+from gradscope.config.targets import Project, baseline_path, job_count
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 
@@ -269,3 +273,124 @@ def test_trust_is_true_or_false_and_folders_are_kept_whole(tmp_path):
 def test_settings_of_files_that_cannot_be(tmp_path, flags, message):
     with pytest.raises(UsageError, match=message):
         settle(tmp_path, **flags)
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "gone"),
+    [
+        ("input = 'x.csv'\ncolumns = ['a']\ntarget = 'y.csv'", {"text": "the cat"}, ("input", "columns", "target")),
+        ("input = 'x.csv'", {"task": "recall", "needs_lag": 5}, ("input",)),
+        ("text = 'the cat'\nembedding = 'emb'", {"input": "x.csv"}, ("text", "embedding")),
+        ("task = 'recall'\nneeds-lag = 5", {"length": 30}, ("task",)),
+        ("length = 30\nloss = 'every'", {"task": "recall", "needs_lag": 5}, ("length",)),
+        ("state-size = 3", {"state": "s.npy"}, ("state_size",)),
+    ],
+)
+def test_a_stronger_source_stands_in_place_of_what_it_contradicts(tmp_path, file, flags, gone):
+    write(tmp_path / "gradscope.toml", f"{file}\n")
+    found = settle(tmp_path, **flags)
+    for name in gone:
+        assert not getattr(found.spec, name)
+        assert found.origin[name] == "default"
+    assert {name: getattr(found.spec, name) for name in flags} == flags
+    assert f"{gone[0]} (gradscope.toml:1) is left out: " in found.replaced[0]
+
+
+def test_a_command_that_brings_a_task_takes_the_length_out_of_a_file_but_not_out_of_a_flag(tmp_path):
+    write(tmp_path / "gradscope.toml", "length = 30\n")
+
+    def probe(**flags):
+        return build_spec(flags, cwd=tmp_path, environ={}, rest=lambda given: {"needs_lag": 50, "task": "recall"})
+
+    assert (probe().spec.length, probe().spec.task) == (None, "recall")
+    with pytest.raises(UsageError, match=r"both task \(default\) and length \(--length\) are given.*leave out length"):
+        probe(length=30)
+
+
+def test_a_stronger_source_takes_back_a_switch_and_empties_a_list(tmp_path):
+    write(tmp_path / "pyproject.toml", "[tool.gradscope]\nfix = true\nignore = ['GS104']\nselect = ['GS1']\n")
+    write(tmp_path / "gradscope.toml", "ignore = []\n")
+    found = settle(tmp_path, fix=False).spec
+    assert (found.fix, found.ignore, found.select) == (False, (), ("GS1",))
+
+
+def project(folder, environ=None, **limits):
+    return Project(folder, environ or {}, {}, limits)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "name", "value"),
+    [
+        ("GRADSCOPE_RATE", "[-0.01, 0.0]", "rate", (-0.01, 0.0)),
+        ("GRADSCOPE_PRECISION_HORIZON", "{float32 = 50}", "precision_horizon", {"float32": 50}),
+        ("GRADSCOPE_MIN_HEALTHY", "90%", "min_healthy", 0.9),
+        ("GRADSCOPE_MIN_REACH", "40", "min_reach", 40),
+        ("GRADSCOPE_MAX_DROP", "20%", "max_drop", 0.2),
+        ("GRADSCOPE_TIMEOUT", "7", "timeout", 7.0),
+    ],
+)
+def test_every_limit_can_be_a_variable_between_file_and_flag(tmp_path, variable, text, name, value):
+    write(tmp_path / "gradscope.toml", "max-drop = 0.5\n[targets.net]\nmodel = 'rnn'\nmin-reach = 10\n")
+    (found,) = project(tmp_path, {variable: text}).asked([])
+    assert (getattr(found.target.limits, name), found.origin[name]) == (value, variable)
+    with pytest.raises(UsageError, match=rf"{name} is 'x' \({variable}\); expected"):
+        project(tmp_path, {variable: "x"}).asked([])
+    if name == "min_reach":
+        (flagged,) = project(tmp_path, {variable: text}, min_reach=20).asked([])
+        assert flagged.target.limits.min_reach == 20
+
+
+def test_variables_name_targets_baseline_and_jobs(tmp_path):
+    write(
+        tmp_path / "gradscope.toml",
+        "jobs = 3\nbaseline = 'a.json'\n[targets.a]\nmodel='rnn'\n[targets.b]\nmodel='gru'\n",
+    )
+    environ = {"GRADSCOPE_TARGETS": "b", "GRADSCOPE_JOBS": "2", "GRADSCOPE_BASELINE": "b.json"}
+    found = project(tmp_path, environ)
+    assert [one.target.name for one in found.asked([])] == ["b"]
+    assert [one.target.name for one in found.asked(["a"])] == ["a"]
+    assert (job_count(found, None), baseline_path(found, None)) == (2, "b.json")
+    with pytest.raises(UsageError, match="unknown target or model 'c'"):
+        project(tmp_path, {"GRADSCOPE_TARGETS": "c"}).asked([])
+    with pytest.raises(UsageError, match=r"jobs is 'x' \(GRADSCOPE_JOBS\)"):
+        job_count(project(tmp_path, {"GRADSCOPE_JOBS": "x"}), None)
+
+
+@pytest.mark.parametrize(
+    ("table", "seeds"),
+    [
+        ("model = 'lstm'", 5),
+        ("model = 'net.py:Net'", 5),
+        ("model = 'lstm'\nseeds = 2", 2),
+        ("model = 'net.py:Net'\nweights = 'w.pt'", 1),
+        ("model = 'w.pt'", 1),
+        ("model = 'w.pt:encoder'", 1),
+        ("model = 'run.jsonl'", 1),
+        ("model = 'lstm'\nover = ['hidden=4,8']", 1),
+    ],
+)
+def test_a_target_is_drawn_often_enough_to_be_quiet_where_its_weights_are_drawn(tmp_path, table, seeds):
+    write(tmp_path / "gradscope.toml", f"[targets.net]\n{table}\n")
+    (found,) = project(tmp_path).asked([])
+    assert found.target.spec.seeds == seeds
+
+
+def test_what_config_prints_is_a_configuration_that_says_the_same(tmp_path, monkeypatch, capsys):
+    table = '[targets."a \U0001f600"]\nmodel = \'gru\'\nargs = {a = "it\'s"}\nrate = [-0.1, 0.1]\n'
+    top = "baseline = 'x.json'\njobs = 2\nmin-reach = 5\nstate = '\U0001f600.npy'\n"
+    write(tmp_path / "gradscope.toml", f"{top}{table}")
+    for name in [name for name in os.environ if name.startswith("GRADSCOPE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    before = build_spec({}, cwd=tmp_path, environ={}).spec, project(tmp_path).asked([])[0].target
+    config()
+    write(tmp_path / "gradscope.toml", capsys.readouterr().out)
+    after = build_spec({}, cwd=tmp_path, environ={}).spec, project(tmp_path).asked([])[0].target
+    assert after[0] == before[0]
+    assert after[1] == replace(before[1], location=after[1].location)
+    assert (job_count(project(tmp_path), None), project(tmp_path).entry("baseline")[0]) == (2, "x.json")
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    (tmp_path / "gradscope.toml").write_bytes(b"\xef\xbb\xbflength = 12\r\n")
+    assert settle(tmp_path).spec.length == 12

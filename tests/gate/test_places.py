@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gradscope.config.lines import line_of
-from gradscope.config.places import shown_path
+from gradscope.config.places import relative, shown_path
+from gradscope.config.setup import setup_of
+from gradscope.config.sources import beside
 from gradscope.gate.discover import Found, recurrent_modules
 from gradscope.loading.code.location import definition
+from gradscope.records import RunSpec
 
 TOML = """\
 [project]
@@ -87,6 +92,27 @@ def test_lines_of_models_in_modules_are_where_they_are_defined(tmp_path, monkeyp
         del sys.modules["outer_net"], sys.modules["inner_net"]
 
 
+@pytest.mark.parametrize("setting", ["models", "loss", "task"])
+def test_gradscopes_own_words_are_no_paths_whatever_lies_beside_them(tmp_path, monkeypatch, setting):
+    own = {"models": "rnn:gain=1", "loss": "mse", "task": "recall"}[setting]
+    sub = tmp_path / "sub"
+    for name in ("rnn", "mse", "recall", "sub", "mine.py"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(sub)
+    assert beside(setting, own, tmp_path, sub) == own
+    assert beside(setting, "mine.py:f", tmp_path, sub) == "../mine.py:f"
+    assert setup_of(replace(RunSpec(), models=("rnn",), loss="mse"), tmp_path)["model"] == "rnn"
+
+
+def test_a_path_on_another_drive_stays_whole(monkeypatch):
+    def other_drive(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", other_drive)
+    assert relative("/data/x.csv", "/project") == "/data/x.csv"
+    assert shown_path(Path("/repo/m.py"), Path("/repo"), {}) == "/repo/m.py"
+
+
 @pytest.mark.parametrize("word", ["rnn", "lstm:forget_bias=5", "gone.py:Net", "gone.module:Net", "gone.pt"])
 def test_what_has_no_source_has_no_place(word):
     assert definition(word) is None
@@ -106,6 +132,10 @@ def test_modules_are_found_without_running_anything(tmp_path):
         "class B(torch.nn.LSTM):\n    pass\n"
         "class C(torch.nn.Module):\n    def __init__(self):\n        self.l = torch.nn.Linear(1, 1)\n"
         "class D:\n    def f(self):\n        return torch.nn.RNN(1, 1)\n"
+        "class E(A):\n    pass\n"
+        "class F(B, Module):\n    def forward(self, x):\n        return torch.nn.GRU(1, 1)(x)\n"
+        "class G(MyModule):\n    rnn = torch.nn.GRU(1, 1)\n"
+        "class H(torch.nn.Module):\n    rnn = torch.nn.GRU(1, 1)\n"
     )
     for folder in (".hidden", "node_modules", "tests", "odd"):
         (tmp_path / folder).mkdir()
@@ -114,5 +144,8 @@ def test_modules_are_found_without_running_anything(tmp_path):
     (tmp_path / "broken.py").write_text("class (")
     assert recurrent_modules(tmp_path) == [
         Found("net.py", "A", 3, ("size", "rate")),
-        Found("net.py", "B", 6, ()),
+        Found("net.py", "B", 6, ("input_size", "hidden_size")),
+        Found("net.py", "F", 16, ("input_size", "hidden_size")),
+        Found("net.py", "G", 19, ("what MyModule asks for",)),
+        Found("net.py", "H", 21, ()),
     ]

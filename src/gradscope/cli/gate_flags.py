@@ -14,20 +14,12 @@ class GateFlags(RunFlags, total=False):
 
     jobs: Annotated[
         int | None,
-        option(_GATE, "Targets at the same time. Default: the cores.", "--jobs", "-j", envvar="GRADSCOPE_JOBS"),
+        option(_GATE, "Targets at the same time. Default: the cores.", "--jobs", "-j"),
     ]
-    timeout: Annotated[
-        float | None, option(_GATE, "Seconds for one target. Default 600.", "--timeout", envvar="GRADSCOPE_TIMEOUT")
-    ]
-    min_reach: Annotated[
-        int | None, option(_GATE, "Lags that every target must reach.", "--min-reach", envvar="GRADSCOPE_MIN_REACH")
-    ]
-    baseline: Annotated[
-        str | None, option(_GATE, "File of what was measured before.", "--baseline", envvar="GRADSCOPE_BASELINE")
-    ]
-    max_drop: Annotated[
-        str | None, option(_GATE, "How much worse than it. Default 10%.", "--max-drop", envvar="GRADSCOPE_MAX_DROP")
-    ]
+    timeout: Annotated[float | None, option(_GATE, "Seconds for one target. Default 600.", "--timeout")]
+    min_reach: Annotated[int | None, option(_GATE, "Lags that every target must reach.", "--min-reach")]
+    baseline: Annotated[str | None, option(_GATE, "File of what was measured before.", "--baseline")]
+    max_drop: Annotated[str | None, option(_GATE, "How much worse than it. Default 10%.", "--max-drop")]
     update_baseline: Annotated[
         bool, option(_GATE, "Write the baseline anew; its findings are accepted.", "--update-baseline")
     ]

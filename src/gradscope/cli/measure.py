@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -31,6 +32,8 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
     wanted = {name: value for name, value in flags.items() if name not in ONLY_SCREEN}
     resolved = build_spec({"models": models, **wanted}, cwd=Path.cwd(), environ=os.environ, rest=rest)
     spec = resolved.spec
+    if sys.stderr is not None and not flags.get("quiet"):
+        sys.stderr.writelines(f"gradscope: {sentence}\n" for sentence in resolved.replaced)
     if compare and resolved.origin["models"] == "default":
         raise UsageError("compare needs models; write gradscope compare rnn lstm attention")
     if not compare and len(spec.models) > 1:

@@ -93,7 +93,9 @@ class RunFlags(ScreenFlags, total=False):
         list[str] | None, option(_OWN, "Argument of your class or factory: hidden=64. Repeatable.", "--arg")
     ]
     state: Annotated[str | None, option(_OWN, "First state: .npy .npz .pt.", "--state")]
-    trust: Annotated[bool | None, option(_OWN, "Files may run code: whole pickles, TorchScript, .pt2.", "--trust")]
+    trust: Annotated[
+        bool | None, option(_OWN, "Files may run code: whole pickles, TorchScript, .pt2.", "--trust/--no-trust")
+    ]
     import_path: Annotated[
         list[str] | None, option(_OWN, "Folder to import your classes from. Repeatable.", "--import-path")
     ]
@@ -131,13 +133,15 @@ class RunFlags(ScreenFlags, total=False):
     needs_lag: Annotated[
         int | None, option(_JUDGE, "How many steps back the task must reach. Default: all.", "--needs-lag", "--lag")
     ]
-    fix: Annotated[bool | None, option(_JUDGE, "Measure remedies on copies of the model.", "--fix")]
+    fix: Annotated[bool | None, option(_JUDGE, "Measure remedies on copies of the model.", "--fix/--no-fix")]
     save: Annotated[
         str | None,
         option(_JUDGE, "With --fix: write the best remedy's weights and PyTorch lines to this folder.", "--save"),
     ]
     remedy: Annotated[str | None, option(_JUDGE, "With --save: this remedy, such as chrono.", "--remedy")]
-    probe: Annotated[bool | None, option(_JUDGE, "Train copies on --task too, remedies with --fix.", "--probe")]
+    probe: Annotated[
+        bool | None, option(_JUDGE, "Train copies on --task too, remedies with --fix.", "--probe/--no-probe")
+    ]
     anchors: Annotated[int | None, option(_JUDGE, "Steps the influence is measured from. Default 1.", "--anchors")]
     burn_in: Annotated[int | None, option(_JUDGE, "Steps left out of Lyapunov averages. Default: none.", "--burn-in")]
     item: Annotated[int | None, option(_JUDGE, "Sequence whose Jacobians are shown. Default 0.", "--item")]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Unpack, cast
 
 from gradscope.cli.options import OneModel, RunFlags, spread
-from gradscope.errors import UsageError
 
 LAG, TASK = 50, "recall"
 """Where none is given."""
@@ -31,6 +30,4 @@ def _rest(given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("task") is None and (data is not None or text is not None):
         is_text = text is not None or Path(str(data)).suffix.lower() == ".txt"
         return {"loss": "ce" if is_text else "mse"}
-    if given.get("length") is not None:
-        raise UsageError("a probe's sequences are as long as its lag asks: leave out --length, give --lag")
     return {"needs_lag": LAG, "task": TASK}

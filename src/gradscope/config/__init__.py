@@ -25,8 +25,18 @@ class Resolved:
 
     spec: RunSpec
     origin: dict[str, str]
+    replaced: tuple[str, ...] = ()
+    """Settings of a weaker source that a stronger one stands against, a sentence each."""
 
 
+EXCLUSIVE = (
+    ("input", "text"),
+    *(("task", name) for name in ("input", "text", "target", "length", "columns", "loss")),
+    ("state", "state_size"),
+)
+"""Settings that cannot be had together: a stronger source's word is instead of a weaker one's."""
+COMES_WITH: Mapping[str, tuple[str, ...]] = {"input": ("columns", "target"), "text": ("embedding",)}
+"""What means nothing without another setting, and goes with it."""
 Rest = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From the settings that were given to those that a command adds where nobody gave them."""
 
@@ -56,13 +66,35 @@ def settle(sources: Iterable[Source], rest: Rest | None = None) -> Resolved:
     """
     values: dict[str, Any] = {}
     origin = {item.name: "default" for item in fields(RunSpec)}
-    for source in sources:
+    rank: dict[str, int] = {}
+    sources = list(sources)
+    for strength, source in enumerate(sources):
         for name, value in source.given.items():
-            origin[name] = source.shown[name]
+            origin[name], rank[name] = source.shown[name], strength
             values[name] = coerce(name, value, origin[name])
+    replaced = displace(values, origin, rank)
     for name, value in (rest(values) if rest is not None else {}).items():
         if values.get(name) is None:
-            values[name], origin[name] = value, "default"
+            # What a command adds is part of the command, as its flags are.
+            values[name], origin[name], rank[name] = value, "default", len(sources) - 1
+    replaced += displace(values, origin, rank)
     spec = RunSpec(**values)
     check(spec, origin)
-    return Resolved(spec, origin)
+    return Resolved(spec, origin, tuple(replaced))
+
+
+def displace(values: dict[str, Any], origin: dict[str, str], rank: Mapping[str, int]) -> list[str]:
+    """Take away what a stronger source contradicts in a weaker one; what one source says twice is left to `check`.
+
+    Returns:
+        What was taken away, a sentence each.
+    """
+    said = []
+    for pair in EXCLUSIVE:
+        if all(values.get(name) is not None for name in pair) and rank[pair[0]] != rank[pair[1]]:
+            weaker, stronger = sorted(pair, key=lambda name: rank[name])
+            said.append(f"{weaker} ({origin[weaker]}) is left out: {stronger} ({origin[stronger]}) is given")
+            for name in (weaker, *(name for name in COMES_WITH.get(weaker, ()) if rank.get(name, -1) == rank[weaker])):
+                values.pop(name, None)
+                origin[name] = "default"
+    return said

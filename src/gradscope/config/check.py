@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from gradscope.config.places import LOSSES
 from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
@@ -23,7 +24,6 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "fail_on": ("never", "warning", "error"),
 }
 PRESETS = ("smdebug", "autotrainer")
-LOSSES = ("final", "every", "ce", "mse")
 DEVICES = ("cpu", "cuda", "mps", "xpu")
 MINIMUM: Mapping[str, int] = {
     "length": 2,
@@ -102,7 +102,7 @@ def _check_task(spec: RunSpec, origin: Mapping[str, str]) -> None:
         if getattr(spec, name):
             raise UsageError(
                 f"both task ({origin['task']}) and {name} ({origin[name]}) are given; a task brings its own sequence, "
-                "as long as the lag asks"
+                f"as long as the lag asks: leave out {name}, give --lag"
             )
     if spec.loss != "final":
         raise UsageError(f"both task ({origin['task']}) and loss ({origin['loss']}) are given; a task brings its own")

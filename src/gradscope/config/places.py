@@ -1,10 +1,30 @@
-"""How a place in a file is named to whoever has to change it."""
+"""Paths as settings and messages name them: from which folder they count, and what is no path at all."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from gradscope.registry import FAMILIES, TASKS
+
+LOSSES = ("final", "every", "ce", "mse")
+PATHS = ("models", "input", "target", "loss", "task", "vocab", "weights", "import_path", "state")
+"""Settings that may name files."""
+
+
+def names_path(setting: str, value: str) -> bool:
+    """Whether a setting's value is for a file; `rnn`, `mse` and `recall` are gradscope's own, whatever lies there."""
+    own = {"models": FAMILIES, "loss": LOSSES, "task": TASKS}.get(setting, ())
+    return setting in PATHS and bool(value) and value.partition(":")[0] not in own
+
+
+def relative(path: str | Path, start: str | Path) -> str:
+    """`path` as seen from the folder `start`, with forward slashes; whole where no way leads there (another drive)."""
+    try:
+        return Path(os.path.relpath(path, start)).as_posix()
+    except ValueError:
+        return Path(os.path.abspath(path)).as_posix()
 
 
 def shown_path(path: Path, cwd: Path, environ: Mapping[str, str]) -> str:
@@ -14,4 +34,4 @@ def shown_path(path: Path, cwd: Path, environ: Mapping[str, str]) -> str:
     base = Path(os.path.abspath(workspace)) if workspace else cwd
     if not absolute.is_relative_to(base):
         base = cwd
-    return Path(os.path.relpath(absolute, base)).as_posix()
+    return relative(absolute, base)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradscope.config.lines import line_of
+from gradscope.config.places import names_path, relative
 from gradscope.config.types import TYPES
 from gradscope.errors import UsageError
 from gradscope.registry import unknown
@@ -23,7 +24,6 @@ GATE = ("targets", "baseline", "jobs", *LIMITS)
 """Entries of a file that only `gradscope check` reads."""
 
 _FLAGS = {"models": "MODEL", "thresholds": "--threshold", "args": "--arg"}
-_PATHS = ("models", "input", "target", "loss", "vocab", "weights", "import_path", "state")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Table:
             _known(name, where)
             if name in given:
                 raise UsageError(f"{name} is set twice, also as '{safe_text(key)}' ({where}); keep one")
-            given[name] = beside(value, self.path.parent, cwd) if name in _PATHS else value
+            given[name] = beside(name, value, self.path.parent, cwd)
             shown[name] = where
         return Source(given, shown)
 
@@ -131,7 +131,7 @@ def tables(cwd: Path) -> list[Table]:
 
 def _table(path: Path, key: tuple[str, ...]) -> Table | None:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if key and key[-1] not in text:
             return None  # somebody else's file: no reason to judge it
         content: Any = tomllib.loads(text)
@@ -144,16 +144,16 @@ def _table(path: Path, key: tuple[str, ...]) -> Table | None:
     return None if content is None else Table(path, key, content, text)
 
 
-def beside(value: Any, folder: Path, cwd: Path) -> Any:
+def beside(name: str, value: Any, folder: Path, cwd: Path) -> Any:
     """A path in a configuration file counts from that file, not from where the command was started."""
     if isinstance(value, list):
-        return [beside(item, folder, cwd) for item in value]
-    if not isinstance(value, str) or folder == cwd:
+        return [beside(name, item, folder, cwd) for item in value]
+    if not isinstance(value, str) or folder == cwd or not names_path(name, value):
         return value
     path, colon, attribute = value.partition(":")
     if not path or os.path.isabs(path) or not (folder / path).exists():
         return value
-    return os.path.relpath(folder / path, cwd) + colon + attribute
+    return relative(folder / path, cwd) + colon + attribute
 
 
 def _known(name: str, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,10 +14,10 @@ from gradscope.config import settle
 from gradscope.config.axes import read_axes, spec_at
 from gradscope.config.check import check
 from gradscope.config.limits import check_limits, coerce_limit
-from gradscope.config.places import shown_path
+from gradscope.config.places import relative, shown_path
 from gradscope.config.sources import GATE, LIMITS, Source, Table, beside, from_environment, from_flags, tables
 from gradscope.config.types import TYPES
-from gradscope.config.words import parse_model
+from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import Limits, Location, RunSpec, Target
 from gradscope.registry import FAMILIES, unknown
@@ -25,6 +25,8 @@ from gradscope.text import safe_text
 
 ENTRIES = ("model", "over", *(name for name in TYPES if name != "models"), *LIMITS)
 """What a target's table may hold."""
+SEEDS = 5
+"""Seeds of a target whose weights are drawn here: a reach of one draw moves by several lags with any change."""
 NOTHING = (
     "nothing to check: no [tool.gradscope.targets.NAME] in pyproject.toml, no [targets.NAME] in gradscope.toml; "
     "write them with gradscope init, or name models: gradscope check rnn lstm --needs-lag 50"
@@ -47,19 +49,22 @@ class Project:
     """
 
     cwd: Path
+    """What paths on the command line count from, and all that are handed on."""
     environ: Mapping[str, str]
     flags: Mapping[str, object | None]
     limits: Mapping[str, object | None]
+    start: Path | None = None
+    """Where the search for configuration files starts, upwards; `cwd` when None."""
 
     @cached_property
     def tables(self) -> Sequence[Table]:
         """The tables of the nearest folder upwards that has any, weakest first."""
-        return tables(self.cwd)
+        return tables(self.start or self.cwd)
 
     @property
     def folder(self) -> Path:
         """Where the configuration lies, and where the modules of its models are looked for."""
-        return self.tables[-1].path.parent if self.tables else self.cwd
+        return self.tables[-1].path.parent if self.tables else self.start or self.cwd
 
     @cached_property
     def written(self) -> Mapping[str, Table]:
@@ -87,7 +92,7 @@ class Project:
         Raises:
             UsageError: nothing to check, a word that is neither target nor model, or a setting that cannot be.
         """
-        chosen = list(words or self.written)
+        chosen = list(words or self.environ.get("GRADSCOPE_TARGETS", "").split() or self.written)
         if not chosen:
             raise UsageError(NOTHING)
         for word in chosen:
@@ -96,7 +101,10 @@ class Project:
         return [self._named(word) if word in self.written else self._model(word) for word in chosen]
 
     def entry(self, name: str) -> tuple[Any, str] | None:
-        """A file's own entry such as `baseline` or `jobs`, and where it is; None where no file has it."""
+        """A variable's or a file's own entry such as `jobs`, and where it is; None where nothing has it."""
+        variable = f"GRADSCOPE_{name.upper()}"
+        if text := self.environ.get(variable):
+            return toml_value(text), variable
         for table in reversed(self.tables):
             for key, value in table.content.items():
                 if key.replace("-", "_") == name:
@@ -118,7 +126,7 @@ class Project:
         location = Location(shown_path(table.path, self.cwd, self.environ), table.line())
         return self._settled(
             name,
-            Source({"models": [beside(model, table.path.parent, self.cwd)]}, {"models": where}),
+            Source({"models": [beside("models", model, table.path.parent, self.cwd)]}, {"models": where}),
             [own],
             [table],
             location,
@@ -146,6 +154,8 @@ class Project:
         spec = resolved.spec
         if resolved.origin["fail_on"] == "default":
             spec = replace(spec, fail_on="error")
+        if resolved.origin["seeds"] == "default" and _is_drawn(spec) and not (tables and "over" in tables[0].content):
+            spec = replace(spec, seeds=SEEDS)
         limits, origin = self._limits(tables)
         check_limits(limits, spec, origin)
         over = _axes(tables[0], spec, resolved.origin) if tables else ()
@@ -160,6 +170,11 @@ class Project:
                 if name in LIMITS:
                     origin[name] = table.where(key)
                     values[name] = coerce_limit(name, value, origin[name])
+        for name in LIMITS:
+            variable = f"GRADSCOPE_{name.upper()}"
+            if text := self.environ.get(variable):
+                origin[name] = variable
+                values[name] = coerce_limit(name, toml_value(text), variable)
         for name, given in self.limits.items():
             if given is not None:
                 origin[name] = "--" + name.replace("_", "-")
@@ -173,10 +188,11 @@ def baseline_path(project: Project, flag: str | None) -> str | None:
     Raises:
         UsageError: the entry is no text.
     """
+    variable = project.environ.get("GRADSCOPE_BASELINE")
     entry = project.entry("baseline")
-    if flag is not None or entry is None:
-        return flag
-    return os.path.relpath(project.folder / _text("baseline", *entry), project.cwd)
+    if flag is not None or variable or entry is None:
+        return flag or variable
+    return relative(project.folder / _text("baseline", *entry), project.cwd)
 
 
 def job_count(project: Project, flag: int | None) -> int | None:
@@ -191,6 +207,13 @@ def job_count(project: Project, flag: int | None) -> int | None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"jobs is '{safe_text(value)}' ({where}); expected a whole number of at least 1")
     return value
+
+
+def _is_drawn(spec: RunSpec) -> bool:
+    """Whether every seed draws the model's weights anew: not those of a file, and not where copies are trained."""
+    word = spec.models[0]
+    is_code = ":" in word and model_file(word) is None and spec.weights is None
+    return (is_code or parse_model(word).is_family) and not spec.probe
 
 
 def _check_entries(table: Table) -> None:
@@ -222,6 +245,14 @@ def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str]) -> tuple[str, 
     for texts in product(*(axis.values for axis in axes)):
         check(spec_at(spec, axes, texts), {**origin, **{axis.name: where for axis in axes}})
     return tuple(words)
+
+
+def toml_value(text: str) -> Any:
+    """What a variable says, as a file would: `50`, `[-0.1, 0.1]`, `{float32 = 50}`; else as it stands."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _text(name: str, value: object, where: str) -> str:

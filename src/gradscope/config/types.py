@@ -67,6 +67,8 @@ def _truth(value: object) -> bool:
 
 def _words(name: str, value: object) -> tuple[str, ...]:
     """A list; one text of models or pairs splits at blanks, of folders as in PATH, of others at commas."""
+    if value in ([], ()) and name != "models":
+        return ()  # a stronger source may empty a weaker one's list
     if isinstance(value, str):
         value = value.split() if name in _BLANK_SEPARATED else value.split(os.pathsep) if name in _PATHS else [value]
     items = list(value) if isinstance(value, list | tuple) else []

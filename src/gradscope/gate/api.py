@@ -28,7 +28,7 @@ def check(
         UsageError: something asked for cannot be had.
     """
     limits = {name: settings.pop(name) for name in LIMITS if name in settings}
-    project = Project(Path(folder).resolve(), os.environ, settings, limits)
+    project = Project(Path.cwd(), os.environ, settings, limits, start=Path(folder).resolve())
     asked = project.asked(targets)
     gate = Gate(
         targets=tuple(one.target for one in asked),

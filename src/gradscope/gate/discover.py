@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 LAYERS = ("RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell", "RNNBase")
 """Classes of torch.nn that carry a state."""
+SIZES = ("input_size", "hidden_size")
+"""What each of them asks for."""
 ELSEWHERE = ("node_modules", "site-packages", "build", "dist", "venv", "env", "tests", "test")
 """Folders that hold no models of the project's own; neither do those whose name starts with a dot."""
 LARGEST = 1_000_000
@@ -50,9 +52,10 @@ def _in_file(path: Path, folder: Path) -> Iterator[Found]:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return  # not for us to judge: other tools tell about broken files
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and _is_recurrent(node):
-            yield Found(path.relative_to(folder).as_posix(), node.name, node.lineno, _needed(node))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in classes.values():
+        if _is_recurrent(node):
+            yield Found(path.relative_to(folder).as_posix(), node.name, node.lineno, _needed(node, classes))
 
 
 def _is_recurrent(node: ast.ClassDef) -> bool:
@@ -68,10 +71,20 @@ def _last(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _needed(node: ast.ClassDef) -> tuple[str, ...]:
-    """Arguments of its constructor that have no default."""
+def _needed(node: ast.ClassDef, classes: Mapping[str, ast.ClassDef]) -> tuple[str, ...]:
+    """Arguments of its constructor that have no default, where it has none of its own those of its base.
+
+    What a base asks for that is neither in the same file nor of torch is not known, which counts as one.
+    """
     makers = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
     if not makers:
+        for base in map(_last, node.bases):
+            if base in LAYERS:
+                return ("mode", *SIZES) if base == "RNNBase" else SIZES
+            if base in classes and base != node.name:
+                return _needed(classes[base], {name: one for name, one in classes.items() if name != node.name})
+            if base != "Module":
+                return (f"what {base} asks for",) if base else ()
         return ()
     given = makers[-1].args
     plain = [*given.posonlyargs, *given.args][1:]
