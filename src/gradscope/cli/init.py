@@ -14,6 +14,9 @@ from gradscope.cli.output import emit
 from gradscope.errors import UsageError
 from gradscope.text import safe_text
 
+BOM = "\ufeff"
+"""Notepad begins a file with it."""
+
 
 def init(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
@@ -31,7 +34,7 @@ def init(
     if dry_run:
         emit(tables)
         return 0
-    write_file(path, (f"{before.rstrip()}\n\n{tables}" if before.strip() else tables).encode())
+    write_file(path, _extended(path, before, tables))
     what = (
         f"{len(found)} recurrent module{'s' if len(found) != 1 else ''}" if found else "no recurrent module: an example"
     )
@@ -40,13 +43,32 @@ def init(
     return 0
 
 
+def _extended(path: Path, before: str, tables: str) -> bytes:
+    """What was there, every byte of it, and the tables behind it with the same line ends.
+
+    Raises:
+        UsageError: together they are no TOML, as where `gradscope = {...}` cannot be added to.
+    """
+    ends = "\r\n" if "\r\n" in before else "\n"
+    gap = "" if not before.strip() else ends if before.endswith("\n") else 2 * ends
+    text = before + gap + tables.replace("\n", ends)
+    try:
+        tomllib.loads(text.removeprefix(BOM))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"tables cannot be added to {path.name} as it is ({safe_text(error)}); write its [tool.gradscope] as a "
+            "table of its own, or add what gradscope init --dry-run shows by hand"
+        ) from None
+    return text.encode()
+
+
 def _before(path: Path, key: tuple[str, ...]) -> str:
-    """What the file holds so far; targets that somebody has written are left alone."""
+    """What the file holds so far, line ends as they are; targets that somebody has written are left alone."""
     if not path.exists():
         return ""
     try:
-        text = path.read_text(encoding="utf-8")
-        content = tomllib.loads(text)
+        text = path.read_bytes().decode()
+        content = tomllib.loads(text.removeprefix(BOM))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read {path.name}: {safe_text(error)}; correct it first") from None
     for part in key:

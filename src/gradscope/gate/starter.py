@@ -13,8 +13,8 @@ EXAMPLE = ("example", "lstm:forget_bias=5")
 SETTINGS = (
     ("needs-lag", "50", "how many steps back the task must reach"),
     ("length", "200", "steps of the sequence"),
-    ("seeds", "3", "repeat with this many seeds"),
-    ("input", '"data.npy"', "your data in place of a random sequence"),
+    ("seeds", "5", "weights are drawn so often; fewer are faster, and noisier"),
+    ("input", '"batch.npy"', "a real batch (batch, T, features): without it wrong axes may pass"),
     ("min-reach", "40", "lags that keep 1 % of the newest signal"),
     ("rate", "[-0.05, 0.01]", "nats per step back"),
     ("precision-horizon", "{float32 = 50}", "the lag a gradient must survive to in a number type"),
@@ -46,7 +46,11 @@ def _table(key: tuple[str, ...], model: str, needs: Sequence[str]) -> list[str]:
     lines = []
     if needs:
         asks = safe_text(", ".join(needs), 100)
-        lines = [f"# It is built without arguments, but asks for {asks}: name a function that makes one, file.py:make."]
+        values = ", ".join(f"{name} = 8" for name in needs if name.isidentifier()) or "name = 8"
+        lines = [
+            f"# It asks for {asks}: give args = {{{safe_text(values, 100)}}}, or name a function that makes one, "
+            "file.py:make."
+        ]
     lines += [f"{mark}[{'.'.join(key)}]", f"{mark}model = {json.dumps(model, ensure_ascii=False)}"]
     pieces = [f"{name} = {value}" for name, value, _ in SETTINGS]
     width = max(map(len, pieces))
