@@ -80,17 +80,29 @@ def recorder(config: pytest.Config) -> Recorder:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the baseline; a worker of pytest-xdist hands over what it measured instead."""
     config = session.config
-    if RECORDER not in config.stash or not config.getoption("--gradscope-update-baseline"):
+    if RECORDER not in config.stash:
         return
     if hasattr(config, "workeroutput"):
         config.workeroutput["gradscope"] = config.stash[RECORDER].handed_over()
-    else:
+        config.workeroutput["gradscope_unheld"] = config.stash[RECORDER].unheld
+    elif config.getoption("--gradscope-update-baseline"):
         config.stash[RECORDER].write()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Name the tests that a baseline is there for, and says nothing of."""
+    unheld = sorted(set(config.stash[RECORDER].unheld)) if RECORDER in config.stash else []
+    if unheld:
+        more = f" and {len(unheld) - 3} more" if len(unheld) > 3 else ""
+        terminalreporter.write_line(
+            f"gradscope: not in the baseline yet, so nothing holds them: {', '.join(unheld[:3])}{more}; "
+            "pytest --gradscope-update-baseline adds them"
+        )
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     """Take what a worker of pytest-xdist measured."""
-    handed = getattr(node, "workeroutput", {}).get("gradscope")
-    if handed:
-        recorder(node.config).take(handed)
+    output = getattr(node, "workeroutput", {})
+    if output.get("gradscope"):
+        recorder(node.config).take(output["gradscope"], output["gradscope_unheld"])

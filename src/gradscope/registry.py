@@ -35,6 +35,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "half_life": "gradscope.metrics.rate:half_life",
     "reach": "gradscope.metrics.reach:measure",
     "coverage": "gradscope.metrics.coverage:measure",
+    "spread": "gradscope.metrics.spread:measure",
     "temporal_range": "gradscope.metrics.temporal_range:measure",
     "gradient_share": "gradscope.metrics.gradient_share:measure",
     "lags": "gradscope.metrics.lags:measure",
@@ -106,7 +107,7 @@ TRAINING_RULES: Mapping[str, str] = {
 """Rules that judge a trajectory, not a report."""
 
 GATE_RULES: Mapping[str, str] = {
-    "GS901": "gradscope.rules.gate:UNFINISHED",
+    "GS901": "gradscope.rules.gate:UNMEASURED",
     "GS902": "gradscope.rules.gate:LIMIT",
     "GS903": "gradscope.rules.gate:WORSE",
 }

@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import forked
+import gradscope
+import gradscope.testing
+from gradscope.cli.init import init
+from gradscope.errors import UsageError
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -104,3 +110,62 @@ def test_init_finds_the_recurrent_modules_of_a_project(project: Path, tmp_path: 
     shown = run("config").stdout
     assert "net.py:Net" in shown
     assert "gradscope.toml:" in shown
+
+
+NET = "import torch\n\n\nclass Net(torch.nn.Module):\n    rnn = torch.nn.GRU(3, 4, batch_first=True)\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"[project]\r\nname = 'x'\r\n",
+        b"\xef\xbb\xbf[project]\nname = 'x'\n\n\n",
+        b"[tool.gradscope]\nneeds-lag = 5",
+        b"[tool]\ngradscope.needs-lag = 5\n",
+    ],
+)
+def test_init_adds_to_a_file_and_changes_no_byte_of_it(before: bytes, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    path = tmp_path / "pyproject.toml"
+    path.write_bytes(before)
+    monkeypatch.chdir(tmp_path)
+    assert init() == 0
+    after = path.read_bytes()
+    assert after.startswith(before)
+    ends = {line[-2:] == b"\r\n" for line in after.splitlines(keepends=True)}
+    assert ends == {b"\r\n" in before}
+    assert tomllib.loads(after.decode("utf-8-sig"))["tool"]["gradscope"]["targets"]["net"] == {"model": "net.py:Net"}
+
+
+def test_init_leaves_a_file_alone_that_would_be_no_toml_any_more(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "net.py").write_text(NET)
+    path = tmp_path / "pyproject.toml"
+    path.write_text("[tool]\ngradscope = {needs-lag = 5}\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"write its \[tool.gradscope\] as a table of its own"):
+        init()
+    assert path.read_text() == "[tool]\ngradscope = {needs-lag = 5}\n"
+
+
+def test_the_gate_counts_paths_of_a_folder_from_anywhere(project: Path, tmp_path: Path, monkeypatch) -> None:
+    """The configuration's own paths count from it, whatever folder asks: model file, baseline, data."""
+    monkeypatch.chdir(tmp_path)
+    (project / "gradscope.toml").write_text("length = 8\nneeds-lag = 3\nbaseline = 'base.json'\n"
+        "[targets.own]\nmodel = 'models.py:Forgetful'\n")  # fmt: skip
+    with pytest.raises(UsageError, match=r"there is no baseline 'sample/base\.json'"):
+        gradscope.check("own", folder=project)
+    (project / "base.json").write_text('{"schema": "gradscope.baseline/1", "targets": {}, "tolerance": 1e-05}')
+    report = gradscope.check("own", folder=project)
+    assert report.models[0].loaded.location.file == "sample/models.py"
+    assert "GS901" not in {verdict.code for verdict in report.models[0].verdicts}
+    assert report.check.notes == ("own is not in the baseline yet, so nothing holds it; --update-baseline adds it",)
+
+
+def test_an_assertion_about_what_could_not_be_measured_fails_and_its_first_line_says_so(monkeypatch) -> None:
+    report = gradscope.analyze("rnn:hidden=4", needs_lag=5, length=12, batch=2)
+    reason = "the chain does not reproduce Net: it is off by 0.5"
+    verdicts = [replace(v, status="skip", message=reason) for v in report.models[0].verdicts]
+    grey = replace(report.models[0], status="inconclusive", verdicts=tuple(verdicts), skipped={"rate": reason})
+    monkeypatch.setattr("gradscope.api.analyze", lambda *words, **settings: replace(report, models=(grey,)))
+    with pytest.raises(AssertionError, match=rf"^GS901 Not measured: {reason}\."):
+        gradscope.testing.assert_gradient_flow("net.py:Net", needs_lag=5)

@@ -12,6 +12,7 @@ from gradscope.errors import UsageError
 from gradscope.gate.baseline import Baseline, entry_of, parse_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import is_better, judge_against
 from gradscope.gate.limits import judge_limits
+from gradscope.gate.verdict import unmeasured
 from gradscope.records import Limits, Loaded, ModelResult, RunSpec, Series, Summary, Verdict
 from gradscope.verdicts import fails
 
@@ -80,11 +81,93 @@ def test_no_limit_no_verdict():
         ({"rate": 0.001, "rate_ci": (0.0, 0.002)}, "pass"),
         ({"status": "vanishing"}, "fail"),
         ({"status": "inconclusive"}, "inconclusive"),
+        # What was measured comes before the word for it.
+        ({"status": "inconclusive", "reach": 39}, "fail"),
+        ({"status": "inconclusive", "coverage": 0.1}, "fail"),
+        ({"status": "inconclusive", "rate": -0.105, "rate_ci": (-0.11, -0.1)}, "fail"),
     ],
 )
 def test_worse_than_the_baseline(now, status):
     found = against(result(**now), result()).verdicts[-1]
     assert (found.code, found.status) == ("GS903", status)
+
+
+@pytest.mark.parametrize("status", ["inconclusive", "healthy"])
+def test_an_improvement_is_not_worse(status):
+    before = result(FOUND, status="vanishing", reach=3, rate=-1.0, rate_ci=(-1.1, -0.9), coverage=0.02)
+    assert against(result(status=status), before).verdicts[-1].status == "pass"
+
+
+def test_a_graver_finding_that_is_gone_uncovers_what_the_baseline_held_already():
+    one = replace(FOUND, code="GS103", status="warn", severity="warning", gives="degenerate")
+    before = result(replace(FOUND, gives="vanishing"), one, status="vanishing")
+    assert against(result(one, status="degenerate"), before).verdicts[-1].status == "pass"
+    assert against(result(one, status="degenerate"), result()).verdicts[-1].status == "fail"
+    # The other way round, or another failure in its place, is worse.
+    assert against(result(FOUND, status="exploding"), before).verdicts[-1].status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "now", "status"),
+    [
+        # 9 -> 8 of 199 lags is more than a tenth, and no more than other random weights do; 9 -> 6 is.
+        ("coverage", 9 / 199, 8 / 199, "pass"),
+        ("coverage", 9 / 199, 6 / 199, "fail"),
+        ("reach", 9, 7, "pass"),
+        ("reach", 9, 6, "fail"),
+        ("reach", 199, 170, "fail"),
+    ],
+)
+def test_a_drop_is_at_least_a_few_lags(name, before, now, status):
+    assert against(result(**{name: now}), result(**{name: before})).verdicts[-1].status == status
+
+
+def test_a_drop_within_its_own_spread_is_chance():
+    spread = {"spread": {"reach": 10.0, "coverage": 0.05}}
+    before, fallen = result(**spread), {"reach": 80, "coverage": 0.4, **spread}
+    # Two standard errors of the difference: 2 sqrt(10^2 + 10^2) = 28 lags, 0.14 of the coverage.
+    assert against(result(**fallen), before).verdicts[-1].status == "pass"
+    assert against(result(**{**fallen, "reach": 70}), before).verdicts[-1].status == "fail"
+    assert against(result(**{**fallen, "coverage": 0.3}), before).verdicts[-1].status == "fail"
+    assert against(result(reach=80), result()).verdicts[-1].status == "fail"
+
+
+def test_what_moved_is_named():
+    gate = {"gate.forget.mean": (0.99, 0.97, 0.98), "gate.input.mean": (0.5, 0.5, 0.5)}
+    before = replace(result(), series=Series(values=gate))
+    now = replace(result(reach=12), series=Series(values={**gate, "gate.forget.mean": (0.5, 0.51, 0.49)}))
+    message = against(now, before).verdicts[-1].message
+    assert message == (
+        "The reach fell from 100 to 12: more than 10 % worse than the baseline. "
+        "With it went the mean forget gate from 0.98 to 0.50."
+    )
+    lost = replace(result(reach=None), skipped={"reach": "reads the future"})
+    assert against(lost, result()).verdicts[-1].message == (
+        "The reach was 100, and is not known any more: reads the future."
+    )
+    thin = against(result(coverage=0.1), result()).verdicts[-1].message
+    assert "fell from 0.5 (100 of 199 lags get at least 1 % of the largest gradient) to 0.1 (20 of 199" in thin
+
+
+SKIPPED = [replace(FOUND, code=code, status="skip") for code in ("GS101", "GS102", "GS104", "GS201")]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "message"),
+    [
+        (SKIPPED, "Not measured: reads the future."),
+        ([*SKIPPED, replace(FOUND, code="GS303", status="warn")], "Not measured: reads the future."),
+        ([*SKIPPED, replace(FOUND, code="GS202", status="pass")], "Not measured: reads the future."),
+        # One of them was judged; something else failed and says why; or nobody asked for them.
+        ([*SKIPPED, replace(FOUND, code="GS101", status="inconclusive")], None),
+        ([*SKIPPED, replace(FOUND, code="GS301", status="fail")], None),
+        ([replace(FOUND, code="GS303", status="pass")], None),
+    ],
+)
+def test_what_nothing_is_known_of_is_not_measured(verdicts, message):
+    found = unmeasured(replace(result(*verdicts, status="inconclusive"), skipped={"rate": "reads the future"}))
+    assert [verdict.message for verdict in found] == ([] if message is None else [message])
+    assert fails(found, "error") == (message is not None)
 
 
 def test_findings_of_the_baseline_are_accepted_until_something_gets_worse():
@@ -132,7 +215,7 @@ def test_the_file_is_sorted_rounded_and_read_back():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{", "is not JSON"),
+        (b"{", "is not JSON .*; write it again with `gradscope check --update-baseline`"),
         (b"\xff\xfe", "is not JSON"),
         (b"[]", "is not of the schema 'gradscope.baseline/1'"),
         (b'{"schema": "gradscope.baseline/2"}', "is not of the schema"),
@@ -154,21 +237,22 @@ def test_other_setups_are_refused_by_what_differs(tmp_path):
         refuse_other_setup(old, "f", "net", setup_of(RunSpec(length=50), tmp_path))
 
 
-def test_a_setup_knows_data_by_content_and_judging_settings_not_at_all(tmp_path, monkeypatch):
+def test_a_setup_knows_data_by_content_and_how_it_is_judged_not_shown(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     (tmp_path / "x.csv").write_text("1\n")
-    spec = RunSpec(input="x.csv", select=("GS1",), fail_on="error", thresholds={"a": 1.0}, show=("gates",))
+    spec = RunSpec(input="x.csv", ignore=("GS1",), fail_on="error", thresholds={"a": 1.0}, show=("gates",))
     first = setup_of(spec, tmp_path)
-    assert set(first) == {"model", "input", "seed", "dtype", "device"}
+    # A status that rests on other rules is another status.
+    assert set(first) == {"model", "input", "seed", "dtype", "device", "ignore", "thresholds"}
     assert first["input"].startswith("x.csv sha256:")
     assert setup_of(spec, tmp_path / "sub")["input"].startswith("../x.csv sha256:")
     (tmp_path / "x.csv").write_text("2\n")
     assert setup_of(spec, tmp_path)["input"] != first["input"]
 
 
-def test_an_update_keeps_what_did_not_run_or_did_not_finish_and_drops_what_is_gone():
+def test_an_update_keeps_what_did_not_run_or_was_not_measured():
     a, b = entry(result()), entry(result(reach=1))
-    old = Baseline({"run": a, "kept": a, "unfinished": a, "gone": a})
-    new = updated(old, {"run": b, "unfinished": None, "new": b}, kept=("run", "kept", "unfinished", "new"))
-    assert new.targets == {"run": b, "kept": a, "unfinished": a, "new": b}
+    old = Baseline({"run": a, "named": a, "unfinished": a})
+    new = updated(old, {"run": b, "unfinished": None, "new": b})
+    assert new.targets == {"run": b, "named": a, "unfinished": a, "new": b}

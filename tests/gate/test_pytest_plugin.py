@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 def test_fixture_marker_and_function_fail_and_pass_as_they_should(folder: Path) -> None:
     missing = pytest_in(folder)
     assert "there is no baseline" in missing.stdout
-    assert "updating the baseline" in missing.stdout
+    assert "pytest --gradscope-update-baseline" in missing.stdout
     (folder / "pytest.ini").unlink()
     done = pytest_in(folder)
     assert done.returncode == 1
@@ -67,6 +68,11 @@ def test_a_baseline_is_written_on_request_and_accepts_what_it_holds(folder: Path
     stored = json.loads((folder / "flow.json").read_text())
     assert any("test_fixture" in name for name in stored["targets"])
     assert pytest_in(folder).returncode == 0
+    (folder / "test_flow.py").rename(folder / "test_renamed.py")
+    renamed = pytest_in(folder, "-k", "test_fixture or test_module", "-n2")
+    assert "not in the baseline yet, so nothing holds them: test_renamed.py::test_fixture" in renamed.stdout
+    # The one line that a service shows says what is wrong.
+    assert re.search(r"FAILED test_renamed.py::test_fixture - AssertionError: GS10\d \w", renamed.stdout)
     (folder / "pytest.ini").write_text("[pytest]\n")
     done = pytest_in(folder, "--gradscope-update-baseline")
     assert done.returncode == 4

@@ -138,10 +138,10 @@ def test_the_screen(lines):
     done = lines["check"]
     assert (done.code, done.err) == (1, "")
     shown = done.out.splitlines()
-    assert shown[0] == " gradscope 0.1.0 · [tool.gradscope] in pyproject.toml · 3 targets · seed 0 · cpu"
-    assert re.match(r" ✓ +healthy +healthy +39/39 ", shown[3])
-    assert re.match(r" ✗ +vanishing +GS101 vanishing +4/39, needs 20 +0\.3", shown[4])
-    assert re.match(r" ✗ +nan +GS301 non-finite +- ", shown[5])
+    assert shown[:2] == [" gradscope 0.1.0 · [tool.gradscope] in pyproject.toml · 3 targets · seeds 0-4 ·", " cpu"]
+    assert re.match(r" ✓ +healthy +healthy +39/39 ", shown[4])
+    assert re.match(r" ✗ +vanishing +GS101 vanishing +4/39, needs 20 +0\.3", shown[5])
+    assert re.match(r" ✗ +nan +GS301 non-finite +- ", shown[6])
     assert " ✗ vanishing  models.py:Forgetful · models.py:7" in shown
     assert re.fullmatch(r" 2 failed, 1 passed in \d+\.\d s   why: gradscope explain GS101", shown[-1])
     assert max(map(len, shown)) <= 80

@@ -49,18 +49,20 @@ def test_the_gate_is_red_where_the_run_ends_short(folder):
         "check lost.jsonl --ignore GS501,GS505 -q",
         "check nan.jsonl",
         "check empty.jsonl --min-reach 10",
+        "check empty.jsonl",
         "check missing.jsonl",
         "analyze good.jsonl",
     ]
     done = check_all(lines, folder)
-    assert [one.code for one in done] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 2]
+    assert [one.code for one in done] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2]
     assert "1 passed" in done[0].out
     assert "70 lags, short of min_reach = 80" in done[2].out
     assert "GS505" in done[3].out
     assert "GS501" in done[4].out
     assert "GS504" in done[6].out
-    assert "no such file" in done[8].out
-    assert "gradscope show good.jsonl" in done[9].err
+    assert "GS901  Not measured: the run holds no point." in done[8].out
+    assert "no such file" in done[9].out
+    assert "gradscope show good.jsonl" in done[10].err
 
 
 def test_a_run_is_a_target_of_a_configuration_file(folder):

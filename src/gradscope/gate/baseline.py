@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, Number, Status, Verdict
-from gradscope.rules.gate import LIMIT, UNFINISHED
+from gradscope.rules.gate import LIMIT, UNMEASURED
 from gradscope.text import safe_text
 
 SCHEMA = "gradscope.baseline/1"
@@ -24,6 +24,9 @@ DIGITS = 6
 TOLERANCE = 1e-5
 """Numbers that differ by this part of themselves count as equal: other processors round otherwise."""
 VERSIONS = ("gradscope", "python", "torch", "platform")
+_UPDATE = "with `gradscope check --update-baseline` (in pytest --gradscope-update-baseline)"
+_WRITE = f"write it once {_UPDATE}"
+_AGAIN = f"write it again {_UPDATE}"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Entry:
     coverage: Number = None
     findings: tuple[str, ...] = ()
     """Codes that were found, and are accepted from then on."""
+    spread: dict[str, float] | None = None
+    """Standard error of reach and coverage; None for a single sequence and seed."""
+    gates: dict[str, float] = field(default_factory=dict)
+    """Mean of every gate over steps, by name."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ def read_baseline(path: str) -> Baseline:
     try:
         content = Path(path).read_bytes()
     except FileNotFoundError:
-        raise UsageError(f"there is no {name}; write it, updating the baseline") from None
+        raise UsageError(f"there is no {name}; {_WRITE}") from None
     except OSError as error:
         raise UsageError(f"cannot read {name}: {safe_text(error.strerror)}; name a file you can read") from None
     return parse_baseline(content, name)
@@ -78,7 +85,7 @@ def parse_baseline(content: bytes, name: str) -> Baseline:
     Raises:
         UsageError: it is something else.
     """
-    remedy = "write it again, updating the baseline"
+    remedy = _AGAIN
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -109,8 +116,23 @@ def entry_of(setup: dict[str, Any], result: ModelResult, environment: Mapping[st
         rate=_rounded(summary.rate),
         rate_ci=None if ends is None else (_rounded(ends[0]) or 0.0, _rounded(ends[1]) or 0.0),
         coverage=_rounded(summary.coverage),
-        findings=tuple(sorted(found_by(verdict) for verdict in result.verdicts if is_finding(verdict))),
+        findings=tuple(sorted({found_by(verdict) for verdict in result.verdicts if is_finding(verdict)})),
+        spread=None
+        if summary.spread is None
+        else {name: _rounded(value) or 0.0 for name, value in summary.spread.items()},
+        gates={name: _rounded(value) or 0.0 for name, value in gates_of(result).items()},
     )
+
+
+def gates_of(result: ModelResult) -> dict[str, float]:
+    """Mean over all steps of every gate that was measured, by its name: `forget`."""
+    found = {}
+    for name, values in result.series.values.items():
+        kind, _, gate = name.partition(".")
+        numbers = [value for value in values if value is not None and math.isfinite(value)]
+        if kind == "gate" and gate.endswith(".mean") and numbers:
+            found[gate.removesuffix(".mean")] = math.fsum(numbers) / len(numbers)
+    return found
 
 
 def config_hash(setup: Mapping[str, Any]) -> str:
@@ -121,7 +143,7 @@ def config_hash(setup: Mapping[str, Any]) -> str:
 
 def is_finding(verdict: Verdict) -> bool:
     """Whether a baseline may accept this: a target that did not finish has nothing that could be accepted."""
-    return verdict.status in ("fail", "warn") and verdict.code != UNFINISHED.code
+    return verdict.status in ("fail", "warn") and verdict.code != UNMEASURED.code
 
 
 def found_by(verdict: Verdict) -> str:
@@ -144,15 +166,14 @@ def refuse_other_setup(baseline: Baseline, file: str, name: str, setup: Mapping[
     what = "; ".join(said) or "its own hash does not fit its set-up"
     raise UsageError(
         f"target '{safe_text(name)}' is set up otherwise in baseline '{safe_text(file)}': {what}{more}; "
-        "use the same settings, or write it again, updating the baseline"
+        f"use the same settings, or {_AGAIN}"
     )
 
 
-def updated(old: Baseline, entries: Mapping[str, Entry | None], kept: Sequence[str]) -> Baseline:
-    """`old` with new entries; a target that did not finish (None) keeps its old one, and so do those in `kept`."""
-    stay = {name: entry for name, entry in old.targets.items() if name in kept or name in entries}
+def updated(old: Baseline, entries: Mapping[str, Entry | None]) -> Baseline:
+    """`old` with new entries over its own; a target that was not measured this time (None) keeps its old one."""
     new = {name: entry for name, entry in entries.items() if entry is not None}
-    return replace(old, targets=stay | new, tolerance=TOLERANCE)
+    return replace(old, targets={**old.targets, **new}, tolerance=TOLERANCE)
 
 
 def _shown(value: Any) -> str:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
-from gradscope.gate.baseline import TOLERANCE, Entry, found_by, is_finding
+from gradscope.gate.baseline import TOLERANCE, Entry, found_by, gates_of, is_finding
 from gradscope.gate.verdict import verdict
+from gradscope.profile import Profile
 from gradscope.records import ModelResult, Number, Verdict
 from gradscope.rules.gate import WORSE
 
 REMEDY = "If the change is meant, write the baseline again: `gradscope check --update-baseline`."
+FEWEST_LAGS = 3
+"""Lags by which reach or coverage must fall at least: one or two more or less are other random weights."""
+STANDARD_ERRORS = 2
+"""A fall within so many of its own standard errors is chance."""
+GATE_MOVED = 0.05
+"""A mean gate that moved by this much is told of beside what got worse."""
 
 
 def judge_against(result: ModelResult, entry: Entry, max_drop: float) -> ModelResult:
@@ -31,33 +39,68 @@ def is_better(result: ModelResult, entry: Entry, max_drop: float) -> bool:
 
 
 def _verdict(result: ModelResult, entry: Entry, max_drop: float) -> Verdict:
-    if result.status == "inconclusive" and entry.status == "healthy":
-        return verdict(WORSE, "inconclusive", "The baseline says healthy; this run is too uncertain to call.")
-    if result.status not in ("healthy", entry.status):
-        return verdict(WORSE, "fail", f"The baseline says {entry.status}; now it is {result.status}.", advice=REMEDY)
+    """What was measured is compared first: a status may turn inconclusive just because the numbers fell."""
     allowed = f"more than {100 * max_drop:g} % worse than the baseline"
-    for name, now, before in (
-        ("reach", result.summary.reach, entry.reach),
-        ("coverage", result.summary.coverage, entry.coverage),
+    worse = _fallen(result, entry, max_drop, allowed) or _faster(result, entry, max_drop, allowed)
+    if worse is not None:
+        return worse
+    if result.status not in ("healthy", "inconclusive", entry.status) and not _held(result, entry):
+        message = f"The baseline says {entry.status}; now it is {result.status}.{_moved(result, entry)}"
+        return verdict(WORSE, "fail", message, advice=REMEDY)
+    if result.status == "inconclusive" and entry.status == "healthy":
+        message = "The numbers are what the baseline says; its status was healthy and is inconclusive now."
+        return verdict(WORSE, "inconclusive", message)
+    return verdict(WORSE, "pass", "Reach, coverage and rate are what the baseline says.", measured=result.summary.rate)
+
+
+def _held(result: ModelResult, entry: Entry) -> bool:
+    """Whether the entry holds what the status rests on already, though a graver status stood before it then."""
+    return any(v.gives == result.status and found_by(v) in entry.findings for v in result.verdicts)
+
+
+def _fallen(result: ModelResult, entry: Entry, max_drop: float, allowed: str) -> Verdict | None:
+    """Reach, then coverage: worse by the part `max_drop`, by a few lags, and by more than chance."""
+    lags = Profile.of(result).longest
+    for name, now, before, lag in (
+        ("reach", result.summary.reach, entry.reach, 1.0),
+        ("coverage", result.summary.coverage, entry.coverage, 1 / max(lags, 1)),
     ):
-        if before is not None and (now is None or now < before * (1 - max_drop) * (1 - TOLERANCE)):
-            said = "is not known any more" if now is None else f"fell from {before:.4g} to {now:.4g}"
-            least = before * (1 - max_drop)
-            message = f"The {name} {said}: {allowed}."
-            return verdict(WORSE, "fail", message, advice=REMEDY, measured=now, threshold=least)
-    return _rate(result, entry, max_drop, allowed)
+        if before is None:
+            continue
+        if now is None:
+            why = result.skipped.get(name, "it was not measured")
+            message = f"The {name} was {_amount(name, before, lags)}, and is not known any more: {why}."
+            return verdict(WORSE, "fail", message, advice=REMEDY)
+        errors = ((result.summary.spread or {}).get(name, 0.0), (entry.spread or {}).get(name, 0.0))
+        least = min(
+            before * (1 - max_drop) * (1 - TOLERANCE),
+            before - (FEWEST_LAGS - 0.5) * lag,
+            before - STANDARD_ERRORS * math.hypot(*errors),
+        )
+        if now < least:
+            said = f"fell from {_amount(name, before, lags)} to {_amount(name, now, lags)}"
+            message = f"The {name} {said}: {allowed}.{_moved(result, entry)}"
+            return verdict(WORSE, "fail", message, advice=REMEDY, measured=now, threshold=before * (1 - max_drop))
+    return None
 
 
-def _rate(result: ModelResult, entry: Entry, max_drop: float, allowed: str) -> Verdict:
+def _amount(name: str, value: float, lags: int) -> str:
+    """`39`, `0.91 (181 of 199 lags)`."""
+    if name == "reach":
+        return f"{value:g}"
+    return f"{value:.2g} ({round(value * lags)} of {lags} lags get at least 1 % of the largest gradient)"
+
+
+def _faster(result: ModelResult, entry: Entry, max_drop: float, allowed: str) -> Verdict | None:
     """Worse: the intervals are apart, and the rate moved away from zero by more than its part, or than 1/K's."""
     now, before = result.summary.rate, entry.rate
     if now is None or before is None:
-        return verdict(WORSE, "pass", "Reach and coverage are what the baseline says.")
+        return None
     most = abs(before) + max_drop * max(abs(before), 1 / max(result.summary.needed_lag or 1, 1))
-    if _apart(result.summary.rate_ci or (now, now), entry.rate_ci or (before, before)) and abs(now) > most:
-        message = f"The rate went from {before:.4g} to {now:.4g} nats/step: {allowed}."
-        return verdict(WORSE, "fail", message, advice=REMEDY, measured=now, threshold=most if now > 0 else -most)
-    return verdict(WORSE, "pass", "Reach, coverage and rate are what the baseline says.", measured=now)
+    if not _apart(result.summary.rate_ci or (now, now), entry.rate_ci or (before, before)) or abs(now) <= most:
+        return None
+    message = f"The rate went from {before:.3g} to {now:.3g} nats/step: {allowed}.{_moved(result, entry)}"
+    return verdict(WORSE, "fail", message, advice=REMEDY, measured=now, threshold=most if now > 0 else -most)
 
 
 def _apart(one: tuple[Number, Number], other: tuple[Number, Number]) -> bool:
@@ -66,3 +109,15 @@ def _apart(one: tuple[Number, Number], other: tuple[Number, Number]) -> bool:
         return False
     slack = TOLERANCE * max(abs(least), abs(most))
     return high < least - slack or low > most + slack
+
+
+def _moved(result: ModelResult, entry: Entry) -> str:
+    """` The mean forget gate went from 0.98 to 0.50.`: what moved with it, which often names the commit's change."""
+    now = gates_of(result)
+    moved = [
+        f"the mean {name} gate from {before:.2f} to {now[name]:.2f}"
+        for name, before in entry.gates.items()
+        if name in now and abs(now[name] - before) >= GATE_MOVED
+    ]
+    said = ", ".join(moved)
+    return f" With it went {said}." if said else ""

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from gradscope.config.command import command
 from gradscope.gate.verdict import verdict
-from gradscope.records import Limits, ModelResult, Verdict, VerdictStatus
+from gradscope.records import Limits, ModelResult, RunSpec, Verdict, VerdictStatus
 from gradscope.rules.gate import LIMIT
 
 
-def judge_limits(result: ModelResult, limits: Limits) -> tuple[Verdict, ...]:
-    """One GS902 verdict for every limit that is set; a number that could not be measured misses it."""
+def judge_limits(result: ModelResult, limits: Limits, spec: RunSpec | None = None) -> tuple[Verdict, ...]:
+    """One GS902 verdict for every limit that is set; a number that could not be measured misses it.
+
+    Args:
+        result: what was measured.
+        limits: what it is held to.
+        spec: the settings of the run; with them, a missed limit says which command shows why.
+    """
     found = []
     if limits.min_reach is not None:
         found.append(_reach(result, limits.min_reach))
     if limits.rate is not None:
         found.append(_rate(result, *limits.rate))
     found += [_horizon(result, kind, lag) for kind, lag in sorted(limits.precision_horizon.items())]
-    return tuple(found)
+    tip = f"See step by step what ends it: `{command(spec)}`." if spec is not None else ""
+    return tuple(replace(one, advice=tip) if one.status == "fail" else one for one in found)
 
 
 def _reach(result: ModelResult, least: int) -> Verdict:

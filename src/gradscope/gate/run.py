@@ -15,11 +15,11 @@ from gradscope.gate.compare import is_better, judge_against
 from gradscope.gate.limits import judge_limits
 from gradscope.gate.measure import Measured, Task, measure, prepare
 from gradscope.gate.over import runs_of, together
-from gradscope.gate.verdict import verdict
+from gradscope.gate.verdict import is_unmeasured, unmeasured, verdict
 from gradscope.processes.pool import cores, run_apart
 from gradscope.processes.worker import Ending, Job
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
-from gradscope.rules.gate import UNFINISHED
+from gradscope.rules.gate import UNMEASURED
 
 Progress = Callable[[str, int, int], None]
 
@@ -68,7 +68,7 @@ def pass_through(gate: Gate, progress: Progress | None = None) -> Passage:
         target.name: _entry(target, result, ending, gate.folder)
         for target, result, ending in zip(gate.targets, results, endings, strict=True)
     }
-    new = updated(old, entries, gate.known) if gate.update and old is not None else old
+    new = updated(old, entries) if gate.update and old is not None else old
     notes = [] if new is None else _notes(gate, results, entries, new)
     if new is not None:
         results = [_compared(target, result, new) for target, result in zip(gate.targets, results, strict=True)]
@@ -142,7 +142,9 @@ def _judged(target: Target, points: Sequence[tuple[str, Target]], endings: Seque
     measured: Measured | None = ending.value
     if measured is not None:
         result = measured.result
-        return replace(result, verdicts=(*result.verdicts, *judge_limits(result, target.limits)))
+        return replace(
+            result, verdicts=(*unmeasured(result), *result.verdicts, *judge_limits(result, target.limits, target.spec))
+        )
     return ModelResult(
         name=target.name,
         kind="module",
@@ -152,19 +154,19 @@ def _judged(target: Target, points: Sequence[tuple[str, Target]], endings: Seque
         loaded=Loaded(target.spec.models[0], location=target.location),
         summary=Summary(),
         series=Series(),
-        verdicts=(verdict(UNFINISHED, "fail", f"Not measured: {ending.reason}."),),
+        verdicts=(verdict(UNMEASURED, "fail", f"Not measured: {ending.reason}."),),
     )
 
 
 def _entry(target: Target, result: ModelResult, ending: Ending, folder: Path) -> Entry | None:
-    if ending.value is None or target.over:
+    if ending.value is None or target.over or is_unmeasured(result):
         return None
     return entry_of(setup_of(target.spec, folder), result, ending.value.environment)
 
 
 def _compared(target: Target, result: ModelResult, baseline: Baseline) -> ModelResult:
     entry = baseline.targets.get(target.name)
-    if entry is None or not result.length:
+    if entry is None or not result.length or is_unmeasured(result):
         return result
     return judge_against(result, entry, target.limits.max_drop)
 
@@ -179,7 +181,7 @@ def _notes(
         if now is None:
             continue
         if before is None:
-            notes.append(f"{target.name} is not in the baseline yet; --update-baseline adds it")
+            notes.append(f"{target.name} is not in the baseline yet, so nothing holds it; --update-baseline adds it")
             continue
         if is_better(result, before, target.limits.max_drop):
             notes.append(f"{target.name} is better than the baseline; --update-baseline keeps it so")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from gradscope.flow_file import SUFFIX, read_flow
+from gradscope.gate.verdict import verdict
 from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Summary, Verdict
 from gradscope.registry import RULES, load
+from gradscope.rules.gate import UNMEASURED
 from gradscope.rules.training.judge import judged, status_of
 from gradscope.rules.training.rule import stated_lag
 from gradscope.trajectory import Point, Trajectory, leading
@@ -57,6 +59,8 @@ def _summary(last: Point | None) -> Summary:
 def _ended(trajectory: Trajectory, spec: RunSpec) -> tuple[Verdict, ...]:
     """What the last point's own status rests on, as a verdict with the force that its rule has here."""
     last = next((point for point in reversed(trajectory.points) if point.status is not None), None)
+    if not trajectory.points:
+        return (verdict(UNMEASURED, "fail", "Not measured: the run holds no point."),)
     if last is None or not last.findings or not last.message or last.findings[0] not in RULES:
         return ()
     rule = load(RULES[last.findings[0]])

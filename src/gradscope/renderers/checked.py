@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradscope.profile import Profile
-from gradscope.records import ModelResult, Report, Target, Verdict
+from gradscope.records import ModelResult, Report, RunSpec, Target, Verdict
+from gradscope.registry import GATE_RULES
 from gradscope.renderers.text import numbers, wording
 from gradscope.verdicts import fails, worst
 
@@ -19,6 +20,8 @@ COUNTED: dict[Outcome, str] = {
     "warned": "with warnings",
     "passed": "passed",
 }
+SPECTRA = "T N^3"
+"""In a note on what spectra would cost, which a gate does not show."""
 SIGNS: dict[Outcome, str] = {"failed": "✗", "accepted": "!", "warned": "!", "passed": "✓"}
 
 
@@ -43,6 +46,12 @@ class Row:
         if self.outcome == "failed":
             found = [verdict for verdict in found if fails([verdict], self.target.spec.fail_on)] or found
         return found[0] if found and self.outcome != "passed" else None
+
+    @property
+    def tips(self) -> list[str]:
+        """What to try, first what belongs to the finding that made it fail."""
+        lead = self.leading
+        return tips(self.model, lead) if lead is not None and self.outcome == "failed" else []
 
     @property
     def said(self) -> str:
@@ -80,10 +89,33 @@ def findings(model: ModelResult) -> list[Verdict]:
     return sorted(found, key=lambda verdict: (verdict.accepted, verdict.status != "fail"))
 
 
+def tips(model: ModelResult, lead: Verdict) -> list[str]:
+    """What to try about a finding: its own advice where the gate found it, then that of the model's other findings.
+
+    Advice on how to become more certain of something else cures nothing that was found.
+    """
+    unsure = {verdict.advice for verdict in model.verdicts if verdict.status == "inconclusive"}
+    own = [lead.advice] if lead.code in GATE_RULES and lead.advice else []
+    return list(dict.fromkeys([*own, *(tip for tip in wording.advice(model) if tip not in unsure)]))
+
+
+def notes(report: Report, *, all_of_them: bool) -> list[str]:
+    """What was assumed, after the names of the targets that it is about; costs of spectra only with all of them."""
+    about: dict[str, list[str]] = {}
+    for model in report.models:
+        for note in (*model.notes, *model.loaded.assumed):
+            if all_of_them or SPECTRA not in note:
+                about.setdefault(note, []).append(model.name)
+    own = report.check.notes if report.check else ()
+    return [*dict.fromkeys(own), *(f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in about.items())]
+
+
 def counts(every: Sequence[Row]) -> str:
-    """`1 failed, 1 accepted by baseline, 1 passed`."""
+    """`1 failed, 1 accepted by baseline, 2 passed (1 inconclusive, which fails nothing)`."""
     found = Counter(row.outcome for row in every)
-    return ", ".join(f"{found[outcome]} {word}" for outcome, word in COUNTED.items() if found[outcome]) or "no target"
+    unsure = sum(row.sign == "?" for row in every)
+    words = {**COUNTED, "passed": f"passed ({unsure} inconclusive, which fails nothing)"} if unsure else COUNTED
+    return ", ".join(f"{found[outcome]} {word}" for outcome, word in words.items() if found[outcome]) or "no target"
 
 
 def shared(report: Report) -> str:
@@ -97,7 +129,7 @@ def shared(report: Report) -> str:
         f"gradscope {report.environment.get('gradscope', '')}".strip(),
         check.source,
         f"{count} target{'s' if count != 1 else ''}",
-        *_one([f"seed {spec.seed}" for spec in specs]),
+        *_one([_seeds(spec) for spec in specs]),
         *_one([spec.device for spec in specs]),
         *([f"baseline {check.baseline}"] if check.baseline else []),
     ]
@@ -110,6 +142,10 @@ def place(model: ModelResult) -> str:
     if location is None:
         return ""
     return location.file if location.line is None else f"{location.file}:{location.line}"
+
+
+def _seeds(spec: RunSpec) -> str:
+    return f"seed {spec.seed}" if spec.seeds == 1 else f"seeds {spec.seed}-{spec.seed + spec.seeds - 1}"
 
 
 def _one(values: list[str]) -> list[str]:

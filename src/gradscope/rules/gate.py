@@ -21,17 +21,20 @@ class GateRule:
     severity: Severity = "error"
 
 
-UNFINISHED = GateRule(
+UNMEASURED = GateRule(
     code="GS901",
-    title="target did not finish",
+    title="not measured",
     what=(
-        "A target of `gradscope check` gave no result: its code failed or ended its process, it took longer than its "
-        "time, or the system took its memory away. Nothing is known about its gradient, so the gate is red; the other "
-        "targets are judged as usual."
+        "Nothing is known about the gradient of a target of `gradscope check`, or of a model in a test, so it is red; "
+        "the other targets are judged as usual. Either there is no result at all: its code failed or ended its "
+        "process, it took longer than its time, or the system took its memory away. Or no rule about the gradient "
+        "could be judged: the module reads the future at every step, its forward pass could not be followed, or a "
+        "training run holds no point."
     ),
     how=(
         "Every target runs in a process of its own. The message says how that process ended: the error of the code, "
-        "the signal that killed it (SIGKILL: often the system, out of memory), or the time after which it was stopped."
+        "the signal that killed it (SIGKILL: often the system, out of memory), or the time after which it was stopped; "
+        "of a process that finished, why the rate and the reach could not be measured."
     ),
     setting="`timeout` (seconds, default 600) in the target's table or for all of them, or `--timeout`.",
     remedies=(

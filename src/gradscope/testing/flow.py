@@ -45,7 +45,7 @@ def assert_gradient_flow(
     __tracebackhide__ = True
     result = measured(model, x, loss=loss, fail_on=fail_on, **settings).models[0]
     if fails(result.verdicts, fail_on):
-        raise AssertionError(failure(result))
+        raise AssertionError(failure(result, fail_on))
     return result
 
 
@@ -57,25 +57,28 @@ def measured(model: Any, x: Tensor | None = None, *, loss: Any = "final", **sett
     """
     from gradscope.api import analyze
     from gradscope.gate.limits import judge_limits
+    from gradscope.gate.verdict import unmeasured
 
     given = {name: coerce_limit(name, settings.pop(name), "given") for name in HERE if name in settings}
     report = analyze(model, x, loss, **settings)
     result = report.models[0]
-    judged = replace(result, verdicts=(*result.verdicts, *judge_limits(result, Limits(**given))))
+    judged = replace(result, verdicts=(*unmeasured(result), *result.verdicts, *judge_limits(result, Limits(**given))))
     return replace(report, models=(judged,))
 
 
-def failure(result: ModelResult) -> str:
-    """The verdict, what it means, the strip over time, every finding, and what to try."""
-    page = Page(View(ascii=False))
-    page.line("")
+def failure(result: ModelResult, fail_on: str = "error") -> str:
+    """What is wrong, in the first line; then the verdict, what it means, the strip, every finding, and what to try."""
+    page, found = Page(View(ascii=False)), checked.findings(result)
+    lead = next((verdict for verdict in found if fails([verdict], fail_on)), found[0])
+    page.line(f"{lead.code} {lead.message}")
+    page.blank()
     terminal_model.verdict_line(page, result)
     for sentence in wording.sentences(result):
         page.wrap(sentence)
     page.blank()
     terminal_model.picture(page, result)
-    for verdict in checked.findings(result):
+    for verdict in found:
         page.wrap(verdict.message, f" {verdict.code}  ")
-    for tip in wording.advice(result)[:1]:
+    for tip in checked.tips(result, lead)[:1]:
         page.wrap(tip, " try: ")
     return str(page)

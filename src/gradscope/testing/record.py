@@ -11,6 +11,7 @@ from gradscope.config.limits import coerce_limit
 from gradscope.config.setup import setup_of
 from gradscope.gate.baseline import Baseline, Entry, entry_of, parse_baseline, read_baseline, refuse_other_setup
 from gradscope.gate.compare import judge_against
+from gradscope.gate.verdict import is_unmeasured
 from gradscope.records import Limits, ModelResult
 from gradscope.testing.flow import failure, measured
 from gradscope.verdicts import fails
@@ -30,6 +31,8 @@ class Recorder:
         self.update = update
         self.folder = folder
         self.entries: dict[str, Entry] = {}
+        self.unheld: list[str] = []
+        """Tests that the baseline says nothing of."""
         self._old: Baseline | None = None
 
     @property
@@ -56,20 +59,27 @@ class Recorder:
         result, setup = report.models[0], setup_of(report.run, self.folder)
         if x is not None:
             setup["x"] = [*x.shape, str(x.dtype)]
+        if is_unmeasured(result):
+            return result
         self.entries[name] = entry_of(setup, result, report.environment)
         if self.update:
             return judge_against(result, self.entries[name], drop)
         if self.file is not None:
             refuse_other_setup(self.old, self.file, name, setup)
         entry = self.old.targets.get(name)
-        return result if entry is None else judge_against(result, entry, drop)
+        if entry is None:
+            if self.file is not None:
+                self.unheld.append(name)
+            return result
+        return judge_against(result, entry, drop)
 
     def handed_over(self) -> str:
         """What was measured, for another process."""
         return Baseline(self.entries).content().decode()
 
-    def take(self, handed: str) -> None:
-        """What another process measured."""
+    def take(self, handed: str, unheld: list[str]) -> None:
+        """What another process measured, and which of it no baseline holds."""
+        self.unheld += unheld
         self.entries |= parse_baseline(handed.encode(), "what a worker measured").targets
 
     def write(self) -> None:
@@ -91,6 +101,7 @@ def assert_recorded(recorder: Recorder, name: str, model: Any, x: Any, settings:
     """
     __tracebackhide__ = True
     result = recorder.judge(name, model, x, settings)
-    if fails(result.verdicts, settings.get("fail_on", "error")):
-        raise AssertionError(failure(result))
+    fail_on = settings.get("fail_on", "error")
+    if fails(result.verdicts, fail_on):
+        raise AssertionError(failure(result, fail_on))
     return result

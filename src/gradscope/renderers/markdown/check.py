@@ -8,7 +8,7 @@ from gradscope.records import Report
 from gradscope.renderers import checked
 from gradscope.renderers.checked import Row
 from gradscope.renderers.markdown.cells import escaped, table
-from gradscope.renderers.text import numbers, wording
+from gradscope.renderers.text import numbers
 from gradscope.renderers.text.page import Page
 from gradscope.renderers.view import View
 
@@ -58,7 +58,7 @@ def _findings(row: Row, view: View) -> Iterable[str]:
             said = f"{verdict.message} Accepted by baseline." if verdict.accepted else verdict.message
             name, code = escaped(row.target.name, view), escaped(verdict.code, view)
             yield f"- {_sign(row, view)} {name} {code}: {escaped(said, view)}"
-    for tip in wording.advice(row.model)[:1] if row.outcome == "failed" else ():
+    for tip in row.tips[:1]:
         yield f"  - try: {escaped(tip, view)}"
 
 

@@ -64,14 +64,15 @@ def _details(page: Page, row: Row) -> None:
         said = " ".join(wording.sentences(model)) if verdict is chosen else verdict.message
         page.wrap(f"{said} Accepted by baseline." if verdict.accepted else said, f"   {verdict.code}  ")
     if row.outcome == "failed":
-        for tip in wording.advice(model)[: None if page.view.verbose else 1]:
+        # What the gate itself found has two answers: what it is about, and what made it so.
+        most = 1 if row.leading is chosen else 2
+        for tip in row.tips[: None if page.view.verbose else most]:
             page.wrap(tip, "   try: ")
     page.blank()
 
 
 def _notes(page: Page, report: Report) -> None:
-    notes = [note for model in report.models for note in (*model.notes, *model.loaded.assumed)]
-    for note in dict.fromkeys([*(report.check.notes if report.check else ()), *notes]):
+    for note in checked.notes(report, all_of_them=page.view.verbose > 0):
         page.wrap(note, " note: ", "dim")
     page.blank()
 
