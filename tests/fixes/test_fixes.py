@@ -17,6 +17,7 @@ from gradscope.fixes.clipped import of_sequences
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient, Treated
 from gradscope.fixes.run import measure_fixes, treat
+from gradscope.fixes.solve import LOG_GAINS, crossing
 from gradscope.fixes.swap import parameters
 from gradscope.loading.word import source_of
 from gradscope.models.direct import Direct
@@ -102,6 +103,27 @@ def test_the_leading_exponent_is_brought_to_zero():
     assert abs(float(lyapunov(one.model.run(one.x[:1]), 1).mean[0])) > 0.1
 
 
+def test_a_crossing_between_ends_on_one_side_is_found():
+    """Ln g - 3 (ln g)^2 + 0.05 rises through 0 at ln g = -0.044, and falls again: tanh units saturate."""
+    found = crossing(lambda log_gain: log_gain - 3 * log_gain**2 + 0.05, LOG_GAINS, 0.0, 8)
+    assert found == pytest.approx((1 - math.sqrt(1.6)) / 6, abs=0.03)
+    assert crossing(lambda log_gain: -1.0 - log_gain**2, LOG_GAINS, 0.0, 8) is None
+
+
+def test_a_small_elman_network_that_saturates_at_a_large_gain_has_a_unit_exponent():
+    made = family_model("rnn", {}, "rnn", {"hidden": 8, "layers": 1}).build(
+        input_size=16, seed=0, dtype=torch.float64, device="cpu"
+    )
+    x = torch.randn(2, 30, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exponents = []
+    for gain in (0.125, 16.0):
+        scaled_by = changed(made, lambda layer, gain=gain: layer.scale(gain))
+        exponents.append(float(lyapunov(scaled_by.model.run(x[:1]), 1).mean[0]))
+    assert max(exponents) < 0
+    found = load(FIXES["unit exponent"]).apply(Patient(made, "rnn", 29, x, 0, lambda y: y[:, -1].sum()))
+    assert abs(float(lyapunov(found.model.run(x[:1]), 1).mean[0])) < 0.1
+
+
 def test_orthogonal_blocks_are_orthogonal():
     w = treated("orthogonal", word="gru").weights["weight_hh_l0"]
     for block in w.split(12):
@@ -172,18 +194,28 @@ def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
     (result,) = examine(spec, detail=False).models
     best = result.fixes[0].name
     assert any(f"{best} for lstm written to" in note for note in result.notes)
-    assert (tmp_path / f"{best.replace(' ', '_')}.safetensors").exists()
+    assert (tmp_path / f"lstm-{best.replace(' ', '_')}.safetensors").exists()
     examine(replace(spec, remedy="open gates"), detail=False)
-    weights = load_file(tmp_path / "open_gates.safetensors")
+    weights = load_file(tmp_path / "lstm-open_gates.safetensors")
     module = nn.LSTM(16, 8, batch_first=True, dtype=torch.float64)
     module.load_state_dict(weights)
     assert module.bias_ih_l0[8:16].tolist() == pytest.approx([half_life_bias(39)] * 8)
-    assert "H : 2 * H" in (tmp_path / "open_gates.py").read_text()
+    assert "H : 2 * H" in (tmp_path / "lstm-open_gates.py").read_text()
     named = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path), remedy="chrono")
     examine(named, detail=False)
-    assert (tmp_path / "chrono.safetensors").exists()
+    assert (tmp_path / "lstm-chrono.safetensors").exists()
     with pytest.raises(UsageError, match="does not suit"):
         examine(RunSpec(models=("lstm",), length=40, fix=True, save=str(tmp_path), remedy="identity"), detail=False)
+
+
+def test_two_models_with_one_remedy_are_saved_beside_each_other(tmp_path):
+    spec = RunSpec(models=("rnn", "gru:update_bias=1"), length=20, hidden=6, batch=2, fix=True, save=str(tmp_path))
+    examine(replace(spec, remedy="orthogonal"), detail=False)
+    saved = {path.name: load_file(path) for path in tmp_path.glob("*.safetensors")}
+    assert {name: len(weights["weight_hh_l0"]) for name, weights in saved.items()} == {
+        "rnn-orthogonal.safetensors": 6,
+        "gru_update_bias=1-orthogonal.safetensors": 18,
+    }
 
 
 def test_bare_jacobians_have_no_remedies(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 
 import pytest
@@ -12,13 +13,14 @@ from torch import nn
 
 from gradscope.fixes.layers import changed
 from gradscope.fixes.remedy import Patient
-from gradscope.fixes.run import measure_fixes
+from gradscope.fixes.run import measure_fixes, treat
 from gradscope.fixes.save import save
 from gradscope.forward.weights import recurrent_weights
 from gradscope.loading.source import Source
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
+from gradscope.numerics.analysis import Run
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.traces.find import first_opened, module_trace
 from gradscope.records import Loaded, RunSpec
@@ -577,6 +579,97 @@ def test_lines_for_layers_of_torch_fit_cells_and_both_directions(kind, name):
         torch.testing.assert_close(fresh.part.weight_hh.detach(), floss.weights["part.weight_hh"], rtol=1e-4, atol=1e-5)
 
 
+def _normed(layer, name="weight_hh_l0"):
+    return torch.nn.utils.parametrizations.weight_norm(layer, name)
+
+
+def _spectral(layer, name="weight_hh_l0"):
+    return torch.nn.utils.parametrizations.spectral_norm(layer, name)
+
+
+def _old_normed(layer, name="weight_hh_l0"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and still in use
+        return torch.nn.utils.weight_norm(layer, name)
+
+
+LAYERS = {
+    "RNN without biases": lambda: nn.RNN(3, H, bias=False, batch_first=True),
+    "GRU without biases": lambda: nn.GRU(3, H, bias=False, batch_first=True),
+    "LSTM normed": lambda: _normed(nn.LSTM(3, H, batch_first=True)),
+    "GRU spectral": lambda: _spectral(nn.GRU(3, H, batch_first=True)),
+    "LSTM old normed": lambda: _old_normed(nn.LSTM(3, H, batch_first=True)),
+    "LSTM projected": lambda: nn.LSTM(3, H, proj_size=2, batch_first=True),
+    "LSTM, two layers, both ways": lambda: nn.LSTM(3, H, 2, batch_first=True, bidirectional=True),
+    "RNN and LSTM": lambda: nn.ModuleList([nn.RNN(3, H, batch_first=True), nn.LSTM(H, H, batch_first=True)]),
+    "GRU on projected LSTM": lambda: nn.ModuleList(
+        [nn.LSTM(3, H, proj_size=2, batch_first=True), nn.GRU(2, H, batch_first=True)]
+    ),
+    "RNNCell without biases": lambda: nn.RNNCell(3, H, bias=False),
+    "GRUCell normed": lambda: _normed(nn.GRUCell(3, H), "weight_hh"),
+    "LSTMCell": lambda: nn.LSTMCell(3, H),
+}
+
+
+class Held(nn.Module):
+    def __init__(self, make):
+        super().__init__()
+        self.part = make()
+
+    def forward(self, x):
+        if not isinstance(self.part, nn.RNNCellBase):
+            for layer in self.part if isinstance(self.part, nn.ModuleList) else [self.part]:
+                x = layer(x)[0]
+            return x
+        state, seen = None, []
+        for x_t in x.unbind(1):
+            state = self.part(x_t, state)
+            seen.append(state[0] if isinstance(state, tuple) else state)
+        return torch.stack(seen, 1)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_what_is_measured_is_what_the_weights_and_the_lines_make_of_every_variant(kind):
+    """Of every remedy: the copy is another model, its weights load, and the lines run and do the same."""
+    model, steps, known = made(lambda: Held(LAYERS[kind])), 12, 0
+    model.module.eval()
+    patient = Patient(model, "own", steps, inputs(steps), 0, lambda y: y[:, -1].sum())
+    run = Run(model, patient.x, patient.loss, 0)
+    with torch.no_grad():
+        before = model.module(patient.x)
+    for name in FIXES:
+        found = treat(load(FIXES[name]), run, RunSpec(needs_lag=steps - 1), "own")
+        if found is None or found.of_training or found.another:
+            continue
+        known += 1
+        loaded, pasted = copy.deepcopy(model.module), copy.deepcopy(model.module)
+        loaded.load_state_dict(found.weights)
+        (named,) = re.findall(r"^# rnn: (.*)$", found.code, re.M) or [""]
+        for path in re.findall(r"model\.([\w.]+)", named) or [""]:
+            space = {"torch": torch, "rnn": pasted.get_submodule(path), "model": pasted}
+            exec(found.code, {**space, "x": _taken_by(model.module, path, patient.x[:1])})
+        with torch.no_grad():
+            after = found.model.module(patient.x)
+            assert float((after - before).abs().max()) > 1e-6, name
+            torch.testing.assert_close(loaded(patient.x), after)
+            if name in ("chrono", "uniform gates", "orthogonal"):
+                assert float((pasted(patient.x) - before).abs().max()) > 1e-6, name
+                continue
+            close = {"rtol": 1e-3, "atol": 1e-4} if name == "flossing" else {"rtol": 1e-9, "atol": 1e-12}
+            torch.testing.assert_close(pasted(patient.x), after, **close, msg=lambda said, name=name: f"{name}: {said}")
+    assert known or kind == "LSTM projected"
+
+
+def _taken_by(model, path, x):
+    """What a part of the model is given of one sequence, (T, features)."""
+    seen = []
+    hook = model.get_submodule(path).register_forward_pre_hook(lambda part, given: seen.append(given[0].detach()))
+    with torch.no_grad():
+        model(x)
+    hook.remove()
+    return torch.cat(seen) if len(seen) > 1 else seen[0][0]
+
+
 def test_tied_weights_are_saved(tmp_path):
     class Tied(nn.Module):
         def __init__(self):
@@ -592,5 +685,5 @@ def test_tied_weights_are_saved(tmp_path):
     spec = RunSpec(length=20, batch=2, fix=True, save=str(tmp_path), remedy="open gates", input_size=3)
     save(measure_fixes(source, spec), spec, "tied")
     own = Tied().double()
-    own.load_state_dict(load_file(tmp_path / "open_gates.safetensors"))
+    own.load_state_dict(load_file(tmp_path / "tied-open_gates.safetensors"))
     assert float(own.rnn.bias_ih_l0.detach()[H : 2 * H].min()) > 2

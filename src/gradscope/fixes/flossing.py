@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from gradscope.fixes.layer import Kind, Layer
-from gradscope.fixes.layers import changed
+from gradscope.fixes.layers import changed, which
 from gradscope.fixes.remedy import Patient, Remedy, Treated, of_first_steps
 from gradscope.models.cell import Cell
 from gradscope.models.direct import Direct
@@ -38,7 +38,7 @@ LINES = f"""import torch
 from torch import nn
 from torch.func import functional_call, vjp, vmap
 
-# rnn: your nn.RNN, nn.LSTM, nn.GRU, or one of their cells; x: what it is given of one sequence, (T, features)
+# x: what rnn is given of one sequence, (T, features)
 cells, H = {{nn.RNN: nn.RNNCell, nn.LSTM: nn.LSTMCell, nn.GRU: nn.GRUCell}}, rnn.hidden_size
 pair, xs = isinstance(rnn, (nn.LSTM, nn.LSTMCell)), x[:{LONGEST}]
 for end in [f"_l{{layer}}" for layer in range(getattr(rnn, "num_layers", 0))] or [""]:
@@ -81,7 +81,7 @@ def apply(patient: Patient) -> Treated | None:
 
     def change(layer: Layer) -> bool:
         x = heard.get(layer.part)
-        if layer.backwards or x is None:
+        if layer.backwards or x is None or not layer.is_plain:
             return False
         leaves = {key: value.clone().requires_grad_() for key, value in layer.weights.items()}
         cell = CELLS[layer.kind](layer, leaves)
@@ -101,7 +101,7 @@ def apply(patient: Patient) -> Treated | None:
     if made is None:
         return None
     before, after = max(one for one, _ in leading), max(one for _, one in leading)
-    return Treated(f"λ₁ from {before:.2g} to {after:.2g}", made.model, LINES, made.weights)
+    return Treated(f"λ₁ from {before:.2g} to {after:.2g}", made.model, which(made.parts or ()) + LINES, made.weights)
 
 
 CELLS: Mapping[Kind, Callable[[Layer, dict[str, Tensor]], Cell]] = {

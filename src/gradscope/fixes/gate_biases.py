@@ -12,10 +12,11 @@ from gradscope.fixes.remedy import Patient, Treated
 
 # Forget is the second gate of i, f, g, o, update the second of r, z, n.
 LINES = """
-weights["bias_ih"][H : 2 * H], weights["bias_hh"][H : 2 * H] = bias, 0.0
+if "bias_ih" in weights and not isinstance(rnn, (torch.nn.RNN, torch.nn.RNNCell)):
+    weights["bias_ih"][H : 2 * H], weights["bias_hh"][H : 2 * H] = bias, 0.0
 """
 COMPLEMENT = """
-if isinstance(rnn, torch.nn.LSTM):
+if "bias_ih" in weights and isinstance(rnn, (torch.nn.LSTM, torch.nn.LSTMCell)):
     weights["bias_ih"][:H], weights["bias_hh"][:H] = -bias, 0.0
 """
 

@@ -26,9 +26,11 @@ def apply(patient: Patient) -> Treated | None:
         return None
     code = found.code(
         """
-weights["weight_hh"].copy_(torch.eye(H))
-weights["bias_ih"].zero_()
-weights["bias_hh"].zero_()
+if isinstance(rnn, (torch.nn.RNN, torch.nn.RNNCell)):
+    weights["weight_hh"].copy_(torch.eye(H))
+    for name in ("bias_ih", "bias_hh"):
+        if name in weights:
+            weights[name].zero_()
 """
     )
     return Treated("W_hh = I, no bias", found.model, code, found.weights)

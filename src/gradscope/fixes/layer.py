@@ -26,6 +26,8 @@ class Layer:
     """Of an Elman layer."""
     backwards: bool = False
     """Whether it goes through the sequence from its end."""
+    is_plain: bool = True
+    """Whether its weights are parameters themselves, and not made of others by a parametrization."""
 
     @property
     def is_gated(self) -> bool:

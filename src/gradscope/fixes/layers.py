@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gradscope.fixes.found import found_in_step, found_layers
 from gradscope.fixes.layer import Change, Kind, Layer
@@ -33,13 +35,16 @@ MODULES: tuple[tuple[type[nn.Module], Kind], ...] = (
 )
 
 
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
 class Changed(NamedTuple):
     """A copy of a model with other weights."""
 
     model: Model
     weights: dict[str, Tensor]
-    has_layers: bool = True
-    """Whether layers of torch.nn were changed."""
+    parts: tuple[str, ...] | None = ("",)
+    """Paths of the layers of torch.nn that were changed, "" for the whole of a model; None where there is none."""
     lines: tuple[str, ...] = ()
     """Lines that do the same to what was found in the user's own code, a module called `model`."""
 
@@ -49,7 +54,7 @@ class Changed(NamedTuple):
         Args:
             body: what is done to `weights`, one layer's dictionary; `H` is its hidden size.
         """
-        parts = [each_layer(body)] if self.has_layers else []
+        parts = [] if self.parts is None else [each_layer(body, self.parts)]
         if self.lines:
             own = "\n".join(f"    {line}" for line in self.lines)
             parts.append(f"import torch\n\n# model: your module\nwith torch.no_grad():\n{own}\n")
@@ -86,7 +91,7 @@ def _changed_step(model: Recurrent, cell: CustomCell, change: Change) -> Changed
     own.parameters = {key: value.detach() for key, value in own.module.named_parameters()}
     weights = {key: value.detach() for key, value in theirs.state_dict().items()}
     stack = Recurrent(model.name, [own], start=model.start, cuts=model.cuts)
-    return Changed(stack, weights, False, tuple(line for layer in written for line in layer.lines))
+    return Changed(stack, weights, None, tuple(line for layer in written for line in layer.lines))
 
 
 def _changed_stack(model: Recurrent, change: Change) -> Changed | None:
@@ -105,7 +110,8 @@ def _changed_stack(model: Recurrent, change: Change) -> Changed | None:
 
 
 def _changed_module(model: Direct, change: Change, x: Tensor | None) -> Changed | None:
-    own, made = copied(model.module), False
+    own = copied(model.module)
+    parts: dict[str, None] = {}
     with torch.no_grad():
         for path, part in own.named_modules():
             kind = next((kind for known, kind in MODULES if isinstance(part, known)), None)
@@ -113,19 +119,64 @@ def _changed_module(model: Direct, change: Change, x: Tensor | None) -> Changed 
                 continue
             assert isinstance(part, nn.RNNBase | nn.RNNCellBase)
             for suffix in _suffixes(part):
-                parameters = {key: getattr(part, key + suffix) for key in _names(part)}
-                backwards = suffix.endswith("_reverse")
-                layer = Layer(kind, _cloned(parameters), part.hidden_size, path, _phi(part), backwards)
-                made |= change(layer)
-                for key, value in layer.weights.items():
-                    parameters[key].copy_(value)
+                if _change_layer(part, suffix, kind, path, change):
+                    parts[path] = None
         written = [] if x is None else [layer for layer in found_layers(model, own, x) if change(layer)]
-    if not made and not written:
+    if not parts and not written:
         return None
     found = copy.copy(model)
     found.module, found.weights = own, None
     lines = tuple(line for layer in written for line in layer.lines)
-    return Changed(found, {key: value.detach() for key, value in own.state_dict().items()}, made, lines)
+    weights = {key: value.detach() for key, value in own.state_dict().items()}
+    return Changed(found, weights, tuple(parts) or None, lines)
+
+
+def _change_layer(part: nn.RNNBase | nn.RNNCellBase, suffix: str, kind: Kind, path: str, change: Change) -> bool:
+    """Make the change to one layer and direction; False, and the layer as it was, where it cannot be written."""
+    with _settled(part):
+        before = {key: getattr(part, key + suffix).detach().clone() for key in _names(part)}
+        plain = all(key + suffix in part._parameters for key in before)
+        given = {key: value.clone() for key, value in before.items()}
+        layer = Layer(kind, given, part.hidden_size, path, _phi(part), suffix.endswith("_reverse"), plain)
+        kept = {key: value.clone() for key, value in part.state_dict().items()}
+        if not change(layer):
+            return False
+        new = {key: value for key, value in layer.weights.items() if not torch.equal(value, before[key])}
+        if all(_written(part, key + suffix, value) for key, value in new.items()):
+            return True
+        part.load_state_dict(kept)
+        return False
+
+
+def _written(part: nn.Module, name: str, value: Tensor) -> bool:
+    """Write a weight, through its parametrization where it has one; False where the layer would not have that weight.
+
+    The old weight_norm and spectral_norm make the weight anew at every call: what is written to it is lost.
+    """
+    if (parameter := part._parameters.get(name)) is not None:
+        parameter.copy_(value)
+        return True
+    if not parametrize.is_parametrized(part, name):
+        return False
+    try:
+        setattr(part, name, value)
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        return False  # there is no way back through it, or not from these numbers
+    close = torch.finfo(value.dtype).eps ** 0.5
+    return torch.allclose(getattr(part, name), value, rtol=close, atol=close * float(value.abs().max()))
+
+
+@contextmanager
+def _settled(part: nn.Module) -> Iterator[None]:
+    """Parametrizations in evaluation mode: reading a weight in training mode turns those of spectral_norm."""
+    inner = [one for one in part.modules() if one is not part and one.training]
+    for one in inner:
+        one.training = False
+    try:
+        yield
+    finally:
+        for one in inner:
+            one.training = True
 
 
 def _cloned(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -145,21 +196,35 @@ def _suffixes(part: nn.RNNBase | nn.RNNCellBase) -> Iterator[str]:
 
 
 def _names(part: nn.RNNBase | nn.RNNCellBase) -> tuple[str, ...]:
-    return ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if part.bias else ()))
+    return NAMES if part.bias else NAMES[:2]
 
 
-def each_layer(lines: str) -> str:
+def which(parts: tuple[str, ...]) -> str:
+    """A comment that says which layers `rnn` stands for."""
+    if parts == ("",):
+        return "# rnn: your nn.RNN, nn.LSTM, nn.GRU, or one of their cells\n"
+    named = ", ".join(f"model.{part}" if part else "your module" for part in parts)
+    return f"# rnn: {named}{'' if len(parts) == 1 else ', one after the other'}\n"
+
+
+def each_layer(lines: str, parts: tuple[str, ...] = ("",)) -> str:
     """Lines of PyTorch that do something to `weights`, the dictionary of one layer and direction of a module `rnn`."""
     body = "\n".join(f"        {line}" if line else "" for line in lines.strip("\n").split("\n"))
     return (
         "import torch\n\n"
-        "# rnn: your nn.RNN, nn.LSTM, nn.GRU, or one of their cells\n"
+        f"{which(parts)}"
         "H = rnn.hidden_size\n"
         'ways = ["", "_reverse"] if getattr(rnn, "bidirectional", False) else [""]\n'
         'ends = [f"_l{layer}{way}" for layer in range(getattr(rnn, "num_layers", 0)) for way in ways] or [""]\n'
+        f"names = {NAMES}\n"
         "with torch.no_grad():\n"
         "    for end in ends:\n"
-        "        named = [(name, value) for name, value in rnn.named_parameters() if name.endswith(end)]\n"
-        "        weights = {name.removesuffix(end): value for name, value in named}\n"
+        "        found = {name: getattr(rnn, name + end, None) for name in names}\n"
+        "        weights = {name: value.detach().clone() for name, value in found.items() if value is not None}\n"
         f"{body}\n"
+        "        for name, value in weights.items():\n"
+        "            if name + end in rnn._parameters:\n"
+        "                found[name].copy_(value)\n"
+        "            elif not torch.equal(found[name], value):  # parametrized: written through its right inverse\n"
+        "                setattr(rnn, name + end, value)\n"
     )

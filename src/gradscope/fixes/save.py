@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from gradscope.fixes.run import Measured
 from gradscope.records import RunSpec
 from gradscope.text import safe_text
 from gradscope.verdicts import FOR_GOOD
+
+NO_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
+"""What a file's name is spared."""
 
 
 def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
@@ -33,7 +37,9 @@ def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
         names = ", ".join(one.remedy.name for one in found) or "none"
         raise UsageError(f"--save: {spec.remedy or 'no remedy'} does not suit {safe_text(model)} (measured: {names})")
     chosen = suits[0]
-    folder, stem = Path(spec.save or "."), chosen.remedy.name.replace(" ", "_")
+    # Several models, and runs of others in the same folder, have the same remedies.
+    stem = f"{NO_NAME.sub('_', model).strip('_.') or 'model'}-{chosen.remedy.name.replace(' ', '_')}"
+    folder = Path(spec.save or ".")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

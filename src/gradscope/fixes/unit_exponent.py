@@ -24,7 +24,7 @@ def apply(patient: Patient) -> Treated | None:
     """Bisection on ln gain; None where the exponent has one sign between the ends."""
     if isinstance(patient.model, Recurrent) and not all(map(_has_gain, patient.model.cells)):
         return None
-    if changed(patient.model, scaled(0.0), patient.x) is None:
+    if changed(patient.model, scaled(LOG_GAINS[0]), patient.x) is None:
         return None
     try:
         log_gain = crossing(lambda log_gain: _exponent(patient, log_gain), LOG_GAINS, 0.0, HALVINGS)
