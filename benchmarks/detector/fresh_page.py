@@ -9,6 +9,8 @@ from benchmarks.detector.score import Curve
 from benchmarks.detector.statistics import Row, failed, share, share_after, word
 from benchmarks.detector.tables import HEADS, areas, chances_of, part, said
 from benchmarks.detector.twins import labels
+from gradscope.rules.calibration import NEAR
+from gradscope.rules.outlook import HARD
 
 
 def sections(first: Sequence[Row], fresh: Sequence[Row], twins: Sequence[Row], curve: Curve, after: Curve) -> list[str]:
@@ -31,7 +33,10 @@ def sections(first: Sequence[Row], fresh: Sequence[Row], twins: Sequence[Row], c
         "*Blocked* failed where another initialisation of its family, or the twin, learned; where none did, nothing is "
         "shown, and it is left out of what is counted below, unless said: that drops failures and never successes, so "
         "that the last rows, which count every failure, bound from below what the others say of `healthy`.",
-        "### Verdicts as gradscope words them, fixed lags\n\n" + _words(first, fresh, twins),
+        "### Verdicts as gradscope words them, fixed lags\n\nHealthy means that the gradient arrives, which is needed "
+        "and not enough: what was learned is the outlook.\n\n" + _words(first, fresh, twins),
+        "### Outlook: what became of each word, fixed lags of both studies, every failure counted\n\n"
+        + _outlook([*first, *fresh]),
         "### The first study's curves on the second, fixed lags\n\n" + _curves(shown, curve, after),
         "### Areas under the curve on the second, fixed lags\n\n"
         + areas([row for row, _ in shown], [label for _, label in shown]),
@@ -71,9 +76,27 @@ def _words(first: Sequence[Row], fresh: Sequence[Row], twins: Sequence[Row]) -> 
     return "\n".join(lines)
 
 
+def _outlook(rows: Sequence[Row]) -> str:
+    lines = [
+        f"| gradient at the needed lag | learned | recall, adding: lag <= {NEAR} | > {NEAR} | copy, xor: lag <= {NEAR} "
+        f"| > {NEAR} |",
+        "|---|---|---|---|---|---|",
+    ]
+    own = [row for row in rows if row["kind"] == "fixed" and row["part"] != "control"]
+    for name, named in (("fails", "fails"), ("open", "between, or grows"), ("arrives", "arrives: healthy")):
+        like = [row for row in own if word(row) == name]
+        cells = [
+            part([not failed(row) for row in like if (row["task"] in HARD) == hard and (row["lag"] > NEAR) == far])
+            for hard in (False, True)
+            for far in (False, True)
+        ]
+        lines.append(f"| {named} | {part([not failed(row) for row in like])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _counted(rows: Sequence[tuple[Row, bool]]) -> str:
     bad = [label for row, label in rows if word(row) == "fails"]
-    good = [not label for row, label in rows if word(row) == "learns"]
+    good = [not label for row, label in rows if word(row) == "arrives"]
     return said(bad, good, len(rows))
 
 

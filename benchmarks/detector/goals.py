@@ -22,7 +22,7 @@ def goals(
     shown = labelled(fresh, first, fresh, twins)
     raw = [row for row in fresh if row["kind"] == "fixed"]
     bad = [failed(row) for row in raw if word(row) == "fails"]
-    good = [not label for row, label in shown if word(row) == "learns"]
+    good = [not label for row, label in shown if word(row) == "arrives"]
     remedied = first_of_list([*first, *fresh], twins, fixed)
     lines = ["| goal | figure | reached |", "|---|---|---|"]
     low = wilson(sum(bad), len(bad))[0]
@@ -48,9 +48,9 @@ def goals(
 
 def _why(shown: Sequence[tuple[Row, bool]], raw: Sequence[Row]) -> str:
     """What the failures of `healthy` have in common."""
-    wrong = [row for row in raw if word(row) == "learns" and failed(row)]
+    wrong = [row for row in raw if word(row) == "arrives" and failed(row)]
     hard = [row for row in wrong if row["task"] in ("copy", "xor")]
-    blocked = [row for row, label in shown if word(row) == "learns" and label]
+    blocked = [row for row, label in shown if word(row) == "arrives" and label]
     errors = [
         min(float(seed["error"]) / float(seed["chance"]) for seed in row["seeds"])
         for row in blocked

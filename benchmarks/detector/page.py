@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from benchmarks.detector.score import Curve, auc, fitted
 from benchmarks.detector.statistics import RULES, Row, failed, share, share_after, word
 from benchmarks.detector.tables import areas, chances_of, part
 from benchmarks.detector.twins import labels
-from gradscope.rules.calibration import GROWTH, SHARE_LEARNS
+from gradscope.rules.calibration import NEAR, SHARE_ARRIVES
+from gradscope.rules.outlook import HARD
 
 PILOT_FAIL, PILOT_FINE = -6.0, -1.5
 """Shares (log10) named by an earlier pilot."""
@@ -38,25 +40,32 @@ def outcomes(path: Path) -> list[Row]:
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
-def bands(rows: Sequence[Row], fresh: Sequence[Row] = (), twins: Sequence[Row] = ()) -> dict[str, dict[str, int]]:
-    """Fixed lags of both studies, by the limits that the rules speak by: how many failed, were blocked, of how many."""
+def bands(rows: Sequence[Row], fresh: Sequence[Row] = (), twins: Sequence[Row] = ()) -> dict[str, dict[str, Any]]:
+    """Fixed lags of both studies, by the words of the rules: how many failed, were blocked, of how many.
+
+    `single` and `hard` are [learned, of] at lags up to `NEAR` and at longer ones: of recall and adding, which ask for
+    what is remembered and nothing else, and of copy and xor.
+    """
     everything = [*rows, *fresh]
     known = zip(everything, labels(everything, twins), strict=True)
     own = [(row, label) for row, label in known if row["kind"] == "fixed" and row["part"] != "control"]
     found = {}
-    for name in ("fails", "open", "learns"):
-        named = [(failed(row), label) for row, label in own if word(row) == name]
+    for name in ("fails", "open", "arrives"):
+        named = [(row, label) for row, label in own if word(row) == name]
+        like = [row for row, _ in named]
         found[name] = {
-            "failed": sum(fail for fail, _ in named),
+            "failed": sum(map(failed, like)),
             "blocked": sum(label is True for _, label in named),
             "of": len(named),
+            "single": [_learned(like, hard=False, far=far) for far in (False, True)],
+            "hard": [_learned(like, hard=True, far=far) for far in (False, True)],
         }
     return found
 
 
-def _is_fine(row: Row) -> bool:
-    """A large share that is not the oldest steps' alone."""
-    return word(row) == "learns"
+def _learned(rows: Sequence[Row], *, hard: bool, far: bool) -> list[int]:
+    chosen = [row for row in rows if (row["task"] in HARD) == hard and (row["lag"] > NEAR) == far]
+    return [sum(not failed(row) for row in chosen), len(chosen)]
 
 
 def calibration(rows: Sequence[Row], parts: Sequence[str] = ("calibration",)) -> dict[str, Any]:
@@ -183,14 +192,15 @@ def _pilot(rows: Sequence[Row]) -> str:
     low = [failed(row) for row in own if share(row) < PILOT_FAIL]
     high = [not failed(row) for row in own if share(row) > PILOT_FINE]
     unsure = len(own) - len(low) - len(high)
-    growing = [not failed(row) for row in own if share(row) > SHARE_LEARNS and not _is_fine(row)]
+    arrive = [row for row in own if share(row) + math.log10(row["lag"] + 1) > SHARE_ARRIVES]
+    growing = [not failed(row) for row in arrive if word(row) != "arrives"]
     return (
         f"A pilot of 2,608 trainings had given S < {PILOT_FAIL:g} (fails) and S > {PILOT_FINE:g} (learns). On all "
         f"fixed combinations here: fails {part(low)}, learns {part(high)}, inconclusive {unsure} of {len(own)} "
-        f"({unsure / max(len(own), 1):.0%}). Of shares over 10^{SHARE_LEARNS:g} those that grow by over {GROWTH:g} nat "
-        f"over the lag learned in {part(growing)}, the "
-        f"others in {part([not failed(row) for row in own if _is_fine(row)])}: what gradscope calls healthy is the "
-        "others, limits that were chosen on these outcomes."
+        f"({unsure / max(len(own), 1):.0%}). Of those whose gradient at the needed lag is at least a tenth of a "
+        "uniform one, as gradscope asks of what it calls healthy, those that grow more than tenfold over the lag, or "
+        f"whose reach is short of it, learned in {part(growing)}, the others in "
+        f"{part([not failed(row) for row in arrive if word(row) == 'arrives'])}."
     )
 
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gradscope.rules.calibration import GROWTH, SHARE_FAILS, SHARE_LEARNS, Word
+from gradscope.rules.calibration import SHARE_ARRIVES, SHARE_FAILS, Word
+from gradscope.rules.outlook import word_of
 
 Row = dict[str, Any]
 Statistic = Callable[[Row], float]
@@ -81,8 +82,8 @@ def failed(row: Row) -> bool:
 
 def word(row: Row) -> Word:
     """What gradscope says of a fixed lag; its growth is the slope between the first and the needed lag here."""
-    grows = over_seeds("rate")(row) * row["lag"] > GROWTH
-    return "fails" if share(row) < SHARE_FAILS else "learns" if share(row) > SHARE_LEARNS and not grows else "open"
+    lag, reach = row["lag"], int(over_seeds("reach")(row))
+    return word_of(share(row), lag, over_seeds("rate")(row) * lag, reach, SHARE_FAILS, SHARE_ARRIVES)
 
 
 def group(row: Row) -> tuple[str, str, str, int]:

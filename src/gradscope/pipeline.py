@@ -18,6 +18,7 @@ from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.metrics import collect
+from gradscope.models.direct import Direct
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
@@ -33,6 +34,7 @@ from gradscope.verdicts import FOR_GOOD
 Progress = Callable[[str, int, int], None]
 
 
+IN_FLOAT32 = "run in float32: the module makes float32 tensors of its own, which weights in float64 do not fit"
 Early = Callable[[ModelResult], None]
 
 
@@ -85,7 +87,7 @@ def diagnose_sources(
         with torch.random.fork_rng(devices=[]), full_precision():
             torch.manual_seed(spec.seed)
             runs, batch, notes = runs_of(source, spec, x, loss)
-            analysis = Analysis(runs, spec, told, detail=detail)
+            analysis = Analysis(runs, _settled(spec, runs), told, detail=detail)
             with threads_for(analysis.size):
                 if early is not None and (known := _early(source, analysis, batch, notes)) is not None:
                     early(known)
@@ -115,9 +117,9 @@ def examined(
         torch.manual_seed(spec.seed)
         source = source_from_object(thing, name, spec)
         runs, batch, notes = runs_of(source, spec, x, loss)
-        analysis = Analysis(runs, spec, detail=False)
+        analysis = Analysis(runs, _settled(spec, runs), detail=False)
         known = outline(source.name, source.loaded, analysis, measure(analysis), tokens=batch.tokens, notes=notes)
-        return judged(known, spec)
+        return judged(known, analysis.spec)
 
 
 def _told_apart(sources: list[Source]) -> list[Source]:
@@ -160,6 +162,9 @@ def runs_of(
             batch = _given(x, spec, source.input_size) if source.ids is None else given_ids(x, spec, source.ids)
         model = source.make(batch.x.shape[-1], seed)
         chosen = make_loss(spec, batch, seed=seed) if loss is None else loss
+        if isinstance(model, Direct):
+            batch = replace(batch, x=model.fitted(batch.x))
+            notes += [IN_FLOAT32] if model.in_float32 else []
         runs.append(Run(model, batch.x, chosen, seed))
         batches.append(batch)
         notes += [*batch.notes, *getattr(chosen, "notes", ())]
@@ -170,6 +175,12 @@ def runs_of(
     if source.loaded.trained is not False and batch.source == "random" and batch.x.shape[-1]:
         notes.insert(0, "random input, not your data")
     return tuple(runs), batch, tuple(dict.fromkeys(notes))
+
+
+def _settled(spec: RunSpec, runs: tuple[Run, ...]) -> RunSpec:
+    """The settings as they hold for what is run."""
+    in_float32 = any(isinstance(run.model, Direct) and run.model.in_float32 for run in runs)
+    return replace(spec, dtype="float32") if in_float32 else spec
 
 
 def _given(x: torch.Tensor, spec: RunSpec, features: int | None) -> Batch:
@@ -196,10 +207,10 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
     """What is known of a model before any Jacobian: its influence, what follows from it, and its status."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
-        analysis = Analysis(runs, spec, detail=False)
+        analysis = Analysis(runs, _settled(spec, runs), detail=False)
         with threads_for(analysis.size):
             known = outline(name, Loaded("built"), analysis, collect.early(analysis))
-    return judged(known, spec)
+    return judged(known, analysis.spec)
 
 
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:

@@ -296,6 +296,20 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What became of trained combinations whose gradient arrives as much as this one's: about learning.
+
+    It stands beside the status, which is about the gradient, and decides nothing.
+    """
+
+    lags: str
+    """`fixed` or `spread`: the kind of lags that they were trained on."""
+    learned: int
+    of: int
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Fix:
     """A remedy applied to a copy of the model and measured again."""
 
@@ -320,6 +334,8 @@ class EqualityCheck:
     grad: float
     against: str
     passed: bool
+    inside: str | None = None
+    """A coarser number type that took part in the module, by which the differences are judged: `float32`."""
 
 
 @dataclass(frozen=True)
@@ -370,6 +386,8 @@ class ModelResult:
     """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`: the settings in one line."""
     notes: tuple[str, ...] = ()
     """What was assumed or done to the data, one sentence each: `random input, not your data`."""
+    outlook: Outlook | None = None
+    """About learning, where `status` is about the gradient; None without a needed lag."""
 
     def __repr__(self) -> str:
         reach = "no reach" if self.summary.reach is None else f"reach {self.summary.reach}"

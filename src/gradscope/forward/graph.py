@@ -81,6 +81,17 @@ class Graph:
         return {}
 
     @cached_property
+    def types(self) -> frozenset[torch.dtype]:
+        """Number types of what the operations made."""
+        made = (
+            meta.dtype
+            for node, leaf in zip(self.nodes, self.is_leaf, strict=True)
+            if not leaf
+            for meta in node._input_metadata
+        )
+        return frozenset(kind for kind in made if kind.is_floating_point)
+
+    @cached_property
     def is_leaf(self) -> list[bool]:
         """Whether an operation is none, but a leaf."""
         return [hasattr(node, "variable") for node in self.nodes]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradscope.forward.graph import Graph, Value
@@ -45,6 +46,11 @@ class Opened:
     """Whether what is taken out of a stack was put in the place of the piece."""
     answers: Sequence[Any] = ()
     """What Python was told when it looked at numbers, where that was laid down."""
+
+    @cached_property
+    def types(self) -> frozenset[torch.dtype]:
+        """Number types that took part in the pass."""
+        return self.recording.types | self.graph.types
 
     @property
     def leaf(self) -> int | None:
@@ -106,7 +112,7 @@ def _opened(model: Direct, x: Tensor, axis: int, look: Look | None, plain: bool,
     recording = record(model, x, plain=plain, answers=answers)
     if look is None or look.count != recording.count:
         look = lifetimes(model, x, answers)
-        if not plain and (recording.count != look.count or not alike(recording.raw, look.raw)):
+        if not plain and (recording.count != look.count or not alike(recording.raw, look.raw, recording.types)):
             # What the recorder adds has changed what the module does: without it, its own states have no gradient.
             recording = record(model, x, plain=True, answers=answers)
     graph = Graph.of(recording.outputs)

@@ -70,6 +70,8 @@ class Recording:
     """Whether Python looked at numbers that depend on the input: another input may take another way."""
     hooked: bool
     """Whether the module hung hooks on gradients."""
+    types: frozenset[torch.dtype]
+    """Number types of what calls made of other numbers."""
     plain: bool
     """Whether starts and buffers were left as they are."""
 
@@ -92,7 +94,17 @@ def record(model: Direct, x: Tensor, *, plain: bool = False, answers: Sequence[A
     mode = Recorder(taken, plain=plain, answers=answers)
     with stepwise(x), gradients_wanted(model.module), torch.enable_grad():
         raw = model.run(taken.taken, mode)
-    return Recording(raw, taken.leaf, tuple(mode.starts), mode.calls, mode.count, mode.branched, mode.hooked, plain)
+    return Recording(
+        raw,
+        taken.leaf,
+        tuple(mode.starts),
+        mode.calls,
+        mode.count,
+        mode.branched,
+        mode.hooked,
+        frozenset(mode.types),
+        plain,
+    )
 
 
 class Recorder(TorchFunctionMode):
@@ -106,6 +118,7 @@ class Recorder(TorchFunctionMode):
         self.calls: dict[Edge, tuple[int, int]] = {}
         self.count = 0
         self.branched = self.hooked = False
+        self.types: set[torch.dtype] = set()
         self.written = Written()
         self.derived = torch.utils.weak.WeakIdKeyDictionary()
 
@@ -129,6 +142,8 @@ class Recorder(TorchFunctionMode):
         return found
 
     def _note(self, value: Tensor, place: int, args: Any) -> None:
+        if value.is_floating_point() and any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
+            self.types.add(value.dtype)
         if value.grad_fn is not None:
             self.calls.setdefault((value.grad_fn, value.output_nr), (self.count, place))
         elif value.dtype == torch.bool and any(_joined(arg) or _known(self.derived, arg) for arg in args):

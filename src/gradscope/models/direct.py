@@ -63,6 +63,8 @@ class Direct:
         """Whether batch and time changed places because of what the module does."""
         if time_first is None and not turns:
             self.time_first = False
+        self.in_float32 = False
+        """Whether it was put into float32 for the sake of tensors that it makes itself."""
         self._draws: Tensor | None = None
         self._by_step: bool | None = None
         """Whether a matrix with one number for each sequence and step is that, once it was found out."""
@@ -164,8 +166,35 @@ class Direct:
             remedy = "; --input-size N says how many features it takes" if sized else ""
             raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}{remedy}") from error
 
+    def fitted(self, x: Tensor) -> Tensor:
+        """X (batch, T, features) in the type that the module runs in; ids (batch, T) as they are.
+
+        A module that makes float32 tensors of its own, which weights in float64 do not fit, is put into float32.
+        """
+        weights = {p.dtype for p in self.module.parameters() if p.is_floating_point()} or {x.dtype}
+        if self.kind == "module" and torch.float64 in weights and self._refuses_types(x):
+            self.module.float()
+            self.in_float32 = self._refusal(x.float() if x.is_floating_point() else x) is None
+            if not self.in_float32:
+                self.module.double()
+        return x.float() if self.in_float32 and x.is_floating_point() else x
+
+    def _refuses_types(self, x: Tensor) -> bool:
+        """Whether the module fails since torch does not compute with two number types at once."""
+        words = str(getattr(self._refusal(x), "__cause__", ""))
+        return any(word in words for word in ("dtype", "scalar type", "Float and Double", "Double and Float"))
+
+    def _refusal(self, x: Tensor) -> UsageError | None:
+        """Why the module does not take the first sequence, if it does not."""
+        try:
+            with torch.no_grad():
+                self.run(self.laid_out(x[:1]))
+        except UsageError as error:
+            return error
+        return None
+
     def _runs(self, x: Tensor) -> bool:
-        """Whether the module takes x when nobody watches."""
+        """Whether the module takes x, laid out, when nobody watches."""
         try:
             with torch.no_grad():
                 self.run(x.detach())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from gradscope.models.agreement import tolerance
 
 OF_TORCH = frozenset(vars(nn.Module()))
 """What every module keeps for torch's own purposes."""
@@ -75,15 +77,15 @@ def uncompiled() -> AbstractContextManager[object]:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def alike(first: Any, second: Any) -> bool:
-    """Whether two runs returned the same, within rounding."""
+def alike(first: Any, second: Any, types: Collection[torch.dtype] = ()) -> bool:
+    """Whether two runs returned the same, within the rounding of their own types and of those that took part inside."""
     pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=False)
-    return all(_near(a, b) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
+    return all(_near(a, b, types) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
 
 
-def _near(a: Tensor, b: Tensor) -> bool:
+def _near(a: Tensor, b: Tensor, types: Collection[torch.dtype]) -> bool:
     if a.shape != b.shape or not b.numel():
         return a.shape == b.shape
-    near = 1e-9 if a.dtype == torch.float64 else 1e-3
+    near = tolerance((a.dtype, *types)).outputs
     size = near * float(b.detach().nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(a.to(b), b, near, size, equal_nan=True)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradscope.errors import UsageError
+from gradscope.models.agreement import TOLERANCES
 from gradscope.models.copied import copied
 from gradscope.models.direct import Direct
 from gradscope.text import safe_text
 
-CLOSE = 1e-4
+CLOSE = TOLERANCES[torch.float32].gradients
 """Largest difference of outputs, relative to the largest of them, at which two ways count as one."""
 
 

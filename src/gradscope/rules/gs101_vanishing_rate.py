@@ -9,12 +9,13 @@ from gradscope.records import ModelResult, Number, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.interval import NARROW, ends, note, straddles
-from gradscope.rules.outlook import PROBE, outlook
+from gradscope.rules.outlook import PROBE, arrival
 from gradscope.rules.rule import Finding, Outcome, Rule, Threshold, needed_lag
 from gradscope.rules.wording import LN10, factor, over_lags, per_step
 
 REACH_SHARE = 0.01
 """The share of the newest lag's influence at which the reach is measured."""
+STATE_THE_LAG = "Say how far back the task must look, `--needs-lag K`: the gradient that arrives there then decides."
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -24,18 +25,18 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     low, high = (end * lag for end in ends(rate, summary.rate_ci))
     limit, where = math.log(share), over_lags(lag, spec)
     measured = f"multiplies the gradient by {per_step(rate)}: {where} that is {factor(rate * lag / LN10)}"
+    ahead = arrival(result, spec)
+    if ahead is not None and ahead.word == "arrives":
+        return _finding("pass", f"Each step back {measured}. {ahead.sentence}", rate * lag, limit)
     if low >= limit:
         return _finding("pass", f"Each step back {measured}{note(summary.rate_ci)}.", rate * lag, limit)
+    if ahead is not None and ahead.word == "open":
+        return _finding("inconclusive", f"Each step back {measured}. {ahead.sentence}", rate * lag, limit, PROBE)
     if high >= limit:
         return _finding("inconclusive", straddles(low, high, limit, where), rate * lag, limit, NARROW)
-    if share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:
+    if ahead is None and share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:
         message = f"The fitted step {measured}, yet the reach is {summary.reach} lags: the decay is not exponential."
-        return _finding("inconclusive", message, rate * lag, limit, "Read the profile itself: GS104 judges it.")
-    ahead = outlook(result, spec)
-    if ahead is not None and ahead.word != "fails":
-        outcome: Outcome = "pass" if ahead.word == "learns" else "inconclusive"
-        message = f"Each step back {measured}. {ahead.sentence}"
-        return _finding(outcome, message, rate * lag, limit, "" if outcome == "pass" else PROBE)
+        return _finding("inconclusive", message, rate * lag, limit, STATE_THE_LAG)
     told = f" {ahead.sentence}" if ahead is not None else ""
     return Finding(
         "found",
@@ -82,7 +83,7 @@ RULE = Rule(
         "is fitted per sequence and seed; their mean and 95 % t-interval decide. With one sequence and one seed there "
         "is no interval and the slope itself decides. An interval on both sides of the limit is inconclusive, and so "
         "is a slope below the limit when the reach covers the needed lag all the same. With a stated needed lag the "
-        "gradient share at that lag has the last word, as GS104 explains."
+        "share of the gradient that arrives there has the last word, as GS104 explains."
     ),
     remedies=(
         "An LSTM with an open forget gate: `gradscope compare lstm lstm:forget_bias=5`",

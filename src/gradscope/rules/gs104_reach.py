@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.calibration import FIXED, STEPS
-from gradscope.rules.outlook import PROBE, THRESHOLDS, outlook
+from gradscope.rules.calibration import FIXED, GROWTH, SHARE_FAILS, STEPS, Word
+from gradscope.rules.outlook import PROBE, THRESHOLDS, arrival
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 
-FAILED = (
-    f"{FIXED['fails'].failed} of {FIXED['fails'].of} combinations with S < −6 did not learn in {STEPS} steps, "
-    f"{FIXED['open'].failed} of {FIXED['open'].of} with S between, {FIXED['learns'].failed} of {FIXED['learns'].of} "
-    f"with S > −1.75 ({FIXED['learns'].blocked} of these where their family can)"
-)
+WORDS: tuple[tuple[Word, str], ...] = (("fails", "with S < −6"), ("open", "between"), ("arrives", "that arrive"))
+LEARNED = ", ".join(f"{FIXED[word].of - FIXED[word].failed} of {FIXED[word].of} {said}" for word, said in WORDS)
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
-    """Compare the reach with reach_part * K."""
+    """What arrives at a stated needed lag decides; without one, whether the reach covers the sequence."""
     lag, reach = needed_lag(result, spec), result.summary.reach or 0
     wanted = RULE.limit(spec, "reach_part") * lag
     asks = "the needed lag" if spec.needs_lag is not None else "this sequence"
-    ahead = outlook(result, spec)
-    word = ahead.word if ahead is not None else "learns" if reach >= wanted else "fails"
+    known = arrival(result, spec)
+    word = known.word if known is not None else "arrives" if reach >= wanted else "fails"
     profile = Profile.of(result)
     if reach >= profile.longest < lag:
         message = (
@@ -32,20 +31,18 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         )
         return Finding("inconclusive", message, "Let the loss read a later step, or give longer sequences.")
     reached = f"The reach is {reach} lags; {asks} asks {lag}."
-    told = f" {ahead.sentence}" if ahead is not None else ""
-    if word == "learns":
+    told = f" {known.sentence}" if known is not None else ""
+    if word == "arrives":
         return Finding("pass", f"{reached}{told}", measured=reach, threshold=wanted)
-    if word == "open":
-        arrives = f"The gradient reaches lag {reach} of {lag}, which alone does not decide whether it is learned."
-        message = f"{arrives if reach >= wanted else reached}{told}"
-        return Finding("inconclusive", message, PROBE, measured=reach, threshold=wanted)
+    if word == "open" and (reach >= lag or result.summary.lags == "spread" or spec.lags == "spread"):
+        return Finding("inconclusive", f"{reached}{told}", PROBE, measured=reach, threshold=wanted)
     short = f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one."
     return Finding(
-        "found",
-        f"{short if reach < wanted else reached}{told}",
+        "found" if word == "fails" else "doubtful",
+        f"{short if reach < lag else reached}{told}",
         advise("vanishing", result, spec),
-        first_step=Profile.of(result).step_of(lag),
-        last_step=Profile.of(result).step_of(reach + 1),
+        first_step=profile.step_of(lag),
+        last_step=profile.step_of(reach + 1),
         measured=reach,
         threshold=wanted,
     )
@@ -74,16 +71,22 @@ RULE = Rule(
     maths=(
         "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ is the influence at lag k",
         "reach = largest k with I(k) ≥ 0.01 · I(1)",
-        "S = log10(g_K / Σ_k g_k); found when reach < K, with a stated K when S < −6; inconclusive for S up to −1.75",
+        "S = log10(g_K / Σ_{k ≤ K} g_k) with a stated K: fails when S < −6; healthy when reach ≥ K, "
+        "S + log10(K + 1) > −1 and I grows at most tenfold; without one, found when reach < T − 1",
     ),
     measured=(
         "From the influence profile, the geometric mean over anchors, sequences and seeds. Lag 1 is the reference and "
         "not lag 0, whose direct path (attention to the step itself) would spoil the comparison. Without a stated "
         "needed lag K is T − 1, and a reach below it is a warning that leaves the status alone: a model may be healthy "
-        "and the sequence longer than its task. With a stated needed lag there is a task, and the gradient share S at "
-        f"that lag decides, for fixed lags: in the detector benchmark {FAILED} (where the influence does not grow "
-        "with the lag). With spread lags it decides nothing: a GRU that never learns to add numbers 99 steps apart "
-        "learns it from samples in which they lie closer too."
+        "and the sequence longer than its task. With a stated needed lag the gradient share S there decides. It fails "
+        f"(an error, exit code 1 with `--fail-on error` and in `gradscope check`) under S = {SHARE_FAILS:g}. It is "
+        "healthy when it is at least a tenth of what a gradient that is the same at every lag has there, 1 / (K + 1), "
+        f"and the influence grows by no more than {round(math.exp(GROWTH))} times over the lag. Between the two it is "
+        "inconclusive, and a warning where the reach is short of the lag: `--fail-on warning` or `min-reach` make that "
+        "red. A gradient that grows with the lag never fails here. Of trained combinations of model and task with "
+        f"fixed lags, so many learned in {STEPS} steps: {LEARNED}. That is the outlook, which is shown beside the "
+        "status and decides nothing. With spread lags no share fails: a GRU that never learns to add numbers 99 steps "
+        "apart learns it from samples in which they lie closer too."
     ),
     remedies=(
         "State what the task needs: `gradscope analyze lstm --needs-lag 50`",

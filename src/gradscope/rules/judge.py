@@ -10,6 +10,7 @@ from typing import Any
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load, unknown
+from gradscope.rules.outlook import outlook
 from gradscope.rules.rule import Finding, Rule
 from gradscope.verdicts import gravest
 
@@ -38,7 +39,9 @@ def judged(result: ModelResult, spec: RunSpec) -> ModelResult:
         UsageError: see `selected`.
     """
     verdicts = judge(result, spec)
-    return replace(result, verdicts=verdicts, status=status(verdicts))
+    return replace(
+        result, verdicts=verdicts, status=status(verdicts), outlook=None if result.probe else outlook(result, spec)
+    )
 
 
 def selected(spec: RunSpec) -> tuple[Rule, ...]:
@@ -82,7 +85,8 @@ def _is_inconclusive(verdicts: list[Verdict]) -> bool:
 def _given(rule: Rule, verdict: Verdict, found: set[str]) -> Status | None:
     """The status that a verdict stands for among all that is found."""
     counts = verdict.status == "fail" or (verdict.status == "warn" and not rule.only_failing)
-    return rule.gives if counts and rule.explained_by not in found else None
+    gives = verdict.gives or (rule.gives if counts else None)
+    return gives if rule.explained_by not in found else None
 
 
 def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
@@ -102,6 +106,7 @@ def _void(rule: Rule, verdict: Verdict) -> Verdict:
         first_step=None,
         last_step=None,
         measured=None,
+        gives=None,
     )
 
 

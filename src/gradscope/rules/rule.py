@@ -10,7 +10,8 @@ from typing import Literal
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, Number, RunSpec, Severity, Status, Verdict, VerdictStatus
 
-Outcome = Literal["pass", "found", "inconclusive", "skip"]
+Outcome = Literal["pass", "found", "doubtful", "inconclusive", "skip"]
+"""`doubtful`: a warning that never fails, and leaves the status inconclusive."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,21 @@ class Taught:
 
     def verdict(self, finding: Finding, *, lag_stated: bool) -> Verdict:
         """What a finding comes to, with how hard it counts."""
-        severity: Severity = "warning" if self.needs_stated_lag and not lag_stated else self.severity
+        doubtful = finding.outcome == "doubtful"
+        severity: Severity = "warning" if doubtful or (self.needs_stated_lag and not lag_stated) else self.severity
         found: VerdictStatus = "fail" if severity == "error" else "warn"
         return Verdict(
             code=self.code,
             title=self.title,
             severity=severity,
-            status=found if finding.outcome == "found" else finding.outcome,
+            status=found if finding.outcome == "found" or finding.outcome == "doubtful" else finding.outcome,
             message=finding.message,
             advice=finding.advice,
             first_step=finding.first_step,
             last_step=finding.last_step,
             measured=finding.measured,
             threshold=finding.threshold,
+            gives="inconclusive" if doubtful else None,
         )
 
 

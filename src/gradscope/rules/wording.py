@@ -36,6 +36,11 @@ def over_lags(lag: int, spec: RunSpec) -> str:
     return f"over the {lag} {noun} {whose}"
 
 
+def part(log10: float) -> str:
+    """A share of one from its base-10 logarithm: `63 %`, `0.4 %`, `10^-12`."""
+    return percent(10**log10) if log10 >= -4 else factor(log10)
+
+
 def percent(share: float) -> str:
     """A share of one as a percentage: `63 %`, `0.4 %`."""
     return f"{100 * share:.0f} %" if share == 0 or share >= 0.01 else f"{100 * share:.2g} %"

@@ -205,7 +205,6 @@ def test_a_mask_in_the_default_type_fits_weights_of_another(path: str) -> None:
     ("name", "settings", "message"),
     [
         ("Lengths", {}, "missing 1 required positional argument: 'lengths'$"),
-        ("Mean", {}, r"--loss final needs real output .* write your own"),
         ("Mean", {"args": {"what": "word"}}, "returns str without a tensor"),
         ("Mean", {"loss": "wrong"}, "wrong' failed: IndexError"),
         ("Failing", {}, "KeyError: 'after the recurrence'"),

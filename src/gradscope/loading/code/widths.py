@@ -39,10 +39,14 @@ def _declared(module: nn.Module) -> Iterator[int]:
 
 def _runs(module: nn.Module, width: int) -> bool:
     """Whether it takes two sequences of three steps."""
-    weight = next(module.parameters(), torch.zeros(()))
+    x = next(module.parameters(), torch.zeros(())).new_zeros(2, 3, width)
+    model = Direct("", module, width, kind="module")
     try:
         with torch.no_grad():
-            Direct("", module, width, kind="module").run(weight.new_zeros(2, 3, width))
+            model.run(model.fitted(x))
     except UsageError:
         return False
+    finally:
+        if model.in_float32:
+            module.to(x.dtype)
     return True

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
+from gradscope.models.agreement import coarsest
 from gradscope.models.attention import CausalAttention
 from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.trace import Trace, Unavailable
@@ -48,7 +49,8 @@ def _by_gradient(trace: ModuleTrace) -> str:
     asked = torch.zeros_like(output)
     asked[:, step - 1] = drawn.to(output)
     logs = trace.input_gradient(trace.of_first(asked)).amax(0)
-    floor = float(logs.max()) + math.log10(NOISE * torch.finfo(output.dtype).eps)
+    kind = coarsest((output.dtype, *(kind for kind in trace.types if kind == torch.float32)))
+    floor = float(logs.max()) + math.log10(NOISE * torch.finfo(kind).eps)
     later = (logs[step:] > floor).nonzero().flatten()
     if not len(later):
         return ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from gradscope.models.agreement import coarsest, tolerance
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.known import is_known
 from gradscope.models.capture.recurrence import Recurrence, reordered
@@ -22,11 +23,6 @@ from gradscope.records import EqualityCheck
 
 WEIGHTS = {"weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh"}
 NUMBERED = r"_l\d+(_reverse)?$"
-LIMIT = {torch.float64: 1e-10, torch.float32: 1e-4}
-PLAINLY = {torch.float64: 1e-4, torch.float32: 0.1}
-"""Relative error of a single step's gradient that no rounding explains."""
-QUIET = {torch.float64: 1e-250, torch.float32: 1e-25}
-"""Norms below which torch's own gradients may have lost digits on their way."""
 
 
 def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, adjoint: Adjoint) -> EqualityCheck:
@@ -47,14 +43,14 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
         returned = module(leaf)
         y = returned[0] if isinstance(returned, tuple) else returned
         own, *of_weights = torch.autograd.grad(y, (leaf, *weights), v, allow_unused=True)
-    differences = [_of_input(number(adjoint.below).transpose(0, 1), own)] if x.shape[-1] else []
+    differences = [_of_input(number(adjoint.below).transpose(0, 1), own, (x.dtype,))] if x.shape[-1] else []
     by_name = dict(zip((name for name, _ in module.named_parameters()), of_weights, strict=True))
     for index, layer in enumerate(adjoint.layers):
         own_names = [name for name in by_name if len(adjoint.layers) == 1 or name.endswith(f"_l{index}")]
         parts = [g for name in own_names if (g := by_name[name]) is not None]
         differences.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
     against = str(getattr(module, "stands_for", f"torch.nn.{type(module).__name__}"))
-    return _check(_difference(output, y), differences, against, x.dtype)
+    return _check(_difference(output, y), differences, against, x.dtype, ())
 
 
 def against_module(
@@ -63,6 +59,7 @@ def against_module(
     gradient: Tensor,
     expected: tuple[Tensor, dict[nn.Module, list[Tensor]]],
     name: str,
+    types: Collection[torch.dtype],
 ) -> EqualityCheck:
     """Hold the recurrences seen inside a module against that module, run and differentiated by torch as it stands.
 
@@ -72,15 +69,16 @@ def against_module(
         gradient: dL/d(input) through the chains, and
         expected: the same by torch, with dL/dW of every recurrence's parameters by module.
         name: what the module is called.
+        types: number types that took part inside.
     """
     outputs = [error for one in seen for error in _outputs(one)]
     of_input, of_weights = expected
-    differences = [_of_input(gradient, of_input)]
+    differences = [_of_input(gradient, of_input, (gradient.dtype, *types))]
     for one, layers in zip(seen, swept, strict=True):
         if one.module in of_weights:
             own = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
             differences.append(_of_weights(own, of_weights[one.module]))
-    return _check(max(outputs, default=0.0), differences, name, gradient.dtype)
+    return _check(max(outputs, default=0.0), differences, name, gradient.dtype, types)
 
 
 def against_gradients(
@@ -88,12 +86,16 @@ def against_gradients(
     gradient: tuple[Tensor, Tensor],
     weights: Iterable[tuple[float, Tensor]],
     name: str,
+    types: Collection[torch.dtype],
 ) -> EqualityCheck:
-    """Hold pairs of (own, torch's): outputs, dL/dx (T, batch, features), and log10 ||dL/dW|| with dL/dW."""
+    """Hold pairs of (own, torch's): outputs, dL/dx (T, batch, features), and log10 ||dL/dW|| with dL/dW.
+
+    `types` are those that took part inside.
+    """
     off = [_difference(own, theirs) for own, theirs in outputs]
     own, theirs = gradient
-    differences = [_of_input(own, theirs), *(_of_weights([log10], [g]) for log10, g in weights)]
-    return _check(max(off, default=0.0), differences, name, theirs.dtype)
+    differences = [_of_input(own, theirs, (theirs.dtype, *types)), *(_of_weights([log10], [g]) for log10, g in weights)]
+    return _check(max(off, default=0.0), differences, name, theirs.dtype, types)
 
 
 def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:
@@ -130,12 +132,14 @@ def number(scaled: Scaled) -> Tensor:
     return torch.ldexp(scaled.m, scaled.e.clamp(-2000, 2000).to(torch.int32)[..., None])
 
 
-def _check(output: float, differences: Iterable[float], against: str, dtype: torch.dtype) -> EqualityCheck:
-    worst = [output, *differences]
-    passed = all(error <= LIMIT.get(dtype, 1e-4) for error in worst)
-    return EqualityCheck(
-        output, max(worst[1:], key=lambda e: math.inf if math.isnan(e) else e, default=0.0), against, passed
-    )
+def _check(
+    output: float, differences: Iterable[float], against: str, own: torch.dtype, types: Collection[torch.dtype]
+) -> EqualityCheck:
+    """Judged by the coarsest of the run's own type and of those that took part inside."""
+    worst, kind = [output, *differences], coarsest((own, *types))
+    passed = all(error <= tolerance((kind,)).gradients for error in worst)
+    largest = max(worst[1:], key=lambda e: math.inf if math.isnan(e) else e, default=0.0)
+    return EqualityCheck(output, largest, against, passed, None if kind == own else str(kind)[6:])
 
 
 def _outputs(one: Recurrence) -> list[float]:
@@ -186,20 +190,20 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float(((a - b) / top).norm() / (b / top).norm())
 
 
-def _of_input(a: Tensor, b: Tensor) -> float:
+def _of_input(a: Tensor, b: Tensor, types: Collection[torch.dtype]) -> float:
     """The difference of two gradients (..., features); where a quiet step is plainly wrong beside loud ones, that one.
 
     A norm over all steps sees the loud ones only. Rounding may cost a quiet step some digits, but not four.
     """
     over_all = _difference(a, b)
-    quiet, limit = QUIET.get(b.dtype, QUIET[torch.float32]), PLAINLY.get(b.dtype, PLAINLY[torch.float32])
+    limits = tolerance(types)
     a, b = a.detach().double(), b.detach().double()
     size = b.norm(dim=-1)
-    held = size.isfinite() & (size > quiet)
+    held = size.isfinite() & (size > limits.quiet)
     if not bool(held.any()):
         return over_all
     by_step = float(((a[held] - b[held]) / size[held][..., None]).norm(dim=-1).max())
-    return over_all if by_step < limit else by_step
+    return over_all if by_step < limits.one_step else by_step
 
 
 class wanted:  # noqa: N801 - used like a function

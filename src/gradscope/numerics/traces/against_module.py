@@ -30,6 +30,7 @@ def against_module(strands: Strands, back: Back, v: Cotangents) -> EqualityCheck
         (number(back.given), theirs[0]),
         [(log10_of(sums[index, 0]), g) for index, g in zip(leaves, theirs[1:], strict=True)],
         type(strands.model.module).__name__,
+        strands.first.types,
     )
 
 

@@ -69,7 +69,7 @@ def _not_opened(first: Opened) -> str:
     """Why a pass is not what the module does every time; empty where it is."""
     if first.recording.hooked:
         return "the module hangs hooks of its own on gradients, which are then not those of its operations"
-    if not alike(first.recording.raw, first.look.raw):
+    if not alike(first.recording.raw, first.look.raw, first.types):
         return "the module returns something else when it is run again, so it cannot be followed"
     return ""
 

@@ -57,6 +57,11 @@ class LiftedTrace(ModuleTrace):
         """
         return self.strands.opening(b)
 
+    @property
+    def types(self) -> frozenset[torch.dtype]:
+        """Number types that took part in the pass of the first sequence."""
+        return self.first.types
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """What every walk is called."""

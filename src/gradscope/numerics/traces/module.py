@@ -71,6 +71,11 @@ class ModuleTrace:
         return self._seen[0]
 
     @property
+    def types(self) -> frozenset[torch.dtype]:
+        """Number types that took part in the pass."""
+        return Graph.of(reals(self._seen[0].raw)).types
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What is to be known of how the module was taken, a sentence each."""
         return ("it takes time first; turned",) if self.model.turned else ()
@@ -299,7 +304,7 @@ class ModuleTrace:
             module: [g for _ in parameters if (g := next(found)) is not None] for module, parameters in weights.items()
         }
         name = type(self.model.module).__name__
-        return against_module(seen.recurrences, flow.layers, number(flow.given), (own, by_module), name)
+        return against_module(seen.recurrences, flow.layers, number(flow.given), (own, by_module), name, self.types)
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """The joint recurrence by itself, from the state it was given."""

@@ -7,16 +7,18 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from gradscope.forward.graph import Graph
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.capture.watch import Seen
 from gradscope.models.repeatable import alike
+from gradscope.numerics.traces.rows import reals
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.text import safe_text
 
 
 def unfollowed(seen: Seen, name: str) -> str:
     """Why the recurrences cannot be followed; empty where they can."""
-    if seen.recurrences and not alike(seen.raw, seen.again):
+    if seen.recurrences and not alike(seen.raw, seen.again, Graph.of(reals(seen.raw)).types):
         return f"{safe_text(name)} returns something else when it is run again, so it cannot be followed"
     walks: dict[nn.Module, list[Recurrence]] = {}
     for one in seen.recurrences:

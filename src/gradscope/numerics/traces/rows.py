@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-NEAR = {torch.float64: 1e-9, torch.float32: 1e-3}
+from gradscope.models.agreement import tolerance
 
 
 def row_of(whole: Tensor, shape: Sequence[int], b: int, batch: int) -> Tensor | None:
@@ -25,8 +25,8 @@ def row_of(whole: Tensor, shape: Sequence[int], b: int, batch: int) -> Tensor | 
     return whole.narrow(apart[0], b * width, width)
 
 
-def rows_agree(whole: Any, own: Any, b: int, batch: int) -> bool:
-    """Whether a sequence by itself returned what it did among the others, within rounding."""
+def rows_agree(whole: Any, own: Any, b: int, batch: int, types: Collection[torch.dtype] = ()) -> bool:
+    """Whether a sequence by itself returned what it did among the others, within rounding; `types` took part inside."""
     pairs = list(zip(reals(whole), reals(own), strict=False))
     if len(reals(whole)) != len(reals(own)) or not pairs:
         return False
@@ -36,7 +36,7 @@ def rows_agree(whole: Any, own: Any, b: int, batch: int) -> bool:
             continue
         a, c = row.detach().double(), alone.detach().double()
         size = float(a.nan_to_num(0, 0, 0).abs().max()) if a.numel() else 0.0
-        near = NEAR.get(alone.dtype, 1e-3)
+        near = tolerance((alone.dtype, *types)).outputs
         if not torch.allclose(a, c, near, near * size, equal_nan=True):
             return False
     return True

@@ -83,9 +83,9 @@ class Strands:
         if one.recording.branched and self.count > 1:
             # Python looked at numbers of all sequences together: each takes the way that they took.
             one = self._open(b, answers=self._answers)
-        if not rows_agree(self.seen.raw, one.recording.raw, b, self.count):
+        if not rows_agree(self.seen.raw, one.recording.raw, b, self.count, one.types):
             one = self._open(b, plain=True)
-        if rows_agree(self.seen.raw, one.recording.raw, b, self.count):
+        if rows_agree(self.seen.raw, one.recording.raw, b, self.count, one.types):
             return one
         raise Unavailable(
             "a sequence gives other outputs by itself than among the others of its batch, so its own recurrence "
@@ -125,7 +125,9 @@ class Strands:
         recording = record(self.model, self.model.laid_out(self.x), plain=first.recording.plain)
         graph = Graph.of(recording.outputs)
         graph = graph if len(graph) != len(first.graph) or not first.forwarded else graph.forwarded()
-        if not same_graph(first.graph, graph) or not rows_agree(recording.raw, first.recording.raw, 0, self.count):
+        if not same_graph(first.graph, graph) or not rows_agree(
+            recording.raw, first.recording.raw, 0, self.count, first.types
+        ):
             return None
         graph.products = first.graph.products
         axis = axes(first.graph, graph, self.count)

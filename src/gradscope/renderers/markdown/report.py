@@ -66,6 +66,7 @@ def _body(model: ModelResult, view: View) -> Iterable[str]:
     if wording.RANDOM_INPUT in model.notes:
         yield f"**{wording.RANDOM_INPUT}**"
     yield escaped(" ".join(wording.sentences(model)), view)
+    yield escaped(f"Outlook: {model.outlook.sentence}" if model.outlook else "", view)
     yield _strip(model, view)
     pairs = terminal_numbers.pairs_of(model)
     yield table(["quantity", "value"], pairs, view) if pairs else ""

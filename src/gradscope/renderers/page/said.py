@@ -75,7 +75,8 @@ def lead(report: Report) -> Lead:
         return Lead("This report holds no model.", None, (), "", ())
     if len(report.models) == 1:
         model = report.models[0]
-        said = _safe(*_probed(model), *wording.sentences(model))
+        ahead = (f"Outlook: {model.outlook.sentence}",) if model.outlook else ()
+        said = _safe(*_probed(model), *wording.sentences(model), *ahead)
         return Lead("", _mark(model), said, safe_text(model.heading, LONG), (), _warned(model))
     models = terminal_compare.best_first(report.models)
     shared = [piece for piece in models[0].heading.split(" · ") if all(piece in m.heading.split(" · ") for m in models)]

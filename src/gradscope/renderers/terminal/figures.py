@@ -100,6 +100,7 @@ def _checks(model: ModelResult) -> list[tuple[str, str]]:
     if check is not None:
         verb = "equals" if check.passed else "DIFFERS FROM"
         equal = f"{verb} {check.against}: output {check.output:.0e}, gradient {check.grad:.0e}"
+        equal += f" ({check.inside} inside)" if check.inside else ""
     return [
         ("‖dL/dW‖", weight),
         ("chain rule", "" if s.chain_rule_residual is None else f"off by {s.chain_rule_residual:.0e}"),

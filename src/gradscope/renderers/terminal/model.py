@@ -64,6 +64,8 @@ def beginning(page: Page, model: ModelResult) -> None:
     # A line per sentence where each fits on one; else one paragraph, so that no line holds a lone word.
     for sentence in said if all(len(s) < page.view.width for s in said) else [" ".join(said)]:
         page.wrap(sentence)
+    if model.outlook is not None:
+        page.wrap(model.outlook.sentence, " outlook: ", "dim")
     page.blank()
     picture(page, model)
 

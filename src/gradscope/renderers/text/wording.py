@@ -16,9 +16,9 @@ RANDOM_INPUT = "random input, not your data"
 
 def deciding(model: ModelResult) -> Verdict | None:
     """The verdict that the status rests on: failures before warnings, in the order of the rules."""
-    if model.status == "inconclusive":
-        return next((verdict for verdict in model.verdicts if verdict.status == "inconclusive"), None)
     found = [verdict for verdict in model.verdicts if verdict.gives == model.status]
+    if not found and model.status == "inconclusive":
+        found = [verdict for verdict in model.verdicts if verdict.status == "inconclusive"]
     return min(found, key=lambda verdict: verdict.status != "fail", default=None)
 
 

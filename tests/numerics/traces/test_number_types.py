@@ -1,0 +1,156 @@
+"""Number types inside: agreement is judged by the coarsest that took part, and a module of float32 runs in float32."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradscope
+from gradscope.models.agreement import TOLERANCES, coarsest, tolerance
+from gradscope.numerics.checks.equality import against_gradients
+from gradscope.records import ModelResult
+from gradscope.renderers.terminal.figures import _checks
+
+X = torch.randn(3, 12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+
+
+class Gated(nn.Module):
+    """A gated loop of which the gate is computed in another number type, as Mamba and RWKV do."""
+
+    def __init__(self, low: torch.dtype, *, graph: bool = True) -> None:
+        super().__init__()
+        self.low, self.graph = low, graph
+        self.g, self.w, self.u, self.head = (
+            nn.Linear(4, 5, bias=False),
+            nn.Linear(5, 5),
+            nn.Linear(4, 5),
+            nn.Linear(5, 2),
+        )
+
+    def gate(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(self.graph and torch.is_grad_enabled()):
+            return torch.sigmoid(x.to(self.low) @ self.g.weight.to(self.low).T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 5)
+        for step in x.unbind(1):
+            h = self.gate(step).to(x.dtype) * h + torch.tanh(self.w(h) + self.u(step))
+        return self.head(h)
+
+
+def measured(net: nn.Module, **settings: object) -> ModelResult:
+    return gradscope.analyze(net, X, lambda y: y.sum(), **settings).models[0]
+
+
+def by_autograd(net: nn.Module) -> list[float]:
+    """log10 ||dL/dx_t||, geometric mean, each sequence by itself."""
+    rows = []
+    for row in X.split(1):
+        leaf = row.clone().requires_grad_()
+        net(leaf).sum().backward()
+        assert leaf.grad is not None
+        rows.append(leaf.grad.norm(dim=-1))
+    return torch.cat(rows).log10().mean(0).tolist()
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("low", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_a_coarser_type_inside_is_followed_and_said(low: torch.dtype, graph: bool) -> None:
+    torch.manual_seed(1)
+    net = Gated(low, graph=graph).double()
+    found = measured(net)
+    check = found.loaded.equality_check
+    assert found.kind == "recurrent"
+    assert check is not None
+    assert check.passed
+    assert check.inside == (None if low == torch.float64 else str(low)[6:])
+    assert dict(_checks(found))["checked"].endswith(f"({check.inside} inside)") == (low != torch.float64)
+    near = {torch.float64: 1e-9, torch.float32: 1e-4}.get(low, 0.05)
+    assert found.series.values["log10_influence"][::-1] == pytest.approx(by_autograd(net), abs=near)
+    assert "lyapunov" not in found.skipped
+
+
+def test_one_table_is_ordered_by_digits() -> None:
+    order = sorted(TOLERANCES, key=lambda kind: torch.finfo(kind).eps)
+    assert order == [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+    for fine, coarse in itertools.pairwise(order):
+        assert coarsest((fine, coarse)) == coarse
+        for name in ("outputs", "gradients", "one_step"):
+            assert getattr(tolerance((fine,)), name) < getattr(tolerance((coarse,)), name)
+    assert coarsest((torch.int64,)) == torch.float64
+
+
+@pytest.mark.parametrize(("types", "passes"), [((), False), ((torch.float32,), False), ((torch.bfloat16,), True)])
+def test_what_a_type_does_not_explain_is_a_difference(types: tuple[torch.dtype, ...], passes: bool) -> None:
+    one = torch.ones(4, 1, 2, dtype=torch.float64)
+    assert against_gradients([], (one * 1.01, one), [], "Net", types).passed == passes
+
+
+def of_zeros(x: Tensor) -> Tensor:
+    return torch.zeros(len(x), 5, dtype=torch.float32)
+
+
+def of_full(x: Tensor) -> Tensor:
+    return torch.full((len(x), 5), 0.5, dtype=torch.float32)
+
+
+def of_numpy(x: Tensor) -> Tensor:
+    return torch.from_numpy(numpy.zeros((len(x), 5), dtype="float32"))
+
+
+KEPT = torch.zeros(1, 5)
+
+
+def of_attribute(x: Tensor) -> Tensor:
+    return KEPT.expand(len(x), -1)
+
+
+class Plain(nn.Module):
+    """A loop from a state in float32, whatever its weights are."""
+
+    def __init__(self, first: Callable[[Tensor], Tensor], *, cell: bool) -> None:
+        super().__init__()
+        self.first, self.cell = first, nn.GRUCell(4, 5) if cell else None
+        self.w, self.u = nn.Linear(5, 5), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, states = self.first(x), []
+        for step in x.unbind(1):
+            h = torch.tanh(self.w(h) + self.u(step)) if self.cell is None else self.cell(step, h)
+            states.append(h)
+        return torch.stack(states, 1)
+
+
+@pytest.mark.parametrize("cell", [True, False])
+@pytest.mark.parametrize("first", [of_zeros, of_full, of_numpy, of_attribute])
+def test_a_module_of_float32_runs_in_float32_and_says_so(first: Callable[[Tensor], Tensor], cell: bool) -> None:
+    torch.manual_seed(2)
+    net = Plain(first, cell=cell)
+    loss = lambda y: y[:, -1].sum()  # noqa: E731
+    found = gradscope.analyze(net, X, loss, seeds=2).models[0]
+    leaf = X.float().requires_grad_()
+    loss(net(leaf)).backward()
+    assert leaf.grad is not None
+    assert found.kind == "recurrent"
+    assert "float32" in found.heading
+    assert sum("run in float32" in note for note in found.notes) == 1
+    assert found.series.values["log10_grad_input"] == pytest.approx(
+        leaf.grad.norm(dim=-1).log10().mean(0).tolist(), abs=1e-4
+    )
+    assert next(net.parameters()).dtype == torch.float32
+
+
+def test_the_width_of_a_module_of_float32_is_found_without_an_input() -> None:
+    found = gradscope.analyze(Plain(of_zeros, cell=False), length=12).models[0]
+    assert "float32" in found.heading
+
+
+def test_zeros_of_the_default_type_stay_in_float64() -> None:
+    found = gradscope.analyze(Plain(lambda x: torch.zeros(len(x), 5), cell=False), X).models[0]
+    assert "float64" in found.heading
+    assert not any("float32" in note for note in found.notes)
