@@ -143,12 +143,12 @@ class SingularValues:
 
 @dataclass(frozen=True)
 class NonFinite:
-    """Where NaN or Inf first appears in the forward pass."""
+    """Where NaN or Inf first appears in the forward pass or, where that is finite, in the gradient."""
 
     step: int
     layer: str
     where: str
-    """The gate or value: `input`, `weights`, `gate.forget`, `state`."""
+    """The gate or value: `input`, `weights`, `gate.forget`, `state`; `gradient` for the newest step without one."""
     value: str
     """`nan`, `inf` or `-inf`."""
     cause: str = ""
@@ -194,6 +194,8 @@ class Summary:
     needed_lag: int | None = None
     zero_lags: tuple[int, ...] | None = None
     """Lags 1..K at which the influence is exactly zero (the first, and how many): (first, count), () for none."""
+    overflow_lags: tuple[int, ...] | None = None
+    """Lags at which the gradient is too large for the type it was carried in: (first, count), () for none."""
     directions: int | None = None
     lyapunov: Values | None = None
     """Lyapunov exponents by QR, nats per step, largest first."""
@@ -336,6 +338,8 @@ class EqualityCheck:
     passed: bool
     inside: str | None = None
     """A coarser number type that took part in the module, by which the differences are judged: `float32`."""
+    unheld: tuple[str, ...] = ()
+    """Gradients of torch's own that are not finite (`dL/dx`, `dL/dW`), to which nothing could be compared."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "gradient_share": "gradscope.metrics.gradient_share:measure",
     "lags": "gradscope.metrics.lags:measure",
     "zero_lags": "gradscope.metrics.zero_lags:measure",
+    "overflow_lags": "gradscope.metrics.zero_lags:overflow",
     "directions": "gradscope.metrics.directions:measure",
     "lyapunov": "gradscope.metrics.lyapunov:measure",
     "lyapunov_ci": "gradscope.metrics.lyapunov:interval",

@@ -107,7 +107,7 @@ class Cell:
     runs: int
     failed: int
     values: tuple[Number, ...] = field(default=())
-    """Means over the seeds that have a number, aligned with the `fields` of the sweep."""
+    """Means over the seeds that have a number, infinite where one is; aligned with the `fields` of the sweep."""
 
 
 LOOKS: Mapping[str, Look] = {
@@ -144,8 +144,12 @@ def _cell(runs: tuple[SweepRun, ...]) -> Cell:
 
 
 def _mean(numbers: tuple[Number, ...]) -> Number:
+    """The mean of what is known, whatever the order: infinite where one is, NaN where one is or +inf meets -inf."""
     known = [number for number in numbers if number is not None]
-    return math.fsum(known) / len(known) if known and all(map(math.isfinite, known)) else known[0] if known else None
+    if not known:
+        return None
+    odd = [number for number in known if not math.isfinite(number)]
+    return sum(odd) if odd else math.fsum(known) / len(known)
 
 
 def flat(summary: Mapping[str, Any]) -> dict[str, Number]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 
 from gradscope.config.axes import read_axes, spec_at
 from gradscope.config.command import command
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.swept import Axis, at, flat
+from gradscope.swept import Axis, Sweep, SweepRun, at, cells, flat
 
 
 def axes(*words, models=("lstm",)):
@@ -116,3 +119,23 @@ def test_summaries_become_numbers_by_name():
                "precision_horizon": {"float32": {"lag": 7, "said": "x"}}, "gain": "inf"}  # fmt: skip
     assert flat(summary) == {"rate": -0.5, "rate_ci.low": -0.6, "rate_ci.high": -0.4, "lyapunov": 0.1,
                              "precision_horizon.float32.lag": 7.0, "gain": float("inf")}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"),
+    [
+        ((1.0, 2.0, 6.0), 3.0),
+        ((1.0, None, 2.0), 1.5),
+        ((None, None, None), None),
+        ((-5.0, -math.inf, -9.0), -math.inf),
+        ((1.0, math.inf, None), math.inf),
+        ((1.0, -math.inf, math.inf), math.nan),
+        ((1.0, math.nan, math.inf), math.nan),
+    ],
+)
+def test_a_mean_over_seeds_does_not_depend_on_their_order(values, mean):
+    for order in itertools.permutations(values):
+        runs = tuple(SweepRun(0, seed, "done", "healthy", None, (value,)) for seed, value in enumerate(order))
+        sweep = Sweep("analyze", RunSpec(), (), (0, 1, 2), {}, ("rate",), runs)
+        (found,) = next(iter(cells(sweep))).values
+        assert found == mean or (found is not None and math.isnan(found) and math.isnan(mean))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gradscope.chain import JacobianChain
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.scale import LOG10_2, normalise
+from gradscope.numerics.scale import normalise, power_of_two
 
 LONGEST = 1000
 LARGEST = 512
@@ -38,5 +38,8 @@ def through_product(chain: JacobianChain, adjoint: Tensor, steps: int) -> Tensor
     p, e = normalise(jacobians[0], dims=2)
     for jacobian in jacobians[1:]:
         p, e = normalise(jacobian @ p, e, dims=2)
-    found: Tensor = (p.mT @ adjoint) * 10.0 ** (float(e) * LOG10_2)
-    return found
+    found, e = normalise(p.mT @ adjoint, e)
+    # In two parts: the exponent alone may lie beyond the range of numbers whose product with the mantissa does not.
+    half = e // 2
+    pulled: Tensor = found * power_of_two(half, found.dtype) * power_of_two(e - half, found.dtype)
+    return pulled

@@ -14,7 +14,7 @@ from gradscope.registry import COMPARE_METRICS, SERIES_METRICS, SUMMARY_METRICS,
 
 EARLY = (
     *("rate", "rate_ci", "gain", "half_life", "reach", "coverage", "temporal_range", "gradient_share", "zero_lags"),
-    *("lags", "mixed"),
+    *("overflow_lags", "lags", "mixed"),
 )
 """Metrics that need no Jacobian: what the verdict of most models rests on, and known long before spectra are."""
 EARLY_SERIES = ("log10_influence", "log10_grad_input")
@@ -46,13 +46,13 @@ def summary(analysis: Analysis, *, costs: bool) -> tuple[Summary, Skips]:
     table = {**SUMMARY_METRICS, **COMPARE_METRICS} if costs else SUMMARY_METRICS
     found, skipped = gather(analysis, table)
     skipped |= checks(analysis)
-    return Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found), skipped
+    return Summary(needed_lag=analysis.needed_lag, non_finite=analysis.first_non_finite, **found), skipped
 
 
 def early(analysis: Analysis) -> Measured:
     """What is known before any Jacobian: the influence and what follows from it."""
     found, skipped = gather(analysis, {name: SUMMARY_METRICS[name] for name in EARLY})
-    summary = Summary(needed_lag=analysis.needed_lag, non_finite=analysis.non_finite, **found)
+    summary = Summary(needed_lag=analysis.needed_lag, non_finite=analysis.first_non_finite, **found)
     own, more = gather(analysis, {name: SERIES_METRICS[name] for name in EARLY_SERIES})
     values = {name: track.values for group in own.values() for name, track in group.items()}
     reasons = {**skipped, **more, **checks(analysis)}

@@ -11,7 +11,7 @@ from gradscope.numerics.analysis import Analysis, Unavailable
 
 def measure(analysis: Analysis) -> float:
     """Coverage, 0..1."""
-    analysis.require_finite()
+    analysis.require_range()
     found = of_profile(analysis.profile)
     if found is None:
         raise Unavailable("no lagged step has any influence")

@@ -15,7 +15,7 @@ def measure(analysis: Analysis) -> float:
     What lies further back than the needed lag is no competitor; where no lag is needed K is the oldest step, and the
     sum runs over all.
     """
-    analysis.require_finite()
+    analysis.require_range()
     g = analysis.mean_input_influence
     if float(g.max()) == -math.inf:
         raise Unavailable("no step has any influence")

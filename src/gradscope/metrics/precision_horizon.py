@@ -37,7 +37,7 @@ def measure(analysis: Analysis) -> dict[str, Horizon]:
     one Inf spoils the sum. Models without a state are judged by dL/dx, and have no share. Exact zeros are a matter of
     the model and not of the type: they end nothing here.
     """
-    analysis.require_finite()
+    analysis.require_gradient()
     gradient, weight = _profiles(analysis)
     typical, worst = geometric_mean(gradient), gradient.amax(0)
     share = None if weight is None else geometric_mean(weight)

@@ -12,13 +12,15 @@ from gradscope.numerics.analysis import Analysis, Unavailable
 
 
 def slopes(logs: Tensor) -> list[float]:
-    """Slope of every row of ln I over lags 1, 2, ...; exact zeros are left out, rows with under two values dropped.
+    """Slope of every row of ln I over lags 1, 2, ...; rows with under two values are dropped.
+
+    Exact zeros and what overflows are left out: neither has a logarithm that a line could pass through.
 
     Args:
         logs: ln I(k), (sequences, lags), column 0 being lag 1.
     """
     lags = torch.arange(1, logs.shape[1] + 1, dtype=torch.float64)
-    weight = (logs != -math.inf).double()
+    weight = logs.isfinite().double()
     count = weight.sum(1)
     values = torch.where(weight > 0, logs, torch.zeros_like(logs))
     mid = (weight * lags).sum(1, keepdim=True) / count.clamp_min(1)[:, None]
@@ -28,15 +30,18 @@ def slopes(logs: Tensor) -> list[float]:
 
 
 def _per_sequence(analysis: Analysis) -> list[float]:
-    analysis.require_finite()
+    analysis.require_gradient()
     found = slopes(analysis.influence[:, 1 : analysis.needed_lag + 1].cpu() * math.log(10))
+    if not found and bool((analysis.influence == math.inf).any()):
+        # It overflows before there are two lags for a line.
+        return [math.inf]
     if not found:
         raise Unavailable("fewer than two lags have any influence, so there is no slope")
     return found
 
 
 def rate(analysis: Analysis) -> float:
-    """Mean slope over sequences and seeds."""
+    """Mean slope over sequences and seeds; infinite where the gradient overflows at once."""
     found = _per_sequence(analysis)
     return math.fsum(found) / len(found)
 

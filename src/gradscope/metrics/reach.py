@@ -11,7 +11,7 @@ from gradscope.profile import Profile
 
 def measure(analysis: Analysis) -> int:
     """Reach in steps. Lag 1 is the reference because the direct path of lag 0 exists in attention alone."""
-    analysis.require_finite()
+    analysis.require_gradient()
     analysis.require_causal()
     found = of_profile(analysis.profile)
     if found is None:

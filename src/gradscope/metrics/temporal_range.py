@@ -11,7 +11,7 @@ from gradscope.numerics.analysis import Analysis, Unavailable
 
 def measure(analysis: Analysis) -> float:
     """Temporal range in steps."""
-    analysis.require_finite()
+    analysis.require_range()
     profile = analysis.profile.cpu()
     if float(profile.max()) == -math.inf:
         raise Unavailable("no step has any influence")

@@ -195,6 +195,41 @@ class Analysis:
         """Where NaN or Inf is born in the forward pass; None when all is finite; or why that is not known."""
         return attempted(lambda: finite.earliest(trace.non_finite() for trace in self.traces))
 
+    @cached_property
+    def broken_gradient(self) -> NonFinite | None:
+        """The newest step at which the gradient is not a number though the forward pass is finite; None for none."""
+        found = attempted(lambda: self.influence)
+        if isinstance(found, NotMeasured) or not bool(found.isnan().any()):
+            return None
+        lag = int(found.isnan().any(0).nonzero()[0])
+        return NonFinite(Profile(self.anchor).step_of(lag), "", "gradient", "nan")
+
+    @property
+    def first_non_finite(self) -> NonFinite | None:
+        """What is not finite in the forward pass, else in the gradient."""
+        return self.non_finite or self.broken_gradient
+
+    def require_gradient(self) -> None:
+        """Stop where the forward pass is not finite, or the gradient is not a number.
+
+        Raises:
+            Unavailable: with the step.
+        """
+        self.require_finite()
+        if (bad := self.broken_gradient) is not None:
+            raise Unavailable(f"the gradient is not a number from step {bad.step} back", told=True)
+
+    def require_range(self) -> None:
+        """Stop where the gradient overflows: sums over lags mean nothing then.
+
+        Raises:
+            Unavailable: with lag and step.
+        """
+        self.require_gradient()
+        if bool((over := (self.influence == math.inf).any(0)).any()):
+            lag = int(over.nonzero()[0])
+            raise Unavailable(f"the gradient overflows at lag {lag} (step {Profile(self.anchor).step_of(lag)})")
+
     @property
     def equality(self) -> EqualityCheck | None:
         """The first run's chain held against the user's own model; None where there is no other, or nothing to hold."""
@@ -249,7 +284,8 @@ class Analysis:
         """
         check = _known(self.proof)
         if check is not None and not check.passed:
-            worst = max(check.output, check.grad)
+            worst = next((error for error in (check.output, check.grad) if math.isnan(error)), None)
+            worst = max(check.output, check.grad) if worst is None else worst
             raise Unavailable(f"the chain does not reproduce {check.against}: it is off by {worst:.0e}", told=True)
 
     def require_causal(self) -> None:

@@ -70,6 +70,9 @@ ADVICE: Mapping[tuple[str, str], str] = {
     "lower the learning rate.",
     ("non-finite", "input"): "Clean the input: replace or mask missing values, and scale columns of very large numbers "
     "with `--scale standard`.",
+    ("non-finite", "gradient"): "Look for an infinite slope: a square root, a norm or a power at zero, or a logarithm "
+    "that `where` hides; keep its argument away from zero (`sqrt(x + 1e-12)`). "
+    "`torch.autograd.set_detect_anomaly(True)` names the line.",
     ("non-finite", "*"): "Run the steps before it alone (`--length`), then lower the gain or bound the activation; a "
     "logarithm, division or exponential in the cell needs a floor.",
 }

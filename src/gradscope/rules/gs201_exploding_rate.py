@@ -14,8 +14,10 @@ from gradscope.rules.wording import LN10, factor, over_lags, per_step
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
-    """Compare rate * K (nats) with ln exploding_factor."""
+    """Compare rate * K (nats) with ln exploding_factor; what overflows has exceeded it."""
     summary, lag = result.summary, needed_lag(result, spec)
+    if summary.overflow_lags:
+        return _overflow(result, spec, *summary.overflow_lags[:2])
     rate = summary.rate or 0.0
     low, high = (end * lag for end in ends(rate, summary.rate_ci))
     limit, where = math.log(RULE.limit(spec, "exploding_factor")), over_lags(lag, spec)
@@ -34,6 +36,21 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         last_step=result.length,
         measured=rate * lag,
         threshold=limit,
+    )
+
+
+def _overflow(result: ModelResult, spec: RunSpec, first: int, count: int) -> Finding:
+    """A gradient that leaves the range of its type on the way back."""
+    profile = Profile.of(result)
+    return Finding(
+        "found",
+        f"The gradient overflows at lag {first} (step {profile.step_of(first)}): it is too large for its type at "
+        f"{count} lag{'' if count == 1 else 's'}.",
+        advise("exploding", result, spec),
+        first_step=profile.step_of(profile.longest),
+        last_step=profile.step_of(first),
+        measured=math.inf,
+        threshold=math.log(RULE.limit(spec, "exploding_factor")),
     )
 
 

@@ -35,6 +35,11 @@ def _sentence(found: NonFinite) -> str:
     value, layer = _SHOWN.get(found.value, safe_text(found.value)), safe_text(found.layer)
     if found.where == "weights":
         return f"The weights of {layer or 'the model'} hold {value}: nothing computed from them can be trusted."
+    if found.where == "gradient":
+        return (
+            f"The gradient is {value} from step {found.step} back, though the forward pass is finite: the next update "
+            "makes every weight NaN."
+        )
     place = f"{safe_text(found.where)} of layer {layer}" if layer else safe_text(found.where)
     cause = _CAUSES.get(found.cause, "")
     return f"{value} first appears at step {found.step}, in {place}{cause}: no gradient exists from there on."
@@ -55,7 +60,7 @@ RULE = Rule(
     maths=(
         "s_t = F(s_{t−1}, x_t) for t = 1 … T, layer by layer, gate by gate",
         "NaN + a = NaN, Inf − Inf = NaN, 0 · Inf = NaN: it spreads and never heals",
-        "found when any weight, input, gate or state is not finite",
+        "found when any weight, input, gate or state is not finite, or the gradient of a finite pass is NaN",
     ),
     measured=(
         "The forward pass is checked step by step in its order of computation, weights and inputs first. The first "

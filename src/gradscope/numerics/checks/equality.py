@@ -44,13 +44,14 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
         y = returned[0] if isinstance(returned, tuple) else returned
         own, *of_weights = torch.autograd.grad(y, (leaf, *weights), v, allow_unused=True)
     differences = [_of_input(number(adjoint.below).transpose(0, 1), own, (x.dtype,))] if x.shape[-1] else []
+    unheld = _unheld([own] if x.shape[-1] else [], of_weights)
     by_name = dict(zip((name for name, _ in module.named_parameters()), of_weights, strict=True))
     for index, layer in enumerate(adjoint.layers):
         own_names = [name for name in by_name if len(adjoint.layers) == 1 or name.endswith(f"_l{index}")]
         parts = [g for name in own_names if (g := by_name[name]) is not None]
         differences.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
     against = str(getattr(module, "stands_for", f"torch.nn.{type(module).__name__}"))
-    return _check(_difference(output, y), differences, against, x.dtype, ())
+    return _check(_difference(output, y), differences, against, x.dtype, (), unheld)
 
 
 def against_module(
@@ -78,7 +79,8 @@ def against_module(
         if one.module in of_weights:
             own = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
             differences.append(_of_weights(own, of_weights[one.module]))
-    return _check(max(outputs, default=0.0), differences, name, gradient.dtype, types)
+    unheld = _unheld([of_input], [g for own in of_weights.values() for g in own])
+    return _check(max(outputs, default=0.0), differences, name, gradient.dtype, types, unheld)
 
 
 def against_gradients(
@@ -94,8 +96,10 @@ def against_gradients(
     """
     off = [_difference(own, theirs) for own, theirs in outputs]
     own, theirs = gradient
-    differences = [_of_input(own, theirs, (theirs.dtype, *types)), *(_of_weights([log10], [g]) for log10, g in weights)]
-    return _check(max(off, default=0.0), differences, name, theirs.dtype, types)
+    pairs = list(weights)
+    differences = [_of_input(own, theirs, (theirs.dtype, *types)), *(_of_weights([log10], [g]) for log10, g in pairs)]
+    unheld = _unheld([theirs], [g for _, g in pairs])
+    return _check(max(off, default=0.0), differences, name, theirs.dtype, types, unheld)
 
 
 def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:
@@ -133,13 +137,24 @@ def number(scaled: Scaled) -> Tensor:
 
 
 def _check(
-    output: float, differences: Iterable[float], against: str, own: torch.dtype, types: Collection[torch.dtype]
+    output: float,
+    differences: Iterable[float],
+    against: str,
+    own: torch.dtype,
+    types: Collection[torch.dtype],
+    unheld: tuple[str, ...],
 ) -> EqualityCheck:
     """Judged by the coarsest of the run's own type and of those that took part inside."""
     worst, kind = [output, *differences], coarsest((own, *types))
     passed = all(error <= tolerance((kind,)).gradients for error in worst)
     largest = max(worst[1:], key=lambda e: math.inf if math.isnan(e) else e, default=0.0)
-    return EqualityCheck(output, largest, against, passed, None if kind == own else str(kind)[6:])
+    return EqualityCheck(output, largest, against, passed, None if kind == own else str(kind)[6:], unheld)
+
+
+def _unheld(of_input: Sequence[Tensor], of_weights: Iterable[Tensor | None]) -> tuple[str, ...]:
+    """Which gradients of torch's own are not finite everywhere."""
+    named = (("dL/dx", of_input), ("dL/dW", [g for g in of_weights if g is not None]))
+    return tuple(name for name, gradients in named if not all(bool(g.isfinite().all()) for g in gradients))
 
 
 def _outputs(one: Recurrence) -> list[float]:
@@ -163,10 +178,14 @@ def _outputs(one: Recurrence) -> list[float]:
 
 
 def _of_weights(log10: Sequence[float], gradients: Sequence[Tensor]) -> float:
-    """By how much the norm of dL/dW, given as log10 by layer, differs from that of torch's gradients, if these hold."""
-    if not all(bool(g.isfinite().all()) for g in gradients):
-        return 0.0
+    """By how much the norm of dL/dW, given as log10 by layer, differs from that of torch's gradients, if these hold.
+
+    Where torch's are not finite nothing can be compared, but NaN of one's own is wrong unless torch's is NaN too: a sum
+    that carries its scale does not overflow.
+    """
     own = log10_hypot(torch.tensor([-math.inf, *log10], dtype=torch.float64))
+    if not all(bool(g.isfinite().all()) for g in gradients):
+        return math.nan if bool(own.isnan()) and not any(bool(g.isnan().any()) for g in gradients) else 0.0
     theirs = (
         log10_hypot(torch.stack([log10_norm(g.flatten()) for g in gradients]))
         if gradients
@@ -179,11 +198,10 @@ def _of_weights(log10: Sequence[float], gradients: Sequence[Tensor]) -> float:
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
-    """||a - b|| / ||b|| over the entries in which torch's own numbers, b, did not overflow."""
+    """||a - b|| / ||b|| over the entries in which torch's own numbers, b, are finite; 0 where none is."""
     a, b = a.detach().double(), b.detach().double()
     held = b.isfinite()
-    if bool(held.any()):
-        a, b = a[held], b[held]
+    a, b = a[held], b[held]
     top = float(b.abs().max()) if b.numel() else 0.0
     if top == 0:
         return float(a.abs().max()) if a.numel() else 0.0

@@ -246,7 +246,8 @@ class _Total:
         if self.exponent is None:
             self.exponent = top
         floor = -1000 if delta.dtype == torch.float64 else -120
-        shifted = delta * power_of_two((scale - top).clamp_min(floor), delta.dtype)[..., None]
+        # A sequence that has died keeps the large exponent it once had: its zeros are not to meet infinity.
+        shifted = delta * power_of_two((scale - top).clamp(floor, 0), delta.dtype)[..., None]
         # What was added so far and what comes now meet at the larger of the two exponents.
         common = max(top, self.exponent)
         for name, part in layer.weight_gradient(at, shifted).items():

@@ -12,6 +12,9 @@ from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.scale import log10_norm
 
+NEAR_OVERFLOW = 10.0
+"""Decades under the largest number of a type from which on NaN is taken for an overflow."""
+
 
 def cotangent(loss: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
     """The cotangent v = dL/dy; zero where the loss does not read the output."""
@@ -55,12 +58,28 @@ def direct_gradient(model: Direct | Recurrent, x: Tensor, cotangent: Tensor) -> 
 def mean_over_anchors(profiles: list[Tensor]) -> Tensor:
     """Geometric mean of profiles of different length, each lag over the anchors that reach it.
 
-    A lag is zero (-inf) only where every anchor finds exactly zero.
+    A lag is zero (-inf) only where every anchor finds exactly zero, and overflows (inf) where one of them does.
     """
-    longest = max(profile.shape[1] for profile in profiles)
-    padded = [torch.nn.functional.pad(p, (0, longest - p.shape[1]), value=math.inf) for p in profiles]
-    stacked = torch.stack(padded)
-    return geometric_mean(stacked, stacked != math.inf)
+    lengths = [profile.shape[1] for profile in profiles]
+    reached = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    stacked = profiles[0].new_zeros(len(profiles), len(profiles[0]), max(lengths))
+    for place, profile in enumerate(profiles):
+        stacked[place, :, : profile.shape[1]] = profile
+    return geometric_mean(stacked, reached[:, None].to(stacked.device))
+
+
+def overflow_kept(logs: Tensor, dtype: torch.dtype) -> Tensor:
+    """A profile (sequences, lags) in which NaN that follows an overflow is that overflow, +inf.
+
+    Autograd turns what overflows into Inf and, one matrix product further, Inf - Inf into NaN. NaN before which nothing
+    came near the largest number of the type stays: it is of another making.
+
+    Args:
+        logs: log10 I(k), lag 0 first.
+        dtype: the type in which the gradient was carried.
+    """
+    largest = math.log10(torch.finfo(dtype).max) - NEAR_OVERFLOW
+    return torch.where(logs.isnan() & ((logs > largest).cumsum(1) > 0), math.inf, logs)
 
 
 def geometric_mean(logs: Tensor, valid: Tensor | None = None) -> Tensor:

@@ -281,7 +281,7 @@ class ModuleTrace:
 
     def profile(self, v: Cotangents, step: int) -> Tensor:
         """log10 I(k)."""
-        return self.input_gradient(v)[:, :step].flip(1)
+        return influence.overflow_kept(self.input_gradient(v)[:, :step].flip(1), self.output.dtype)
 
     def equality(self, v: Cotangents) -> EqualityCheck | None:
         """Against the module itself, its graph whole; None where no recurrence was followed."""

@@ -101,6 +101,8 @@ def _checks(model: ModelResult) -> list[tuple[str, str]]:
         verb = "equals" if check.passed else "DIFFERS FROM"
         equal = f"{verb} {check.against}: output {check.output:.0e}, gradient {check.grad:.0e}"
         equal += f" ({check.inside} inside)" if check.inside else ""
+        if check.unheld:
+            equal += f" (where torch's own is finite; its {' and '.join(check.unheld)} is not)"
     return [
         ("‖dL/dW‖", weight),
         ("chain rule", "" if s.chain_rule_residual is None else f"off by {s.chain_rule_residual:.0e}"),

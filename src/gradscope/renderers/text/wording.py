@@ -156,7 +156,10 @@ def _exploding(model: ModelResult) -> list[str]:
     profile, first = Profile.of(model), ""
     newest, oldest = profile.step_of(1), profile.step_of(profile.longest)
     low, high = profile.at(newest), profile.at(oldest)
-    if oldest < newest and low is not None and high is not None and high > low:
+    over = model.summary.overflow_lags
+    if over:
+        first = f"The signal grows until it overflows, {over[0]} lags back (step {profile.step_of(over[0])})."
+    elif oldest < newest and low is not None and high is not None and high > low:
         times = numbers.power(high - low) if high - low >= 2 else numbers.plain(10.0 ** (high - low), 2)
         first = f"The signal grows on its way back: step {oldest} gets {times} times what step {newest} gets."
     return [first, per_step(model)]
@@ -166,6 +169,8 @@ def _non_finite(model: ModelResult) -> list[str]:
     found = model.summary.non_finite
     if found is None:
         return []
+    if found.where == "gradient":
+        return [f"The gradient is {found.value} from step {found.step} back, though the forward pass is finite."]
     return [
         f"Step {found.step}, layer {found.layer}, {found.where}: the first {found.value} of the forward pass.",
         "No gradient that passes through it means anything.",
