@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gradscope.errors import GradscopeError
 from gradscope.text import safe_text
@@ -21,8 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 fine, 1 findings at or above --fail-on, 2 usage, 3 a bug in gradscope, 130 interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    words, debug = _debug(words)
     try:
         code = _run(words)
     except KeyboardInterrupt:
@@ -35,6 +34,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = f"{type(error).__name__}: {error}"
         code = _say(f"bug in gradscope: {safe_text(what)}; run again with --debug for the traceback", BUG, debug)
     return _flushed(code)
+
+
+def _debug(words: list[str]) -> tuple[list[str], bool]:
+    """The command line without `--debug`, wherever it stands but as the value of another option or after `--`."""
+    if "--debug" not in words:
+        return words, False
+    import typer
+
+    from gradscope.cli.commands import build
+
+    command: Any = typer.main.get_command(build(words))
+    options = command.commands[words[0]].params if words[0] in command.commands else []
+    takes = {name for one in options if not getattr(one, "is_flag", True) for name in one.opts}
+    end = words.index("--") if "--" in words else len(words)
+    places = {
+        place for place, word in enumerate(words[:end]) if word == "--debug" and not {*words[place - 1 : place]} & takes
+    }
+    return [word for place, word in enumerate(words) if place not in places], bool(places)
 
 
 def _run(words: list[str]) -> int:

@@ -67,6 +67,8 @@ def json_schema() -> dict[str, Any]:
 
 
 def _content(path_or_dash: str, name: str) -> bytes:
+    if path_or_dash == "-" and sys.stdin is None:
+        raise UsageError("standard input is closed; name a file, or send one in with < or |")
     try:
         return sys.stdin.buffer.read() if path_or_dash == "-" else Path(path_or_dash).read_bytes()
     except (OSError, ValueError) as error:

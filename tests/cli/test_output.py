@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from gradscope.__main__ import _debug
 from gradscope.cli import output
 from gradscope.cli.output import Output, is_coloured, plan, write_file
 from gradscope.errors import UsageError
@@ -78,6 +80,64 @@ def test_each_file_has_the_format_of_its_suffix(gradscope, report, tmp_path):
     assert (tmp_path / "b.csv").read_text() == gradscope("show", str(report), "--format", "csv").out
     # Quiet is for the screen; a file is always whole.
     assert (tmp_path / "c.md").read_text() == gradscope("show", str(report), "--format", "markdown").out
+
+
+def test_what_cannot_be_drawn_costs_no_other_file_and_no_verdict(gradscope, report, tmp_path):
+    pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
+    done = gradscope("show", str(report), "-o", "a.json", "-o", "g.svg", "--chart", "attention", "-o", "b.csv")
+    assert done.code == 2
+    assert done.err.startswith("gradscope: nothing to draw for --chart attention")
+    assert done.out.startswith(" ✗ VANISHING")
+    assert sorted(path.name for path in tmp_path.iterdir() if path != report) == ["a.json", "b.csv"]
+    words = ("analyze", "rnn", "--hidden", "4", "--length", "30", "--needs-lag", "29", "--fail-on", "error")
+    done = gradscope(*words, "-o", "g.svg", "--chart", "gates")
+    assert done.code == 1
+    assert " ✗ VANISHING" in done.out
+
+
+PRINTS = """
+import torch
+print("at import")
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        print("when made")
+        self.rnn, self.out = torch.nn.RNN(3, 4, batch_first=True), torch.nn.Linear(4, 2)
+    def forward(self, x):
+        print("when run")
+        return self.out(self.rnn(x)[0])
+"""
+
+
+@pytest.mark.parametrize("words", [("analyze", "net.py:Net"), ("track", "w.pt", "--module", "net.py:Net")])
+def test_what_the_users_model_prints_stays_out_of_the_report(gradscope, python, tmp_path, words):
+    (tmp_path / "net.py").write_text(PRINTS)
+    python("import torch, net; torch.save(net.Net().state_dict(), 'w.pt')", PYTHONPATH=str(tmp_path))
+    done = gradscope(*words, "--input-size", "3", "--length", "12", "--format", "json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["schema"].startswith("gradscope.")
+    assert all(said in done.err for said in ("at import", "when made", "when run"))
+
+
+def test_a_closed_standard_input_is_one_line(python):
+    done = python("import sys; from gradscope.__main__ import main; sys.stdin = None; sys.exit(main(['show', '-']))")
+    assert done.code == 2
+    assert done.err == "gradscope: standard input is closed; name a file, or send one in with < or |\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "left", "debug"),
+    [
+        (["--debug", "analyze", "rnn"], ["analyze", "rnn"], True),
+        (["analyze", "rnn", "--debug"], ["analyze", "rnn"], True),
+        (["analyze", "--text", "--debug"], ["analyze", "--text", "--debug"], False),
+        (["analyze", "--fix", "--debug", "rnn"], ["analyze", "--fix", "rnn"], True),
+        (["show", "--", "--debug"], ["show", "--", "--debug"], False),
+        (["analyse", "--debug"], ["analyse"], True),
+    ],
+)
+def test_debug_is_a_flag_and_not_a_value(words, left, debug):
+    assert _debug(words) == (left, debug)
 
 
 def test_a_format_names_the_suffixless_file(tmp_path):

@@ -33,6 +33,19 @@ def test_the_end_of_a_run_is_the_result(folder):
     assert not is_run("lstm")
 
 
+@pytest.mark.parametrize(
+    ("lag", "status", "fails"), [(5, "healthy", False), (12, "healthy", False), (13, "vanishing", True)]
+)
+def test_a_run_is_judged_by_the_lag_that_is_asked_for_now(folder, lag, status, fails):
+    """It was measured for lag 50 and ends with a reach of 12, after 99."""
+    result, _ = result_of_run(str(folder / "lost.jsonl"), "mine", RunSpec(needs_lag=lag), None)
+    assert result.status == status
+    assert any(verdict.status == "fail" for verdict in result.verdicts) == fails
+    assert result.notes == (f"measured for lag 50, asked for lag {lag}: the reach alone decides",)
+    again, _ = result_of_run(str(folder / "lost.jsonl"), "mine", RunSpec(needs_lag=50), None)
+    assert (again.status, again.notes) == ("vanishing", ())
+
+
 def test_what_is_no_run_is_refused(folder):
     (folder / "other.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(UsageError, match="no trajectory"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from gradscope.examine import examine
 from gradscope.records import RunSpec
 from gradscope.registry import RENDERERS, load
 from gradscope.renderers.page import said
+from gradscope.renderers.terminal.probe import _glyph
 from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.text.strip import BLOCKS
 from gradscope.renderers.view import View
 from gradscope.saved import read_report
 from probe.interrupted import interrupted
@@ -157,3 +160,13 @@ def test_ctrl_c_gives_what_is_known():
     done = interrupted(words, "_see", 20)
     assert (done.returncode, done.stderr) == (130, "")
     assert "interrupted after 20 of 100000 training steps" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("error", [float("inf"), float("nan"), -1.0, 1e300])
+@pytest.mark.parametrize("goal", [0.1, 0.0, float("nan")])
+def test_an_error_beyond_all_numbers_is_drawn(error, goal):
+    probe = SimpleNamespace(goal=goal, chance=1.0)
+    glyph = _glyph(error, probe, False)
+    assert glyph in (*BLOCKS, "?")
+    if error > 1 and goal == goal:
+        assert glyph == BLOCKS[-1]

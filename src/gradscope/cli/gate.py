@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -13,7 +12,7 @@ from gradscope.atomic import write_file
 from gradscope.cli.gate_flags import GateFlags
 from gradscope.cli.measure import ONLY_SCREEN, read_by
 from gradscope.cli.options import ScreenFlags
-from gradscope.cli.output import Output, plan
+from gradscope.cli.output import Output, plan, written
 from gradscope.cli.progress import ProgressBar
 from gradscope.cli.summary import append_summary
 from gradscope.config.targets import Asked, Project, baseline_path, job_count
@@ -68,7 +67,7 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary and flags.get("summary") is not False:
         writes.insert(-1, lambda: append_summary(Path(summary), passage.report))
-    return _written(writes, code)
+    return written(writes, code)
 
 
 def gate_code(report: Report) -> int:
@@ -86,19 +85,6 @@ def _output(flags: GateFlags, asked: list[Asked], baseline: str | None) -> Outpu
     inputs = [name for spec in specs for name in read_by(spec)]
     junit = flags.get("junit_xml")
     return plan(screen, os.environ, inputs=(*inputs, baseline), also=[(junit, "junit")] if junit else [])
-
-
-def _written(writes: list[Callable[[], None]], code: int) -> int:
-    """Write everything that can be written; a failure to write is never green, and never hides that it is red."""
-    failed = False
-    for write in writes:
-        try:
-            write()
-        except UsageError as error:
-            failed = True
-            if sys.stderr is not None:
-                print(f"gradscope: {error}", file=sys.stderr)
-    return code or (UsageError.exit_code if failed else 0)
 
 
 def _tell(traces: dict[str, str]) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 from gradscope.cli.options import RunFlags, ScreenFlags
-from gradscope.cli.output import plan
+from gradscope.cli.output import aside, plan
 from gradscope.cli.progress import ProgressBar
 from gradscope.config import Rest, build_spec
 from gradscope.errors import UsageError
-from gradscope.records import Report, RunSpec
+from gradscope.records import ModelResult, Report, RunSpec
 from gradscope.verdicts import fails
 
 INTERRUPTED = 130
@@ -45,13 +44,17 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
     # What the imports made stays to the end; only what the analysis makes is worth collecting.
     gc.freeze()
     gc.enable()
-    with ProgressBar(quiet=bool(flags.get("quiet"))) as progress:
-        early = partial(output.begin, clear=progress.pause) if output.is_watched and not compare else None
+    with ProgressBar(quiet=bool(flags.get("quiet"))) as progress, aside() as shown:
+
+        def begin(model: ModelResult) -> None:
+            with shown():
+                output.begin(model, progress.pause)
+
+        early = begin if output.is_watched and not compare else None
         # Counting and timing costs takes longer than all the rest.
         costs = compare and output.shows_costs
         report = examine(spec, costs=costs, detail=output.is_detailed, progress=progress, early=early)
-    code = exit_code(report, spec.fail_on)
-    output.write(report)
+    code = output.write(report, exit_code(report, spec.fail_on))
     interrupted = any(model.probe is not None and not model.probe.complete for model in report.models)
     return INTERRUPTED if interrupted else code
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -78,14 +79,13 @@ class Output:
     def _formats(self) -> set[str]:
         return {self.format, *(name for _, name in self.files)}
 
-    def write(self, report: Report | Sweep | Trajectory) -> None:
-        """Files first: a closed pipe on the screen must not cost anybody a file.
+    def write(self, report: Report | Sweep | Trajectory, code: int = 0) -> int:
+        """Write everything that can be written, files first: a closed pipe on the screen must not cost anybody a file.
 
-        Raises:
-            UsageError: something cannot be written.
+        Returns:
+            `code`, what the measuring came to; that of a usage error where it is 0 and something could not be written.
         """
-        for write in self.writes(report):
-            write()
+        return written(self.writes(report), code)
 
     def writes(self, report: Report | Sweep | Trajectory) -> list[Callable[[], None]]:
         """What `write` does, one step for each file and the screen's at the end, so that one failing stops no other."""
@@ -102,6 +102,31 @@ class Output:
             # The rest of a screen that has begun; all of it where what came later made it another one.
             content = content[len(self.begun[0]) :] if content.startswith(self.begun[0]) else f"\n{content}"
         emit(content, text=self.format == "text")
+
+
+def written(writes: Sequence[Callable[[], None]], code: int) -> int:
+    """Do each by itself: a failure to write is never green, hides no verdict, and costs no other file."""
+    failed = False
+    for write in writes:
+        try:
+            write()
+        except UsageError as error:
+            failed = True
+            if sys.stderr is not None:
+                print(f"gradscope: {error}", file=sys.stderr)
+    return code or (UsageError.exit_code if failed else 0)
+
+
+@contextmanager
+def aside() -> Iterator[Callable[[], AbstractContextManager[object]]]:
+    """What a user's code prints while it is measured goes to standard error: standard output belongs to the report.
+
+    Yields:
+        What gives standard output back for a while.
+    """
+    shown = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield lambda: redirect_stdout(shown)
 
 
 def plan(

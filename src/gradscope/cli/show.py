@@ -36,13 +36,11 @@ def show(
         from gradscope.records import RunSpec
         from gradscope.rules.training.judge import judged
 
-        output.write(judged(read_flow(report), RunSpec()))
-        return 0
+        return output.write(judged(read_flow(report), RunSpec()))
     output = plan(flags, os.environ, inputs=(report,))
     from gradscope.saved import read_report
 
-    output.write(read_report(report))
-    return 0
+    return output.write(read_report(report))
 
 
 def _is_flow(path: str) -> bool:

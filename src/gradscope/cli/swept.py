@@ -62,16 +62,13 @@ def run_sweep(words: list[str], flags: SweepFlags) -> int:
         _say(f"stopped; what was finished is kept in {safe_text(path)}, and the same command goes on")
         raise
     found = _read(path, output)
-    code = exit_code(found, spec.fail_on, least)
-    output.write(found)
-    return code
+    return output.write(found, exit_code(found, spec.fail_on, least))
 
 
 def show_sweep(path: str, flags: SweepScreenFlags) -> int:
     """Render the sweep that was last worked on in a file."""
     output = plan(flags, os.environ, (path,), formats=SWEEP_FORMATS)
-    output.write(_read(path, output))
-    return 0
+    return output.write(_read(path, output))
 
 
 def exit_code(sweep: Sweep, fail_on: str, least: float | None) -> int:

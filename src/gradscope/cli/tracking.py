@@ -6,13 +6,12 @@ import gc
 import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from gradscope.cli.measure import ONLY_SCREEN
 from gradscope.cli.options import ScreenFlags
-from gradscope.cli.output import Output, emit, plan
+from gradscope.cli.output import Output, aside, emit, plan, written
 from gradscope.cli.progress import ProgressBar
 from gradscope.cli.track import TrackFlags
 from gradscope.config import build_spec
@@ -49,11 +48,10 @@ def track_runs(runs: list[str], flags: TrackFlags) -> int:
         if flags.get("follow"):
             _follow(track, output, interval, progress)
         else:
-            track.look()
+            with aside():
+                track.look()
     trajectory = track.trajectory
-    code = int(fails(trajectory.verdicts, spec.fail_on))
-    output.write(trajectory)
-    return code
+    return output.write(trajectory, int(fails(trajectory.verdicts, spec.fail_on)))
 
 
 def _spec(runs: list[str], flags: TrackFlags) -> RunSpec:
@@ -73,12 +71,10 @@ def _interval(seconds: float | None) -> float:
 
 def _follow(track: Track, output: Output, interval: float, progress: ProgressBar) -> None:
     """Look again and again, with a line for each checkpoint, until Ctrl-C."""
-    told = partial(_tell, output, progress)
     try:
         while True:
-            if _look(track, told):
-                for write in output.writes(track.trajectory)[:-1]:
-                    write()
+            if _look(track, output, progress):
+                written(output.writes(track.trajectory)[:-1], 0)
             time.sleep(interval)
     except KeyboardInterrupt:
         progress.pause()
@@ -86,12 +82,18 @@ def _follow(track: Track, output: Output, interval: float, progress: ProgressBar
             emit("\n")
 
 
-def _look(track: Track, told: partial[None]) -> int:
-    """As `look`, where nothing yet is no error: the folder may still be empty."""
-    try:
-        return track.look(told)
-    except UsageError:
-        return 0
+def _look(track: Track, output: Output, progress: ProgressBar) -> int:
+    """As `look`, with a line for each checkpoint, where nothing yet is no error: the folder may still be empty."""
+    with aside() as shown:
+
+        def told(point: Point) -> None:
+            with shown():
+                _tell(output, progress, point)
+
+        try:
+            return track.look(told)
+        except UsageError:
+            return 0
 
 
 def _tell(output: Output, progress: ProgressBar, point: Point) -> None:

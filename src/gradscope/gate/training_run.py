@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gradscope.flow_file import SUFFIX, read_flow
 from gradscope.gate.verdict import verdict
 from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Summary, Verdict
@@ -23,7 +25,8 @@ def result_of_run(path: str, name: str, spec: RunSpec, location: Location | None
     Raises:
         UsageError: no trajectory, or one without a point.
     """
-    trajectory = judged(read_flow(path), spec)
+    recorded = read_flow(path)
+    trajectory = judged(recorded if spec.needs_lag is None else asked_for(recorded, spec.needs_lag), spec)
     points = leading(trajectory)
     last = points[-1] if points else None
     result = ModelResult(
@@ -41,6 +44,29 @@ def result_of_run(path: str, name: str, spec: RunSpec, location: Location | None
         notes=trajectory.notes,
     )
     return result, dict(trajectory.head.environment)
+
+
+def asked_for(trajectory: Trajectory, lag: int) -> Trajectory:
+    """The run as it stands towards a lag that is asked for now.
+
+    A point's status is about the lag that was needed when it was measured. Of another one the reach tells: as far as
+    it, or not; what else the point says (growth, NaN, a cut) holds for every lag.
+    """
+
+    def asked(point: Point) -> Point:
+        about_lag = point.status in ("healthy", "vanishing", "inconclusive")
+        if not about_lag or point.reach is None or point.needed_lag == lag:
+            return point
+        reaches = point.reach >= lag
+        status = "healthy" if reaches else "inconclusive" if point.status == "healthy" else point.status
+        told = {"findings": (), "message": ""} if status != point.status else {}
+        return replace(point, status=status, needed_lag=lag, gradient_share=None, **told)
+
+    points = tuple(map(asked, trajectory.points))
+    lags = sorted({point.needed_lag for point in trajectory.points if point.needed_lag not in (None, lag)})
+    note = f"measured for lag {', '.join(map(str, lags))}, asked for lag {lag}: the reach alone decides"
+    notes = (*trajectory.notes, note) if lags else trajectory.notes
+    return replace(trajectory, points=points, head=replace(trajectory.head, needed_lag=lag), notes=notes)
 
 
 def _summary(last: Point | None) -> Summary:

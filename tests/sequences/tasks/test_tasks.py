@@ -159,3 +159,35 @@ def test_what_a_task_cannot_be():
         task_of(RunSpec(task="parity", needs_lag=5, lags="spread"))
     with pytest.raises(UsageError, match="--lag 3 or more"):
         task_of(RunSpec(task="copy", needs_lag=1))
+
+
+REFUSED = """
+import torch
+def rare(batch, lag, generator):
+    y = torch.arange(batch) % 2
+    y[0] = 2 if batch != 1024 else 1
+    return torch.ones(batch, lag + 1, 1), y
+def below(batch, lag, generator):
+    return torch.ones(batch, lag + 1, 1), torch.arange(batch) % 2 * 2 - 1
+def missing(batch, lag, generator):
+    y = torch.arange(batch) / batch
+    y[0] = float("nan")
+    return torch.ones(batch, lag + 1, 1), y
+def whole(batch, lag, generator):
+    return torch.ones(batch, lag + 1, 1).long(), torch.arange(batch) % 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("rare", "returned class 2, which none of 1024 samples had before"),
+        ("below", "returned class -1; classes are whole numbers from 0"),
+        ("missing", "returned a target that is not finite"),
+        ("whole", r"returned x \(1024, 5, 1\) of int64 and target \(1024, 1\) of int64"),
+    ],
+)
+def test_a_task_of_the_users_own_that_cannot_be_is_one_line(tmp_path, name, said):
+    (tmp_path / "own.py").write_text(REFUSED)
+    with pytest.raises(UsageError, match=said):
+        own_task(f"{tmp_path}/own.py:{name}", 4).draw(torch.Generator(), 8, 4, "fixed")

@@ -69,7 +69,8 @@ def _glyph(error: float, probe: Probe, ascii_only: bool) -> str:
         return "?"
     levels = RAMP if ascii_only else BLOCKS
     part = (error - probe.goal) / max(probe.chance - probe.goal, 1e-12)
-    return levels[max(0, min(len(levels) - 1, int(part * len(levels))))]
+    # An error beyond all numbers, as of a model that explodes, is as tall as can be drawn.
+    return levels[min(len(levels) - 1, int(max(0.0, min(part, 1.0)) * len(levels)))]
 
 
 def runs(page: Page, probe: Probe) -> None:

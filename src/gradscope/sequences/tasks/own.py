@@ -30,8 +30,15 @@ def own_task(reference: str, lag: int) -> Task:
     def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
         with user_code(f"--task '{shown}', called as task(batch, lag, generator),"):
             found = function(batch, lag, generator)
-        return _samples(found, batch, lag, shown)
+        samples = _samples(found, batch, lag, shown)
+        if classes and not samples.target.is_floating_point() and (largest := int(samples.target.max())) >= classes[0]:
+            raise UsageError(
+                f"--task '{shown}' returned class {largest}, which none of {TRIED} samples had before; draw every "
+                "class at least once in a hundred samples"
+            )
+        return samples
 
+    classes: list[int] = []
     tried = draw(torch.Generator().manual_seed(0), TRIED, lag, "fixed")
     if values := tried.target.is_floating_point():
         spread = float(tried.target.double().var(unbiased=False))
@@ -40,6 +47,7 @@ def own_task(reference: str, lag: int) -> Task:
         outputs, goal, chance = 1, spread / 10, spread
     else:
         outputs = int(tried.target.max()) + 1
+        classes.append(outputs)
         chance = 1 - float(tried.target.flatten().bincount().max()) / TRIED
         goal = chance / 5
         if outputs < 2:
@@ -67,10 +75,16 @@ def _samples(found: Any, batch: int, lag: int, shown: str) -> Samples:
         raise UsageError(f"--task '{shown}' returned {type(found).__name__}; {wanted}")
     x, target = found
     target = target[:, None] if target.ndim == 1 else target
+    if target.is_complex():
+        raise UsageError(f"--task '{shown}' returned complex targets; {wanted}")
     if x.ndim != 3 or len(x) != batch or not x.is_floating_point() or target.shape != (batch, 1):
-        raise UsageError(f"--task '{shown}' returned x {tuple(x.shape)} and target {tuple(target.shape)}; {wanted}")
+        types = (f"{name} {tuple(one.shape)} of {str(one.dtype)[6:]}" for name, one in (("x", x), ("target", target)))
+        raise UsageError(f"--task '{shown}' returned {' and '.join(types)}; {wanted}")
     if x.shape[1] <= lag:
         raise UsageError(f"--task '{shown}' has {x.shape[1]} steps, a lag of {lag} needs {lag + 1}; make it longer")
-    if not bool(x.isfinite().all()):
-        raise UsageError(f"--task '{shown}' returned an x that is not finite")
+    for name, one in (("x", x), ("target", target)):
+        if not bool(one.isfinite().all()):
+            raise UsageError(f"--task '{shown}' returned a {name} that is not finite")
+    if not target.is_floating_point() and int(target.min()) < 0:
+        raise UsageError(f"--task '{shown}' returned class {int(target.min())}; classes are whole numbers from 0")
     return Samples(x.float(), target.float() if target.is_floating_point() else target.long())
