@@ -220,6 +220,8 @@ class Summary:
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
     silent: tuple[str, ...] | None = None
     """Parameters and input features that receive no gradient at all."""
+    unheard: tuple[str, ...] | None = None
+    """Learnable parameters, `the input` among them, that act on the loss and receive no gradient."""
     output_scale: Number = None
     """Root mean square of the outputs that the loss reads."""
     parameter_sensitivity: Number = None

@@ -55,6 +55,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "mixed": "gradscope.metrics.mixed:measure",
     "carried_floats": "gradscope.metrics.carried:measure",
     "silent": "gradscope.metrics.silent:measure",
+    "unheard": "gradscope.metrics.unheard:measure",
     "output_scale": "gradscope.metrics.output_scale:measure",
     "parameter_sensitivity": "gradscope.metrics.parameter_sensitivity:measure",
     "parameters": "gradscope.metrics.parameters:measure",
@@ -96,6 +97,7 @@ RULES: Mapping[str, str] = {
     "GS401": "gradscope.rules.gs401_gradient_cut:RULE",
     "GS402": "gradscope.rules.gs402_no_gradient:RULE",
     "GS403": "gradscope.rules.gs403_mixed_sequences:RULE",
+    "GS405": "gradscope.rules.gs405_unheard:RULE",
 }
 
 TRAINING_RULES: Mapping[str, str] = {

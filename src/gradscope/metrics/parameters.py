@@ -5,7 +5,6 @@ from __future__ import annotations
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis
-from gradscope.numerics.gradients.parameters import parameter_gradients
 from gradscope.records import ParameterGradient
 
 
@@ -14,6 +13,6 @@ def measure(analysis: Analysis) -> tuple[ParameterGradient, ...] | None:
     run = analysis.runs[0]
     if not analysis.spec.preset or not isinstance(run.model, Recurrent | Direct):
         return None
-    by_name, _ = parameter_gradients(run.model, run.x, run.loss)
+    by_name, _ = analysis.by_parameter
     found = [(name, grad.double() / len(run.x)) for name, grad in by_name.items() if grad is not None]
     return tuple(ParameterGradient(name, float(g.abs().mean()), float(g.norm())) for name, g in found)

@@ -8,7 +8,6 @@ from torch import Tensor
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.gradients.parameters import parameter_gradients
 
 MOST = 6
 """How many are named."""
@@ -27,11 +26,16 @@ def measure(analysis: Analysis) -> tuple[str, ...]:
         return _named(found)
     if not isinstance(run.model, Direct):
         raise Unavailable("a chain of Jacobians has neither input nor parameters")
-    by_name, given = parameter_gradients(run.model, run.x, run.loss)
+    by_name, given = analysis.by_parameter
     if not by_name and given is None:
         raise Unavailable("nothing of the model can be differentiated")
-    silent = [name for name, grad in by_name.items() if grad is None or not bool((grad != 0).any())]
+    silent = [name for name, grad in by_name.items() if is_zero(grad)]
     return _named([*([] if given is None else _features(given)), *silent])
+
+
+def is_zero(gradient: Tensor | None) -> bool:
+    """Whether nothing at all arrives."""
+    return gradient is None or not bool((gradient != 0).any())
 
 
 def _features(gradient: Tensor) -> list[str]:

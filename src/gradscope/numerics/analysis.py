@@ -17,6 +17,7 @@ from gradscope.numerics.checks import finite
 from gradscope.numerics.checks.causal import look_ahead
 from gradscope.numerics.gradients import influence
 from gradscope.numerics.gradients.adjoint import Adjoint
+from gradscope.numerics.gradients.parameters import Gradients, parameter_gradients
 from gradscope.numerics.scale import log10_sum
 from gradscope.numerics.spectra import exponents, products, spectrum
 from gradscope.numerics.spectra.affordable import DENSE_NUMBERS, FULL_WORK, LEADING, too_much
@@ -178,6 +179,18 @@ class Analysis:
     def profile(self) -> Tensor:
         """log10 I(k): geometric mean over sequences and seeds, lags 0 .. , (lags)."""
         return influence.geometric_mean(self.influence)
+
+    @cached_property
+    def by_parameter(self) -> tuple[Gradients, Tensor | None]:
+        """dL/dW by name and dL/dx of the first run, see `parameter_gradients`.
+
+        Raises:
+            Unavailable: a chain of Jacobians has neither.
+        """
+        run = self.runs[0]
+        if isinstance(run.model, ArrayChain):
+            raise Unavailable("a chain of Jacobians has neither input nor parameters")
+        return parameter_gradients(run.model, run.x, run.loss)
 
     @cached_property
     def mean_input_influence(self) -> Tensor:

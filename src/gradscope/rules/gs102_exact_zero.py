@@ -40,7 +40,7 @@ RULE = Rule(
     judge=_judge,
     voided_by="GS403",
     gives="vanishing",
-    explained_by="GS401",
+    explained_by=("GS401", "GS405"),
     thresholds={"zero_lags": Threshold(0.0, "lags", "how many lags may receive exactly nothing", low=-1.0)},
     needs_stated_lag=True,
     what=(

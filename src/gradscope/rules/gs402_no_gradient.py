@@ -9,7 +9,8 @@ from gradscope.rules.rule import Finding, Rule
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     """Name them."""
-    silent = result.summary.silent or ()
+    acting = result.summary.unheard or ()  # GS405 speaks of those
+    silent = [name for name in result.summary.silent or () if name not in acting]
     if not silent:
         return Finding("pass", "Every parameter and every feature of the input receives a gradient.")
     verb = "receives" if len(silent) == 1 else "receive"

@@ -86,7 +86,7 @@ def _given(rule: Rule, verdict: Verdict, found: set[str]) -> Status | None:
     """The status that a verdict stands for among all that is found."""
     counts = verdict.status == "fail" or (verdict.status == "warn" and not rule.only_failing)
     gives = verdict.gives or (rule.gives if counts else None)
-    return gives if rule.explained_by not in found else None
+    return None if found.intersection(rule.explained_by) else gives
 
 
 def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:

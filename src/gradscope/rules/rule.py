@@ -103,8 +103,8 @@ class Rule(Taught):
     requires: tuple[str, ...]
     """Values of `Summary` without which the rule is skipped."""
     judge: Callable[[ModelResult, RunSpec], Finding]
-    explained_by: str | None = None
-    """Code of a finding that explains this one, which then has no part in the status."""
+    explained_by: tuple[str, ...] = ()
+    """Codes of findings that explain this one, which then has no part in the status."""
     voided_by: str | None = None
     """Code of a finding after which this one means nothing: it is skipped, and says so."""
     only_probed: bool = False

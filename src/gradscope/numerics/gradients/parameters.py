@@ -30,13 +30,18 @@ def parameter_gradients(model: Direct | Recurrent, x: Tensor, loss: Any) -> tupl
         try:
             for p in wanted.values():
                 p.requires_grad_(True)
-            raw = model.run(model.laid_out(given))
-            own = getattr(loss, "reads_raw", True) and model.kind == "module"
-            value = loss(raw) if own else loss(model.output(raw, x))
-            return _differentiated(value, wanted, given)
+            return _differentiated(loss_value(model, given, loss), wanted, given)
         finally:
             for name, p in wanted.items():
                 p.requires_grad_(before[name])
+
+
+def loss_value(model: Direct, x: Tensor, loss: Any) -> Tensor:
+    """The loss of the module on x (batch, T, features) or ids (batch, T)."""
+    raw = model.run(model.laid_out(x))
+    own = getattr(loss, "reads_raw", True) and model.kind == "module"
+    value: Tensor = loss(raw) if own else loss(model.output(raw, x))
+    return value
 
 
 def _of_stack(model: Recurrent, x: Tensor, loss: Any) -> tuple[Gradients, Tensor | None]:

@@ -179,7 +179,7 @@ def _non_finite(model: ModelResult) -> list[str]:
 
 def _degenerate(model: ModelResult) -> list[str]:
     chosen = deciding(model)
-    if chosen is not None and chosen.code == "GS403":
+    if chosen is not None and chosen.code in ("GS403", "GS405"):
         return [chosen.message]
     summary, total = model.summary, lags(model)
     if summary.cut is not None:

@@ -1,0 +1,67 @@
+"""What acts on the loss and receives no gradient all the same: it lies behind a detach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gradscope.metrics.silent import is_zero
+from gradscope.models.direct import Direct
+from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.gradients.parameters import loss_value
+
+MOST = 6
+"""How many are tried: each costs two forward passes."""
+INPUT = "the input"
+SMOOTH = 0.25
+"""Part by which the answers to a nudge up and down may differ: at a kink or an extremum they differ by all of it."""
+
+
+def measure(analysis: Analysis) -> tuple[str, ...]:
+    """Names of learnable parameters, `the input` among them, with dL/dp = 0 although dL follows a nudge of p.
+
+    L(p + e) - L(p) and L(p) - L(p - e) agree to first order, so that a gradient of zero is not the loss's own.
+
+    Raises:
+        Unavailable: the model has no loss that could be differentiated.
+    """
+    analysis.require_finite()
+    run = analysis.runs[0]
+    if not isinstance(run.model, Direct):
+        return ()
+    by_name, given = analysis.by_parameter
+    weights = run.model.parameters()
+    silent = [name for name, grad in by_name.items() if weights[name].requires_grad and is_zero(grad)]
+    tried: list[tuple[str, Tensor]] = [(name, weights[name]) for name in silent[:MOST]]
+    x = run.x.detach().clone()
+    if x.is_floating_point() and x.shape[-1] and is_zero(given):
+        tried.insert(0, (INPUT, x))
+
+    def value() -> Tensor:
+        return loss_value(run.model, x, run.loss).detach().double()
+
+    before = value() if tried else None
+    return tuple(name for name, p in tried if before is not None and _acts(p, before, value))
+
+
+def _acts(p: Tensor, before: Tensor, value: Callable[[], Tensor]) -> bool:
+    """Whether the loss follows a small change of p smoothly."""
+    precision = torch.finfo(p.dtype).eps
+    generator = torch.Generator().manual_seed(0)
+    kept = p.detach().clone()
+    nudge = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)
+    nudge *= precision ** (1 / 3) * (float(kept.square().mean().sqrt()) or 1.0)
+    try:
+        with torch.no_grad():
+            p.copy_(kept + nudge)
+            up = float(value() - before)
+            p.copy_(kept - nudge)
+            down = float(before - value())
+    finally:
+        with torch.no_grad():
+            p.copy_(kept)
+    size = max(abs(up), abs(down))
+    # Rounding of the whole pass is no answer.
+    return size > 1e3 * precision * float(before.abs()) and abs(up - down) < SMOOTH * size
