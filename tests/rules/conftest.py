@@ -20,6 +20,7 @@ HEALTHY: dict[str, Any] = {
     "precision_horizon": {"float32": {"lag": None}},
     "saturation": {"activation": 0.02},
     "silent": (),
+    "unheard": (),
     "output_scale": 0.3,
     "parameter_sensitivity": 1.0,
     "gate_bias": (0.1, 0.1),

@@ -47,7 +47,7 @@ RULE = Rule(
     ),
     remedies=(
         "Take the detach away, or freeze what should not learn with requires_grad_(False)",
-        "If it is meant, leave the rule out: `gradscope check --ignore GS405`",
+        "If it is meant, leave the rule out: --ignore GS405",
     ),
     papers=(papers.PASCANU_2013,),
 )
