@@ -545,6 +545,8 @@ class Pattern:
     """Those of them that a detach made zero."""
     first: bool = True
     """Whether there is an s_0."""
+    begins: int = 0
+    """The first step whose state is full."""
 
     def __str__(self) -> str:
         return self.name
@@ -573,9 +575,9 @@ PATTERNS = [
     Pattern("episodes", Episodes, 4, zero=(5, 9)),
     Pattern("zoneout", Zoneout, 8),
     Pattern("dropped", Dropped, 4),
-    Pattern("image", Image, 16),
-    Pattern("delayed", Delayed, 20),
-    Pattern("queue", Queue, 12),
+    Pattern("image", Image, 16, begins=1),
+    Pattern("delayed", Delayed, 20, begins=4),
+    Pattern("queue", Queue, 12, begins=2),
     Pattern("clockwork", Clockwork, 4),
     Pattern("scripted", Scripted, 4),
     Pattern("wrapped", Wrapped, 4),
@@ -584,7 +586,7 @@ PATTERNS = [
     Pattern("without gradient", Ungraded, 4, zero=(5,), cut=(5,)),
     Pattern("echo state", Echo, 4),
     Pattern("learned first state", Learned, 4),
-    Pattern("no first state", NoFirst, 4, zero=(1,), first=False),
+    Pattern("no first state", NoFirst, 4, first=False, begins=1),
     Pattern("in place", InPlace, 4),
     Pattern("unstacked", Unstacked, 8),
     Pattern("running sum", Running, 4),

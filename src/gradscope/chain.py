@@ -30,6 +30,11 @@ class JacobianChain(Protocol):
         ...
 
     @property
+    def begins(self) -> int:
+        """The step of the model whose state the chain begins with: J_1 of the chain is that of the step after it."""
+        ...
+
+    @property
     def like(self) -> Tensor:
         """An empty tensor of the type and on the device that the chain computes with."""
         ...
@@ -50,8 +55,8 @@ class JacobianChain(Protocol):
 class ArrayChain:
     """A chain given as numbers: from a file, another framework, or a test."""
 
-    def __init__(self, jacobians: Tensor) -> None:
-        """Take Jacobians of shape (T, N, N) or (batch, T, N, N).
+    def __init__(self, jacobians: Tensor, *, begins: int = 0) -> None:
+        """Take Jacobians of shape (T, N, N) or (batch, T, N, N), and the step whose state they begin with.
 
         Raises:
             UsageError: the shape is another one.
@@ -59,7 +64,7 @@ class ArrayChain:
         stacked = jacobians[None] if jacobians.ndim == 3 else jacobians
         if stacked.ndim != 4 or stacked.shape[-1] != stacked.shape[-2] or 0 in stacked.shape:
             raise UsageError(f"Jacobians have shape {tuple(jacobians.shape)}; expected (T, N, N) or (batch, T, N, N)")
-        self.jacobians = stacked
+        self.jacobians, self.begins = stacked, begins
         self.batch, self.length, self.size = stacked.shape[:3]
         self.like = stacked.new_empty(0)
 
@@ -81,7 +86,7 @@ class FirstSteps:
 
     def __init__(self, chain: JacobianChain, length: int) -> None:
         """Keep J_1 .. J_length."""
-        self.chain, self.like = chain, chain.like
+        self.chain, self.like, self.begins = chain, chain.like, chain.begins
         self.batch, self.length, self.size = chain.batch, length, chain.size
         self.matmat, self.rmatmat, self.dense = chain.matmat, chain.rmatmat, chain.dense
 
@@ -91,7 +96,7 @@ class Backwards:
 
     def __init__(self, chain: JacobianChain) -> None:
         """Look at a chain from its other end."""
-        self.chain, self.like = chain, chain.like
+        self.chain, self.like, self.begins = chain, chain.like, chain.begins
         self.batch, self.length, self.size = chain.batch, chain.length, chain.size
 
     def matmat(self, t: int, q: Tensor) -> Tensor:

@@ -1,19 +1,21 @@
 """The state after step t: the narrowest set of values that everything later has to pass.
 
 A smallest vertex cut between what was there before step t and what is read after it (Menger 1927; found as a maximum
-flow). Its weight is the number of floats; among cuts of the same weight the values that live longest are taken, which
-are those that the code keeps in its variables: h, and not W h or the sum before tanh.
+flow). Its weight is the number of floats. Among cuts of the same weight the newest is meant, as the values stand when
+the code begins the next step. Where the code does not tell when that is, the values that live longest are taken, which
+are those that are kept in variables: h, and not W h or the sum before tanh.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 import networkx as nx
 
-from gradscope.forward.graph import Graph, Value
+from gradscope.forward.execution import Executed
+from gradscope.forward.graph import VIEWS, Graph, Value
 from gradscope.forward.labels import Labels, Mark
 
 LONGEST = 2**20
@@ -23,29 +25,95 @@ LONGEST = 2**20
 class Crossings:
     """What passes from the steps of one level to later ones."""
 
-    def __init__(self, graph: Graph, labels: Labels, level: int) -> None:
+    def __init__(self, graph: Graph, labels: Labels, level: int, executed: Executed | None = None) -> None:
         """Find all values that a later step of the same level reads, where that leads on to steps later still."""
-        self.graph, self.labels, self.level = graph, labels, level
-        self.newest = self._newest()
+        self.graph, self.labels, self.level, self.code = graph, labels, level, executed
+        self.places: set[tuple[object, ...]] = set()
+        """Where in the code states are made, as what; nothing where the code does not tell."""
+        self.ordered, self._when = self._executed(executed)
+        self.newest = self._newest(self._when)
         self.at: dict[int, set[Value]] = defaultdict(set)
         """Values made up to step t and read after it, by t."""
-        self.longest: int
+        self.longest = 0
         """How many steps lie between a value and the last that reads it, at most."""
-        reach: dict[Value, int] = {}
-        for index, mark in enumerate(labels.marks):
-            if mark is None or not self.is_step(mark) or self.newest[index] <= (mark.label or 0):
-                continue
-            for read in graph.reads[index]:
-                before = labels.of(read)
-                if read is not None and before is not None and self.is_state(before):
-                    reach[read] = max(reach.get(read, 0), mark.label or 0)
-        ages = [last - _label(labels, value) for value, last in reach.items() if _label(labels, value)]
+        reach = self._reach()
+        if self.ordered:
+            # What is made where states are made is one, though no step reads it before the next begins anew.
+            self.places = {self._place(value) for value in reach if self._is_made(value)}
+            self.newest = self._newest(self._when)
+            reach = self._reach()
+        ages = [last - self.when(value) for value, last in reach.items() if self._is_made(value)]
         self.longest = max(ages, default=0)
         for value, last in reach.items():
             # What was made before the first step and is read much later is given to all steps, and no state.
-            if _label(labels, value) or last <= self.longest:
-                for t in range(_label(labels, value), last):
+            if self._is_made(value) or last <= self.longest:
+                for t in range(self.when(value), last):
                     self.at[t].add(value)
+
+    def _reach(self) -> dict[Value, int]:
+        """For every value that a later step reads and that leads on from there, the last such step."""
+        found: dict[Value, int] = {}
+        for index, own in enumerate(self._when):
+            if not self._is_inside(index, self._when) or self.newest[index] <= own:
+                continue
+            for read in self.graph.reads[index]:
+                mark = self.labels.of(read)
+                if read is None or mark is None or self.when(read) >= own:
+                    continue
+                if self.is_state(mark) or self.is_anew(read):
+                    found[read] = max(found.get(read, 0), own)
+        return found
+
+    def is_anew(self, value: Value) -> bool:
+        """Whether a value made of one input alone is a state that begins anew: it is made where states are made."""
+        mark = self.labels.of(value)
+        return mark is not None and mark.pure and self._place(value) in self.places
+
+    def _place(self, value: Value) -> tuple[object, ...]:
+        position = () if self.code is None else self.code.position(value[0])
+        return position, self.graph.names[value[0]], value[1], self.graph.shape(value)
+
+    def _executed(self, executed: Executed | None) -> tuple[bool, list[int]]:
+        """Whether the steps by which operations were executed are known, and these; else those of what they read."""
+        marks = self.labels.marks
+        own = [index for index, mark in enumerate(marks) if mark is not None and self.is_step(mark)]
+        labels = [0 if mark is None else mark.label or 0 for mark in marks]
+        firsts: dict[int, int] = {}
+        for index in own:
+            firsts.setdefault(labels[index], index)
+        found = None if executed is None else executed.steps(firsts)
+        if found is None or not self._is_one_loop(found, labels, own):
+            return False, labels
+        for index, mark in enumerate(marks):
+            if mark is not None and mark.label == 0:
+                found[index] = self._made_at(index, found)
+        return True, found
+
+    def _made_at(self, index: int, found: Sequence[int]) -> int:
+        """A leaf for a state that is made anew is there when it is first read, and a view of it as soon as that."""
+        if self.graph.is_leaf[index]:
+            return min((found[user] for user, _ in self.graph.users[index]), default=found[index])
+        source = self.graph.reads[index][0] if len(self.graph.reads[index]) == 1 else None
+        return found[source[0]] if source is not None and self.graph.names[index] in VIEWS else found[index]
+
+    def _is_one_loop(self, found: Sequence[int], labels: list[int], own: Sequence[int]) -> bool:
+        """Whether the order of the code is that of the steps, and no layer runs after all steps of the one before."""
+        newest, at = self._newest(labels), defaultdict[int, set[int]](set)
+        for index in own:
+            if found[index] < labels[index]:
+                return False
+            if newest[index] > labels[index]:
+                at[found[index]].add(labels[index])
+        last = max(at, default=0)
+        return len(at) < 2 or len(at[last]) <= max(len(read) for step, read in at.items() if step != last)
+
+    def when(self, value: Value) -> int:
+        """The step that a value is made at."""
+        return self._when[value[0]]
+
+    def same_place(self, a: Value, b: Value) -> bool:
+        """Whether two values were made at one place in the code, or nothing is known of that."""
+        return self.code is None or self.code.position(a[0]) == self.code.position(b[0])
 
     def is_step(self, mark: Mark) -> bool:
         """Whether something happens at a step of this level, and not for a collection only."""
@@ -55,20 +123,23 @@ class Crossings:
         """Whether a value may be part of the state."""
         return mark.label == 0 or self.is_step(mark)
 
-    def _newest(self) -> list[int]:
+    def _newest(self, when: Sequence[int]) -> list[int]:
         """For every operation, the newest step that it leads to."""
         found = [0] * len(self.graph)
         for index in range(len(self.graph) - 1, -1, -1):
-            mark = self.labels.marks[index]
-            if mark is None or not self.is_step(mark):
-                continue
-            own = mark.label or 0
-            for user, _ in self.graph.users[index]:
-                later = self.labels.marks[user]
-                if later is not None and self.is_step(later):
-                    own = max(own, found[user])
-            found[index] = own
+            if self._is_inside(index, when):
+                users = (found[user] for user, _ in self.graph.users[index] if self._is_inside(user, when))
+                leads = when[index] + 1 if self.places and self._place((index, 0)) in self.places else when[index]
+                found[index] = max([leads, *users])
         return found
+
+    def _is_inside(self, index: int, when: Sequence[int]) -> bool:
+        """Whether an operation is made by a step of this level, of what is older than the steps included."""
+        mark = self.labels.marks[index]
+        if mark is None or mark.label is None:
+            return False
+        older = mark.level == self.level and not mark.collected and mark.label < when[index]
+        return self.is_step(mark) or older
 
     def given_out(self, t: int) -> list[Value]:
         """Values of step t that something outside the recurrence reads."""
@@ -76,7 +147,7 @@ class Crossings:
         for index in self._at_step.get(t, ()):
             for user, place in self.graph.users[index]:
                 read, mark = self.graph.reads[user][place], self.labels.marks[user]
-                inside = mark is not None and self.is_step(mark) and self.newest[user] > (mark.label or 0)
+                inside = mark is not None and self.is_step(mark) and self.newest[user] > self._when[user]
                 if not inside and read is not None and read not in found:
                     found.append(read)
         return found
@@ -88,7 +159,9 @@ class Crossings:
             for index in self._at_step[later]:
                 for read in self.graph.reads[index]:
                     mark = self.labels.of(read)
-                    if read is not None and mark is not None and self.is_step(mark) and (mark.label or 0) <= t:
+                    if read is None or mark is None or self.when(read) > t:
+                        continue
+                    if self.is_step(mark) or self.is_anew(read):
                         found.add(read)
         return found
 
@@ -110,8 +183,8 @@ class Crossings:
     def _at_step(self) -> dict[int, list[int]]:
         found: dict[int, list[int]] = defaultdict(list)
         for index, mark in enumerate(self.labels.marks):
-            if mark is not None and self.is_step(mark):
-                found[mark.label or 0].append(index)
+            if mark is not None and (self.is_step(mark) or self.is_anew((index, 0))):
+                found[self._when[index]].append(index)
         return found
 
     def steps(self) -> list[int]:
@@ -153,21 +226,25 @@ def _floats(graph: Graph, values: Iterable[Value]) -> int:
 def _cut(crossings: Crossings, sinks: set[Value], lifetime: Callable[[Value], int]) -> list[Value]:
     """The smallest set of values that every path from before to the sinks has to pass."""
     graph, labels = crossings.graph, crossings.labels
-    oldest = min(_label(labels, value) for value in sinks)
+    oldest = min(crossings.when(value) for value in sinks)
     net = nx.DiGraph()
     stack, seen = list(sinks), set(sinks)
     while stack:
         value = stack.pop()
-        size = graph.shape(value).numel() * LONGEST + LONGEST - min(lifetime(value), LONGEST - 1)
-        if "StopBackward" in graph.names[value[0]]:
-            # The state is what is detached, so that the detach belongs to the step that does it.
-            size += LONGEST // 2
+        size = graph.shape(value).numel() * LONGEST
+        if not crossings.ordered:
+            size += LONGEST - min(lifetime(value), LONGEST - 1)
+            if "StopBackward" in graph.names[value[0]]:
+                # The state is what is detached, so that the detach belongs to the step that does it.
+                size += LONGEST // 2
         net.add_edge((value, "in"), (value, "out"), capacity=size)
         if value in sinks:
             net.add_edge((value, "out"), "after")
         inner = _state_reads(crossings, value[0])
-        if not inner or _label(labels, value) < oldest or _reads_input(labels, graph.reads[value[0]]):
-            # What reads this step's input can be reached without the state before, and no cut lies above it.
+        reads = graph.reads[value[0]]
+        begins = crossings.ordered and any((mark := labels.of(read)) is not None and mark.label == 0 for read in reads)
+        if not inner or begins or crossings.when(value) < oldest or _reads_input(labels, reads):
+            # What reads this step's input, or a first state, can be reached otherwise, and no cut lies above it.
             net.add_edge("before", (value, "in"))
             continue
         for read in inner:
@@ -175,6 +252,7 @@ def _cut(crossings: Crossings, sinks: set[Value], lifetime: Callable[[Value], in
             if read not in seen:
                 seen.add(read)
                 stack.append(read)
+    # Of several, networkx tells the one that is nearest to the sinks.
     _, (reached, _) = nx.minimum_cut(net, "before", "after")
     return sorted(value for value in seen if (value, "in") in reached and (value, "out") not in reached)
 
@@ -182,11 +260,6 @@ def _cut(crossings: Crossings, sinks: set[Value], lifetime: Callable[[Value], in
 def _made(labels: Labels, value: Value) -> bool:
     mark = labels.of(value)
     return mark is not None and bool(mark.label)
-
-
-def _label(labels: Labels, value: Value) -> int:
-    mark = labels.of(value)
-    return 0 if mark is None else mark.label or 0
 
 
 def _state_reads(crossings: Crossings, index: int) -> list[Value]:

@@ -15,6 +15,17 @@ from gradscope.text import safe_text
 
 PRODUCTS = {"AddmmBackward0": 1, "MmBackward0": 0}
 """At which place x is read by what multiplies it with a weight."""
+VIEWS = frozenset(
+    f"{name}Backward0" for name in ("Stack", "Select", "View", "Unsqueeze", "Squeeze", "Clone", "Alias", "UnsafeView")
+)
+"""Operations that pass on the numbers of what they read."""
+PIECES = {
+    "SelectBackward0": ("dim", "index"),
+    "SliceBackward0": ("dim", "start", "end", "step"),
+    "SplitBackward0": ("dim", "split_size"),
+    "UnbindBackward0": ("dim",),
+}
+"""Operations that take pieces, and what autograd keeps of which."""
 Value = tuple[int, int]
 """An operation's place in the graph, and which of its results."""
 Read = Value | None
@@ -140,9 +151,19 @@ class Graph:
         found: list[int] = []
         for index, name in enumerate(self.names):
             leaf = index if hasattr(self.nodes[index], "variable") else None
-            key = (name, leaf, tuple(None if read is None else (found[read[0]], read[1]) for read in self.reads[index]))
+            key = (
+                name,
+                leaf,
+                self._taken_piece(index),
+                tuple(None if read is None else (found[read[0]], read[1]) for read in self.reads[index]),
+            )
             found.append(known.setdefault(key, len(known)))
         return found
+
+    def _taken_piece(self, index: int) -> tuple[int, ...]:
+        """Which piece an operation takes of what it reads, as autograd keeps it; nothing where it takes the whole."""
+        node = self.nodes[index]
+        return tuple(getattr(node, f"_saved_{name}") for name in PIECES.get(self.names[index], ()))
 
     def above(self, start: int) -> set[int]:
         """Operations that one reads, directly or not, itself included."""

@@ -17,7 +17,7 @@ from gradscope.forward.picks import Picks
 COLLECT = frozenset({"StackBackward0", "CatBackward0"})
 ACCUMULATE = frozenset({"AddBackward0", "CopySlices", "CatBackward0"})
 SPARE = 2
-"""Steps that a collection may lack and still be one of all steps."""
+"""Steps that a collection may lack and still be one of all steps; fewer of short sequences."""
 LEVELS = 8
 RUN = 3
 """Steps in a row after which something that is only added to counts as a running collection."""
@@ -132,8 +132,13 @@ class Labels:
             return mark
         return self._complete(mark)
 
+    @property
+    def enough(self) -> int:
+        """How many steps a collection of all of them holds at least: more than the state of a layer and its input."""
+        return max(2, self.steps - min(SPARE, self.steps // 4))
+
     def _complete(self, mark: Mark) -> Mark:
-        if len(mark.collected) >= max(2, self.steps - SPARE):
+        if len(mark.collected) >= self.enough:
             return Mark(None, level=mark.level + 1)
         return Mark(max(mark.collected), level=mark.level)
 
@@ -159,7 +164,7 @@ class Labels:
             return Mark(None, level=level, collected=own | {mark.label for mark in others if mark.label})
         if self.graph.names[index] in COLLECT:
             held = frozenset(mark.label for mark in steps if mark.label)
-            if len(held) >= max(2, self.steps - SPARE):
+            if len(held) >= self.enough:
                 return Mark(None, level=level + 1)
         return None
 

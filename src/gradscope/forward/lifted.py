@@ -16,7 +16,7 @@ KEPT = 2**25
 
 
 class LiftedChain:
-    """J_t of one sequence; a state narrower than the widest is filled with zeros."""
+    """J_t of one sequence, from the first full state on; a later one that is narrower is filled with zeros."""
 
     batch = 1
 
@@ -29,7 +29,8 @@ class LiftedChain:
             like: of the type and on the device of the pass.
         """
         self.graph, self.walk, self.like = graph, walk, like.detach().new_empty(0)
-        self.length = len(walk.steps)
+        self.begins = walk.begins
+        self.length = len(walk.steps) - self.begins
         self.sizes = [self._numbers(state) for state in walk.states]
         self.size = max(self.sizes)
         self._kept: dict[int, Tensor] = {}
@@ -54,11 +55,11 @@ class LiftedChain:
         return torch.stack([self.jacobian(t) for t in range(start + 1, stop + 1)])[None]
 
     def jacobian(self, t: int) -> Tensor:
-        """J_t, (size, size)."""
+        """J_t, (size, size), t = 1 for the step after the first full state."""
         if t not in self._kept:
             if len(self._kept) * self.size**2 > KEPT:
                 self._kept.clear()
-            self._kept[t] = self._computed(self.walk.steps[t - 1])
+            self._kept[t] = self._computed(self.walk.steps[self.begins + t - 1])
         return self._kept[t]
 
     def _computed(self, step: Step) -> Tensor:
@@ -125,10 +126,10 @@ class LiftedChain:
     @cached_property
     def silent(self) -> tuple[int, ...]:
         """Steps whose Jacobian is exactly zero although the step does read the state before: a detach."""
-        return tuple(step.t for step in self.walk.steps if self._is_stopped(step))
+        return tuple(step.t for step in self.walk.steps[self.begins :] if self._is_stopped(step))
 
     def _is_stopped(self, step: Step) -> bool:
         nodes = self._dependent(step)
         if not any("StopBackward" in self.graph.names[index] for index in nodes):
             return False
-        return not bool(self.jacobian(step.t).any())
+        return not bool(self.jacobian(step.t - self.begins).any())

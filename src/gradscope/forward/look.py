@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gradscope.forward.execution import Position
 from gradscope.forward.given import given
 from gradscope.forward.record import NUMBERS, gradients_wanted, stepwise
 from gradscope.models.direct import Direct
@@ -35,6 +36,8 @@ class Look:
     raw: Any
     count: int
     lifetimes: dict[Call, int] = field(default_factory=dict)
+    positions: list[Position] = field(default_factory=list)
+    """Where every call came from."""
     values: dict[Call, Tensor] = field(default_factory=dict)
     names: dict[Call, str] = field(default_factory=dict)
     answers: list[Any] = field(default_factory=list)
@@ -106,11 +109,18 @@ class Counting(TorchFunctionMode):
 
 
 class Lives(Counting):
-    """Notes when results are forgotten."""
+    """Notes where calls come from, and when their results are forgotten."""
 
     def __init__(self) -> None:
         super().__init__()
         self.born: dict[int, tuple[Any, Call]] = {}
+        self.places: dict[Position, Position] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call."""
+        place = position(sys._getframe(1))
+        self.found.positions.append(self.places.setdefault(place, place))
+        return super().__torch_function__(func, types, args, kwargs)
 
     def note(self, value: Tensor, place: int) -> None:
         """Born now."""
@@ -125,6 +135,15 @@ class Lives(Counting):
         """What is still there outlives everything."""
         self.found.lifetimes |= {call: 2**20 for _, call in self.born.values()}
         self.born.clear()
+
+
+def position(frame: FrameType | None) -> Position:
+    """The instruction that every function on the way to a call is at, outermost first."""
+    found = []
+    while frame is not None and frame.f_code is not look_at.__code__:
+        found.append(frame.f_lasti)
+        frame = frame.f_back
+    return tuple(found[::-1])
 
 
 class Values(Counting):

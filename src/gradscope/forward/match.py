@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradscope.forward.graph import Graph, Read, Value
+from gradscope.forward.cuts import Crossings
+from gradscope.forward.graph import VIEWS, Graph, Read, Value
 from gradscope.forward.labels import Labels
 from gradscope.forward.walk import State, Step
-
-VIEWS = frozenset(
-    f"{name}Backward0" for name in ("Stack", "Select", "View", "Unsqueeze", "Squeeze", "Clone", "Alias", "UnsafeView")
-)
 
 
 class Match:
     """One step laid on another, from its end."""
 
-    def __init__(self, graph: Graph, labels: Labels, kind: Step, t: int) -> None:
-        self.graph, self.labels, self.kind, self.t = graph, labels, kind, t
+    def __init__(self, crossings: Crossings, kind: Step, t: int) -> None:
+        self.graph, self.labels, self.kind, self.t = crossings.graph, crossings.labels, kind, t
+        self.when = crossings.when
         self.slots: dict[Value, Read] = {}
         self.nodes: dict[int, int] = {}
         self.ties: dict[Value, list[Value]] = {}
@@ -35,6 +33,9 @@ class Match:
             if a in self.before:
                 assert a is not None
                 made = self.labels.of(b)
+                if b is not None and made is not None and self.when(b) >= self.t:
+                    # Made by this step, so no part of the state before it.
+                    return False
                 if self.t > 1 and made is not None and made.label == 0 and not self._is_early(b):
                     return False
                 if b is not None and self.graph.names[b[0]].startswith("StopBackward"):
@@ -117,6 +118,9 @@ class Match:
             return known is other and same_weight(self.graph, a, b)
         if known.label is None or other.label is None:
             return known.label is other.label
+        if known.pure and not other.pure:
+            # A step that begins anew reads its input alone.
+            return False
         return known.label - self.kind.t == other.label - self.t or known.label == other.label == 0
 
 

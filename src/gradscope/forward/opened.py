@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradscope.forward.execution import Executed
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.labels import Labels
 from gradscope.forward.lifted import LiftedChain
-from gradscope.forward.look import Look, lifetimes
+from gradscope.forward.look import Call, Look, lifetimes
 from gradscope.forward.picks import Picks
 from gradscope.forward.record import Recording, record
 from gradscope.forward.state_values import state_values
@@ -56,6 +57,23 @@ class Opened:
     def leaf(self) -> int | None:
         """The operation that stands for the input."""
         return _place(self.graph, self.recording.given)
+
+    @property
+    def missing(self) -> frozenset[Call]:
+        """Calls that made parts of last states which the graph does not lead to: the last from the same place."""
+        if self.recording.count != self.look.count:
+            return frozenset()
+        found = set()
+        for walk in self.walks:
+            for value in walk.lost:
+                call = self.recording.calls.get((self.graph.nodes[value[0]], value[1]))
+                place = None if call is None else self.look.positions[call[0] - 1]
+                later = [
+                    nr for nr, other in enumerate(self.look.positions, 1) if call and nr > call[0] and other == place
+                ]
+                if call is not None and later:
+                    found.add((later[-1], call[1]))
+        return frozenset(found) - self.recording.kept.keys()
 
     @cached_property
     def chains(self) -> tuple[LiftedChain, ...]:
@@ -115,15 +133,30 @@ def _opened(model: Direct, x: Tensor, axis: int, look: Look | None, plain: bool,
         if not plain and (recording.count != look.count or not alike(recording.raw, look.raw, recording.types)):
             # What the recorder adds has changed what the module does: without it, its own states have no gradient.
             recording = record(model, x, plain=True, answers=answers)
-    graph = Graph.of(recording.outputs)
+    found = _read(model, x, axis, look, recording, answers)
+    if missing := found.missing:
+        # The last step makes parts of a state that nothing returned is made of: they are part of it all the same.
+        kept = record(model, x, plain=recording.plain, answers=answers, keep=missing)
+        found = _read(model, x, axis, look, kept, answers)
+    return found
+
+
+def _read(model: Direct, x: Tensor, axis: int, look: Look, recording: Recording, answers: Sequence[Any]) -> Opened:
+    """The recurrences of a recorded pass."""
+    graph = Graph.of(recording.ends)
     leaf = _place(graph, recording.given)
     starts = [place for start in recording.starts if (place := _place(graph, start)) is not None]
     steps = x.shape[axis]
     lifetime = _lifetime(graph, recording, look)
+    executed = Executed.of(graph, recording.calls, look.positions) if recording.count == look.count else None
+
+    whole = graph
 
     def read(graph: Graph, *, backwards: bool = False, blocks: bool = False) -> tuple[Labels, list[Walk]]:
         labels = Labels(graph, leaf, starts, Picks(leaf, axis, steps, backwards=backwards, blocks=blocks))
-        walks = [Lifting(graph, labels, level, lifetime).walk(backwards) for level in levels(labels)]
+        # Layers that run one after the other are one loop only in the graph, and not in the order of the code.
+        code = executed if graph is whole else None
+        walks = [Lifting(graph, labels, level, lifetime, code).walk(backwards) for level in levels(labels)]
         return labels, [walk for walk in walks if walk is not None]
 
     labels, walks = read(graph)

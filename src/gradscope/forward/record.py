@@ -9,9 +9,9 @@ back from a buffer, at the place where it was written, is the thing that was wri
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -74,14 +74,28 @@ class Recording:
     """Number types of what calls made of other numbers."""
     plain: bool
     """Whether starts and buffers were left as they are."""
+    kept: Mapping[tuple[int, int], Tensor] = field(default_factory=dict)
+    """Results of calls that were asked for, though the module may return nothing that was made of them."""
 
     @property
     def outputs(self) -> list[Tensor]:
         """Floating-point tensors that the module returned."""
         return [v for v in pytree.tree_leaves(self.raw) if isinstance(v, Tensor) and v.is_floating_point()]
 
+    @property
+    def ends(self) -> list[Tensor]:
+        """All that the graph leads to."""
+        return [*self.outputs, *self.kept.values()]
 
-def record(model: Direct, x: Tensor, *, plain: bool = False, answers: Sequence[Any] = ()) -> Recording:
+
+def record(
+    model: Direct,
+    x: Tensor,
+    *,
+    plain: bool = False,
+    answers: Sequence[Any] = (),
+    keep: Set[tuple[int, int]] = frozenset(),
+) -> Recording:
     """Run the model on x, as it takes it.
 
     Args:
@@ -89,9 +103,10 @@ def record(model: Direct, x: Tensor, *, plain: bool = False, answers: Sequence[A
         x: (batch, T, features) or (T, batch, features), or ids.
         plain: leave starts and buffers as they are.
         answers: what Python is told when it looks at numbers, instead of what they are.
+        keep: results of calls, by the call and which of its results, that belong to the graph in any case.
     """
     taken = given(model.module, x)
-    mode = Recorder(taken, plain=plain, answers=answers)
+    mode = Recorder(taken, plain=plain, answers=answers, keep=keep)
     with stepwise(x), gradients_wanted(model.module), torch.enable_grad():
         raw = model.run(taken.taken, mode)
     return Recording(
@@ -104,14 +119,19 @@ def record(model: Direct, x: Tensor, *, plain: bool = False, answers: Sequence[A
         mode.hooked,
         frozenset(mode.types),
         plain,
+        mode.kept,
     )
 
 
 class Recorder(TorchFunctionMode):
     """Watches the calls of one pass."""
 
-    def __init__(self, taken: Given, *, plain: bool, answers: Sequence[Any]) -> None:
+    def __init__(
+        self, taken: Given, *, plain: bool, answers: Sequence[Any], keep: Set[tuple[int, int]] = frozenset()
+    ) -> None:
         super().__init__()
+        self.keep = keep
+        self.kept: dict[tuple[int, int], Tensor] = {}
         self.answers = list(answers)[::-1]
         self.taken, self.plain = taken, plain
         self.starts: list[Tensor] = []
@@ -146,6 +166,8 @@ class Recorder(TorchFunctionMode):
             self.types.add(value.dtype)
         if value.grad_fn is not None:
             self.calls.setdefault((value.grad_fn, value.output_nr), (self.count, place))
+            if (self.count, place) in self.keep:
+                self.kept[self.count, place] = value
         elif value.dtype == torch.bool and any(_joined(arg) or _known(self.derived, arg) for arg in args):
             self.derived[value] = True
 

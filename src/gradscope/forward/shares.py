@@ -154,7 +154,8 @@ class Shares:
 def at_leaves(graph: Graph, pending: Pending) -> dict[Value, list[tuple[Tensor, int]]]:
     """Gradients of what is made of parameters, gone back to the parameters themselves."""
     above = sorted({index for value in pending.terms for index in graph.above(value[0])}, reverse=True)
-    return pull_scaled(graph, above, pending.terms, skip_weights=False).terms
+    arrived = pull_scaled(graph, above, pending.terms, skip_weights=False)
+    return {value: arrived.take(value) for value in {**arrived.terms, **arrived.slots}}
 
 
 def _products(group: Sequence[Factors]) -> Tensor:

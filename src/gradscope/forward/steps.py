@@ -7,18 +7,29 @@ from dataclasses import replace
 from itertools import pairwise
 
 from gradscope.forward.cuts import Crossings, narrowest
-from gradscope.forward.graph import Graph, Value
+from gradscope.forward.execution import Executed
+from gradscope.forward.graph import Graph, Read, Value
 from gradscope.forward.labels import Labels
 from gradscope.forward.match import Match, carried_on
 from gradscope.forward.walk import State, Step, Walk
+
+SHORT = 4
+"""Steps of a sequence up to which one that reads what the one before made is enough to be a recurrence."""
 
 
 class Lifting:
     """Takes a loop of one level apart."""
 
-    def __init__(self, graph: Graph, labels: Labels, level: int, lifetime: Callable[[Value], int]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        labels: Labels,
+        level: int,
+        lifetime: Callable[[Value], int],
+        executed: Executed | None = None,
+    ) -> None:
         self.graph, self.labels, self.lifetime, self.level = graph, labels, lifetime, level
-        self.crossings = Crossings(graph, labels, level)
+        self.crossings = Crossings(graph, labels, level, executed)
         self.kinds: list[Step] = []
         """Steps unlike each other."""
         self.repeats = 0
@@ -27,7 +38,7 @@ class Lifting:
     def walk(self, backwards: bool) -> Walk | None:
         """The recurrence; None where no step reads what an earlier one made."""
         steps = self.crossings.steps()
-        if len(steps) < 2 and not (steps and self.labels.steps <= 3):
+        if len(steps) < 2 and not (steps and self.labels.steps <= SHORT):
             return None
         if grown := self._growth(steps):
             return Walk(self.level, backwards, (), 0, grows=grown)
@@ -43,7 +54,19 @@ class Lifting:
         found.reverse()
         while (more := self._following(found[-1]) or self._unlike(found[-1])) is not None:
             found.append(more)
-        return Walk(self.level, backwards, tuple(self._filled(found)), self.repeats, self.ties)
+        steps = tuple(self._filled(found))
+        return Walk(self.level, backwards, steps, self.repeats, self.ties, self._begins(steps))
+
+    def _begins(self, steps: Sequence[Step]) -> int:
+        """The first step whose state has all its numbers, each made before the next step and counted once."""
+        whole = max(self._numbers(state) for state in (steps[0].before, *(step.after for step in steps)))
+        for step in steps:
+            state = step.before
+            made = [value for value in state if value is not None]
+            early = all(self.labels.of(value) is None or self.crossings.when(value) < step.t for value in made)
+            if self._numbers(state) == whole and len(set(made)) == len(state) and early:
+                return step.t - 1
+        return 0
 
     def _unlike(self, last: Step) -> Step | None:
         """The step after the last one known, where it is like no other."""
@@ -79,12 +102,15 @@ class Lifting:
 
     def _step(self, t: int, after: State) -> Step:
         """The step that ends in a state, and so the state before."""
+        if t == 1 and (made := self._begun_with(after)):
+            return Step(t, made, after, self._between(made, after))
         for place, kind in enumerate(self.kinds):
             if (found := self._recognised(kind, t, after)) is not None:
                 self.kinds.insert(0, self.kinds.pop(place))
                 self.repeats += 1
                 return found
         before: State = tuple(narrowest(self.crossings, t - 1, self.lifetime)) if t > 1 else self._made_before(after)
+        before = self._aligned(before, after)
         step = Step(t, before, after, self._between(before, after))
         if t > 1 and after:
             self.kinds.insert(0, step)
@@ -115,6 +141,37 @@ class Lifting:
                 (found if made else stack).append(read)
         return tuple(found) if self._numbers(tuple(found)) == self._numbers(after) else ()
 
+    def _begun_with(self, after: State) -> State:
+        """States that the module made before the first step, where they have the numbers of the state after it."""
+        if not self.crossings.ordered:
+            return ()
+        made = self._aligned(tuple(sorted(self.crossings.at[0])), after)
+        return made if self._numbers(made) == self._numbers(after) else ()
+
+    def _aligned(self, before: State, after: State) -> State:
+        """A state's parts in the order of the state after it: what is made alike, what stays, what has its shape."""
+        left = list(before)
+        found: list[Read] = [None] * len(after)
+        for alike in (self._made_alike, self._stays, self._shaped_alike):
+            for place, value in enumerate(after):
+                one = next((own for own in left if found[place] is None and alike(own, value)), None)
+                if one is not None:
+                    found[place] = one
+                    left.remove(one)
+        return before if left or None in found else tuple(found)
+
+    @staticmethod
+    def _stays(own: Read, value: Read) -> bool:
+        return own == value
+
+    def _made_alike(self, own: Read, value: Read) -> bool:
+        if own is None or value is None or own[1] != value[1] or not self._shaped_alike(own, value):
+            return False
+        return self.graph.names[own[0]] == self.graph.names[value[0]] and self.crossings.same_place(own, value)
+
+    def _shaped_alike(self, own: Read, value: Read) -> bool:
+        return own is not None and value is not None and self.graph.shape(own) == self.graph.shape(value)
+
     def _between(self, before: State, after: State) -> tuple[int, ...]:
         """Operations of a step: all that leads to `after` and is made of this level's values, up to `before`."""
         found: set[int] = set()
@@ -133,7 +190,7 @@ class Lifting:
         """The step that ends in `after`, if it is like `kind`."""
         if len(kind.after) != len(after):
             return None
-        match = Match(self.graph, self.labels, kind, t)
+        match = Match(self.crossings, kind, t)
         for there, here in zip(kind.after, after, strict=True):
             if here is not None and not match.unify(there, here):
                 return None

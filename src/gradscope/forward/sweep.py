@@ -82,7 +82,7 @@ class Sweeper:
             seeds: gradients of what the module returned.
             leaf: the operation that stands for the input.
             weights: what parameters receive is added here; None to leave them out.
-            ends: whether to keep dL/ds_0 and dL/ds_T of every walk.
+            ends: whether to keep the gradients of the first full state and of the last two of every walk.
 
         Returns:
             What every walk receives, and dL/dx.
@@ -152,7 +152,7 @@ class _Run:
             for m, e in terms
         ]
         self.state[place][t] = hypot(parts, self.sweeper.rows)
-        if self.ends and t in (0, len(walk.steps) - 1, len(walk.steps)):
+        if self.ends and t in (walk.begins, len(walk.steps) - 1, len(walk.steps)):
             self.kept[place][t] = [self._flat(value, terms) for value, terms in zip(values, arrived, strict=True)]
         self._close(place, t + 1)
 

@@ -34,6 +34,9 @@ class Walk:
     """How many steps are like another one, operation by operation."""
     ties: Mapping[Value, tuple[Value, ...]] = field(default_factory=dict)
     """Where s_0 was made in several copies that are one and the same from then on, the others of each."""
+    begins: int = 0
+    """The first step whose state has all its numbers: later than 0 where the loop begins with a number, with one tensor
+    for two parts of the state, or with a delay line that is not yet full."""
     grows: tuple[int, ...] = ()
     """Floats carried by step, where they grow with every step and there is no fixed state; no steps then."""
 
@@ -41,3 +44,14 @@ class Walk:
     def states(self) -> tuple[State, ...]:
         """s_0 .. s_T."""
         return (self.steps[0].before, *(step.after for step in self.steps))
+
+    @property
+    def lost(self) -> tuple[Value, ...]:
+        """Of every part that the last state has no value for, the last value that there was."""
+        if not self.steps or None not in self.steps[-1].after:
+            return ()
+        last, found = self.steps[-1].after, []
+        for place in (place for place, value in enumerate(last) if value is None):
+            like = (state[place] for state in reversed(self.states) if len(state) == len(last))
+            found += [value for value in (next((value for value in like if value is not None), None),) if value]
+        return tuple(found)

@@ -14,12 +14,12 @@ LARGEST = 512
 
 
 def measure(analysis: Analysis) -> float:
-    """||dL/ds_0 - P_0^T dL/ds_T|| / ||dL/ds_0|| for L = <v, y_T>, v a seeded unit vector."""
+    """||dL/ds_0 - P_0^T dL/ds_T|| / ||dL/ds_0|| for L = <v, y_T>, v a seeded unit vector; s_0 the first full state."""
     chain = analysis.chain
     if analysis.length > LONGEST or chain.size > LARGEST:
         raise Unavailable(f"checked up to {LONGEST} steps and {LARGEST} numbers of state")
     first, last, steps = analysis.trace.ends(analysis.spec.item)
-    if not steps:
+    if steps <= chain.begins:
         raise Unavailable("there is a single step")
     if len(first) != len(last):
         raise Unavailable("the first state has other numbers than the last")
@@ -29,7 +29,7 @@ def measure(analysis: Analysis) -> float:
     tiny = torch.finfo(first.dtype).tiny / torch.finfo(first.dtype).eps
     if not tiny < float(scale) < torch.finfo(first.dtype).max:
         raise Unavailable(f"dL/ds_0 is outside the range of {str(first.dtype)[6:]}, in which autograd works")
-    return float((first.double() - through_product(chain, last.double(), steps)).norm() / scale)
+    return float((first.double() - through_product(chain, last.double(), steps - chain.begins)).norm() / scale)
 
 
 def through_product(chain: JacobianChain, adjoint: Tensor, steps: int) -> Tensor:

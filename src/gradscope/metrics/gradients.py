@@ -9,8 +9,9 @@ from gradscope.numerics.analysis import Analysis, Unavailable
 
 
 def of_state(analysis: Analysis) -> Tracks:
-    """log10 ||dL/ds_t||, t = 0 .. T, all layers together."""
-    return {"log10_grad_state": over_sequences(torch.cat([adjoint.state.T for adjoint in analysis.adjoints]))}
+    """log10 ||dL/ds_t||, t = 0 .. T, all layers together; None before the first full state."""
+    found = over_sequences(torch.cat([adjoint.state.T for adjoint in analysis.adjoints]))
+    return {"log10_grad_state": found.since(analysis.trace.begins)}
 
 
 def of_input(analysis: Analysis) -> Tracks:

@@ -9,5 +9,6 @@ from gradscope.numerics.analysis import Analysis
 
 
 def measure(analysis: Analysis) -> Tracks:
-    """log10 ||J_t||, t = 1 .. T."""
-    return {"log10_jacobian_norm": Track(numbers(analysis.jacobian_sigma[:, 0] / math.log(10)))}
+    """log10 ||J_t||, t = 1 .. T; None up to the first full state."""
+    norms = numbers(analysis.jacobian_sigma[:, 0] / math.log(10))
+    return {"log10_jacobian_norm": Track((*[None] * analysis.chain.begins, *norms))}

@@ -12,7 +12,7 @@ from gradscope.records import Values
 
 
 def largest(analysis: Analysis) -> Tracks:
-    """log10 of the largest singular value of P_0 .. P_a; at log-spaced lags only for large states."""
+    """log10 of the largest singular value of P_0 .. P_a; at log-spaced lags only for large states, and none before the first full state."""
     if analysis.full:
         lags = reversed(range(analysis.past.length + 1))
         every = zip(lags, analysis.products.log10_norm.tolist(), strict=True)
@@ -31,7 +31,8 @@ def smallest(analysis: Analysis) -> Tracks:
 
 def _by_step(analysis: Analysis, by_lag: Iterable[tuple[int, float]]) -> Values:
     """Values of some lags at steps 0 .. T; P_a is the identity, and there is no product after the anchor."""
-    profile, found = Profile(analysis.past.length), dict[int, float]()
+    past, found = analysis.past, dict[int, float]()
+    profile = Profile(past.begins + past.length)
     for lag, value in ((0, 0.0), *by_lag):
         found[profile.step_of(lag)] = value
     return tuple(found.get(step) for step in range(analysis.length + 1))

@@ -8,4 +8,5 @@ from gradscope.numerics.analysis import Analysis
 def measure(analysis: Analysis) -> int | None:
     """Step t of the first singular J_t up to the anchor; None where all are regular in double precision."""
     analysis.require_full()
-    return analysis.exponents.rank_lost_at
+    lost = analysis.exponents.rank_lost_at
+    return None if lost is None else analysis.chain.begins + lost

@@ -22,6 +22,15 @@ class Track:
     low: Values | None = None
     high: Values | None = None
 
+    def since(self, step: int) -> Track:
+        """The same without what stands before a step: None there."""
+        parts = (
+            part if part is None else (*[None] * step, *part[step:]) for part in (self.values, self.low, self.high)
+        )
+        values, low, high = parts
+        assert values is not None
+        return Track(values, low, high) if step else self
+
 
 def over_sequences(logs: Tensor) -> Track:
     """Geometric mean of log10 values (sequences, steps), with the least and the largest."""

@@ -74,6 +74,10 @@ class Recurrent:
             steps: x_1 .. x_T, each (batch, input_size).
             states: s_0 of every layer.
         """
+        return self.unrolled(steps, states)[0]
+
+    def unrolled(self, steps: Sequence[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The outputs, and s_T of every layer."""
         outputs, states = [], list(states)
         for t, x in enumerate(steps, 1):
             flow = x
@@ -83,7 +87,7 @@ class Recurrent:
                 states[index] = cell.step(flow, states[index])
                 flow = cell.output(flow, states[index])
             outputs.append(flow)
-        return outputs
+        return outputs, states
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs (batch, T, output_size) of x (batch, T, input_size), differentiable."""
@@ -96,6 +100,7 @@ class Trajectory:
 
     layers: tuple[Linearization, ...]
     names: tuple[str, ...]
+    begins = 0
 
     @property
     def output(self) -> Tensor:

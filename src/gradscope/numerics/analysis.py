@@ -335,17 +335,24 @@ class Analysis:
         jacobians = chain.dense(0, chain.length)[0].double().contiguous()
         if not bool(jacobians.isfinite().all()):
             raise Unavailable("a Jacobian is not finite although the states are")
-        return ArrayChain(jacobians)
+        return ArrayChain(jacobians, begins=chain.begins)
 
     @cached_property
     def past(self) -> JacobianChain:
-        """The Jacobians J_1 .. J_a up to the anchor: what the loss depends on; later ones are on nobody's way."""
+        """The Jacobians J_1 .. J_a up to the anchor: what the loss depends on; later ones are on nobody's way.
+
+        Raises:
+            Unavailable: the loss reads no step after the first full state.
+        """
         chain = self.chain
-        if self.anchor >= chain.length:
+        count = self.anchor - chain.begins
+        if count >= chain.length:
             return chain
+        if count < 1:
+            raise Unavailable(f"the loss reads step {self.anchor}, and the state is full from step {chain.begins} on")
         if isinstance(chain, ArrayChain):
-            return ArrayChain(chain.jacobians[:, : self.anchor])
-        return FirstSteps(chain, self.anchor)
+            return ArrayChain(chain.jacobians[:, :count], begins=chain.begins)
+        return FirstSteps(chain, count)
 
     @property
     def full(self) -> bool:
@@ -372,7 +379,8 @@ class Analysis:
         """Largest singular values of P_t = J_a ... J_{t+1} at every lag."""
         self.require_full()
         past = self.past
-        return products.sweep_products(past, self.needed_lag, lambda done: self.progress("products", done, past.length))
+        lag = min(self.needed_lag, past.length)
+        return products.sweep_products(past, lag, lambda done: self.progress("products", done, past.length))
 
     @cached_property
     def leading(self) -> Leading:

@@ -21,8 +21,8 @@ def step_pairs(chain: JacobianChain) -> dict[str, Any]:
     """log10 ||J_t ... J_{u+1}|| between the ends of at most `MOST` blocks of equal length.
 
     Returns:
-        `step`, the B + 1 edges 0 .. T of the blocks, and `log10_norm`, B rows: row i holds, for j = 0 .. i, the norm
-        of the product from edge j to edge i + 1. Products that are exactly zero give -inf.
+        `step`, the B + 1 edges of the blocks, from the first full state to T, and `log10_norm`, B rows: row i holds,
+        for j = 0 .. i, the norm of the product from edge j to edge i + 1. Products that are exactly zero give -inf.
     """
     blocks = min(chain.length, max(LEAST, min(MOST, math.isqrt(int(2 * WORK / max(1, chain.size) ** 3)))))
     edges = [round(i * chain.length / blocks) for i in range(blocks + 1)]
@@ -36,7 +36,10 @@ def step_pairs(chain: JacobianChain) -> dict[str, Any]:
             running, logs = _normalised(steps[distance:] @ running[:-1], scales[distance:] + logs[:-1])
         found = largest_singular_values(running).cpu().log10() + logs
         norms[range(distance, blocks), range(blocks - distance)] = found
-    return {"step": edges, "log10_norm": [norms[i, : i + 1].tolist() for i in range(blocks)]}
+    return {
+        "step": [chain.begins + edge for edge in edges],
+        "log10_norm": [norms[i, : i + 1].tolist() for i in range(blocks)],
+    }
 
 
 def _product(chain: JacobianChain, start: int, stop: int) -> tuple[Tensor, float]:

@@ -17,17 +17,12 @@ def autograd_ends(model: Recurrent, x: Tensor) -> tuple[Tensor, Tensor]:
     v = (v / v.norm()).to(x)
     with torch.enable_grad():
         first = [state.requires_grad_() for state in model.initial_states(1)]
-        current = list(first)
-        for step in x.unbind(1):
-            flow = step
-            for index, cell in enumerate(model.cells):
-                current[index] = cell.step(flow, current[index])
-                flow = cell.output(flow, current[index])
+        outputs, states = model.unrolled(x.unbind(1), first)
         # The layers' last states are coordinates of one state: the loss is read off them as they stand.
-        last, top = [state.detach().requires_grad_() for state in current], x[:, -1]
+        last, top = [state.detach().requires_grad_() for state in states], x[:, -1]
         for cell, state in zip(model.cells, last, strict=True):
             top = cell.output(top, state)
-        return _joint_gradient((flow[0] * v).sum(), first), _joint_gradient((top[0] * v).sum(), last)
+        return _joint_gradient((outputs[-1][0] * v).sum(), first), _joint_gradient((top[0] * v).sum(), last)
 
 
 def _joint_gradient(loss: Tensor, states: list[Tensor]) -> Tensor:

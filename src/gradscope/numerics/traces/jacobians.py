@@ -20,6 +20,7 @@ class BareTrace:
 
     kind: Kind = "chain"
     carried: int | None = None
+    begins = 0
     of_state = True
     layers: tuple[tuple[str, Layer], ...] = ()
     orders: tuple[Tensor | None, ...] = ()

@@ -93,7 +93,8 @@ class LiftedTrace(ModuleTrace):
         for place in self._walking:
             name, walk = self.names[place], self.first.walks[place]
             if self.has_joint and place == self.joint_place:
-                found.append(f"state found in the computation: {self._parts(place)}")
+                since = f"; Jacobians begin at step {walk.begins}, the first with all of it" if walk.begins else ""
+                found.append(f"state found in the computation: {self._parts(place)}{since}")
             if self._reads_wholes(walk):
                 found.append(f"what {name} reads of the whole sequence at every step is taken as given")
         return tuple(found)
@@ -143,6 +144,11 @@ class LiftedTrace(ModuleTrace):
         if len(walk.steps) != self.length:
             raise Unavailable(f"{name} walks {len(walk.steps)} steps of its own where the input has {self.length}")
         return place
+
+    @property
+    def begins(self) -> int:  # type: ignore[override]
+        """The first step that has a full state."""
+        return self.first.walks[self.joint_place].begins if self.has_joint else 0
 
     @property
     def kind(self) -> Kind:
@@ -314,7 +320,7 @@ class LiftedTrace(ModuleTrace):
             raise Unavailable("the output has no gradient")
         found, _ = one.sweeper.sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
         steps = self.length - 1
-        return _plain(found[place].ends[0]), _plain(found[place].ends[steps]), steps
+        return _plain(found[place].ends[self.begins]), _plain(found[place].ends[steps]), steps
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps at which a detach stops the gradient."""

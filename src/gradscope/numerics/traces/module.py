@@ -44,6 +44,7 @@ class ModuleTrace:
 
     carried: int | None = None
     of_state = False
+    begins = 0
 
     def __init__(self, model: Direct, x: Tensor, *, why: str = "") -> None:
         """Remember the model, x (batch, T, features) or token ids (batch, T), and why no recurrence is followed."""

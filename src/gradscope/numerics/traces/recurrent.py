@@ -23,6 +23,7 @@ class RecurrentTrace:
     """Forward and backward passes along closed-form linear maps, in log scale."""
 
     carried: int | None = None
+    begins = 0
     kind: Kind = "recurrent"
 
     def __init__(self, model: Recurrent, x: Tensor) -> None:

@@ -122,8 +122,9 @@ class Strands:
         first = self.first
         if self.count == 1:
             return None
-        recording = record(self.model, self.model.laid_out(self.x), plain=first.recording.plain)
-        graph = Graph.of(recording.outputs)
+        kept = first.recording.kept.keys()
+        recording = record(self.model, self.model.laid_out(self.x), plain=first.recording.plain, keep=kept)
+        graph = Graph.of(recording.ends)
         graph = graph if len(graph) != len(first.graph) or not first.forwarded else graph.forwarded()
         if not same_graph(first.graph, graph) or not rows_agree(
             recording.raw, first.recording.raw, 0, self.count, first.types

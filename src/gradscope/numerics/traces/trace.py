@@ -84,6 +84,11 @@ class Trace(Protocol):
         ...
 
     @property
+    def begins(self) -> int:
+        """The first step that has a full state: 0, unless it begins as a number or without some of its parts."""
+        ...
+
+    @property
     def of_state(self) -> bool:
         """Whether influence is measured on the state, for want of an input."""
         ...
