@@ -118,7 +118,7 @@ class Match:
             return known is other and same_weight(self.graph, a, b)
         if known.label is None or other.label is None:
             return known.label is other.label
-        if known.pure and not other.pure:
+        if known.pure and other.label and not other.pure:
             # A step that begins anew reads its input alone.
             return False
         return known.label - self.kind.t == other.label - self.t or known.label == other.label == 0
