@@ -75,15 +75,16 @@ class Executed:
             found += turns[t - after :]
         if not found:
             return None
-        return self._completed(known[0][0], found, known[0][1])
+        return self._completed(known, found)
 
-    def _completed(self, first: int, found: list[int], until: int) -> list[int]:
+    def _completed(self, known: Sequence[tuple[int, int]], found: list[int]) -> list[int]:
         """The same with the steps before and after those whose operations are known; one without a turn is empty."""
+        (first, until), (_, last) = known[0], known[-1]
         like = self.positions[found[0] - 1]
         same = [one for one in range(1, until + 1) if self.positions[one - 1] == like][-first:]
         if not same:
             # The first step begins in another way than those after it, but at no place before theirs.
             same = [next((one for one in range(1, until + 1) if self.positions[one - 1] >= like), until)]
         # Steps after the last whose operations are known read no older state, and begin where the others do.
-        more = [one for one in range(found[-1] + 1, len(self.positions) + 1) if self.positions[one - 1] == like]
+        more = [one for one in range(last + 1, len(self.positions) + 1) if self.positions[one - 1] == like]
         return [*same[:1] * (first - len(same)), *same, *found, *more]

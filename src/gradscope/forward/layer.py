@@ -24,6 +24,8 @@ class LiftedLayer:
     """Values of the states by pass: (s_0 .. s_T by part, names of the parts, batch axis of each part, sequences)."""
     chains: Callable[[], Sequence[LiftedChain]]
     """Its Jacobians, by sequence."""
+    begins: int = 0
+    """The first step whose state is full; there are Jacobians of the steps after it."""
 
     sees_input = False
 
@@ -68,12 +70,13 @@ class LiftedLayer:
 
     def apply(self, at: int, q: Tensor) -> Tensor:
         """J_t Q."""
-        return torch.stack([chain.jacobian(at + 1) for chain in self.chains()]) @ q
+        return torch.stack([chain.jacobian(at + 1 - self.begins) for chain in self.chains()]) @ q
 
     def apply_transposed(self, at: int, q: Tensor) -> Tensor:
         """J_t^T Q."""
-        return torch.stack([chain.jacobian(at + 1).mT for chain in self.chains()]) @ q
+        return torch.stack([chain.jacobian(at + 1 - self.begins).mT for chain in self.chains()]) @ q
 
     def jacobians(self, at: slice) -> Tensor:
         """J_t, (batch, n, size, size)."""
-        return torch.cat([chain.dense(at.start, at.stop) for chain in self.chains()])
+        start, stop = at.start - self.begins, at.stop - self.begins
+        return torch.cat([chain.dense(start, stop) for chain in self.chains()])

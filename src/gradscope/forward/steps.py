@@ -54,8 +54,8 @@ class Lifting:
         found.reverse()
         while (more := self._following(found[-1]) or self._unlike(found[-1])) is not None:
             found.append(more)
-        steps = tuple(self._filled(found))
-        return Walk(self.level, backwards, steps, self.repeats, self.ties, self._begins(steps))
+        filled = tuple(self._filled(found))
+        return Walk(self.level, backwards, filled, self.repeats, self.ties, self._begins(filled))
 
     def _begins(self, steps: Sequence[Step]) -> int:
         """The first step whose state has all its numbers, each made before the next step and counted once."""

@@ -16,7 +16,7 @@ def measure(analysis: Analysis) -> int:
         assert found is not None
         return found
     leading = analysis.leading
-    ln = leading.ln_sigma[leading.lag.index(min(analysis.needed_lag, analysis.chain.length))]
+    ln = leading.ln_sigma[leading.lag.index(min(analysis.needed_lag, analysis.past.length))]
     if float(ln[0]) == -math.inf:
         return 0
     kept = int((ln >= ln[0] + math.log(0.01)).sum())

@@ -53,10 +53,10 @@ def measure(analysis: Analysis) -> tuple[Layer, ...]:
     return tuple(found)
 
 
-def _dense(layer: cell.Layer, steps: int) -> Tensor:
-    """All Jacobians of a layer, (batch, T, size, size)."""
+def _dense(layer: cell.Layer, begins: int, steps: int) -> Tensor:
+    """All Jacobians of a layer from its first full state on, (batch, T - begins, size, size)."""
     if isinstance(layer, ClosedForm):
-        return layer.jacobians(slice(0, steps))
+        return layer.jacobians(slice(begins, steps))
     assert isinstance(layer, Linearization)
     return Trajectory((layer,), ("alone",)).dense(0, steps)
 
@@ -86,9 +86,10 @@ def _reach(analysis: Analysis, adjoints: list[LayerAdjoint]) -> dict[str, Number
 def _jacobians(analysis: Analysis, layer: cell.Layer, order: Tensor | None) -> dict[str, Values]:
     """Norms of the layer's own Jacobians and their products, in sequence `item`, where they are affordable."""
     steps, batch, size = layer.states.shape[0] - 1, *layer.states.shape[1:]
+    begins: int = getattr(layer, "begins", 0)
     if steps * size**3 > AFFORDABLE or batch * steps * size**2 > HELD:
         return {}
-    jacobians = _dense(layer, steps)[analysis.spec.item].double()
+    jacobians = _dense(layer, begins, steps)[analysis.spec.item].double()
     if not bool(jacobians.isfinite().all()):
         return {}
     chain = ArrayChain(jacobians.contiguous())
@@ -98,7 +99,9 @@ def _jacobians(analysis: Analysis, layer: cell.Layer, order: Tensor | None) -> d
         own = order[:, analysis.spec.item].cpu()
         norms, far = norms[own], far[own]
         return {"log10_jacobian_norm": numbers(norms), "log10_product_norm": numbers(torch.cat([whole, far]))}
-    past = ArrayChain(chain.jacobians[:, : analysis.anchor])
-    after = (None,) * (chain.length + 1)
-    far = numbers(products.sweep_products(past).log10_norm)
-    return {"log10_jacobian_norm": numbers(norms), "log10_product_norm": (*far, *after[len(far) :])}
+    absent, after = (None,) * begins, (None,) * (steps + 1)
+    if analysis.anchor <= begins:
+        return {"log10_jacobian_norm": (*absent, *numbers(norms))}
+    past = ArrayChain(chain.jacobians[:, : analysis.anchor - begins])
+    far = (*absent, *numbers(products.sweep_products(past).log10_norm))
+    return {"log10_jacobian_norm": (*absent, *numbers(norms)), "log10_product_norm": (*far, *after[len(far) :])}

@@ -12,7 +12,10 @@ from gradscope.records import Values
 
 
 def largest(analysis: Analysis) -> Tracks:
-    """log10 of the largest singular value of P_0 .. P_a; at log-spaced lags only for large states, and none before the first full state."""
+    """log10 of the largest singular value of P_0 .. P_a; at log-spaced lags only for large states.
+
+    None before the first full state.
+    """
     if analysis.full:
         lags = reversed(range(analysis.past.length + 1))
         every = zip(lags, analysis.products.log10_norm.tolist(), strict=True)

@@ -215,6 +215,7 @@ class LiftedTrace(ModuleTrace):
             len(walk.steps),
             look,
             lambda: [self._walk(self.opening(b), place)[2] for b in range(self.sequences)],
+            walk.begins,
         )
 
     def _same(self, walks: Sequence[Walk], place: int) -> Walk:
