@@ -286,7 +286,7 @@ def test_measuring_that_fails_is_one_warning_and_training_goes_on(monkeypatch):
 
     model = Net()
     flow = quiet(model)
-    monkeypatch.setattr(gradscope.monitor.measuring, "measured", broken)
+    monkeypatch.setattr(gradscope.monitor.measuring, "Signal", broken)
     with pytest.warns(UserWarning, match=r"stopped measuring at step 0: RuntimeError: no such thing") as caught:
         train(model, flow, steps=5)
     assert len(caught) == 1
@@ -296,7 +296,8 @@ def test_an_error_of_the_training_is_let_through_and_noted():
     model = Net()
     with pytest.raises(ZeroDivisionError), quiet(model) as flow:
         raise ZeroDivisionError
-    assert flow.trajectory.notes == ("the training ended with ZeroDivisionError after step 0",)
+    assert flow.trajectory.notes[0] == "the training ended with ZeroDivisionError after step 0"
+    assert "nothing was measured of rnn: it never ran" in flow.trajectory.notes[1]
 
 
 def test_layers_are_chosen_by_name_and_wrong_ones_refused():

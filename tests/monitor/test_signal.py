@@ -10,14 +10,18 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.monitor.ear import Ear
-from gradscope.monitor.signal import influence, measured
+from gradscope.monitor.signal import Signal, influence
 
 LENGTH = 12
 
 
+def raised(error: Exception) -> None:
+    raise error
+
+
 def listened(layer: nn.RNNBase, use, x: Tensor, *state: object) -> Ear:
     """An ear after one forward and backward pass of what `use` makes of the layer's outputs."""
-    ear = Ear("rnn", layer, lambda: True)
+    ear = Ear("rnn", layer, lambda ear: True, raised)
     use(*layer(x, *state)).backward()
     ear.remove()
     return ear
@@ -69,7 +73,7 @@ def test_reach_share_and_rate_are_those_of_analyze():
     torch.manual_seed(1)
     layer, x = nn.GRU(3, 16, batch_first=True), torch.randn(4, 40, 3)
     ear = listened(layer, last, x)
-    point = measured(layer, ear.heard(1.0), 7, "rnn", 20)
+    point = Signal(layer, ear.heard(1.0), "rnn", 20).point(7)
     sent = ear.heard(1.0).newest.double()
     report = gradscope.analyze(layer, x.double(), lambda y: (y[:, -1] * sent).sum(), needs_lag=20)
     summary = report.models[0].summary
@@ -111,7 +115,7 @@ def test_an_early_anchor_gives_the_lags_before_it():
     layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, LENGTH, 3)
     heard = listened(layer, lambda y, s: y[:, 4].square().sum(), x).heard(1.0)
     assert heard.anchor == 5
-    assert measured(layer, heard, 0, "rnn", None).needed_lag == 4
+    assert Signal(layer, heard, "rnn", None).point(0).needed_lag == 4
 
 
 def test_what_float32_loses_is_found_and_said():
@@ -120,7 +124,7 @@ def test_what_float32_loses_is_found_and_said():
     with torch.no_grad():
         layer.weight_hh_l0.mul_(0.3)
     ear = listened(layer, last, x)
-    point = measured(layer, ear.heard(1.0), 0, "rnn", 250)
+    point = Signal(layer, ear.heard(1.0), "rnn", 250).point(0)
     assert -308 < point.gradient_share < -60
     assert 20 < point.below_float32 < 250
     # The very gradient of the training is exactly zero from there on.
@@ -135,8 +139,8 @@ def test_beyond_the_needed_lag_what_float32_loses_is_unknown_and_not_zero():
     layer, x = nn.RNN(3, 8, batch_first=True), torch.randn(2, 300, 3)
     with torch.no_grad():
         layer.weight_hh_l0.mul_(0.3)
-    near = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 10)
-    far = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 250)
+    near = Signal(layer, listened(layer, last, x).heard(1.0), "rnn", 10).point(0)
+    far = Signal(layer, listened(layer, last, x).heard(1.0), "rnn", 250).point(0)
     assert near.log10_influence[-1] is None
     assert -308 < far.log10_influence[-1] < -60
     assert near.below_float32 == pytest.approx(far.below_float32, abs=40)
@@ -168,19 +172,19 @@ def test_what_has_no_lags_says_why(layer, x, reason):
 
 def test_nothing_is_kept_without_a_graph_or_unless_wanted():
     layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3)
-    silent, ear = Ear("a", layer, lambda: False), Ear("b", layer, lambda: True)
+    silent, ear = Ear("a", layer, lambda ear: False, raised), Ear("b", layer, lambda ear: True, raised)
     with torch.no_grad():
         layer(x)
-    assert not ear.fired
+    assert not ear.ran
     layer(x)[0].sum().backward()
-    assert ear.fired
-    assert not silent.fired
+    assert ear.ran
+    assert not silent.ran
 
 
 def test_a_loss_that_reads_only_the_first_output_has_no_lags():
     layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3)
     with pytest.raises(ValueError, match="no output that has steps before it"):
-        measured(layer, listened(layer, lambda y, s: y[:, 0].sum(), x).heard(1.0), 0, "rnn", None)
+        Signal(layer, listened(layer, lambda y, s: y[:, 0].sum(), x).heard(1.0), "rnn", None).point(0)
 
 
 def test_exactly_zero_influence_stays_zero():
@@ -189,7 +193,7 @@ def test_exactly_zero_influence_stays_zero():
         layer.weight_hh_l0.zero_()
         for weight in (layer.weight_ih_l0, layer.bias_ih_l0, layer.bias_hh_l0):
             weight.fill_(1.0)
-    point = measured(layer, listened(layer, last, x).heard(1.0), 0, "rnn", 5)
+    point = Signal(layer, listened(layer, last, x).heard(1.0), "rnn", 5).point(0)
     assert point.gradient_share == -math.inf
     assert point.reach is None
 
@@ -197,7 +201,7 @@ def test_exactly_zero_influence_stays_zero():
 def test_of_several_passes_before_one_backward_the_last_is_heard():
     torch.manual_seed(5)
     layer, first, second = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3), torch.randn(4, 9, 3)
-    ear = Ear("rnn", layer, lambda: True)
+    ear = Ear("rnn", layer, lambda ear: True, raised)
     (layer(first)[0].square().sum() + layer(second)[0][:, -1].sum()).backward()
     ear.remove()
     heard = ear.heard(1.0)

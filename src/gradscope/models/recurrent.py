@@ -39,7 +39,8 @@ class Recurrent:
             name: what the user called it.
             cells: the layers.
             reference: the torch.nn module with the same weights, batch first, that it must agree with.
-            start: s_0 of every layer, each (batch, size); the cells' own when absent.
+            start: s_0 of every layer, each (size), or (batch, size) with one for each sequence; the cells' own when
+                absent.
             cuts: steps (from 1) whose state does not hear from the one before, as far as gradients go.
         """
         self.name, self.cells = name, tuple(cells)
@@ -66,6 +67,13 @@ class Recurrent:
         if self.start is not None:
             return [state.expand(batch, -1).clone() for state in self.start]
         return [cell.initial_state(batch) for cell in self.cells]
+
+    def of_sequence(self, item: int) -> Recurrent:
+        """The model for one sequence of the batch, from the state that this one starts with."""
+        if self.start is None or all(state.ndim < 2 or state.shape[0] == 1 for state in self.start):
+            return self
+        start = [state[item : item + 1] if state.ndim > 1 else state for state in self.start]
+        return Recurrent(self.name, self.cells, start=start, cuts=self.cuts)
 
     def unroll(self, steps: Sequence[Tensor], states: list[Tensor]) -> list[Tensor]:
         """Outputs y_1 .. y_T in plain differentiable operations, for autograd to walk through.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,9 @@ from torch import nn
 
 from gradscope.errors import UsageError
 from gradscope.metrics import collect
-from gradscope.monitor.signal import Heard
+from gradscope.models.capture.known import cells_of
+from gradscope.models.recurrent import Recurrent
+from gradscope.monitor.signal import Signal, weights_of
 from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.traces.trace import NotMeasured, attempted
@@ -19,24 +22,65 @@ from gradscope.records import ModelResult, RunSpec
 from gradscope.registry import SERIES_METRICS, SUMMARY_METRICS
 
 SEQUENCES = 4
+SHARED = ("rate", "rate_ci", "reach", "gradient_share", "needed_lag", "zero_lags")
+"""What an analysis takes from the signal of its step."""
 MADE = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN_TANH": nn.RNN, "RNN_RELU": nn.RNN}
 
 
-def of_layer(layer: nn.RNNBase, heard: Heard, name: str, needs_lag: int | None) -> ModelResult:
-    """What is known of a layer on the input that it was just trained on, for what the loss sent back to it.
+def of_layer(layer: nn.RNNBase, signal: Signal) -> ModelResult:
+    """What is known of a layer on the input that it was just trained on, from the state that it was handed.
+
+    Rate, reach, share and profile are those of the signal: both tell of one gradient, and cannot contradict each other.
 
     Raises:
         UsageError: it cannot be analysed.
     """
-    x = heard.x[:SEQUENCES]
-    sent = heard.newest
+    heard = signal.heard
+    x, sent, place = heard.x[:SEQUENCES], heard.newest, signal.anchor - 1
     weight = None if sent is None else sent[:SEQUENCES].double().cpu()
-    place = heard.anchor - 1
-    lag = None if needs_lag is None else max(1, min(needs_lag, x.shape[1] - 1))
-    spec = RunSpec(models=(name,), needs_lag=lag, dtype="float64", input_size=x.shape[-1])
     loss = None if weight is None else lambda output: (output[:, place] * weight).sum()
+    lag = None if signal.needs_lag is None else signal.lag
+    spec = RunSpec(models=(signal.name,), needs_lag=lag, dtype="float64", input_size=x.shape[-1])
+
+    def measure(analysis: Analysis) -> collect.Measured:
+        summary, series, skipped = measures(analysis)
+        if not signal.is_finite:
+            return summary, series, skipped
+        known = signal.summary
+        own = {name: getattr(known, name) for name in SHARED}
+        gain = None if known.rate is None else math.exp(known.rate)
+        values = {**series.values, "log10_influence": tuple(signal.profile.tolist())}
+        summary = replace(summary, **own, gain=gain, half_life=None, coverage=None, temporal_range=None)
+        return summary, replace(series, values=values), {n: why for n, why in skipped.items() if n not in SHARED}
+
     with torch.enable_grad():
-        return examined(copied(layer), name, spec, x.double().cpu(), measures, loss)
+        return examined(
+            started(copied(layer), heard.state, signal.name), signal.name, spec, x.cpu().double(), measure, loss
+        )
+
+
+def started(layer: nn.RNNBase, state: Any, name: str) -> Recurrent:
+    """A layer as a model that begins with a state, (layers, sequences, size) or two of them, instead of zeros."""
+    layer = layer.eval()
+    if state is None:
+        return Recurrent(name, [level[0] for level in cells_of(layer)], reference=layer)
+    parts = [part[:, :SEQUENCES].cpu().double() for part in (state if isinstance(state, tuple) else (state,))]
+    levels = [torch.cat([part[level] for part in parts], -1) for level in range(layer.num_layers)]
+    return Recurrent(name, [level[0] for level in cells_of(layer)], reference=_Started(layer, parts), start=levels)
+
+
+class _Started(nn.Module):
+    """A layer of torch.nn that begins with a state."""
+
+    def __init__(self, layer: nn.RNNBase, state: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.layer, self.state = layer, state
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """What the layer returns."""
+        # An analysis may take some of the sequences.
+        some = [part[:, : len(x)].contiguous() for part in self.state]
+        return self.layer(x, tuple(some) if len(some) > 1 else some[0])
 
 
 def of_model(model: nn.Module, x: torch.Tensor, name: str, needs_lag: int | None) -> ModelResult:
@@ -94,8 +138,8 @@ def copied(layer: nn.RNNBase) -> nn.RNNBase:
         **more,
     )
     with torch.no_grad():
-        for name in (name for group in layer._all_weights for name in group):
-            getattr(made, name).copy_(getattr(layer, name))
+        for name, weight in weights_of(layer).items():
+            getattr(made, name).copy_(weight)
     return made
 
 

@@ -4,91 +4,141 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
 
+from gradscope.monitor.ear import Hook
 from gradscope.trajectory import Norms
 
 
 class Gradients:
-    """Hooks on parameters that read the raw gradient as soon as a backward pass has accumulated it."""
+    """Reads the gradients of a model when a backward pass has ended, and again when an optimizer uses them."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], watched: Iterable[nn.Parameter], wanted: Callable[[], bool]):
-        """Watch parameters.
+    def __init__(
+        self,
+        model: nn.Module,
+        watched: Iterable[nn.Module],
+        ended: Callable[[], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Nothing is hooked yet.
 
         Args:
-            parameters: all of the model's; norms are over them.
-            watched: those of the watched layers; the angle is over them.
-            wanted: whether this update is measured.
+            model: norms are over its parameters.
+            watched: the watched layers; the angle is over their parameters.
+            ended: called when a backward pass that reached a parameter is over.
+            failed: told of what goes wrong in a hook.
         """
-        self.parameters = [p for p in parameters if p.requires_grad]
-        self.backwards = 0
-        """Backward passes since the last update."""
-        self.began: Callable[[], None] = lambda: None
-        """Called when a backward pass reaches the first parameter."""
-        self._watched = {id(p) for p in watched}
-        self._raw: dict[int, Tensor] = {}
+        self._model, self._watched = model, tuple(watched)
+        self._ended, self._failed = ended, failed
+        self._handles: dict[int, RemovableHandle] = {}
+        self._reached: dict[int, nn.Parameter] = {}
+        self._norms: dict[int, Tensor] = {}
         self._copies: dict[int, Tensor] = {}
-        self._seen: set[int] = set()
-        self._handles = [self._hook(p, wanted) for p in self.parameters]
+        self._counts: dict[int, int] = {}
+        self._stamps: dict[int, int] = {}
+        self._passes = 0
+        self._waiting = False
+        self.dropped = False
+        """Whether gradients were thrown away before an update used them."""
 
-    def _hook(self, parameter: nn.Parameter, wanted: Callable[[], bool]) -> RemovableHandle:
-        key, keep = id(parameter), id(parameter) in self._watched
+    def attend(self) -> None:
+        """Hook the parameters that get a gradient and have no hook yet: some are unfrozen, or made anew, later."""
+        for parameter in self._model.parameters():
+            if id(parameter) not in self._handles and parameter.requires_grad and parameter.is_leaf:
+                look = Hook(partial(self._reach, parameter), self._failed)
+                self._handles[id(parameter)] = parameter.register_hook(look)
 
-        def accumulated(p: Tensor) -> None:
-            # A parameter that comes again belongs to another backward pass; its first one opens it.
-            if not self._seen or key in self._seen:
-                self._seen.clear()
-                self.backwards += 1
-                self.began()
-            self._seen.add(key)
-            if wanted() and p.grad is not None:
-                self._raw[key] = _norm(p.grad)
-                if keep:
-                    self._copies[key] = p.grad.detach().clone()
+    def attends(self, layer: nn.Module) -> bool:
+        """Whether all parameters of a layer that get a gradient have a hook."""
+        return all(id(p) in self._handles for p in layer.parameters() if p.requires_grad and p.is_leaf)
 
-        handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(accumulated)
-        return handle
+    def release(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles.values():
+            handle.remove()
+        self._handles = {}
 
-    def owns(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether an optimizer updates any of the parameters."""
-        known = {id(p) for p in self.parameters}
-        return any(id(p) in known for group in optimizer.param_groups for p in group["params"])
+    def newest(self, ids: set[int]) -> int:
+        """The number of the newest backward pass that reached any of some parameters; 0 for none."""
+        return max((self._stamps[key] for key in ids & self._stamps.keys()), default=0)
 
-    def raw(self, scale: float) -> Norms | None:
-        """The norm before clipping; None where no backward pass was seen."""
-        if not self._raw:
+    def forget(self, ids: set[int]) -> None:
+        """An update of these parameters is done: what was kept of it goes."""
+        for key in ids:
+            for kept in (self._reached, self._norms, self._copies, self._counts):
+                kept.pop(key, None)  # type: ignore[attr-defined]
+
+    def raw(self, ids: set[int], scale: float) -> Norms | None:
+        """The norm over some parameters before clipping; None where no backward pass left them a gradient."""
+        if self._waiting:
+            # An optimizer that steps within the backward pass.
+            self._read()
+        keys = [id(p) for p in self._model.parameters() if id(p) in ids and p.grad is not None and id(p) in self._norms]
+        if not keys:
             return None
         return Norms(
-            log10_raw=_log10(self._raw.values()) - math.log10(scale),
-            backwards=max(self.backwards, 1),
+            log10_raw=_log10(self._norms[key] for key in keys) - math.log10(scale),
+            backwards=max(self._counts.get(key, 1) for key in keys),
             loss_scale=scale if scale != 1.0 else None,
         )
 
-    def clipped(self) -> tuple[float, float | None] | None:
+    def clipped(self, ids: set[int], optimizer: Any) -> tuple[float, float | None] | None:
         """log10 of the norm that the update used, and the cosine of its angle to the raw gradient."""
-        known = [p for p in self.parameters if p.grad is not None]
-        if not known or not self._raw:
+        known = [p for p in self._model.parameters() if id(p) in ids and p.grad is not None]
+        if not known:
             return None
-        return _log10(_norm(p.grad) for p in known if p.grad is not None), self._cosine()
+        # A fused optimizer divides by the loss scale itself, in its step.
+        scale = getattr(optimizer, "grad_scale", None)
+        size = _log10(_norm(p.grad) for p in known if p.grad is not None)
+        return size - (0.0 if scale is None else math.log10(float(scale))), self._cosine(known)
 
-    def forget(self) -> None:
-        """An update is done: what was kept of it goes."""
-        self._raw, self._copies, self._seen, self.backwards = {}, {}, set(), 0
+    def _reach(self, parameter: nn.Parameter, _: Tensor) -> None:
+        """A backward pass hands a parameter its gradient, which is not yet added to what it had."""
+        key, grad = id(parameter), parameter.grad
+        fresh = grad is None or not _any(grad)
+        self.dropped |= fresh and key in self._counts
+        self._counts[key] = 1 if fresh else self._counts.get(key, 0) + 1
+        self._reached[key] = parameter
+        if not self._waiting:
+            self._waiting = True
+            self._passes += 1
+            self._after_backward(_over_processes())
+        self._stamps[key] = self._passes
 
-    def remove(self) -> None:
-        """Take the hooks away."""
-        for handle in self._handles:
-            handle.remove()
+    def _after_backward(self, rounds: int) -> None:
+        """Read when the pass is over; behind what data parallelism does then, where there are several processes."""
 
-    def _cosine(self) -> float | None:
+        def over() -> None:
+            if rounds:
+                self._after_backward(rounds - 1)
+            elif self._waiting:
+                self._read()
+                self._ended()
+
+        Variable._execution_engine.queue_callback(Hook(over, self._failed))
+
+    def _read(self) -> None:
+        self._waiting = False
+        watched = {id(p) for layer in self._watched for p in layer.parameters()}
+        for key, parameter in self._reached.items():
+            if parameter.grad is not None:
+                self._norms[key] = _norm(parameter.grad)
+                if key in watched:
+                    self._copies[key] = parameter.grad.detach().clone()
+        self._reached = {}
+
+    def _cosine(self, parameters: Iterable[nn.Parameter]) -> float | None:
         dot = raw = clipped = 0.0
-        for p in self.parameters:
-            if (before := self._copies.get(id(p))) is None or p.grad is None:
+        for p in parameters:
+            if (before := self._copies.get(id(p))) is None or p.grad is None or p.grad.shape != before.shape:
                 continue
-            old, new = before.double().flatten(), p.grad.detach().double().flatten()
+            old, new = _real(before).double().flatten(), _real(p.grad).double().flatten()
             # The scale of either is no matter for an angle; it keeps squares in range.
             dot, raw, clipped = dot + float(old @ new), raw + float(old @ old), clipped + float(new @ new)
         if raw <= 0 or clipped <= 0 or not math.isfinite(raw * clipped):
@@ -96,11 +146,27 @@ class Gradients:
         return max(-1.0, min(1.0, dot / math.sqrt(raw) / math.sqrt(clipped)))
 
 
-def _norm(gradient: Tensor) -> Tensor:
-    """Its Euclidean norm in float64: float32 squares underflow."""
+def _over_processes() -> int:
+    """1 where gradients are averaged over several processes at the end of a backward pass, else 0."""
+    distributed = torch.distributed
+    return int(distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+
+
+def _any(gradient: Tensor) -> bool:
+    return bool((gradient.coalesce().values() if gradient.is_sparse else gradient).any())
+
+
+def _real(gradient: Tensor) -> Tensor:
+    """Its numbers: those that a sparse one has, pairs of real ones for complex ones, where there is float64."""
     dense = gradient.detach()
     dense = dense.coalesce().values() if dense.is_sparse else dense
-    norm: Tensor = torch.linalg.vector_norm(dense, dtype=torch.float64)
+    dense = torch.view_as_real(dense.resolve_conj()) if dense.is_complex() else dense
+    return dense.cpu() if dense.device.type == "mps" else dense
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    """Its Euclidean norm in float64: float32 squares underflow."""
+    norm: Tensor = torch.linalg.vector_norm(_real(gradient), dtype=torch.float64)
     return norm
 
 

@@ -11,32 +11,26 @@ from torch import Tensor, nn
 
 from gradscope.monitor.ear import Ear
 from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due
-from gradscope.monitor.signal import measured
+from gradscope.monitor.signal import Signal
 from gradscope.monitor.weights import changes, plain
-from gradscope.monitor.whole import analyses
+from gradscope.monitor.whole import analyses, of_whole
 from gradscope.records import Status
 from gradscope.trajectory import Point, standing
 
 Standing = tuple[Status | None, bool | None]
+Measured = tuple[Ear, Signal, Point]
 
 
 class Measuring:
-    """Turns what the ears heard into points."""
+    """Builds points from what the layers took in and got back in one update."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        ears: Sequence[Ear],
-        needs_lag: int | None,
-        scaler: Any,
-        clock: Clock,
-        note: Callable[[str], None],
+        self, model: nn.Module, needs_lag: int | None, scaler: Any, clock: Clock, note: Callable[[str], None]
     ) -> None:
         """Remember what to measure.
 
         Args:
             model: all of it, for one without a layer to listen to.
-            ears: one for each watched layer.
             needs_lag: as the user stated it.
             scaler: knows the loss scale of mixed precision; None for none.
             clock: says what may still be spent.
@@ -44,61 +38,86 @@ class Measuring:
         """
         self.x: Tensor | None = None
         """The newest batch, where it is known."""
-        self._model, self._ears, self._needs_lag, self._scaler = model, ears, needs_lag, scaler
+        self._model, self._needs_lag, self._scaler = model, needs_lag, scaler
         self._clock, self._note = clock, note
-        self._analysed: int | None = None
+        self._analysed: dict[tuple[str, ...], int] = {}
         self._cost = 0.0
         self._at_analysis: dict[str, Point] = {}
         self._weights: dict[str, dict[str, Tensor]] = {}
-        self._last_signal: dict[str, tuple[Standing, dict[str, Tensor]]] = {}
+        self._last_signal: dict[str, tuple[int, Standing, dict[str, Tensor]]] = {}
+        self._said: set[tuple[str, str]] = set()
 
     @property
     def scale(self) -> float:
         """The loss scale that gradients carry during a backward pass."""
         return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
 
-    def points(self, step: int, now: float) -> list[Point]:
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a loss scaler may skip updates."""
+        return self._scaler is not None
+
+    def points(self, ears: Sequence[Ear], step: int, now: float) -> list[Point]:
         """Signals, and analyses where a log-spaced step has come or a signal moved, and there is time for them."""
-        signals = self._signals(step)
-        moved = any(has_moved(point, self._at_analysis.get(point.layer)) for point in signals)
-        wanted = is_analysis_due(step, self._analysed) or moved or not signals
-        if wanted and (self._analysed is None or self._clock.allows(self._cost, now)):
-            return [*signals, *self._analyses(step, signals)]
-        return signals
+        found = self._signals(ears, step, before=False)
+        last = self._analysed.get(_names(ears))
+        moved = any(has_moved(point, self._at_analysis.get(point.layer)) for *_, point in found)
+        # The same step is measured again when another backward pass is added to it.
+        wanted = last == step or is_analysis_due(step, last) or moved or not found
+        if wanted and (last is None or last == step or self._clock.allows(self._cost, now)):
+            return [*(point for *_, point in found), *self._analyses(ears, step, found)]
+        return [point for *_, point in found]
 
-    def last(self, step: int) -> list[Point]:
+    def last(self, ears: Sequence[Ear], step: int) -> list[Point]:
         """Both, with the weights as they are now, on the batch that was kept last."""
-        signals = self._signals(step)
-        return [*signals, *self._analyses(step, signals)]
+        found = self._signals(ears, step, before=True)
+        return [*(point for *_, point in found), *self._analyses(ears, step, found)]
 
-    def _signals(self, step: int) -> list[Point]:
-        return [point for ear in self._ears if (point := self._signal(ear, step)) is not None]
+    def _signals(self, ears: Sequence[Ear], step: int, *, before: bool) -> list[Measured]:
+        return [known for ear in ears if (known := self._signal(ear, step, before)) is not None]
 
-    def _signal(self, ear: Ear, step: int) -> Point | None:
-        heard = ear.heard(self.scale)
+    def _signal(self, ear: Ear, step: int, before: bool) -> Measured | None:
+        heard = ear.heard(self.scale, before=before)
         if heard is None:
             if ear.reason:
                 self._note(f"no signal of {ear.name}: {ear.reason}")
             return None
         begun = time.perf_counter()
         try:
-            point = measured(ear.layer, heard, step, ear.name, self._needs_lag)
+            signal = Signal(ear.layer, heard, ear.name, self._needs_lag)
         except ValueError as reason:
             self._note(f"no signal of {ear.name}: {reason}")
             return None
+        point = signal.point(step)
+        if why := signal.cut_off:
+            kind, text = why
+            if (ear.name, kind) not in self._said:
+                self._said.add((ear.name, kind))
+                self._note(text)
         weights = plain(dict(ear.layer.named_parameters()))
-        before, self._last_signal[ear.name] = self._last_signal.get(ear.name), (standing(point), weights)
-        moved = changes(before[1], weights) if before is not None and before[0] != standing(point) else ()
-        return replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
+        earlier = self._last_signal.get(ear.name)
+        moved = ()
+        if earlier is not None and earlier[0] < step:
+            moved = changes(earlier[2], weights) if earlier[1] != standing(point) else ()
+        self._last_signal[ear.name] = (step, standing(point), weights)
+        return ear, signal, replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
 
-    def _analyses(self, step: int, signals: Sequence[Point]) -> list[Point]:
-        """Whole analyses of the watched layers, or of a copy of the model."""
+    def _analyses(self, ears: Sequence[Ear], step: int, found: Sequence[Measured]) -> list[Point]:
+        """Whole analyses of the layers that have a signal, or of a copy of the model where none can be listened to."""
         begun = time.perf_counter()
-        found, notes, self._weights = analyses(
-            self._model, self._ears, self.x, self.scale, self._needs_lag, self._weights
-        )
-        self._cost, self._analysed = time.perf_counter() - begun, step
-        self._at_analysis = {point.layer: point for point in signals}
+        points, notes, weights = analyses([(ear.layer, signal) for ear, signal, _ in found], self._weights)
+        if self.x is not None and not found and all(ear.reason or not ear.ran for ear in ears):
+            points, notes, weights = of_whole(self._model, self.x, self._needs_lag, self._weights)
+        elif not ears:
+            notes = ["the model has no nn.RNN, GRU or LSTM: hand the batch over, flow.step(loss, x), for analyses"]
+        self._weights = weights
+        if found or points or notes:
+            self._cost, self._analysed[_names(ears)] = time.perf_counter() - begun, step
+            self._at_analysis |= {point.layer: point for *_, point in found}
         for text in notes:
             self._note(text)
-        return [replace(point, step=step) for point in found]
+        return [replace(point, step=step) for point in points]
+
+
+def _names(ears: Sequence[Ear]) -> tuple[str, ...]:
+    return tuple(ear.name for ear in ears)

@@ -5,28 +5,30 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.optim import Optimizer
 
 from gradscope.errors import UsageError
-from gradscope.monitor.ear import Ear
+from gradscope.monitor.ear import Ear, Hook
 from gradscope.monitor.gradients import Gradients
 from gradscope.monitor.layers import plain_model, watched
 from gradscope.monitor.measuring import Measuring
 from gradscope.monitor.record import Record
 from gradscope.monitor.schedule import Clock, is_signal_due
 from gradscope.monitor.untouched import untouched
-from gradscope.monitor.updates import Updates
+from gradscope.monitor.updates import Optimizers, Stream, ids_in, ids_of, is_skipped, looks
 from gradscope.registry import unknown
-from gradscope.trajectory import Head, Point, Trajectory
+from gradscope.trajectory import Head, Trajectory
 
 SILENT = (
     "no hook of a watched layer fired in a whole update: those that come after torch.compile never do, nor those of a "
@@ -83,7 +85,8 @@ class Monitor:
             sinks: "tensorboard", "wandb", "trackio", a SummaryWriter, or anything with `log(dict, step=...)`.
             layers: names of the layers to watch, as in `named_modules`.
             scaler: the GradScaler of mixed precision, whose loss scale is divided out.
-            budget: part of the training's time that signals and whole analyses may take; analyses wait until they fit.
+            budget: part of the training's time that measuring may have taken before a whole analysis is made; signals
+                come every `every` updates, whatever they take.
             screen: whether to tell on standard error when something happens, and the whole run at the end.
             name: of the run.
             resume: the step to go on from, in the same log.
@@ -97,15 +100,8 @@ class Monitor:
         if every < 1 or (needs_lag is not None and needs_lag < 1) or budget < 0:
             raise UsageError("every and needs_lag are whole numbers of at least 1, budget a part of 0 or more")
         self.model, self.every = plain_model(model), every
-        self.at = resume or 0
+        self._failed, self._busy, self._closed, self._since = False, False, False, 0.0
         found = watched(self.model, layers)
-        self._ears = [Ear(path, layer, self._wants) for path, layer in found.items()]
-        self._gradients = Gradients(
-            self.model.parameters(), [p for layer in found.values() for p in layer.parameters()], self._wants
-        )
-        self._gradients.began = self._backward_began
-        self._input_hook = None if found else self._hook_input()
-        self._updates = Updates(self._gradients, self._before_update, self._after_update)
         self._clock = Clock(budget)
         head = Head(
             origin="training",
@@ -117,12 +113,15 @@ class Monitor:
             resumed=resume,
         )
         self._record = Record(head, log, sinks, screen, append=resume is not None)
-        self._armed, self._busy, self._failed, self._closed = is_signal_due(self.at, every), False, False, False
-        self._pending: list[Point] = []
-        self._fresh = False
-        self._loss: float | None = None
-        self._since = 0.0
-        self._measuring = Measuring(self.model, self._ears, needs_lag, scaler, self._clock, self._record.note)
+        at = resume or 0
+        self._measuring = Measuring(self.model, needs_lag, scaler, self._clock, self._record.note)
+        # Hooks come last: what could be refused has been, and they find everything there.
+        self._ears = [Ear(path, layer, self._wants, self._fail, self._called) for path, layer in found.items()]
+        self._streams = [Stream(list(self._ears), at, is_signal_due(at, every))]
+        self._gradients = Gradients(self.model, found.values(), self._backward_over, self._fail)
+        self._input_hook = None if found else self.model.register_forward_pre_hook(Hook(self._taken, self._fail))
+        self._optimizers = Optimizers(self._before_step, self._after_step, self._fail)
+        self._gradients.attend()
 
     # -- what the user calls ------------------------------------------------------------------------------------------
 
@@ -133,30 +132,37 @@ class Monitor:
             loss: its value is put beside what is measured.
             x: the batch, for models without a layer of torch.nn to watch.
         """
-        self._safely(lambda: self._step(loss, x))
+        self._safely(lambda: self._step(loss, x), measures=any(stream.armed for stream in self._streams))
 
     def note_loss(self, loss: Tensor | float) -> None:
         """Put a loss beside what was just measured, or is about to be; measures nothing itself."""
-        self._safely(lambda: self._note_loss(loss))
+        self._safely(lambda: self._note_loss(loss), measures=False)
 
     @property
     def trajectory(self) -> Trajectory:
         """What was measured so far, judged."""
         return self._record.trajectory
 
+    @property
+    def at(self) -> int:
+        """Updates that were seen; of several optimizers, by the one that made most."""
+        return max(stream.at for stream in self._streams)
+
     def close(self) -> None:
         """Measure once more what the training came to, write everything, and take the hooks away."""
         if self._closed:
             return
-        self._armed = True
-        self._safely(self._last)
+        for stream in self._streams:
+            self._safely(partial(self._last, stream))
         self._closed = True
         for ear in self._ears:
             ear.remove()
-        self._gradients.remove()
-        self._updates.remove()
+        self._gradients.release()
+        self._optimizers.remove()
         if self._input_hook is not None:
             self._input_hook.remove()
+        for reason in self._nothing_of():
+            self._record.note(reason)
         self._record.close(self._clock.part(time.perf_counter()))
 
     def __repr__(self) -> str:
@@ -179,126 +185,305 @@ class Monitor:
 
     # -- what the hooks call ------------------------------------------------------------------------------------------
 
-    def _wants(self) -> bool:
-        """Whether the hooks keep what they see."""
-        return self._armed and not self._busy and not self._failed
+    def _wants(self, ear: Ear) -> bool:
+        """Whether what a layer takes in is kept."""
+        return not self._is_deaf and self._stream_with(ear).armed
 
-    def _step(self, loss: Tensor | float | None, x: Tensor | None) -> None:
-        if loss is not None:
-            self._note_loss(loss)
-        if x is not None and self._armed:
-            self._measuring.x = x.detach()
-        # Where the optimizer's own hook comes before the update, that is when the gradient is whole.
-        if self._fresh and not self._updates.is_plain:
-            self._measure(self.at)
-        if self._updates.happened_unseen():
-            self._after_update(closure=False)
+    @property
+    def _is_deaf(self) -> bool:
+        return self._busy or self._failed or self._closed
 
-    def _hook_input(self) -> RemovableHandle:
-        """Keep what a model without a layer to listen to takes in."""
-
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if self._wants() and torch.is_grad_enabled() and args and isinstance(args[0], Tensor):
-                self._measuring.x = args[0].detach()
-
-        return self.model.register_forward_pre_hook(hook)
-
-    def _note_loss(self, loss: Tensor | float) -> None:
-        if not self._armed and not self._pending:
+    def _called(self, ear: Ear | None) -> None:
+        """A forward pass with a graph."""
+        if self._is_deaf:
             return
-        value = float(loss.detach()) if isinstance(loss, Tensor) else float(loss)
-        # After the update the loss is of what is waiting; before it, of what is to be measured now too.
-        self._loss = value if self._fresh else None
-        if not self._fresh or any(point.step == self.at for point in self._pending):
-            self._pending = [replace(point, loss=value) for point in self._pending]
-
-    def _backward_began(self) -> None:
-        if not self._busy:
-            self._safely(self._begin)
-
-    def _begin(self) -> None:
         if not self._clock.begun:
             self._clock.begun = time.perf_counter()
-        if self._updates.seen and self._pending and not self._fresh and self._pending[0].step != self.at:
-            self._flush()
-        self._fresh = True
+        self._count_unseen()
+        stream = self._stream_with(ear)
+        if stream.pending and stream.pending[0].step != stream.at:
+            self._safely(partial(self._flush, stream), measures=False)
+        if stream.armed and not self._gradients.attends(self.model if ear is None else ear.layer):
+            self._gradients.attend()
 
-    def _before_update(self, closure: bool) -> None:
-        """The optimizer is about to step; with a closure the backward pass is still to come."""
-        if not closure:
-            self._safely(lambda: self._updating(self.at))
+    def _taken(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Keep what a model without a layer to listen to takes in."""
+        if module is self.model and torch.is_grad_enabled() and not self._is_deaf:
+            self._called(None)
+            if self._streams[0].armed and args and isinstance(args[0], Tensor):
+                self._measuring.x = args[0].detach()
 
-    def _after_update(self, closure: bool) -> None:
-        if closure:
-            # The weights have moved on already; what is measured only now is of the next step.
-            self._safely(lambda: self._updating(self.at + 1))
-        if self._armed and not any(ear.fired for ear in self._ears) and self._ears and self._gradients.backwards:
+    def _backward_over(self) -> None:
+        """A backward pass has ended; within an optimizer's step the weights are about to move on."""
+        if self._is_deaf:
+            return
+        for stream in self._streams:
+            if stream.optimizer is None:
+                stream.weights = self._looks(stream)
+            elif stream.stepping and stream.closure and not any(p.step == stream.at for p in stream.pending):
+                self._safely(partial(self._measure, stream))
+
+    def _before_step(self, optimizer: Optimizer, closure: bool) -> None:
+        """An optimizer is about to step; with a closure the backward pass is still to come."""
+        if self._is_deaf or (stream := self._stream_of(optimizer)) is None:
+            return
+        stream.stepping, stream.closure, stream.strangers = True, closure, 0
+        if stream.pending and stream.pending[0].step != stream.at:
+            self._safely(partial(self._flush, stream), measures=False)
+        if not closure and stream.armed:
+            self._safely(partial(self._updating, stream))
+
+    def _after_step(self, optimizer: Optimizer) -> None:
+        """It has stepped."""
+        stream = next((stream for stream in self._streams if _is(stream.optimizer, optimizer)), None)
+        if stream is None or not stream.stepping or self._is_deaf:
+            return
+        stream.stepping = False
+        if stream.closure and self._is_once(stream):
+            # Of a closure that ran once the gradient is still there, as it was used.
+            self._safely(partial(self._clip, stream))
+        if not (stream.armed and is_skipped(optimizer)):
+            self._updated(stream)
+
+    # -- whose update it is -------------------------------------------------------------------------------------------
+
+    def _stream_with(self, ear: Ear | None) -> Stream:
+        return next((stream for stream in self._streams if ear in stream.ears), self._streams[0])
+
+    def _stream_of(self, optimizer: Optimizer) -> Stream | None:
+        """Whose updates an optimizer makes: those of the layers whose parameters it has; None for another model's."""
+        for stream in self._streams:
+            if _is(stream.optimizer, optimizer):
+                return stream
+        ids, free = ids_of(optimizer), self._free
+        if free is not None:
+            if not self._ears:
+                if ids & ids_in([self.model]):
+                    free.optimizer = weakref.ref(optimizer)
+                    return free
+                return None
+            mine = [ear for ear in free.ears if ids & ids_in([ear.layer])]
+            if mine:
+                return self._split(free, mine, optimizer)
+        return self._taken_over(optimizer, ids)
+
+    def _split(self, free: Stream, mine: list[Ear], optimizer: Optimizer) -> Stream:
+        """The first step of an optimizer: the layers that it trains are counted by it from now on."""
+        names = {ear.name for ear in mine}
+        own = replace(free, ears=mine, optimizer=weakref.ref(optimizer), weights=None)
+        own.pending = [point for point in free.pending if point.layer in names]
+        free.ears = [ear for ear in free.ears if ear not in mine]
+        free.pending = [point for point in free.pending if point not in own.pending]
+        self._streams.append(own)
+        if not free.ears:
+            own.pending += free.pending
+            self._streams.remove(free)
+        return own
+
+    def _taken_over(self, optimizer: Optimizer, ids: set[int]) -> Stream | None:
+        """The stream of an optimizer that is gone, or that no longer steps while this one does with its parameters."""
+        for stream in self._streams:
+            if stream.optimizer is None or stream.stepping:
+                continue
+            old = stream.optimizer()
+            layers = [ear.layer for ear in stream.ears] or [self.model]
+            if ids & (ids_of(old) if old is not None else ids_in(layers)):
+                stream.strangers += 1
+                if old is None or stream.strangers > 1:
+                    stream.optimizer = weakref.ref(optimizer)
+                    return stream
+        return None
+
+    @property
+    def _free(self) -> Stream | None:
+        """The layers that no optimizer of torch has trained yet."""
+        return next((stream for stream in self._streams if stream.optimizer is None), None)
+
+    def _ids(self, stream: Stream) -> set[int]:
+        """The parameters that its updates change."""
+        old = stream.optimizer() if stream.optimizer is not None else None
+        every = ids_in([self.model])
+        if old is not None:
+            return every & ids_of(old)
+        taken = [other.optimizer() for other in self._streams if other.optimizer is not None]
+        return every.difference(*(ids_of(one) for one in taken if one is not None))
+
+    def _is_fresh(self, stream: Stream) -> bool:
+        """Whether a backward pass reached its parameters, or its layers, since it was last measured or updated."""
+        return self._gradients.newest(self._ids(stream)) > stream.stamp
+
+    def _is_once(self, stream: Stream) -> bool:
+        """Whether one backward pass is all that came since it was measured."""
+        return bool(stream.pending) and not self._is_fresh(stream)
+
+    def _count_unseen(self) -> None:
+        """Count an update that no optimizer of torch made: the weights are others than at the last backward pass."""
+        free = self._free
+        if free is None or free.weights is None or free.weights == self._looks(free):
+            return
+        free.weights = None
+        if self._is_fresh(free):
+            self._safely(partial(self._measure, free))
+        self._updated(free)
+
+    def _looks(self, free: Stream) -> str:
+        """Something that changes when the weights that no optimizer is known of do."""
+        own = self._ids(free)
+        return looks(
+            [
+                p
+                for module in (*(ear.layer for ear in free.ears), self.model)
+                for p in module.parameters()
+                if id(p) in own
+            ]
+        )
+
+    def _updated(self, stream: Stream) -> None:
+        """An update is done."""
+        if stream.armed and stream.ears and not any(ear.ran for ear in stream.ears):
             self._safely(lambda: self._record.note(SILENT))
-        self.at += 1
-        self._gradients.forget()
-        self._armed, self._fresh = is_signal_due(self.at, self.every), False
-        if self._armed:
-            for ear in self._ears:
-                ear.fired = False
-
-    def _updating(self, step: int) -> None:
-        """Measure what has not been measured, and what clipping left of the gradient."""
-        if self._fresh:
-            self._measure(step)
-        self._clip()
+        ids = self._ids(stream)
+        stream.at += 1
+        stream.stamp, stream.loss = self._gradients.newest(ids), None
+        self._gradients.forget(ids)
+        for ear in stream.ears if stream.armed else ():
+            ear.settle()
+        stream.armed = is_signal_due(stream.at, self.every)
+        if any(one.armed or one.optimizer is None for one in self._streams):
+            self._gradients.attend()
+        else:
+            self._gradients.release()
 
     # -- measuring ----------------------------------------------------------------------------------------------------
 
-    def _measure(self, step: int) -> None:
-        self._fresh = False
-        if not self._armed:
+    def _step(self, loss: Tensor | float | None, x: Tensor | None) -> None:
+        self._count_unseen()
+        if loss is not None:
+            self._note_loss(loss)
+        if x is not None and any(stream.armed for stream in self._streams):
+            self._measuring.x = x.detach()
+        free = self._free
+        # Where an optimizer's own hook comes before the update, that is when the gradient is whole.
+        if free is not None and not any(point.step == free.at for point in free.pending) and self._is_fresh(free):
+            self._measure(free)
+
+    def _note_loss(self, loss: Tensor | float) -> None:
+        if not any(stream.armed or stream.pending for stream in self._streams):
+            return
+        value = _number(loss)
+        for stream in self._streams:
+            if stream.stepping and stream.pending:
+                # Of the passes of a closure the first has the weights of this step.
+                stream.pending = [replace(p, loss=value if p.loss is None else p.loss) for p in stream.pending]
+            elif stream.armed and self._is_fresh(stream):
+                stream.loss = value
+                stream.pending = [replace(p, loss=value) if p.step == stream.at else p for p in stream.pending]
+            elif stream.pending:
+                # After the update the loss is of what is waiting.
+                stream.pending = [replace(point, loss=value) for point in stream.pending]
+            elif stream.armed:
+                stream.loss = value
+
+    def _updating(self, stream: Stream) -> None:
+        """Measure what has not been measured, and what clipping left of the gradient."""
+        if self._is_fresh(stream) or not stream.pending:
+            self._measure(stream)
+        self._clip(stream)
+
+    def _measure(self, stream: Stream) -> None:
+        if not stream.armed:
             return
         # One more backward pass of the same update: what was measured before it was of a part of the gradient.
-        self._pending = [point for point in self._pending if point.step != step]
-        self._flush()
-        raw = self._gradients.raw(self._measuring.scale)
-        found = self._measuring.points(step, self._since)
-        self._pending = [replace(point, norms=raw, loss=self._loss) for point in found]
+        stream.pending = [point for point in stream.pending if point.step != stream.at]
+        self._flush(stream)
+        ids = self._ids(stream)
+        stream.stamp = self._gradients.newest(ids)
+        scale = self._measuring.scale
+        raw = self._gradients.raw(ids, scale)
+        if self._gradients.dropped and scale != 1.0:
+            self._record.note(
+                f"the loss scaler skipped updates before step {stream.at}: their gradients are thrown away"
+            )
+        self._gradients.dropped = False
+        found = self._measuring.points(stream.ears, stream.at, self._since)
+        stream.pending = [replace(point, norms=raw, loss=stream.loss) for point in found]
 
-    def _clip(self) -> None:
+    def _clip(self, stream: Stream) -> None:
         """What the update used of the gradient, beside the raw norm that the pending points hold."""
-        clipped = self._gradients.clipped() if self._armed and self._pending else None
-        if clipped is None:
+        if not stream.armed or not any(point.step == stream.at for point in stream.pending):
             return
-        size, cosine = clipped
-        self._pending = [
-            replace(p, norms=replace(p.norms, log10_clipped=size, cosine=cosine)) if p.norms is not None else p
-            for p in self._pending
-        ]
+        optimizer = stream.optimizer() if stream.optimizer is not None else None
+        ids = self._ids(stream)
+        # Whose parameters count is known only now where this is the optimizer's first step.
+        norms = self._gradients.raw(ids, self._measuring.scale)
+        clipped = self._gradients.clipped(ids, optimizer)
+        if norms is not None and clipped is not None:
+            norms = replace(norms, log10_clipped=clipped[0], cosine=clipped[1])
+        stream.pending = [replace(point, norms=norms) for point in stream.pending]
 
-    def _flush(self) -> None:
-        points, self._pending = self._pending, []
+    def _flush(self, stream: Stream) -> None:
+        points, stream.pending = stream.pending, []
         for point in points:
             self._record.point(point)
 
-    def _last(self) -> None:
+    def _last(self, stream: Stream) -> None:
         """What the training came to."""
-        self._flush()
-        if self.at and not any(point.step == self.at for point in self._record.points):
-            self._pending = self._measuring.last(self.at)
-            self._flush()
+        self._count_unseen()
+        if stream.armed and not stream.pending and not self._record.points and self._is_fresh(stream):
+            self._measure(stream)
+        self._flush(stream)
+        names = {ear.name for ear in stream.ears}
+        known = [p for p in self._record.points if p.step == stream.at and (p.layer in names or not names)]
+        if stream.at and not known:
+            stream.pending = self._measuring.last(stream.ears, stream.at)
+            self._flush(stream)
 
-    def _safely(self, action: Callable[[], None]) -> None:
+    def _nothing_of(self) -> list[str]:
+        """Why nothing was measured of a layer, or of the model."""
+        points, notes = self._record.points, self._record.notes
+        if not self._ears and not points:
+            return [] if notes else ["nothing was measured: no backward pass and no update of the model was seen"]
+        found = []
+        for ear in self._ears:
+            if any(point.layer == ear.name for point in points) or any(ear.name in note for note in notes):
+                continue
+            if SILENT not in notes:
+                found.append(f"nothing was measured of {ear.name}: {ear.silence}")
+        return found
+
+    def _safely(self, action: Callable[[], None], *, measures: bool = True) -> None:
         """Do it without a trace: no random number drawn, no hook of ours fired, no error let out; on the clock."""
         if self._failed or self._closed:
             return
         was, self._busy, self._since = self._busy, True, time.perf_counter()
         try:
-            with untouched() if self._armed else nullcontext():
+            with untouched() if measures else nullcontext():
                 action()
         except Exception as error:  # whatever fails here, the training goes on
-            self._failed = True
-            what = f"{type(error).__name__}: {error}"
-            warnings.warn(f"gradscope.Monitor stopped measuring at step {self.at}: {what}", stacklevel=3)
+            self._fail(error)
         finally:
             self._busy = was
             if self._clock.begun and not was:
                 self._clock.spent += time.perf_counter() - self._since
+
+    def _fail(self, error: Exception) -> None:
+        """Stop measuring, with one warning."""
+        if not self._failed and not self._closed:
+            self._failed = True
+            what = f"stopped measuring at step {self.at}: {type(error).__name__}: {error}"
+            with suppress(Exception):  # a warning that is made an error ends no training
+                warnings.warn(f"gradscope.Monitor {what}", stacklevel=3)
+            with suppress(Exception):
+                self._record.note(what)
+
+
+def _is(held: weakref.ref[Optimizer] | None, optimizer: Optimizer) -> bool:
+    return held is not None and held() is optimizer
+
+
+def _number(loss: Tensor | float) -> float:
+    """A loss as a number: of one that is not reduced, its mean."""
+    return float(loss.detach().double().mean()) if isinstance(loss, Tensor) else float(loss)
 
 
 def _meant(given: str) -> str:

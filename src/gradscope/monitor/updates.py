@@ -3,71 +3,107 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
+from torch import nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradscope.monitor.gradients import Gradients
+from gradscope.monitor.ear import Ear, Hook
+from gradscope.trajectory import Point
 
 
-class Updates:
-    """Calls back before and after each update of the watched parameters."""
+@dataclass(eq=False)
+class Stream:
+    """The updates of some layers by one optimizer: their count, and what is measured of the layers."""
 
-    def __init__(self, gradients: Gradients, before: Callable[[bool], None], after: Callable[[bool], None]) -> None:
-        """Hook all optimizers; those of other models are left alone.
+    ears: list[Ear]
+    at: int
+    """Updates that were done."""
+    armed: bool
+    """Whether this update is measured."""
+    optimizer: weakref.ref[Optimizer] | None = None
+    """None until one of torch has updated them."""
+    stepping: bool = False
+    """Whether the optimizer is in its step."""
+    closure: bool = False
+    """Whether it was given a closure, which does the backward pass itself."""
+    stamp: int = 0
+    """The newest backward pass that was measured, or used up by an update."""
+    weights: str | None = None
+    """What the weights looked like at the last backward pass, where no optimizer is known."""
+    pending: list[Point] = field(default_factory=list)
+    loss: float | None = None
+    strangers: int = 0
+    """Steps of another optimizer of the same parameters since the last of this one."""
+
+
+class Optimizers:
+    """Calls back before and after each step of any optimizer of torch, as long as the owner of the callbacks lives."""
+
+    def __init__(
+        self,
+        before: Callable[[Optimizer, bool], None],
+        after: Callable[[Optimizer], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Hook all optimizers, those that are made later too.
 
         Args:
-            gradients: knows the parameters.
-            before: called with whether the optimizer was given a closure, which does the backward pass itself.
-            after: the same, after the update.
+            before: a bound method; called with the optimizer and whether it was given a closure.
+            after: the same, after the step.
+            failed: told of what goes wrong in a hook.
         """
-        self.seen = False
-        """Whether an optimizer of torch has updated the parameters."""
-        self.is_plain = False
-        """Whether it did so without a closure, so that its hook comes between the last backward pass and the update."""
-        self._gradients = gradients
-        self._own: weakref.ref[torch.optim.Optimizer] | None = None
-        self._version = self._versions()
+        # These hooks belong to the process: what they hold would live as long.
+        early, late, wrong = _weakly(before), _weakly(after), _weakly(failed)
+        handles = [
+            register_optimizer_step_pre_hook(Hook(lambda o, args, kwargs: early(o, _has_closure(args, kwargs)), wrong)),
+            register_optimizer_step_post_hook(Hook(lambda o, args, kwargs: late(o), wrong)),
+        ]
+        self.remove = weakref.finalize(before.__self__, _remove, handles)  # type: ignore[attr-defined]
+        """Take the hooks away; done by itself when the owner goes."""
 
-        def pre(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._is_own(optimizer):
-                before(_has_closure(args, kwargs))
 
-        def post(optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._is_own(optimizer):
-                closure = _has_closure(args, kwargs)
-                self.seen, self.is_plain, self._version = True, not closure, self._versions()
-                after(closure)
+def ids_of(optimizer: Optimizer) -> set[int]:
+    """The parameters that an optimizer updates, by id."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
-        self._handles = [register_optimizer_step_pre_hook(pre), register_optimizer_step_post_hook(post)]
 
-    def happened_unseen(self) -> bool:
-        """Whether the weights were updated since the last time by something that is no optimizer of torch."""
-        if self.seen:
-            return False
-        now, before = self._versions(), self._version
-        self._version = now
-        return now != before
+def ids_in(layers: Iterable[nn.Module]) -> set[int]:
+    """The parameters of layers, by id."""
+    return {id(p) for layer in layers for p in layer.parameters()}
 
-    def remove(self) -> None:
-        """Take the hooks away."""
-        for handle in self._handles:
-            handle.remove()
 
-    def _is_own(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether this is the optimizer whose updates count: the first that has any of the parameters."""
-        known = self._own() if self._own is not None else None
-        if known is None and self._gradients.owns(optimizer):
-            self._own, known = weakref.ref(optimizer), optimizer
-        return known is optimizer
+def is_skipped(optimizer: Optimizer) -> bool:
+    """Whether a fused optimizer was stepped but told by a loss scaler to leave the weights as they are."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(float(found))
 
-    def _versions(self) -> int:
-        return sum(parameter._version for parameter in self._gradients.parameters)
+
+def looks(parameters: Sequence[nn.Parameter]) -> str:
+    """Something that changes when weights do, however they are written."""
+    # `parameter.data` has a count of its own.
+    sample = f"{parameters[0].detach().abs().double().cpu().sum().item()!r}" if parameters else ""
+    return f"{sum(parameter._version for parameter in parameters)} {sample}"
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    held = weakref.WeakMethod(method)
+
+    def call(*given: Any) -> None:
+        if (alive := held()) is not None:
+            alive(*given)
+
+    return call
+
+
+def _remove(handles: list[Any]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     # The optimizer itself is the first of the arguments of its bound step.
-    given = [part for part in args if callable(part) and not isinstance(part, torch.optim.Optimizer)]
+    given = [part for part in args if callable(part) and not isinstance(part, Optimizer)]
     return bool(given) or kwargs.get("closure") is not None

@@ -7,12 +7,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError, UsageError
-from gradscope.monitor.ear import Ear
 from gradscope.monitor.glance import of_layer, of_model
 from gradscope.monitor.points import point_of
+from gradscope.monitor.signal import Signal, cut
 from gradscope.monitor.weights import changes, plain
 from gradscope.records import ModelResult
 from gradscope.text import safe_text
@@ -22,52 +23,37 @@ Weights = dict[str, dict[str, Tensor]]
 Found = tuple[list[Point], list[str], Weights]
 
 
-def analyses(
-    model: nn.Module,
-    ears: Sequence[Ear],
-    x: Tensor | None,
-    scale: float,
-    needs_lag: int | None,
-    before: Weights,
-) -> Found:
+def analyses(signals: Sequence[tuple[nn.RNNBase, Signal]], before: Weights) -> Found:
     """Points without a step, notes, and the weights as they are now.
 
     Args:
-        model: all of it, for one without a layer to listen to.
-        ears: the watched layers with what they heard.
-        x: the batch, where it is known.
-        scale: the loss scale.
-        needs_lag: as the user stated it.
+        signals: the layers, each with what was just measured of it.
         before: the weights at the analysis before, by layer.
     """
     points: list[Point] = []
     notes: list[str] = []
     weights: Weights = {}
-    for ear in ears:
-        heard = ear.heard(scale)
-        if heard is None:
-            continue
-        weights[ear.name] = plain(dict(ear.layer.named_parameters()))
+    for layer, signal in signals:
+        weights[signal.name] = plain(dict(layer.named_parameters()))
         begun = time.perf_counter()
         try:
-            result = of_layer(ear.layer, heard, ear.name, needs_lag)
+            point = _point(of_layer(layer, signal), signal.name, weights, before, begun)
         except GradscopeError as error:
-            notes.append(f"no analysis of {ear.name}: {error}")
+            notes.append(f"no analysis of {signal.name}: {error}")
             continue
-        points.append(_point(result, ear.name, weights, before, begun))
-    deaf = all(ear.heard(scale) is None for ear in ears)
-    if deaf and x is not None:
-        name = type(model).__name__
-        weights[name] = plain(dict(model.named_parameters()))
-        begun = time.perf_counter()
-        try:
-            result = of_model(_copied(model), x, name, needs_lag)
-        except GradscopeError as error:
-            return points, [f"no analysis of {name}: {error}"], weights
-        points.append(_point(result, name, weights, before, begun))
-    if not ears and x is None:
-        notes.append("the model has no nn.RNN, GRU or LSTM: hand the batch over, flow.step(loss, x), for analyses")
+        points.append(cut(point) if signal.is_cut else point)
     return points, notes, {**before, **weights}
+
+
+def of_whole(model: nn.Module, x: Tensor, needs_lag: int | None, before: Weights) -> Found:
+    """The same of a copy of the model on a batch, where no layer can be listened to."""
+    name, begun = type(model).__name__, time.perf_counter()
+    weights = {name: plain(dict(model.named_parameters()))}
+    try:
+        result = of_model(_copied(model), x, name, needs_lag)
+    except GradscopeError as error:
+        return [], [f"no analysis of {name}: {error}"], {**before, **weights}
+    return [_point(result, name, weights, before, begun)], [], {**before, **weights}
 
 
 def _point(
@@ -97,4 +83,11 @@ def _copied(model: nn.Module) -> nn.Module:
         part._forward_hooks.clear()
         part._forward_pre_hooks.clear()
         part._backward_hooks.clear()
-    return made.double().eval()
+    return made._apply(_widened).eval()
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """A tensor in double precision; whole numbers stay."""
+    if tensor.is_complex():
+        return tensor.to(torch.complex128)
+    return tensor.double() if tensor.is_floating_point() else tensor

@@ -109,8 +109,8 @@ class RecurrentTrace:
         return against_reference(self.model, self.x, v, self.output, self.adjoint(v))
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
-        """The model itself."""
-        return self.model, self.x[item : item + 1]
+        """The model itself, as it runs over one sequence."""
+        return self.model.of_sequence(item), self.x[item : item + 1]
 
     def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
         """dL/ds_0 and dL/ds_T through the unrolled model."""
