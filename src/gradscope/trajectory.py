@@ -131,18 +131,32 @@ class Trajectory(Shown):
         return asdict(self)
 
 
+def longest_lag(point: Point) -> int:
+    """The largest lag that there was at a point: back to the first step from the newest output that the loss read."""
+    return point.lags[-1] if point.lags else max((point.length or 1) - 1, 0)
+
+
+def is_cut(point: Point, needed_lag: int | None) -> bool:
+    """Whether the needed lag lay beyond all lags: what such a point reaches is "at least", and no fall from another."""
+    return needed_lag is not None and longest_lag(point) < needed_lag
+
+
 def leading(trajectory: Trajectory) -> tuple[Point, ...]:
     """The points that tell of reach, share and rate: one kind and one layer, so that they can be compared.
 
-    Signals where there are any, of the layer that ends with the least reach; else analyses.
+    Signals where there are any, of the layer that ends with the least reach; else analyses. Layers whose sequences are
+    all shorter than the needed lag say nothing of it, and lead only where there is no other.
     """
     signals = [point for point in trajectory.points if point.kind == "signal"]
     if not signals:
         return trajectory.points
-    layers = dict.fromkeys(point.layer for point in signals)
-    if len(layers) == 1:
+    whole = [point for point in signals if not is_cut(point, trajectory.head.needed_lag)]
+    layers = dict.fromkeys(point.layer for point in whole or signals)
+    if len({point.layer for point in signals}) == 1:
         return tuple(signals)
-    last = {layer: [p.reach for p in signals if p.layer == layer and p.reach is not None][-1:] for layer in layers}
+    last = {
+        layer: [p.reach for p in whole or signals if p.layer == layer and p.reach is not None][-1:] for layer in layers
+    }
     chosen = min(layers, key=lambda layer: last[layer][0] if last[layer] else 0)
     return tuple(point for point in signals if point.layer == chosen)
 

@@ -251,7 +251,7 @@ class Ear:
 
 def _is_traced() -> bool:
     """Whether the layer runs for torch.jit or torch.func, on tensors that are none."""
-    if torch.jit.is_tracing():
+    if torch._C._get_tracing_state() is not None:
         return True
     peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
     return peek is not None and peek() is not None

@@ -72,7 +72,7 @@ class Gradients:
         """An update of these parameters is done: what was kept of it goes."""
         for key in ids:
             for kept in (self._reached, self._norms, self._copies, self._counts):
-                kept.pop(key, None)  # type: ignore[attr-defined]
+                kept.pop(key, None)
 
     def raw(self, ids: set[int], scale: float) -> Norms | None:
         """The norm over some parameters before clipping; None where no backward pass left them a gradient."""

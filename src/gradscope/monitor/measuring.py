@@ -96,9 +96,8 @@ class Measuring:
                 self._note(text)
         weights = plain(dict(ear.layer.named_parameters()))
         earlier = self._last_signal.get(ear.name)
-        moved = ()
-        if earlier is not None and earlier[0] < step:
-            moved = changes(earlier[2], weights) if earlier[1] != standing(point) else ()
+        is_new = earlier is not None and earlier[0] < step and earlier[1] != standing(point)
+        moved = changes(earlier[2], weights) if earlier is not None and is_new else ()
         self._last_signal[ear.name] = (step, standing(point), weights)
         return ear, signal, replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
 

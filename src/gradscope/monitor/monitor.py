@@ -286,7 +286,7 @@ class Monitor:
             if stream.optimizer is None or stream.stepping:
                 continue
             old = stream.optimizer()
-            layers = [ear.layer for ear in stream.ears] or [self.model]
+            layers: list[nn.Module] = [*(ear.layer for ear in stream.ears)] or [self.model]
             if ids & (ids_of(old) if old is not None else ids_in(layers)):
                 stream.strangers += 1
                 if old is None or stream.strangers > 1:
@@ -329,14 +329,8 @@ class Monitor:
     def _looks(self, free: Stream) -> str:
         """Something that changes when the weights that no optimizer is known of do."""
         own = self._ids(free)
-        return looks(
-            [
-                p
-                for module in (*(ear.layer for ear in free.ears), self.model)
-                for p in module.parameters()
-                if id(p) in own
-            ]
-        )
+        modules: list[nn.Module] = [*(ear.layer for ear in free.ears), self.model]
+        return looks([p for module in modules for p in module.parameters() if id(p) in own])
 
     def _updated(self, stream: Stream) -> None:
         """An update is done."""

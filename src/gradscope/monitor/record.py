@@ -14,7 +14,7 @@ from gradscope.monitor.sinks import Sink, sinks_of
 from gradscope.monitor.sinks.jsonl import JsonlSink
 from gradscope.records import RunSpec
 from gradscope.rules.training.judge import judged
-from gradscope.trajectory import Head, Point, Trajectory
+from gradscope.trajectory import Head, Point, Trajectory, is_cut
 
 RECENT = 400
 """Points that are judged while training goes on; at the end all are."""
@@ -79,7 +79,11 @@ class Record:
         fired = [v for v in recent.verdicts if v.status in ("fail", "warn") and v.code not in self._codes]
         view = View(ascii=not _is_unicode(), colour=_is_coloured())
         status = point.status or ""
-        if self._told.get(point.layer) != status or any(v.code in ("GS501", "GS502", "GS504") for v in fired):
+        # Batches that are shorter than the needed lag are told of once, in a note.
+        is_news = self._told.get(point.layer) != status and not (
+            point.layer in self._told and is_cut(point, self.head.needed_lag)
+        )
+        if is_news or any(v.code in ("GS501", "GS502", "GS504") for v in fired):
             self._told[point.layer] = status
             _write(point_line(point, view))
         for verdict in fired:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gradscope.trajectory import Point
+from gradscope.trajectory import Point, longest_lag
 
 EARLY = (0, 1, 2, 4, 8, 16, 32, 64)
 """Steps at which a signal is taken whatever the interval: a collapse can be over within 40 updates."""
@@ -31,6 +31,9 @@ def is_analysis_due(step: int, last: int | None) -> bool:
 def has_moved(signal: Point, before: Point | None) -> bool:
     """Whether a signal differs from the one at the last whole analysis in status, share, or side of the needed lag."""
     if before is None:
+        return False
+    if longest_lag(signal) != longest_lag(before):
+        # Of batches of different length neither says that the other moved.
         return False
     if signal.status != before.status:
         return True

@@ -83,7 +83,8 @@ def _copied(model: nn.Module) -> nn.Module:
         part._forward_hooks.clear()
         part._forward_pre_hooks.clear()
         part._backward_hooks.clear()
-    return made._apply(_widened).eval()
+    made._apply(_widened)
+    return made.eval()
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from gradscope.records import RunSpec
 from gradscope.rules import papers
 from gradscope.rules.rule import Finding
-from gradscope.rules.training.rule import TrainingRule, asked_lag, where, with_reach
+from gradscope.rules.training.rule import TrainingRule, asked_lag, where, with_reach, without_reach
 from gradscope.trajectory import Trajectory
 
 
 def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """Find the last stretch of points below K, and whether any before it was not."""
-    points = with_reach(trajectory)
+    points = with_reach(trajectory, spec)
     if not points:
-        return Finding("skip", "no point has a reach")
+        return Finding("skip", without_reach(trajectory, spec))
     enough = [(point.reach or 0) >= asked_lag(trajectory, spec, point) for point in points]
     last, lag = points[-1], asked_lag(trajectory, spec, points[-1])
     if enough[-1]:
@@ -55,7 +55,8 @@ RULE = TrainingRule(
     ),
     measured=(
         "At every point of the trajectory, as GS104 does for one report: signals of the layer that ends with the least "
-        "reach where there are any, else whole analyses. A run that comes back is no finding; its dips are counted."
+        "reach where there are any, else whole analyses. Sequences that end before the needed lag do not count. A run "
+        "that comes back is no finding; its dips are counted."
     ),
     remedies=(
         "Find the step and what moved there: `gradscope show flow.jsonl`",

@@ -19,8 +19,11 @@ def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
         return Finding("skip", "fewer than two points have a gradient share")
     wanted, window = RULE.limit(spec, "collapse_drop"), RULE.limit(spec, "collapse_window")
     pairs = _pairs(points, window)
+    if not pairs:
+        return Finding("skip", "no two points have a gradient share at the same lag")
     # A collapse that lasts is told before a deeper one that healed.
-    lasting = [pair for pair in pairs if _drop(pair) >= wanted and _drop((pair[0], points[-1])) >= wanted]
+    ends = {point.needed_lag: point for point in points}
+    lasting = [p for p in pairs if _drop(p) >= wanted and _drop((p[0], ends[p[0].needed_lag])) >= wanted]
     high, low = lasting[0] if lasting else max(pairs, key=_drop)
     drop = _drop((high, low))
     if drop < wanted:
@@ -41,11 +44,16 @@ def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
 
 
 def _pairs(points: list[Point], window: float) -> list[tuple[Point, Point]]:
-    """(earlier, later) within the window; neighbours always, for checkpoints may lie farther apart."""
+    """(earlier, later) within the window; neighbours always, for checkpoints may lie farther apart.
+
+    Shares at different lags, of batches of different length, are no pair.
+    """
     found = []
     for place, later in enumerate(points[1:], 1):
-        near = [p for p in points[:place] if later.step - p.step <= window] or [points[place - 1]]
-        found.append((max(near, key=_share), later))
+        before = [point for point in points[:place] if point.needed_lag == later.needed_lag]
+        near = [point for point in before if later.step - point.step <= window] or before[-1:]
+        if near:
+            found.append((max(near, key=_share), later))
     return found
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from gradscope.records import RunSpec
 from gradscope.rules import papers
 from gradscope.rules.rule import Finding
-from gradscope.rules.training.rule import TrainingRule, asked_lag, where, with_reach
+from gradscope.rules.training.rule import TrainingRule, asked_lag, where, with_reach, without_reach
 from gradscope.trajectory import Trajectory
 
 
 def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """Compare the largest reach of the run with K."""
-    points = with_reach(trajectory)
+    points = with_reach(trajectory, spec)
     if not points:
-        return Finding("skip", "no point has a reach")
+        return Finding("skip", without_reach(trajectory, spec))
     best = max(points, key=lambda point: point.reach or 0)
     lag = asked_lag(trajectory, spec, best)
     if (best.reach or 0) >= lag:
@@ -49,7 +49,8 @@ RULE = TrainingRule(
     ),
     measured=(
         "Over the leading points of the trajectory: signals of the layer that ends with the least reach, else whole "
-        "analyses. Between the points nothing is known; the outcome is of this run, so far."
+        "analyses; not over sequences that end before the needed lag. Between the points nothing is known; the outcome "
+        "is of this run, so far."
     ),
     remedies=(
         "Start from gates that stay open: `gradscope compare lstm:forget_bias=5 gru:update_bias=5 lru`",

@@ -8,7 +8,7 @@ from gradscope.records import RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load
 from gradscope.rules.judge import is_chosen
 from gradscope.rules.training.rule import TrainingRule, stated_lag
-from gradscope.trajectory import Trajectory
+from gradscope.trajectory import Trajectory, leading
 from gradscope.verdicts import gravest
 
 
@@ -30,7 +30,10 @@ def for_reports(spec: RunSpec) -> RunSpec:
 def status_of(trajectory: Trajectory) -> Status:
     """One word for a run: the gravest that a finding gives it, else how it ended."""
     named = gravest(verdict.gives for verdict in trajectory.verdicts if verdict.status in ("fail", "warn"))
-    last = next((point.status for point in reversed(trajectory.points) if point.status is not None), None)
+    lead = leading(trajectory)
+    one = lead[-1].layer if lead and lead[-1].kind == "signal" else None
+    known = [point.status for point in trajectory.points if point.status is not None and one in (None, point.layer)]
+    last = known[-1] if known else None
     return named or last or "inconclusive"
 
 

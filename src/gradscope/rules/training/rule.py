@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gradscope.records import RunSpec
 from gradscope.rules.rule import Finding, Taught
-from gradscope.trajectory import Point, Trajectory, leading
+from gradscope.trajectory import Point, Trajectory, is_cut, leading, longest_lag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +30,18 @@ def asked_lag(trajectory: Trajectory, spec: RunSpec, point: Point) -> int:
     return point.needed_lag if point.needed_lag is not None else max((point.length or 2) - 1, 1)
 
 
-def with_reach(trajectory: Trajectory) -> list[Point]:
-    """The leading points whose reach is known."""
-    return [point for point in leading(trajectory) if point.reach is not None]
+def with_reach(trajectory: Trajectory, spec: RunSpec) -> list[Point]:
+    """The leading points whose reach is known, in sequences that the needed lag fits into."""
+    stated = stated_lag(trajectory, spec)
+    return [point for point in leading(trajectory) if point.reach is not None and not is_cut(point, stated)]
+
+
+def without_reach(trajectory: Trajectory, spec: RunSpec) -> str:
+    """Why no point is left."""
+    longest = max((longest_lag(point) for point in leading(trajectory) if point.reach is not None), default=None)
+    if longest is None:
+        return "no point has a reach"
+    return f"lag {stated_lag(trajectory, spec)} is needed, and no gradient goes back more than {longest} steps anywhere"
 
 
 def where(point: Point) -> str:
