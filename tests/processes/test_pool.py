@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+
+from gradscope import memory
+from gradscope.processes.pool import run_each
+from gradscope.processes.worker import Job
 
 PROGRAM = """
 import json, os, resource, signal, subprocess, sys, time
@@ -165,6 +172,45 @@ def test_nothing_that_a_worker_started_goes_on(every):
 def test_several_run_at_the_same_time(tmp_path):
     (endings, _), _ = run([("meet", 3, 60)] * 3, 3, tmp_path)
     assert [value for value, *_ in endings] == [3, 3, 3]
+
+
+def test_a_worker_that_died_while_it_waited_is_given_no_job():
+    died, started = threading.Event(), []
+
+    def start(work):
+        ours, theirs = multiprocessing.Pipe()
+        process = SimpleNamespace(pid=None, exitcode=None, kill=lambda: None, join=lambda timeout: None)
+        process.is_alive = lambda: process.exitcode is None
+        started.append(process)
+
+        def serve():
+            theirs.send((work(theirs.recv()), "", ""))
+            if len(started) == 1:
+                process.exitcode = 9
+                theirs.close()
+                died.set()
+
+        threading.Thread(target=serve, daemon=True).start()
+        return process, ours
+
+    jobs = [("one", Job(1, 60)), ("two", Job(2, 60))]
+
+    def take():
+        if len(jobs) == 1:
+            died.wait(60)
+        return jobs.pop(0) if jobs else None
+
+    ends = [end for end in run_each(lambda task: 10 * task, take, 1, lives=5, start=start) if end is not None]
+    assert [(name, ending.value, ending.reason) for name, ending in ends] == [("one", 10, ""), ("two", 20, "")]
+    assert len(started) == 2
+
+
+@pytest.mark.parametrize(("stat", "left"), [("anon 5\ninactive_file 7000\nactive_file 900\n", 7100), ("", 100)])
+def test_copies_of_files_do_not_count_as_memory_in_use(tmp_path, monkeypatch, stat, left):
+    for name, text in {"memory.max": "8000\n", "memory.current": "7900\n", "memory.stat": stat}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    assert memory.available_bytes() == left
 
 
 def test_no_more_run_at_the_same_time_than_asked(tmp_path):

@@ -17,6 +17,7 @@ from gradscope.records import RunSpec
 from gradscope.sweeps import store as stores
 from gradscope.sweeps.plan import Plan
 from gradscope.sweeps.read import is_sweep, read_sweep
+from gradscope.sweeps.shipped import collected
 from gradscope.sweeps.store import Result, opened
 from gradscope.swept import cells
 
@@ -46,7 +47,7 @@ def test_a_run_is_claimed_once_and_its_result_is_kept(path):
         assert [claim.point for claim in claims] == [0, 1, 2]
         assert mine.claim() is other.claim() is None
         mine.finish(claims[0].key, DONE)
-        mine.finish(claims[1].key, Result("failed", reason="not mine to say, but it was running"))
+        other.finish(claims[1].key, Result("failed", reason="it fails"))
         mine.give_back()
         assert other.claim().point == 2
         assert mine.counts() == {"done": 1, "failed": 1, "running": 1}
@@ -63,6 +64,22 @@ def test_what_was_finished_is_not_written_over(path):
         mine.finish(key, DONE)
         other.finish(key, Result("failed", reason="too late"))
     assert read_sweep(path).runs[0].state == "done"
+
+
+def test_a_process_whose_claim_ran_out_tells_results_but_no_failures(path, monkeypatch):
+    with opened(path) as slow, opened(path) as other:
+        define(slow, plan := plan_of("forget_bias=0:1:1", length=10))
+        define(other, plan)
+        monkeypatch.setattr(stores, "LEASE", -1.0)
+        claims = [slow.claim(), slow.claim()]
+        monkeypatch.setattr(stores, "LEASE", 30.0)
+        assert [other.claim().key, other.claim().key] == [claim.key for claim in claims]
+        slow.finish(claims[0].key, Result("failed", reason="its memory ran out"))
+        assert other.counts() == {"running": 2}
+        slow.finish(claims[1].key, DONE)
+        other.finish(claims[0].key, DONE)
+        other.finish(claims[1].key, Result("failed", reason="too late"))
+        assert other.counts() == {"done": 2}
 
 
 def test_failed_runs_are_tried_again_where_that_is_asked_for(path):
@@ -146,6 +163,33 @@ def test_the_key_changes_with_the_files_that_are_named(tmp_path, monkeypatch):
         before = next(plan.runs()).key
         path.write_text("a = 20\n")
         assert next(plan.runs()).key != before
+
+
+@pytest.mark.parametrize(
+    "changed", ["helper.py", "pack/__init__.py", "pack/deep.py", "lib/far.py", "task.py", "given.py"]
+)
+def test_the_key_changes_with_what_the_named_files_import(tmp_path, monkeypatch, changed):
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "m.py": "import torch\nfrom helper import GAIN\nfrom pack import deep\n",
+        "helper.py": "def use():\n    import far\n",
+        "pack/__init__.py": "",
+        "pack/deep.py": "from . import absent\nfrom .. import helper\n",
+        "lib/far.py": "",
+        "task.py": "import given\n",
+        "given.py": "",
+        "other.py": "",
+    }
+    for path, text in files.items():
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(text)
+    plan = plan_of("seed=0", models=("m.py:M",), import_path=("lib",), task="task.py:draw", needs_lag=9)
+    before = next(plan.runs()).key
+    Path("other.py").write_text("a = 1\n")
+    assert next(plan.runs()).key == before
+    Path(changed).write_text(f"{files[changed]}a = 1\n")
+    assert next(plan.runs()).key != before
+    assert changed in {os.path.normpath(path) for path in collected(plan)}
 
 
 def test_settings_that_cannot_be_together_are_refused_before_anything_runs():

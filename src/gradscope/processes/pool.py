@@ -60,7 +60,7 @@ def run_each(
     try:
         while True:
             while len(busy) < at_once and (asked := take()) is not None:
-                worker = idle.pop() if idle else Worker(work, start)
+                worker = _ready(idle) or Worker(work, start)
                 busy[worker.pipe] = worker
                 worker.give(*asked)
             if not busy:
@@ -79,6 +79,16 @@ def run_each(
         # Reached with busy workers only when this process is interrupted: nothing of it may go on alone.
         for worker in (*idle, *busy.values()):
             worker.stop()
+
+
+def _ready(idle: list[Worker]) -> Worker | None:
+    """One of the workers that wait, if it is still there: what it died of meanwhile is not the next job's end."""
+    while idle:
+        worker = idle.pop()
+        if worker.is_waiting:
+            return worker
+        worker.stop()
+    return None
 
 
 def _ended(busy: dict[Connection, Worker]) -> list[tuple[Worker, Ending]]:

@@ -117,6 +117,11 @@ class Worker:
             self.pipe.send(job.task)
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether it can be given a job: it lives, and has neither said anything nor closed its pipe since the last."""
+        return self.process.is_alive() and not self.pipe.poll()
+
+    @property
     def patience(self) -> float:
         """Seconds that its job has left."""
         return max(0.0, self.began + self.limit - time.monotonic())

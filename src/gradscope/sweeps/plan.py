@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -25,8 +26,10 @@ from gradscope.records import RunSpec
 from gradscope.swept import Axis
 from gradscope.text import safe_text
 
-FILES = ("weights", "input", "target", "loss", "state", "vocab")
+FILES = ("weights", "input", "target", "loss", "task", "state", "vocab")
 """Settings that may name a file, which decides the numbers as the setting does."""
+CODE = ("loss", "task")
+"""Those of them that may name a function, `file.py:function`."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +125,58 @@ def versions() -> dict[str, str]:
 
 
 def named_files(spec: RunSpec) -> Iterator[str]:
-    """Files that the settings name, the source of the user's code among them."""
+    """Files that the settings name, the source of the user's code among them, and what that imports of theirs."""
     word = spec.models[0]
     if not parse_model(word).is_family:
         file = model_file(word)
-        yield file[0] if file is not None else source_file(word, spec.import_path)
+        yield from _with_imports(file[0] if file is not None else source_file(word, spec.import_path), spec.import_path)
     for name in FILES:
         value = getattr(spec, name)
-        if value:
-            yield source_file(value, ()) if name == "loss" and ".py:" in value else value
+        if value and name in CODE and ".py:" in value:
+            yield from _with_imports(source_file(value, ()), ())
+        elif value:
+            yield value
+
+
+def _with_imports(path: str, folders: tuple[str, ...]) -> Iterator[str]:
+    """A file and, of Python, what it imports out of the folders that are searched, and what that imports, ..."""
+    seen, waiting = dict.fromkeys([path]), [path]
+    while waiting:
+        one = waiting.pop()
+        yield one
+        for found in _imported(one, _stamp(one), folders) if one.endswith(".py") else ():
+            if found not in seen:
+                seen[found] = None
+                waiting.append(found)
+
+
+@lru_cache(maxsize=1024)
+def _imported(path: str, stamp: tuple[int, int] | None, folders: tuple[str, ...]) -> tuple[str, ...]:
+    """Files that the statements of a file of Python import, those of packages on the way included."""
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    own, found = Path(path).parent, dict[str, None]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names, roots = [one.name for one in node.names], (own, *map(Path, folders), Path("."))
+        elif isinstance(node, ast.ImportFrom):
+            start = node.module or ""
+            # `from a import b` means a module b of the package a as often as something in a.
+            names = [start, *(f"{start}.{one.name}".lstrip(".") for one in node.names)]
+            above = own.joinpath(*[".."] * (node.level - 1)) if node.level else own
+            roots = (above,) if node.level else (own, *map(Path, folders), Path("."))
+        else:
+            continue
+        for name, root in product(names, roots):
+            parts = name.split(".") if name else []
+            for depth in range(len(parts) + 1):
+                base = root.joinpath(*parts[:depth])
+                for file in (base.parent / f"{base.name}.py", base / "__init__.py") if depth else ():
+                    if file.is_file():
+                        found[os.path.normpath(file)] = None
+    return tuple(found)
 
 
 def source_file(word: str, folders: tuple[str, ...]) -> str:

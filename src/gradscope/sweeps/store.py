@@ -147,15 +147,19 @@ class Store:
         return Claim(key, point, seed, tries + 1)
 
     def finish(self, key: str, result: Result) -> None:
-        """Write down how a run ended, unless somebody else has done so in the meantime."""
+        """Write down how a run ended, unless somebody else has done so in the meantime.
+
+        A result counts whoever has it; that it failed counts only of the process that still holds the run, for another
+        that took it over may come to an end with it.
+        """
         self._link.execute(
             "UPDATE runs SET state = ?, owner = NULL, until = NULL, status = ?, worst = ?, summary = ?, findings = ?, "
-            "notes = ?, reason = ?, trace = ?, seconds = ?, ended = ? WHERE key = ? AND (owner = ? OR state IN "
-            "('waiting', 'running'))",
+            "notes = ?, reason = ?, trace = ?, seconds = ?, ended = ? WHERE key = ? AND (owner = ? OR (? = 'done' AND "
+            "state IN ('waiting', 'running')))",
             (
                 *(result.state, result.status, result.worst, _json(result.summary)),
                 *(_json(result.findings), _json(result.notes), result.reason, result.trace, result.seconds),
-                *(time.time(), key, self.owner),
+                *(time.time(), key, self.owner, result.state),
             ),
         )
 
