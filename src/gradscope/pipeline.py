@@ -23,7 +23,7 @@ from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.full_precision import full_precision
-from gradscope.records import Loaded, ModelResult, Report, RunSpec, Timing
+from gradscope.records import BUILT, Loaded, ModelResult, Report, RunSpec, Timing
 from gradscope.rules.judge import judged, selected
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
@@ -209,7 +209,7 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
         torch.manual_seed(spec.seed)
         analysis = Analysis(runs, _settled(spec, runs), detail=False)
         with threads_for(analysis.size):
-            known = outline(name, Loaded("built"), analysis, collect.early(analysis))
+            known = outline(name, Loaded(BUILT), analysis, collect.early(analysis))
     return judged(known, analysis.spec)
 
 

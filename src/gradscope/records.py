@@ -14,6 +14,10 @@ from gradscope.registry import SHOWN, load
 from gradscope.trained import Probe
 
 SCHEMA = "gradscope.report/1"
+BUILT = "built"
+"""`Loaded.source` of a family, whose weights are drawn here."""
+AS_MADE = "weights as its code makes them; --weights FILE fills it"
+"""Among what is assumed of a class or a factory, which is called anew for every seed."""
 
 Number = float | None
 Values = tuple[Number, ...]
@@ -181,7 +185,8 @@ class Summary:
     rate: Number = None
     """Slope of ln I(k) over lags 1..K, nats per step back: mean over sequences and seeds."""
     rate_ci: tuple[float, float] | None = None
-    """95 % t-interval of `rate`; None for a single sequence and seed."""
+    """95 % t-interval of `rate`, over the means of several seeds, else over the sequences of one; None where all agree
+    or there is one alone, as `skipped` says."""
     gain: Number = None
     half_life: Number = None
     reach: int | None = None
@@ -363,6 +368,11 @@ class Loaded:
     equality_check: EqualityCheck | None = None
     location: Location | None = None
     """Where the user's code defines the model, or where the target of `gradscope check` is written."""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether every seed has weights of its own."""
+        return self.source == BUILT or AS_MADE in self.assumed
 
 
 @dataclass(frozen=True, repr=False)

@@ -34,11 +34,12 @@ def test_the_message_says_need_when_the_lag_was_stated(made):
 
 
 def test_a_single_sequence_lets_the_point_decide_and_says_so(made):
-    found = verdict("GS101", made(rate=-0.6, rate_ci=None, reach=9))
+    reason = {"rate_ci": "one sequence and one seed, so there is no interval"}
+    found = verdict("GS101", made(rate=-0.6, rate_ci=None, reach=9, skipped=reason))
     assert found.status == "fail"
     assert "one sequence" in found.message
     assert verdict("GS101", made(rate=-0.01, rate_ci=None)).status == "pass"
-    assert "one sequence" in verdict("GS201", made(rate=0.1, rate_ci=None)).message
+    assert "one sequence" in verdict("GS201", made(rate=0.1, rate_ci=None, skipped=reason)).message
 
 
 @pytest.mark.parametrize(

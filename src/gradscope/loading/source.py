@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from gradscope.chain import ArrayChain
 from gradscope.models.family import Model
 from gradscope.models.token_ids import TokenIds
-from gradscope.records import Loaded
+from gradscope.records import BUILT, Loaded
 
 Make = Callable[[int, int], Model | ArrayChain]
 
@@ -31,4 +31,4 @@ class Source:
     @property
     def fresh(self) -> bool:
         """Whether the weights are drawn here, for every seed anew."""
-        return self.loaded.source == "built"
+        return self.loaded.source == BUILT

@@ -10,7 +10,7 @@ from gradscope.config import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.loading.source import Source
 from gradscope.models.family import Model, family_model
-from gradscope.records import Loaded, RunSpec
+from gradscope.records import BUILT, Loaded, RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.text import safe_text
 
@@ -50,4 +50,4 @@ def source_of(word: str, spec: RunSpec) -> Source:
         dtype = getattr(torch, spec.dtype)
         return settled.build(input_size=input_size, seed=seed, dtype=dtype, device=spec.device)
 
-    return Source(parsed.text, make, wanted, Loaded("built"))
+    return Source(parsed.text, make, wanted, Loaded(BUILT))

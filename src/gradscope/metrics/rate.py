@@ -10,6 +10,9 @@ from torch import Tensor
 from gradscope.metrics.interval import mean_interval
 from gradscope.numerics.analysis import Analysis, Unavailable
 
+EQUAL = 1e-12
+"""Spread of slopes, beside the largest of them, that is rounding."""
+
 
 def slopes(logs: Tensor) -> list[float]:
     """Slope of every row of ln I over lags 1, 2, ...; rows with under two values are dropped.
@@ -29,30 +32,50 @@ def slopes(logs: Tensor) -> list[float]:
     return [float(slope) for slope, n in zip(found, count, strict=True) if n >= 2]
 
 
-def _per_sequence(analysis: Analysis) -> list[float]:
+def _by_seed(analysis: Analysis) -> list[list[float]]:
+    """The slopes of every seed's sequences; at least one seed has one."""
     analysis.require_gradient()
-    found = slopes(analysis.influence[:, 1 : analysis.needed_lag + 1].cpu() * math.log(10))
+    logs = analysis.influence[:, 1 : analysis.needed_lag + 1].cpu() * math.log(10)
+    found = [own for rows in logs.tensor_split(len(analysis.runs)) if (own := slopes(rows))]
     if not found and bool((analysis.influence == math.inf).any()):
         # It overflows before there are two lags for a line.
-        return [math.inf]
+        return [[math.inf]]
     if not found:
         raise Unavailable("fewer than two lags have any influence, so there is no slope")
     return found
 
 
+def _means(seeds: list[list[float]]) -> list[float]:
+    return [math.fsum(slopes) / len(slopes) for slopes in seeds]
+
+
 def rate(analysis: Analysis) -> float:
-    """Mean slope over sequences and seeds; infinite where the gradient overflows at once."""
-    found = _per_sequence(analysis)
+    """Mean slope over the sequences of every seed, then over seeds; infinite where the gradient overflows at once."""
+    found = _means(_by_seed(analysis))
     return math.fsum(found) / len(found)
 
 
 def interval(analysis: Analysis) -> tuple[float, float]:
-    """95 % t-interval of the mean slope."""
-    distinct = torch.unique(analysis.influence, dim=0)
-    found = mean_interval(_per_sequence(analysis)) if len(distinct) > 1 else None
-    if found is None:
-        raise Unavailable("one sequence and one seed give no interval; equal sequences count once")
-    return found
+    """95 % t-interval of the rate: over the means of several seeds, else over the sequences of one.
+
+    Sequences of one seed share its weights, so that with several seeds they are no independent draws: counting each
+    would make the interval narrower by the square root of their number, whatever the weights do.
+
+    Raises:
+        Unavailable: there is one slope alone, or all are equal; the reason says which.
+    """
+    seeds = _by_seed(analysis)
+    for values in (_means(seeds), seeds[0]):
+        if max(values) - min(values) > EQUAL * max(map(abs, values)):
+            found = mean_interval(values)
+            assert found is not None
+            return found
+    count = len(analysis.influence)
+    if count == 1:
+        raise Unavailable("one sequence and one seed, so there is no interval")
+    if len(seeds) == len(seeds[0]) == 1:
+        raise Unavailable(f"only one of {count} sequences has a slope, so there is no interval")
+    raise Unavailable(f"all {count} sequences have the same slope, so there is no interval")
 
 
 def gain(analysis: Analysis) -> float:

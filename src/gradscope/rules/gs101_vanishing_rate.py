@@ -8,7 +8,7 @@ from gradscope.profile import Profile
 from gradscope.records import ModelResult, Number, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.interval import NARROW, ends, note, straddles
+from gradscope.rules.interval import ends, narrow, note, straddles
 from gradscope.rules.outlook import PROBE, arrival
 from gradscope.rules.rule import Finding, Outcome, Rule, Threshold, needed_lag
 from gradscope.rules.wording import LN10, factor, over_lags, per_step
@@ -29,18 +29,18 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     if ahead is not None and ahead.word == "arrives":
         return _finding("pass", f"Each step back {measured}. {ahead.sentence}", rate * lag, limit)
     if low >= limit:
-        return _finding("pass", f"Each step back {measured}{note(summary.rate_ci)}.", rate * lag, limit)
+        return _finding("pass", f"Each step back {measured}{note(result)}.", rate * lag, limit)
     if ahead is not None and ahead.word == "open":
         return _finding("inconclusive", f"Each step back {measured}. {ahead.sentence}", rate * lag, limit, PROBE)
     if high >= limit:
-        return _finding("inconclusive", straddles(low, high, limit, where), rate * lag, limit, NARROW)
+        return _finding("inconclusive", straddles(low, high, limit, where), rate * lag, limit, narrow(result, spec))
     if ahead is None and share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:
         message = f"The fitted step {measured}, yet the reach is {summary.reach} lags: the decay is not exponential."
         return _finding("inconclusive", message, rate * lag, limit, STATE_THE_LAG)
     told = f" {ahead.sentence}" if ahead is not None else ""
     return Finding(
         "found",
-        f"Each step back {measured}{note(summary.rate_ci)}.{told}",
+        f"Each step back {measured}{note(result)}.{told}",
         advise("vanishing", result, spec),
         first_step=Profile.of(result).step_of(lag),
         last_step=Profile.of(result).step_of((summary.reach or 0) + 1),
@@ -80,7 +80,8 @@ RULE = Rule(
     ),
     measured=(
         "BPTT from one anchor step (the last one that the loss reads), in log scale, so nothing underflows. The slope "
-        "is fitted per sequence and seed; their mean and 95 % t-interval decide. With one sequence and one seed there "
+        "is fitted per sequence; the mean over seeds decides, with a 95 % t-interval over seeds, or over the sequences "
+        "of a single one (they share its weights). With one sequence and one seed there "
         "is no interval and the slope itself decides. An interval on both sides of the limit is inconclusive, and so "
         "is a slope below the limit when the reach covers the needed lag all the same. With a stated needed lag the "
         "share of the gradient that arrives there has the last word, as GS104 explains."

@@ -8,7 +8,7 @@ from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.interval import NARROW, ends, note, straddles
+from gradscope.rules.interval import ends, narrow, note, straddles
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 from gradscope.rules.wording import LN10, factor, over_lags, per_step
 
@@ -22,12 +22,12 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     low, high = (end * lag for end in ends(rate, summary.rate_ci))
     limit, where = math.log(RULE.limit(spec, "exploding_factor")), over_lags(lag, spec)
     total = f"{where} that is {factor(rate * lag / LN10)}"
-    message = f"Each step back multiplies the gradient by {per_step(rate)}: {total}{note(summary.rate_ci)}."
+    message = f"Each step back multiplies the gradient by {per_step(rate)}: {total}{note(result)}."
     if high <= limit:
         return Finding("pass", message, measured=rate * lag, threshold=limit)
     if low <= limit:
         sentence = straddles(low, high, limit, where)
-        return Finding("inconclusive", sentence, NARROW, measured=rate * lag, threshold=limit)
+        return Finding("inconclusive", sentence, narrow(result, spec), measured=rate * lag, threshold=limit)
     return Finding(
         "found",
         message,

@@ -29,7 +29,9 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         return Finding("pass", message, measured=exponent, threshold=limit / lag)
     if low <= 0:
         message = f"{leading} that is a factor of {growth}, but its interval reaches down to {low:+.3g}: no verdict."
-        advice = "A longer sequence narrows the interval: try `--length 1000`."
+        advice = "A longer sequence narrows the interval"
+        given = spec.input is not None or spec.text is not None
+        advice += "." if given else f": try `--length {max(1000, 5 * result.length)}`."
         return Finding("inconclusive", message, advice, measured=exponent, threshold=limit / lag)
     return Finding(
         "found",

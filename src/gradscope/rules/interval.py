@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+from gradscope.records import ModelResult, RunSpec
 from gradscope.rules.wording import LN10, factor
 
-ONE_SEQUENCE = "one sequence, so there is no interval and the point decides"
-NARROW = "Narrow the interval with more sequences or seeds: add `--batch 32` or `--seeds 5`."
+NARROW = "Narrow the interval with "
+"""How advice begins that is about too wide an interval."""
+SEQUENCES = 8
+"""Synthetic sequences of a run that asks for no number of them."""
 
 
 def ends(point: float, interval: tuple[float, float] | None) -> tuple[float, float]:
@@ -23,6 +26,19 @@ def straddles(low: float, high: float, limit: float, where: str) -> str:
     return f"The interval allows {between} {where}, and the limit of {factor(limit / LN10)} lies between: no verdict."
 
 
-def note(interval: tuple[float, float] | None) -> str:
-    """Said after a number that rests on a single sequence and seed."""
-    return f" ({ONE_SEQUENCE})" if interval is None else ""
+def note(result: ModelResult) -> str:
+    """Said after a number that has no interval: why, and what decides then."""
+    if result.summary.rate_ci is not None:
+        return ""
+    return f" ({result.skipped.get('rate_ci', 'there is no interval')}; the point decides)"
+
+
+def narrow(result: ModelResult, spec: RunSpec) -> str:
+    """What would narrow the interval: more of what it is over, where there is more to be had."""
+    if spec.seeds > 1 and result.loaded.drawn:
+        return f"{NARROW}more seeds: `--seeds {max(5, 2 * spec.seeds)}`."
+    if spec.input is None and spec.text is None and result.kind != "chain":
+        return f"{NARROW}more sequences: `--batch {4 * (spec.batch or SEQUENCES)}`."
+    if result.loaded.drawn:
+        return f"{NARROW}seeds, the data hold no more sequences: `--seeds 5`."
+    return f"{NARROW}data that hold more sequences; weights and data are given, so seeds change nothing."

@@ -21,10 +21,8 @@ from gradscope.loading.source import Source
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
-from gradscope.records import Loaded, RunSpec
+from gradscope.records import AS_MADE, Loaded, RunSpec
 from gradscope.text import safe_text
-
-AS_MADE = "weights as its code makes them; --weights FILE fills it"
 
 
 def source_from_reference(word: str, spec: RunSpec) -> Source:

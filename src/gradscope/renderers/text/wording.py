@@ -193,14 +193,14 @@ def _degenerate(model: ModelResult) -> list[str]:
 def _inconclusive(model: ModelResult) -> list[str]:
     total, interval = lags(model), model.summary.rate_ci
     chosen = deciding(model)
-    if model.summary.rate is None or (chosen is not None and chosen.advice != NARROW):
+    if model.summary.rate is None or (chosen is not None and not chosen.advice.startswith(NARROW)):
         return []
     said = f"Rate {numbers.plain(model.summary.rate)} nats/step"
     if interval is not None:
         said += f", 95 % interval {numbers.plain(interval[0])} to {numbers.plain(interval[1])}"
     if total is not None:
         said += f": over {total} lags that is too uncertain to call"
-    return [f"{said}.", "More sequences (--batch) or seeds (--seeds) narrow it."]
+    return [f"{said}."]
 
 
 def _healthy(model: ModelResult) -> list[str]:
