@@ -223,6 +223,8 @@ class Summary:
     non_finite: NonFinite | None = None
     cut: int | None = None
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
+    input_cut: int | None = None
+    """Newest step up to which no input receives a gradient although the outputs depend on them (a detach)."""
     silent: tuple[str, ...] | None = None
     """Parameters and input features that receive no gradient at all."""
     unheard: tuple[str, ...] | None = None
@@ -239,6 +241,8 @@ class Summary:
     """`fixed` or `spread`: which kind of lags the verdict is about."""
     mixed: tuple[int, int] | None = None
     """(source, target), from 1: sequences of the batch that influence each other."""
+    axes_guessed: bool | None = None
+    """Whether the module would fit with batch and time in either order, so that time first is a guess."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from gradscope.registry import COMPARE_METRICS, SERIES_METRICS, SUMMARY_METRICS,
 
 EARLY = (
     *("rate", "rate_ci", "gain", "half_life", "reach", "coverage", "temporal_range", "gradient_share", "zero_lags"),
-    *("overflow_lags", "lags", "mixed"),
+    *("overflow_lags", "lags", "mixed", "axes_guessed"),
 )
 """Metrics that need no Jacobian: what the verdict of most models rests on, and known long before spectra are."""
 EARLY_SERIES = ("log10_influence", "log10_grad_input")

@@ -40,6 +40,11 @@ def measure(analysis: Analysis) -> tuple[int, int] | None:
     return None if found is None else _pair(model.laid_out(found), target)
 
 
+def guessed(analysis: Analysis) -> bool | None:
+    """Whether time was taken to come first, where the module would fit the other order as well; None of families."""
+    return analysis.model.guessed if isinstance(analysis.model, Direct) else None
+
+
 def _pair(gradient: Tensor, target: int) -> tuple[int, int] | None:
     """The sequence that receives most of what it should not."""
     norms = gradient.double().flatten(1).norm(dim=1)

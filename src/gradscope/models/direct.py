@@ -61,6 +61,8 @@ class Direct:
         self.time_first, self.closed, self.carried = time_first, closed, carried
         self.turned = False
         """Whether batch and time changed places because of what the module does."""
+        self.guessed = False
+        """Whether it would have fitted in either order."""
         if time_first is None and not turns:
             self.time_first = False
         self.in_float32 = False
@@ -117,6 +119,17 @@ class Direct:
         if found is None:
             raise UsageError(f"{safe_text(self.name)} returns {type(raw).__name__} without a tensor; return one first")
         return found
+
+    def fits(self, raw: Any, x: Tensor, *, time_first: bool) -> bool:
+        """Whether what the module returned for x (batch, T, ...), laid out so, has the sequences where they belong."""
+        y = self.first_tensor(raw)
+        shape = OutputShape.of(y.shape, *x.shape[:2], time_first=time_first, by_step=False)
+        return shape.has_sequences or shape.is_number
+
+    def turn(self, *, guessed: bool) -> None:
+        """Take it to take time first from now on; that is a guess where it would fit the other way as well."""
+        self.time_first = self.turned = True
+        self.guessed = guessed and not hasattr(self.module, "batch_first")
 
     def shape_of(self, y: Tensor, x: Tensor) -> OutputShape:
         """What the axes are of a tensor that the module returned for x (batch, T, ...)."""

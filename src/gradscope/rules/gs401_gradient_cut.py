@@ -11,10 +11,13 @@ from gradscope.rules.rule import Finding, Rule
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     """Any cut on the way of the gradient is a finding; what is cut after the anchor hears of no loss anyway."""
-    cut = result.summary.cut
+    cut, profile = result.summary.cut, Profile.of(result)
+    if cut is None and result.summary.input_cut is not None:
+        return _of_input(result.summary.input_cut, profile)
+    if cut is None and "cut" in result.skipped:
+        return Finding("skip", f"cut is not known: {result.skipped['cut']}")
     if cut is None:
         return Finding("pass", "The gradient passes every step.")
-    profile = Profile.of(result)
     lag = profile.lag_of(cut)
     if lag is None:
         message = f"The gradient passes every step that the loss hears of: it is read at step {profile.anchor}."
@@ -30,11 +33,24 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     )
 
 
+def _of_input(cut: int, profile: Profile) -> Finding:
+    """Older inputs that the output depends on and no gradient reaches."""
+    return Finding(
+        "found",
+        f"No gradient reaches the inputs up to step {cut}, lag {profile.lag_of(cut)} and more, though the output depends "
+        "on them.",
+        "Look for detach(), .data, torch.no_grad() or numpy between the input and what the loss reads.",
+        first_step=0,
+        last_step=cut,
+        measured=cut,
+    )
+
+
 RULE = Rule(
     code="GS401",
     title="gradient cut",
     severity="error",
-    requires=("cut",),
+    requires=("input_cut",),
     judge=_judge,
     gives="degenerate",
     none_is_clean=True,
@@ -49,8 +65,9 @@ RULE = Rule(
     ),
     measured=(
         "The Jacobian of each step is compared with what the step really does to a slightly moved state; the newest "
-        "step whose Jacobian vanishes while its output moves is reported. Where this cut explains exact zeros (GS102) "
-        "and a short reach (GS104), the status is degenerate and not vanishing."
+        "step whose Jacobian vanishes while its output moves is reported. So are older inputs that receive "
+        "exactly nothing while a slight change of them moves the output. Where this cut explains exact "
+        "zeros (GS102) and a short reach (GS104), the status is degenerate and not vanishing."
     ),
     remedies=(
         "Search the code for detach(), .data, .item(), torch.no_grad() and for a state made anew inside the loop",

@@ -11,6 +11,13 @@ from gradscope.rules.rule import Finding, Rule
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     """Any pair of sequences is a finding."""
     mixed = result.summary.mixed
+    if mixed is None and result.summary.axes_guessed:
+        return Finding(
+            "inconclusive",
+            "Its axes are ambiguous: it was taken to take time first, since a recurrence in it walks along the first "
+            "axis; if it is given the batch first, that recurrence walks along the batch.",
+            "Say which it is: --layout time-first or --layout batch-first, or give data of yours with --input.",
+        )
     if mixed is None:
         return Finding("pass", "Every sequence of the batch keeps to itself.")
     source, target = mixed

@@ -77,9 +77,11 @@ def status(verdicts: Iterable[Verdict]) -> Status:
 
 
 def _is_inconclusive(verdicts: list[Verdict]) -> bool:
-    about = [v for v in verdicts if v.code in RULES and load(RULES[v.code]).gives in ("vanishing", "exploding")]
+    gives = {v.code: load(RULES[v.code]).gives for v in verdicts if v.code in RULES}
+    about = [v for v in verdicts if gives.get(v.code) in ("vanishing", "exploding")]
     said = {verdict.status for verdict in about or verdicts}
-    return "inconclusive" in said or said <= {"skip"}
+    doubted = any(v.status == "inconclusive" and gives.get(v.code) == "degenerate" for v in verdicts)
+    return doubted or "inconclusive" in said or said <= {"skip"}
 
 
 def _given(rule: Rule, verdict: Verdict, found: set[str]) -> Status | None:

@@ -291,8 +291,8 @@ def test_nan_is_traced_into_a_cell_of_the_users_own(path: str) -> None:
     own, head = (
         analysed(f"{path}:Born", args={"where": where}, input_size=3).summary.non_finite for where in ("own", "head")
     )
-    assert (own.layer, own.where, own.step, own.cause) == ("", "mul", 6, "constant")
-    assert (head.layer, head.where, head.step, head.cause) == ("", "mul", 20, "constant")
+    assert (own.layer, own.where, own.step, own.cause) == ("Born", "mul", 6, "constant")
+    assert (head.layer, head.where, head.step, head.cause) == ("Born", "mul", 20, "constant")
 
 
 class Ticking(nn.Module):

@@ -146,7 +146,7 @@ def test_a_detach_in_the_loop_is_a_cut_gradient_and_no_failed_load(path: str) ->
     assert found.series.values["log10_grad_input"][7] > -10
 
 
-@pytest.mark.parametrize(("name", "layer", "where"), [("Bursts", "rnn.l0", "gate.reset"), ("Scaled", "", "mul")])
+@pytest.mark.parametrize(("name", "layer", "where"), [("Bursts", "rnn.l0", "gate.reset"), ("Scaled", "Scaled", "mul")])
 def test_inf_is_traced_to_where_it_is_born(path: str, name: str, layer: str, where: str) -> None:
     found = analysed(f"{path}:{name}").summary.non_finite
     assert (found.layer, found.where, found.step) == (layer, where, 7 if name == "Bursts" else 5)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradscope.errors import UsageError
 from gradscope.models.capture.given import InputLeaf, TokenInput
 from gradscope.models.capture.handover import handed_on
 from gradscope.models.capture.known import Levels, cells_of, is_known, read_cell, read_fused
@@ -47,18 +48,32 @@ class _Note:
 def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
     """One forward pass of a model for x (batch, T, ...), opened at the recurrences inside a user's module.
 
-    Where it is not known which axis of the module's input is time, it is taken to be the second; a recurrence that
-    then walks along the batch says otherwise, and the model remembers.
+    Where it is not known which axis of the module's input is time, it is taken to be the second. Recurrences that then
+    walk along the batch say otherwise, if what the module returns fits that; the model remembers.
     """
     search = search and model.kind == "module" and not model.closed
     found = watch(model.module, model.run, model.laid_out(x), x.shape[1], search=search)
     if model.time_first is None and found.recurrences:
         batch, steps = x.shape[:2]
-        model.time_first = batch != steps and any(one.x.shape[:2] == (batch, steps) for one in found.recurrences)
-        model.turned = bool(model.time_first)
-        if model.time_first:
-            return see(model, x, search=search)
+        model.time_first = False
+        if batch != steps and all(one.x.shape[:2] == (batch, steps) for one in found.recurrences):
+            return _turned(model, x, found)
     return found
+
+
+def _turned(model: Direct, x: Tensor, found: Seen) -> Seen:
+    """The pass with time first, where what the module returns has its sequences there; else the pass as it was."""
+    model.time_first = True
+    try:
+        turned = watch(model.module, model.run, model.laid_out(x), x.shape[1])
+        fits = model.fits(turned.raw, x, time_first=True)
+    except UsageError:
+        fits = False
+    if not fits:
+        model.time_first = False
+        return found
+    model.turn(guessed=model.fits(found.raw, x, time_first=False))
+    return turned
 
 
 def watch(module: nn.Module, call: Call, x: Tensor, steps: int, *, search: bool = True) -> Seen:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -50,6 +52,7 @@ def _joins(lifted: LiftedTrace, whole: ModuleTrace) -> bool:
 
 def first_opened(model: Direct, x: Tensor) -> Opened | None:
     """The first sequence of x, opened; time is the second axis, or the first where only so there is a recurrence."""
+    plain: Any = None
     for time_first in (False, True) if model.time_first is None else (model.time_first,):
         one = x[:1].transpose(0, 1) if time_first else x[:1]
         try:
@@ -58,10 +61,15 @@ def first_opened(model: Direct, x: Tensor) -> Opened | None:
             if model.time_first is not None:
                 raise
             continue
-        if found.walks:
-            model.turned = model.turned or (model.time_first is None and time_first)
-            model.time_first = time_first
-            return found
+        if not found.walks:
+            plain = found.recording.raw
+            continue
+        if model.time_first is None and time_first:
+            if not model.fits(found.recording.raw, x[:1], time_first=True):
+                return None
+            model.turn(guessed=plain is not None and model.fits(plain, x[:1], time_first=False))
+        model.time_first = time_first
+        return found
     return None
 
 

@@ -79,6 +79,8 @@ class ModuleTrace:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What is to be known of how the module was taken, a sentence each."""
+        if self.model.guessed:
+            return ("its axes are ambiguous: taken as time first; --layout time-first or batch-first says which",)
         return ("it takes time first; turned",) if self.model.turned else ()
 
     def read_by(self, v: Cotangents) -> tuple[str, ...]:
@@ -204,7 +206,8 @@ class ModuleTrace:
         for b in range(self.sequences):
             x = self.model.laid_out(self.x[b : b + 1])
             if (birth := birth_of(self.model, x, 0 if self.model.time_first else 1)) is not None:
-                found.append(NonFinite(birth.step, birth.part, birth.operation, birth.value, birth.cause))
+                part = birth.part or type(self.model.module).__name__
+                found.append(NonFinite(birth.step, part, birth.operation, birth.value, birth.cause))
         return finite.earliest(found)
 
     def cotangent(self, loss: Loss) -> Cotangents:

@@ -178,10 +178,10 @@ def _non_finite(model: ModelResult) -> list[str]:
 
 
 def _degenerate(model: ModelResult) -> list[str]:
-    chosen = deciding(model)
-    if chosen is not None and chosen.code in ("GS403", "GS405"):
+    chosen, summary, total = deciding(model), model.summary, lags(model)
+    unheard = chosen is not None and chosen.code == "GS401" and summary.cut is None
+    if chosen is not None and (unheard or chosen.code in ("GS403", "GS405")):
         return [chosen.message]
-    summary, total = model.summary, lags(model)
     if summary.cut is not None:
         return [f"The gradient is cut at step {summary.cut}: nothing before it is learned from (a detach?).", ""]
     if summary.directions is not None and total is not None:
