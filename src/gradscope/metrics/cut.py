@@ -20,7 +20,8 @@ def measure(analysis: Analysis) -> int | None:
 def of_input(analysis: Analysis) -> int | None:
     """The newest step up to which no input receives a gradient, though the output at the anchor depends on them.
 
-    None where newer inputs receive none either: then the input is unheard as a whole. A small change of those inputs tells: what is not read at all, or read by units that are dead, changes nothing.
+    A small change of those inputs tells: what is not read at all, or read by units that are dead, changes nothing. None
+    where newer inputs receive none either: then the input is unheard as a whole.
     """
     run = analysis.runs[0]
     if isinstance(run.model, ArrayChain) or not run.x.shape[-1]:

@@ -37,8 +37,8 @@ def _of_input(cut: int, profile: Profile) -> Finding:
     """Older inputs that the output depends on and no gradient reaches."""
     return Finding(
         "found",
-        f"No gradient reaches the inputs up to step {cut}, lag {profile.lag_of(cut)} and more, though the output depends "
-        "on them.",
+        f"No gradient reaches the inputs up to step {cut}, lag {profile.lag_of(cut)} and more, though the output "
+        "depends on them.",
         "Look for detach(), .data, torch.no_grad() or numpy between the input and what the loss reads.",
         first_step=0,
         last_step=cut,
