@@ -218,7 +218,8 @@ def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, .
     measured = collect.early(analysis)
     known = outline(source.name, source.loaded, analysis, measured, tokens=batch.tokens, notes=notes)
     found = judged(known, analysis.spec)
-    return found if found.status in FOR_GOOD else None
+    # Exact zeros may turn out to come from a cut, which Jacobians tell.
+    return found if found.status in FOR_GOOD and not found.summary.zero_lags else None
 
 
 def _environment() -> dict[str, str]:

@@ -66,6 +66,8 @@ ADVICE: Mapping[tuple[str, str], str] = {
     "say so with `--layout time-first`; batch normalization belongs in evaluation mode.",
     ("cut", "*"): "Look for detach(), .data, torch.no_grad() or a fresh state inside the loop over steps; a window of "
     "truncated BPTT does this on purpose, and then nothing longer than the window is learned.",
+    ("anew", "*"): "Look inside the loop over steps for a reset, a detach or a fresh state, and for a loop that takes "
+    "the sequence in pieces and starts each from zeros.",
     ("non-finite", "weights"): "Go back to the last finite checkpoint; before training on, clip the gradient norm and "
     "lower the learning rate.",
     ("non-finite", "input"): "Clean the input: replace or mask missing values, and scale columns of very large numbers "

@@ -8,6 +8,7 @@ from gradscope.profile import Profile
 from gradscope.records import ModelResult, Number, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
+from gradscope.rules.gs401_gradient_cut import made_anew
 from gradscope.rules.interval import ends, narrow, note, straddles
 from gradscope.rules.outlook import PROBE, arrival
 from gradscope.rules.rule import Finding, Outcome, Rule, Threshold, needed_lag
@@ -21,6 +22,9 @@ STATE_THE_LAG = "Say how far back the task must look, `--needs-lag K`: the gradi
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     """Compare rate * K (nats) with ln vanishing_share."""
     summary, lag = result.summary, needed_lag(result, spec)
+    stops = _cut_at(result)
+    if stops is not None and 0 < stops < lag:
+        return _up_to_the_cut(result, spec, stops)
     rate, share = summary.rate or 0.0, RULE.limit(spec, "vanishing_share")
     low, high = (end * lag for end in ends(rate, summary.rate_ci))
     limit, where = math.log(share), over_lags(lag, spec)
@@ -47,6 +51,25 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         measured=rate * lag,
         threshold=limit,
     )
+
+
+def _cut_at(result: ModelResult) -> int | None:
+    """The lag behind which nothing arrives because the gradient is cut or the state made anew; None where neither."""
+    cut = result.summary.cut or max(made_anew(result), default=None)
+    return None if cut is None else Profile.of(result).lag_of(cut)
+
+
+def _up_to_the_cut(result: ModelResult, spec: RunSpec, lag: int) -> Finding:
+    """Whether the gradient dies before the step at which it is cut, of which GS401 tells."""
+    rate, limit = result.summary.rate or 0.0, math.log(RULE.limit(spec, "vanishing_share"))
+    _, high = (end * lag for end in ends(rate, result.summary.rate_ci))
+    message = (
+        f"Each step back multiplies the gradient by {per_step(rate)}: over the {lag} lags up to the cut that is "
+        f"{factor(rate * lag / LN10)}."
+    )
+    if high >= limit:
+        return _finding("pass", message, rate * lag, limit)
+    return _finding("found", message, rate * lag, limit, advise("vanishing", result, spec))
 
 
 def _finding(outcome: Outcome, message: str, measured: Number, limit: float, advice: str = "") -> Finding:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
+
+HOLES = "Is the input of that step masked, or read by nothing? Nothing needs to be done where that is meant."
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -18,18 +22,33 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         within = "No lag" if count == 0 or first > lag else f"{count} of {lag} lags"
         message = f"{within} up to {lag} receives a gradient of exactly zero."
         return Finding("pass", message, measured=count if first <= lag else 0, threshold=allowed)
-    step = Profile.of(result).step_of(first)
+    profile = Profile.of(result)
+    step = profile.step_of(first)
     where = f"the first at lag {first} (step {step})"
+    told = f"{count} of {lag} lags {'receives' if count == 1 else 'receive'} a gradient of exactly zero, {where}"
+    if not _reach_the_end(profile, lag, zeros, spec):
+        message = f"{told}; there is gradient again further back."
+        return Finding("remark", message, HOLES, step, step, measured=count, threshold=allowed)
     kind = "float32" if spec.dtype != "float64" else None
     return Finding(
         "found",
-        f"{count} of {lag} lags {'receives' if count == 1 else 'receive'} a gradient of exactly zero, {where}.",
+        f"{told}.",
         advise("zero", result, spec, kind),
-        first_step=Profile.of(result).step_of(lag),
+        first_step=profile.step_of(lag),
         last_step=step,
         measured=count,
         threshold=allowed,
     )
+
+
+def _reach_the_end(profile: Profile, lag: int, zeros: tuple[int, ...], spec: RunSpec) -> bool:
+    """Whether the zeros are an end and no hole: they go on up to the needed lag, or are most of the lags."""
+    first, count = zeros[:2]
+    values = profile.values[1 : lag + 1]
+    if 2 * count > lag or first + count - 1 == lag > first or len(values) < lag:
+        return True
+    end = next((place for place, value in enumerate(reversed(values)) if value != -math.inf), lag)
+    return end > (0 if spec.needs_lag is not None else 1)
 
 
 RULE = Rule(
@@ -55,7 +74,9 @@ RULE = Rule(
     ),
     measured=(
         "gradscope carries the scale of every product in its exponent, so its own arithmetic does not underflow: a "
-        "zero comes from the model's forward pass and its slopes. Zeros are left out of the rate that GS101 judges and "
+        "zero comes from the model's forward pass and its slopes. A few lags of exact zero with gradient again further "
+        "back are remarked on and change no status: nothing reads the input there. Zeros are left out "
+        "of the rate that GS101 judges and "
         "counted here."
     ),
     remedies=(

@@ -38,6 +38,7 @@ RULE = Rule(
     judge=_judge,
     voided_by="GS403",
     gives="degenerate",
+    explained_by=("GS401", "GS405"),
     thresholds={
         "collapsed_directions": Threshold(1.0, "directions", "so many or fewer count as collapsed", low=0.0),
     },

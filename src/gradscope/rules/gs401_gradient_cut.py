@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Rule
+
+
+def made_anew(result: ModelResult) -> tuple[int, ...]:
+    """Steps up to the anchor at which the state is made anew; () where none is.
+
+    Their Jacobians are exactly zero at even distances; or all are up to one step and none after it, where what came
+    before that step never enters the loss. Units that happen to be dead at a step make zeros too, but not like that.
+    """
+    norms, anchor = result.series.values.get("log10_jacobian_norm", ()), Profile.of(result).anchor
+    zeros = tuple(step for step, norm in enumerate(norms[:anchor], 1) if norm == -math.inf)
+    if len(zeros) > 2 and zeros == tuple(range(1, len(zeros) + 1)) and len(zeros) < anchor:
+        return (len(zeros) + 1,)
+    steps = tuple(step for step in zeros if step > 1)
+    apart = {later - earlier for earlier, later in pairwise(steps)}
+    return steps if len(apart) == 1 and min(apart) > 1 else ()
+
+
+def _anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding:
+    """What a state means that begins anew."""
+    lag = Profile.of(result).lag_of(steps[-1])
+    named = f"step {steps[0]}"
+    if len(steps) > 1:
+        listed = [str(step) for step in (steps if len(steps) < 4 else steps[:2])]
+        end = f", ..., {steps[-1]}" if len(steps) > 3 else ""
+        named = f"steps {', '.join(listed)}{end} (every {steps[1] - steps[0]} steps)"
+    return Finding(
+        "found",
+        f"The state is made anew at {named}: a reset or a fresh state in the loop. Nothing further back than lag {lag} "
+        "is learned from, and no change of weights can help.",
+        advise("anew", result, spec),
+        first_step=0,
+        last_step=steps[-1] - 1,
+        measured=float(steps[-1]),
+    )
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -17,7 +54,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     if cut is None and "cut" in result.skipped:
         return Finding("skip", f"cut is not known: {result.skipped['cut']}")
     if cut is None:
-        return Finding("pass", "The gradient passes every step.")
+        steps = made_anew(result)
+        return _anew(result, spec, steps) if steps else Finding("pass", "The gradient passes every step.")
     lag = profile.lag_of(cut)
     if lag is None:
         message = f"The gradient passes every step that the loss hears of: it is read at step {profile.anchor}."
@@ -66,7 +104,8 @@ RULE = Rule(
     measured=(
         "The Jacobian of each step is compared with what the step really does to a slightly moved state; the newest "
         "step whose Jacobian vanishes while its output moves is reported. So are older inputs that receive "
-        "exactly nothing while a slight change of them moves the output. Where this cut explains exact "
+        "exactly nothing while a slight change of them moves the output, and states that are made anew: every so many "
+        "steps the Jacobian is exactly zero, and the state does not move either. Where this cut explains exact "
         "zeros (GS102) and a short reach (GS104), the status is degenerate and not vanishing."
     ),
     remedies=(

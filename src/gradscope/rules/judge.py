@@ -28,8 +28,10 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
         _void(rule, verdict) if rule.voided_by in found else verdict
         for rule, verdict in zip(rules, verdicts, strict=True)
     ]
-    pairs = zip(rules, verdicts, strict=True)
-    return tuple(replace(verdict, gives=_given(rule, verdict, found)) for rule, verdict in pairs)
+    return tuple(
+        replace(verdict, gives=None, advice="") if found.intersection(rule.explained_by) else verdict
+        for rule, verdict in zip(rules, verdicts, strict=True)
+    )
 
 
 def judged(result: ModelResult, spec: RunSpec) -> ModelResult:
@@ -84,18 +86,15 @@ def _is_inconclusive(verdicts: list[Verdict]) -> bool:
     return doubted or "inconclusive" in said or said <= {"skip"}
 
 
-def _given(rule: Rule, verdict: Verdict, found: set[str]) -> Status | None:
-    """The status that a verdict stands for among all that is found."""
-    counts = verdict.status == "fail" or (verdict.status == "warn" and not rule.only_failing)
-    gives = verdict.gives or (rule.gives if counts else None)
-    return None if found.intersection(rule.explained_by) else gives
-
-
 def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
     """Judge one rule, or say why it cannot be judged."""
     reason = _absent(rule, result)
     finding = Finding("skip", reason) if reason else rule.judge(result, spec)
-    return rule.verdict(finding, lag_stated=spec.needs_lag is not None)
+    verdict = rule.verdict(finding, lag_stated=spec.needs_lag is not None)
+    if finding.outcome == "doubtful":
+        return replace(verdict, gives="inconclusive")
+    counts = finding.outcome == "found" and (verdict.status == "fail" or not rule.only_failing)
+    return replace(verdict, gives=rule.gives if counts else None)
 
 
 def _void(rule: Rule, verdict: Verdict) -> Verdict:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, Number, RunSpec, Severity, Status, Verdict, VerdictStatus
 
-Outcome = Literal["pass", "found", "doubtful", "inconclusive", "skip"]
-"""`doubtful`: a warning that never fails, and leaves the status inconclusive."""
+Outcome = Literal["pass", "found", "doubtful", "remark", "inconclusive", "skip"]
+"""`doubtful` and `remark` warn and never fail: one leaves the status inconclusive, the other leaves it alone."""
+LEAST: tuple[Outcome, ...] = ("doubtful", "remark")
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,20 @@ class Taught:
 
     def verdict(self, finding: Finding, *, lag_stated: bool) -> Verdict:
         """What a finding comes to, with how hard it counts."""
-        doubtful = finding.outcome == "doubtful"
-        severity: Severity = "warning" if doubtful or (self.needs_stated_lag and not lag_stated) else self.severity
+        least = finding.outcome in LEAST or (self.needs_stated_lag and not lag_stated)
+        severity: Severity = "warning" if least else self.severity
         found: VerdictStatus = "fail" if severity == "error" else "warn"
         return Verdict(
             code=self.code,
             title=self.title,
             severity=severity,
-            status=found if finding.outcome == "found" or finding.outcome == "doubtful" else finding.outcome,
+            status=found if finding.outcome in ("found", *LEAST) else cast(VerdictStatus, finding.outcome),
             message=finding.message,
             advice=finding.advice,
             first_step=finding.first_step,
             last_step=finding.last_step,
             measured=finding.measured,
             threshold=finding.threshold,
-            gives="inconclusive" if doubtful else None,
         )
 
 

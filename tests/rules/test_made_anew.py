@@ -1,0 +1,107 @@
+"""States that are made anew inside a loop, and single lags of exact zero: what they are called, and what helps."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import gradscope
+from gradscope.records import RunSpec, Series
+from gradscope.renderers.text import wording
+from gradscope.rules.judge import judged
+
+EVERY, STEPS = 5, 23
+
+
+class Loop(nn.Module):
+    """An LSTMCell over steps that begins anew every few of them; all outputs are returned."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.cell = kind, nn.LSTMCell(3, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = c = x.new_zeros(len(x), 6)
+        out = []
+        for t in range(x.shape[1]):
+            anew = t > 0 and t % EVERY == 0
+            if anew and self.kind == "fresh":
+                h = c = x.new_zeros(len(x), 6)
+            keep = float(not anew) if self.kind == "multiplied" else 1.0
+            if anew and self.kind == "detached":
+                h, c = h.detach(), c.detach()
+            h, c = self.cell(x[:, t], (h * keep, c * keep))
+            out.append(h)
+        return torch.stack(out, 1)
+
+
+class Hole(nn.Module):
+    """An LSTM with open gates that does not read one step."""
+
+    def __init__(self, lag: int | None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lag, self.rnn = lag, nn.LSTM(3, 6, batch_first=True)
+        nn.init.constant_(self.rnn.bias_hh_l0[6:12], 4.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        keep = x.new_ones(x.shape[1])
+        if self.lag is not None:
+            keep[-1 - self.lag] = 0.0
+        return self.rnn(x * keep[None, :, None])[0]
+
+
+def data() -> torch.Tensor:
+    return torch.randn(8, STEPS, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", ["fresh", "multiplied"])
+@pytest.mark.parametrize("needs_lag", [None, 9])
+def test_a_state_that_is_made_anew_is_said_as_that(kind, needs_lag):
+    x = data().requires_grad_()
+    module = Loop(kind).double()
+    module(x)[:, -1].sum().backward()
+    heard = x.grad.abs().sum((0, 2)).flip(0)
+    last = int((heard > 0).nonzero().max())
+    assert last == 2, "by plain autograd: step 21 begins anew, and 23 - 21 = 2"
+    result = gradscope.analyze(module, data(), needs_lag=needs_lag).models[0]
+    assert (result.status, wording.deciding(result).code) == ("degenerate", "GS401")
+    said = wording.sentences(result)[0]
+    assert "made anew at steps 6, 11, ..., 21 (every 5 steps)" in said
+    assert "further back than lag 2" in said
+    first = wording.advice(result)[0]
+    assert "inside the loop" in first
+    assert not any("bias" in tip for tip in wording.advice(result))
+
+
+def test_a_detach_is_still_called_a_cut():
+    result = gradscope.analyze(Loop("detached").double(), data(), needs_lag=9).models[0]
+    assert (result.status, result.summary.cut) == ("degenerate", 21)
+    assert not any("bias" in tip for tip in wording.advice(result))
+
+
+def test_what_came_before_the_last_beginning_and_never_enters_is_said_too(made):
+    norms = (*[-math.inf] * 12, *[0.0] * 8)
+    series = Series(tuple(range(21)), None, {"log10_jacobian_norm": norms})
+    result = made(length=20, probe=None, needed_lag=19, zero_lags=(8, 12), reach=7, cut=None)
+    found = judged(type(result)(**{**vars(result), "series": series}), RunSpec())
+    assert "made anew at step 13" in wording.sentences(found)[0]
+
+
+@pytest.mark.parametrize(("lag", "needs_lag"), [(5, None), (5, 15), (None, None), (STEPS - 1, None)])
+def test_one_lag_of_exact_zero_among_healthy_ones_is_not_vanishing(lag, needs_lag):
+    result = gradscope.analyze(Hole(lag).double(), data(), needs_lag=needs_lag).models[0]
+    found = next(verdict for verdict in result.verdicts if verdict.code == "GS102")
+    assert result.status == "healthy"
+    assert found.status == ("warn" if lag is not None else "pass")
+    assert lag is None or f"the first at lag {lag} (step {STEPS - lag})" in found.message
+
+
+def test_a_needed_lag_of_which_nothing_arrives_fails():
+    result = gradscope.analyze(Hole(15).double(), data(), needs_lag=15).models[0]
+    assert result.status == "vanishing"
+    assert {verdict.status for verdict in result.verdicts if verdict.code in ("GS102", "GS104")} == {"fail"}
