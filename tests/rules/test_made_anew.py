@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
 import gradscope
-from gradscope.records import RunSpec, Series
 from gradscope.renderers.text import wording
-from gradscope.rules.judge import judged
 
 EVERY, STEPS = 5, 23
 
@@ -84,12 +80,14 @@ def test_a_detach_is_still_called_a_cut():
     assert not any("bias" in tip for tip in wording.advice(result))
 
 
-def test_what_came_before_the_last_beginning_and_never_enters_is_said_too(made):
-    norms = (*[-math.inf] * 12, *[0.0] * 8)
-    series = Series(tuple(range(21)), None, {"log10_jacobian_norm": norms})
-    result = made(length=20, probe=None, needed_lag=19, zero_lags=(8, 12), reach=7, cut=None)
-    found = judged(type(result)(**{**vars(result), "series": series}), RunSpec())
-    assert "made anew at step 13" in wording.sentences(found)[0]
+def test_what_came_before_the_last_beginning_and_never_enters_is_said_too():
+    class Last(Loop):
+        def forward(self, x):
+            return super().forward(x)[:, -1]
+
+    result = gradscope.analyze(Last("fresh").double(), data(), needs_lag=9).models[0]
+    assert (result.status, wording.deciding(result).code) == ("degenerate", "GS401")
+    assert "further back than lag 2" in wording.sentences(result)[0]
 
 
 @pytest.mark.parametrize(("lag", "needs_lag"), [(5, None), (5, 15), (None, None), (STEPS - 1, None)])

@@ -15,14 +15,17 @@ from gradscope.rules.rule import Finding, Rule
 def made_anew(result: ModelResult) -> tuple[int, ...]:
     """Steps up to the anchor at which the state is made anew; () where none is.
 
-    Their Jacobians are exactly zero at even distances; or all are up to one step and none after it, where what came
-    before that step never enters the loss. Units that happen to be dead at a step make zeros too, but not like that.
+    Their Jacobians are exactly zero at even distances. Or nothing up to one step enters the loss: no Jacobian is known
+    there, or it is zero, and the influence is zero too. Units that happen to be dead at a step make zeros as well, but
+    not like that.
     """
-    norms, anchor = result.series.values.get("log10_jacobian_norm", ()), Profile.of(result).anchor
-    zeros = tuple(step for step, norm in enumerate(norms[:anchor], 1) if norm == -math.inf)
-    if len(zeros) > 2 and zeros == tuple(range(1, len(zeros) + 1)) and len(zeros) < anchor:
-        return (len(zeros) + 1,)
-    steps = tuple(step for step in zeros if step > 1)
+    profile, norms = Profile.of(result), result.series.values.get("log10_jacobian_norm", ())
+    norms = norms[: profile.anchor]
+    begins = next((step for step, norm in enumerate(norms, 1) if norm is not None and norm > -math.inf), 1)
+    unheard = [profile.at(step) == -math.inf for step in range(1, begins + 1)]
+    if begins > 2 and all(unheard[:-1]) and not unheard[-1]:
+        return (begins,)
+    steps = tuple(step for step, norm in enumerate(norms, 1) if norm == -math.inf and step > 1)
     apart = {later - earlier for earlier, later in pairwise(steps)}
     return steps if len(apart) == 1 and min(apart) > 1 else ()
 
