@@ -35,7 +35,8 @@ def of_input(analysis: Analysis) -> int | None:
     with torch.no_grad():
         before, after = (run.model(x) for x in (run.x, _nudged(run.x, unheard)))
     if before.ndim == 3 and before.shape[1] >= anchor:
-        before, after = before[:, :anchor], after[:, :anchor]
+        # Earlier outputs hear of their own inputs, whatever becomes of the one that the anchor is about.
+        before, after = before[:, anchor - 1], after[:, anchor - 1]
     noise = 8 * torch.finfo(before.dtype).eps * float(before.abs().max())
     return unheard if float((before - after).abs().max()) > noise else None
 
