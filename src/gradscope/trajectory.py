@@ -144,15 +144,13 @@ def is_cut(point: Point, needed_lag: int | None) -> bool:
 def leading(trajectory: Trajectory) -> tuple[Point, ...]:
     """The points that tell of reach, share and rate: one kind and one layer, so that they can be compared.
 
-    Signals where there are any, of the layer that ends with the least reach; else analyses. Layers whose sequences are
+    Signals where there are any, else analyses, of the layer that ends with the least reach. Layers whose sequences are
     all shorter than the needed lag say nothing of it, and lead only where there is no other.
     """
-    signals = [point for point in trajectory.points if point.kind == "signal"]
-    if not signals:
-        return trajectory.points
+    signals = [point for point in trajectory.points if point.kind == "signal"] or [*trajectory.points]
     whole = [point for point in signals if not is_cut(point, trajectory.head.needed_lag)]
     layers = dict.fromkeys(point.layer for point in whole or signals)
-    if len({point.layer for point in signals}) == 1:
+    if len({point.layer for point in signals}) <= 1:
         return tuple(signals)
     last = {
         layer: [p.reach for p in whole or signals if p.layer == layer and p.reach is not None][-1:] for layer in layers

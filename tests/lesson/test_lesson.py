@@ -39,6 +39,15 @@ def test_sentences_have_their_length_and_one_right_answer(length):
     assert kinds == {(False, True), (True, True), (True, False)}
 
 
+def test_the_nearest_verb_is_right_as_often_as_the_lesson_says():
+    source, right = Random(0), 0
+    for _ in range(4000):
+        words, plural = sentences._sentence(20, source.randrange)
+        nearest = [word for word in words if word in sentences.VERBS][-1]
+        right += nearest == sentences.VERBS[plural]
+    assert right / 4000 == pytest.approx(sentences.NEAREST, abs=0.02)
+
+
 def test_the_shown_sentence_is_the_one_everybody_knows():
     assert " ".join(sentences.shown(15)[:-1]) == (
         "The cat , which was sitting on the mat and looking quite comfortable ,"
@@ -103,7 +112,7 @@ def test_outcomes_are_censored_and_never_cannot(lesson):
     text = " ".join(load(LESSONS["text"])(lesson, View()).split())
     assert "not within 12 steps" in text
     assert "cannot learn" not in text
-    assert "(chance: 50 %)" in text
+    assert "(chance: 50 %, the nearest verb: 75 %)" in text
 
 
 def test_counts_show_what_attention_changes(lesson):

@@ -326,6 +326,17 @@ def test_a_wrong_argument_names_the_right_one(given, meant):
         gradscope.Monitor(nn.GRU(2, 3), log=None, **given)
 
 
+def test_lines_of_two_layers_say_which_is_which(capsys):
+    model = nn.ModuleDict({"low": nn.GRU(2, 3, batch_first=True), "top": nn.GRU(3, 3, batch_first=True)})
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with Monitor(model, log=None, needs_lag=5):
+        loss = model["top"](model["low"](torch.randn(2, 8, 2))[0])[0][:, -1].square().sum()
+        loss.backward()
+        optimizer.step()
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(" step 0 ")]
+    assert [line.rsplit("layer ")[-1] for line in lines[:2]] == ["low", "top"]
+
+
 def test_a_monitor_is_one_line_and_in_a_notebook_the_run():
     with quiet(nn.GRU(2, 3)) as flow:
         assert repr(flow) == "<Monitor of GRU: 0 points, at step 0; .trajectory shows them>"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from gradscope.flow_file import SUFFIX, read_flow
 from gradscope.gate.verdict import verdict
-from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Summary, Verdict
+from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Status, Summary, Verdict
 from gradscope.registry import RULES, load
 from gradscope.rules.gate import UNMEASURED
 from gradscope.rules.training.judge import judged, status_of
@@ -58,9 +58,9 @@ def asked_for(trajectory: Trajectory, lag: int) -> Trajectory:
         if not about_lag or point.reach is None or point.needed_lag == lag:
             return point
         reaches = point.reach >= lag
-        status = "healthy" if reaches else "inconclusive" if point.status == "healthy" else point.status
-        told = {"findings": (), "message": ""} if status != point.status else {}
-        return replace(point, status=status, needed_lag=lag, gradient_share=None, **told)
+        status: Status | None = "healthy" if reaches else "inconclusive" if point.status == "healthy" else point.status
+        moved = replace(point, status=status, needed_lag=lag, gradient_share=None)
+        return moved if status == point.status else replace(moved, findings=(), message="")
 
     points = tuple(map(asked, trajectory.points))
     lags = sorted({point.needed_lag for point in trajectory.points if point.needed_lag not in (None, lag)})

@@ -2,7 +2,7 @@
 
 "The cat, which was sitting on the mat and looking quite comfortable, was hungry": at the second verb a blank is given,
 and the model has to say *was* or *were*. In half of the sentences the clause has a subject of its own ("The cat, which
-the dogs were watching ..."), so that the nearest verb and noun say nothing about the right answer.
+the dogs were watching ..."), whose number is drawn apart: there the nearest verb says nothing about the right answer.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ Pick = Callable[[int], int]
 SUBJECT = 2
 """Step of the subject, from 1."""
 SHORTEST = 15
+NEAREST = 0.75
+"""Part of the sentences in which the verb nearest to the blank is the right one: the half without a subject of its own,
+and by chance half of the others. Who has learned nothing of the subject can come to it."""
 WORDS = (
     *("The", "the", ",", "which", "on", "and", "looking", "resting", "there", BLANK, *VERBS, *DOING, *WATCHING),
     *(*PLACES, *ADVERBS, *ADJECTIVES, *(form for noun in NOUNS for form in noun)),

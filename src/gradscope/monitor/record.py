@@ -85,7 +85,8 @@ class Record:
         )
         if is_news or any(v.code in ("GS501", "GS502", "GS504") for v in fired):
             self._told[point.layer] = status
-            _write(point_line(point, view))
+            several = len({*self.head.layers, *self._told}) > 1
+            _write(point_line(point, view, named=several))
         for verdict in fired:
             # That nothing old was learned from yet is no news while training goes on.
             if verdict.code in ("GS501", "GS502", "GS503", "GS504"):

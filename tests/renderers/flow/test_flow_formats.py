@@ -14,6 +14,8 @@ from gradscope.flow_file import parse_flow
 from gradscope.records import RunSpec
 from gradscope.registry import FLOW_FORMATS, load
 from gradscope.renderers.flow import strips
+from gradscope.renderers.flow.screen import point_line
+from gradscope.renderers.flow.wording import telling
 from gradscope.renderers.view import View
 from gradscope.rules.training.judge import judged
 from gradscope.trajectory import Skipped, leading
@@ -52,6 +54,43 @@ def test_every_format_shows_every_view(name, view):
 @pytest.mark.parametrize("name", WRITTEN)
 def test_an_empty_run_is_shown_too(name):
     assert shown(name, judged(run(), RunSpec()))
+
+
+def two_layers(last=30):
+    """The lower layer hears all, the upper one ends at 3 lags; a point of each at every tenth step."""
+    steps = range(0, last + 1, 10)
+    low = [point(step, 99, layer="low", loss=1.0) for step in steps]
+    top = [point(step, 60 if step < last else 3, layer="top", loss=2.0) for step in steps]
+    return judged(run(*(one for pair in zip(low, top, strict=True) for one in pair)), RunSpec())
+
+
+@pytest.mark.parametrize("name", ["text", "markdown"])
+def test_of_two_layers_every_row_names_its_own_and_the_strips_are_of_one(name):
+    text = shown(name, two_layers())
+    rows = [line.replace("|", " ").split() for line in text.splitlines()]
+    assert ["step", "status", "layer", "measured", "share", "reach"] in [row[:6] for row in rows]
+    assert ["30", "healthy", "low"] in [row[:3] for row in rows]
+    assert ["30", "vanishing", "top"] in [row[:3] for row in rows]
+    assert "layer top" in text
+    status = next(line for line in text.splitlines() if line.strip().startswith("status  ")).split()[1]
+    assert (set(status), status.count("v") * 4) == ({"✓", "v"}, pytest.approx(len(status), abs=4))
+    assert "loss" in text
+    assert "2 → 2" in text
+    alone = shown(name, judged(run(point(0), point(10)), RunSpec())).replace("|", " ").splitlines()
+    assert ["step", "status", "measured"] in [line.split()[:3] for line in alone]
+
+
+def test_a_line_names_the_layer_where_there_are_several():
+    assert "layer top" in point_line(point(3, layer="top"), View(), named=True)
+    assert "layer" not in point_line(point(3, layer="top"), View())
+
+
+def test_the_last_step_of_every_layer_has_a_row_however_many_there_are():
+    every = [point(step, 90 - step // 10, layer=f"l{n}") for step in range(0, 500, 10) for n in range(9)]
+    every += [point(500, 3, layer="l8", status="vanishing")]
+    kept = telling(judged(run(*every), RunSpec()), "auto", None)
+    assert kept[-1].step == 500
+    assert {one.step for one in kept if one.layer == "l8"} >= {0, 500}
 
 
 def test_the_screen_says_when_and_where_the_past_was_lost():

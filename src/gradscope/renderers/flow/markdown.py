@@ -31,7 +31,7 @@ def _blocks(trajectory: Trajectory, view: View) -> Iterable[str]:
         moved = [" — ".join(part for part in pair if part) for pair in flow_wording.moves(trajectory)]
         yield _list(moved, view)
         points = flow_wording.telling(trajectory, view.steps, view.step_range())
-        yield table(flow_wording.HEADS, [flow_wording.cells(point) for point in points], view)
+        yield table(*flow_wording.grid(trajectory, points), view)
     facts = (flow_wording.clipping, flow_wording.underflow, flow_wording.overhead)
     yield _list([said for said in (fact(trajectory) for fact in facts) if said], view)
     found = flow_wording.found(trajectory)

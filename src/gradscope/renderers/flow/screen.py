@@ -14,10 +14,10 @@ from gradscope.verdicts import STATUSES
 
 LABEL = 9
 ENDS = 24
-COLUMNS = tuple(
-    Column(head, left=head in ("status", "measured"), flexible=head == "measured", optional=place >= 5)
-    for place, head in enumerate(flow_wording.HEADS)
-)
+OPTIONAL = 5
+"""Columns of `HEADS` from here on give way where there is no room."""
+LEFT = ("status", "layer", "measured")
+FLEXIBLE = ("layer", "measured")
 
 
 def render(trajectory: Trajectory, view: View) -> str:
@@ -47,17 +47,24 @@ def page(trajectory: Trajectory, view: View) -> Page:
     return page
 
 
-def point_line(point: Point, view: View) -> str:
-    """One line for a point that was just measured: `step 400  ✗ vanishing  reach 12/99  share 10^-6`."""
+def point_line(point: Point, view: View, *, named: bool = False) -> str:
+    """One line for a point that was just measured: `step 400  ✗ vanishing  reach 12/99  share 10^-6`.
+
+    Args:
+        point: what was measured.
+        view: how it is shown.
+        named: whether its layer is told, for there are several.
+    """
     page = Page(view)
-    named = dict(zip(flow_wording.HEADS, flow_wording.cells(point), strict=True))
-    parts = [f"{name} {named[name]}" for name in ("reach", "share", "rate", "loss") if named[name]]
+    known = dict(zip(flow_wording.HEADS, flow_wording.cells(point), strict=True))
+    parts = [f"{name} {known[name]}" for name in ("reach", "share", "rate", "loss") if known[name]]
     status = point.status or "inconclusive"
     sign = Span(f"{STATUSES[status].sign} {status:<12}", STATUSES[status].style)
     page.line(
         f" step {point.step:<8}",
         sign,
         "  ".join(["", *parts]),
+        f"  layer {point.layer}" if named and point.layer else "",
         Span(f"  {point.source}" if point.source else "", "dim"),
     )
     return str(page)
@@ -101,7 +108,12 @@ def _moves(page: Page, trajectory: Trajectory) -> None:
 def _table(page: Page, trajectory: Trajectory) -> None:
     points = flow_wording.telling(trajectory, page.view.steps, page.view.step_range())
     if points:
-        page.table(COLUMNS, [flow_wording.cells(point) for point in points])
+        heads, rows = flow_wording.grid(trajectory, points)
+        own = [*flow_wording.HEADS[:OPTIONAL], "layer"]
+        columns = [
+            Column(head, left=head in LEFT, flexible=head in FLEXIBLE, optional=head not in own) for head in heads
+        ]
+        page.table(columns, [[*row] for row in rows])
     page.blank()
 
 

@@ -31,7 +31,10 @@ class Row:
 
 def rows(trajectory: Trajectory, width: int, ascii_only: bool) -> list[Row]:
     """Share, reach, rate, leading exponent, gates, loss and status, as far as they were measured."""
-    lead, every = leading(trajectory), trajectory.points
+    lead = leading(trajectory)
+    # One layer and the whole model at most: points of other layers are other curves.
+    shown = {lead[-1].layer, ""} if lead else {""}
+    every = [point for point in trajectory.points if point.layer in shown]
     analyses = [point for point in every if point.kind == "analysis"]
     found = [
         _row("share", lead, lambda p: p.gradient_share, _low, (FLOOR, 0.0), numbers.share, width, ascii_only),

@@ -12,6 +12,8 @@ from gradscope.trajectory import Change, Point, Trajectory, changes_of_status, l
 from gradscope.verdicts import STATUSES
 
 HEADS = ("step", "status", "measured", "share", "reach", "rate", "exponent", "loss", "raw norm", "clipped")
+LAYER = 2
+"""Where the column for the layer stands."""
 FEW = 12
 TINY = 1e-9
 """Rates and exponents below are rounding, and shown as zero."""
@@ -149,7 +151,28 @@ def telling(trajectory: Trajectory, steps: str, between: tuple[int, int | None] 
     if known:
         wanted |= {min(known, key=lambda p: p.reach or 0).step, max(known, key=lambda p: p.reach or 0).step}
     wanted |= {lead[place * (len(lead) - 1) // 4].step for place in range(5)}
-    return [point for point in points if point.step in wanted][: 2 * FEW]
+    found = [point for point in points if point.step in wanted]
+    if len(found) > 2 * FEW:
+        # Too many layers for all of them: the one that leads, and the last step of the others.
+        found = [point for point in found if point.layer == lead[-1].layer or point.step == points[-1].step]
+    return found
+
+
+def layers(trajectory: Trajectory) -> list[str]:
+    """The layers that were measured, in the order of the model."""
+    known = dict.fromkeys((*trajectory.head.layers, *(point.layer for point in trajectory.points)))
+    measured = {point.layer for point in trajectory.points}
+    return [layer for layer in known if layer in measured]
+
+
+def grid(trajectory: Trajectory, points: Sequence[Point]) -> tuple[list[str], list[list[str]]]:
+    """The heads and rows of a table of points; with a column for the layer where there are several."""
+    heads, rows = [*HEADS], [cells(point) for point in points]
+    if len(layers(trajectory)) > 1:
+        heads.insert(LAYER, "layer")
+        for row, point in zip(rows, points, strict=True):
+            row.insert(LAYER, point.layer)
+    return heads, rows
 
 
 def cells(point: Point) -> list[str]:

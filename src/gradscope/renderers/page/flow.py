@@ -75,5 +75,5 @@ def _facts(trajectory: Trajectory) -> list[str]:
 
 
 def _grid(trajectory: Trajectory) -> Grid:
-    rows = [tuple(safe_text(str(cell)) for cell in flow_wording.cells(point)) for point in trajectory.points]
-    return Grid("Every point", tuple(flow_wording.HEADS), tuple(rows))
+    heads, rows = flow_wording.grid(trajectory, trajectory.points)
+    return Grid("Every point", tuple(heads), tuple(tuple(safe_text(cell) for cell in row) for row in rows))
