@@ -29,10 +29,11 @@ def measure(analysis: Analysis) -> tuple[str, ...]:
     """
     analysis.require_finite()
     run = analysis.runs[0]
-    if not isinstance(run.model, Direct):
+    model = run.model
+    if not isinstance(model, Direct):
         return ()
     by_name, given = analysis.by_parameter
-    weights = run.model.parameters()
+    weights = model.parameters()
     silent = [name for name, grad in by_name.items() if weights[name].requires_grad and is_zero(grad)]
     tried: list[tuple[str, Tensor]] = [(name, weights[name]) for name in silent[:MOST]]
     x = run.x.detach().clone()
@@ -40,7 +41,7 @@ def measure(analysis: Analysis) -> tuple[str, ...]:
         tried.insert(0, (INPUT, x))
 
     def value() -> Tensor:
-        return loss_value(run.model, x, run.loss).detach().double()
+        return loss_value(model, x, run.loss).detach().double()
 
     before = value() if tried else None
     return tuple(name for name, p in tried if before is not None and _acts(p, before, value))
