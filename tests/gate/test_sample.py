@@ -73,6 +73,12 @@ def test_annotations_come_without_a_flag_worst_first_with_file_and_line(on_githu
     assert found[-1][-1] == "2 failed, 1 passed"
 
 
+def test_code_in_a_comment_is_code(on_github):
+    text = (on_github[0] / "r.md").read_text()
+    assert "`gradscope " in text
+    assert "\\`" not in text
+
+
 def test_the_summary_is_appended(on_github):
     folder, _ = on_github
     text = (folder / "summary.md").read_text()
@@ -91,6 +97,10 @@ def test_junit_is_read_by_another_program(on_github):
     assert (suites["vanishing"].failures, suites["vanishing"].errors) == (2, 0)
     assert suites["healthy"].tests == len(list(suites["healthy"])) == 20
     assert all(suite.time > 0 for suite in suites.values())
+    text = (folder / "junit.out").read_text()
+    # Jenkins' junit-10.xsd knows neither of these; the place is in the message.
+    assert not re.search(r"<testcase[^>]* (file|line)=|<testsuites[^>]* skipped=", text)
+    assert "sample/models.py:7: " in text
 
 
 def _said(case) -> str:

@@ -13,6 +13,11 @@ import time
 from types import SimpleNamespace
 
 import pytest
+import torch
+
+from gradscope.errors import UsageError
+from gradscope.processes.life import reason_of
+from gradscope.text import safe_text
 
 from gradscope import memory
 from gradscope.processes.pool import run_each
@@ -231,3 +236,27 @@ def ended(pid: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def _theirs(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: _theirs(ValueError("mine")), "ValueError: mine"),
+        (lambda: torch.stack([torch.zeros(1), torch.zeros(2)]), "RuntimeError: stack expects"),
+        (lambda: _theirs(UsageError("no such file")), "no such file"),
+    ],
+)
+def test_an_error_of_the_users_code_is_theirs(call, said):
+    with pytest.raises((ValueError, RuntimeError, UsageError)) as caught:
+        call()
+    assert reason_of(caught.value).startswith(said)
+
+
+def test_an_error_of_ours_is_called_a_bug_and_not_their_code():
+    with pytest.raises(TypeError) as caught:
+        safe_text("x", limit="y")
+    assert re.fullmatch(r"a bug in gradscope \(TypeError: .*\), not in your code", reason_of(caught.value))

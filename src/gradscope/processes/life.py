@@ -7,17 +7,21 @@ import multiprocessing
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from gradscope.errors import GradscopeError
 from gradscope.text import safe_text
 
 SESSIONS = hasattr(os, "setsid")
+CALLED = ("torch", "numpy", "pydantic", "safetensors")
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def be_worker(work: Callable[[Any], Any], pipe: Connection, follow: Callable[[], None] | None = None) -> None:
@@ -51,9 +55,29 @@ def _one(work: Callable[[Any], Any], task: Any, pipe: Connection) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """An error in one line."""
+    """An error in one line, and whose it is where it is not the user's."""
     said = safe_text(error, 400)
-    return said if isinstance(error, GradscopeError) and said else f"{type(error).__name__}: {said}".rstrip(": ")
+    if isinstance(error, GradscopeError) and said:
+        return said
+    what = f"{type(error).__name__}: {said}".rstrip(": ")
+    return f"a bug in gradscope ({what}), not in your code" if _is_ours(error) else what
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it came out of gradscope without any of the user's code on its way."""
+    if not isinstance(error, Exception) or isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return False
+    files = [Path(frame.f_code.co_filename) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return PACKAGE in files[-1].parents or not any(_is_users(file) for file in files) if files else False
+
+
+def _is_users(file: Path) -> bool:
+    """Anything but gradscope, what it calls itself, and Python's own."""
+    paths = sysconfig.get_paths()
+    for site in map(Path, (paths["purelib"], paths["platlib"])):
+        if site in file.parents:
+            return file.relative_to(site).parts[0] not in CALLED and PACKAGE not in file.parents
+    return not {PACKAGE, Path(paths["stdlib"])}.intersection(file.parents) and not str(file).startswith("<")
 
 
 def _settle(follow: Callable[[], None]) -> None:

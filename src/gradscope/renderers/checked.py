@@ -99,6 +99,18 @@ def tips(model: ModelResult, lead: Verdict) -> list[str]:
     return list(dict.fromkeys([*own, *(tip for tip in wording.advice(model) if tip not in unsure)]))
 
 
+def new_tips(row: Row, told: dict[str, str], most: int | None) -> list[str]:
+    """The row's first tips, and instead of one that stands there already, of which target it does.
+
+    Args:
+        row: a target.
+        told: the first target of each tip that has been told; added to.
+        most: how many; None for all.
+    """
+    name = row.target.name
+    return [f"as for {told[tip]}." if told.setdefault(tip, name) != name else tip for tip in row.tips[:most]]
+
+
 def notes(report: Report, *, all_of_them: bool) -> list[str]:
     """What was assumed, after the names of the targets that it is about; costs of spectra only with all of them."""
     about: dict[str, list[str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from gradscope.renderers.text import numbers
@@ -10,6 +11,7 @@ from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@&#8203;"}
+CODE = re.compile(r"`(gradscope [^`\n]+)`")
 ESCAPED = frozenset("|`*_[]#~\\$")
 
 
@@ -20,6 +22,15 @@ def escaped(text: object, view: View) -> str:
     plain = "".join(f"\\{char}" if char in ESCAPED else ENTITIES.get(char, char) for char in safe)
     plain = plain.replace("://", ":&#8203;//")
     return f"\\{plain}" if plain.startswith(("-", "+", "=")) and not _is_number(safe) else plain
+
+
+def prose(text: str, view: View) -> str:
+    """A sentence of gradscope's: `commands` in it stay code, the rest is escaped as whatever it quotes must be."""
+    pieces = CODE.split(text)
+    return "".join(
+        f"`{Page(view).fold(safe_text(piece, limit=2000))}`" if place % 2 else piece and escaped(piece, view)
+        for place, piece in enumerate(pieces)
+    )
 
 
 def _is_number(text: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from gradscope.records import Report
 from gradscope.renderers import checked
 from gradscope.renderers.checked import Row
-from gradscope.renderers.markdown.cells import escaped, table
+from gradscope.renderers.markdown.cells import escaped, prose, table
 from gradscope.renderers.text import numbers
 from gradscope.renderers.text.page import Page
 from gradscope.renderers.view import View
@@ -27,9 +27,10 @@ def blocks(report: Report, view: View) -> Iterable[str]:
     yield f"### {Page(view).fold('✗' if failed else '✓')} gradient flow: {checked.counts(every)}"
     yield escaped(checked.shared(report), view)
     yield table(HEADS, [_cells(row, view) for row in every], view)
-    yield "\n".join(line for row in every if row.outcome != "passed" for line in _findings(row, view))
+    told: dict[str, str] = {}
+    yield "\n".join(line for row in every if row.outcome != "passed" for line in _findings(row, told, view))
     notes = report.check.notes if report.check else ()
-    yield "\n".join(f"- note: {escaped(note, view)}" for note in notes)
+    yield "\n".join(f"- note: {prose(note, view)}" for note in notes)
 
 
 def folded(row: Row, body: Iterable[str], view: View) -> Iterable[str]:
@@ -52,14 +53,14 @@ def _cells(row: Row, view: View) -> list[str]:
     ]
 
 
-def _findings(row: Row, view: View) -> Iterable[str]:
+def _findings(row: Row, told: dict[str, str], view: View) -> Iterable[str]:
     for verdict in checked.findings(row.model):
         if verdict.status == "fail" or verdict is row.leading:
             said = f"{verdict.message} Accepted by baseline." if verdict.accepted else verdict.message
             name, code = escaped(row.target.name, view), escaped(verdict.code, view)
-            yield f"- {_sign(row, view)} {name} {code}: {escaped(said, view)}"
-    for tip in row.tips[:1]:
-        yield f"  - try: {escaped(tip, view)}"
+            yield f"- {_sign(row, view)} {name} {code}: {prose(said, view)}"
+    for tip in checked.new_tips(row, told, 1):
+        yield f"  - try: {prose(tip, view)}"
 
 
 def _sign(row: Row, view: View) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from gradscope.records import ModelResult, Report
 from gradscope.renderers.checked import rows
 from gradscope.renderers.markdown import check as markdown_check
-from gradscope.renderers.markdown.cells import escaped, table
+from gradscope.renderers.markdown.cells import escaped, prose, table
 from gradscope.renderers.terminal import compare as terminal_compare
 from gradscope.renderers.terminal import costs as terminal_costs
 from gradscope.renderers.terminal import figures as terminal_numbers
@@ -65,22 +65,22 @@ def _body(model: ModelResult, view: View) -> Iterable[str]:
     yield escaped(f"{'before training: ' if model.probe else ''}{model.heading}", view)
     if wording.RANDOM_INPUT in model.notes:
         yield f"**{wording.RANDOM_INPUT}**"
-    yield escaped(" ".join(wording.sentences(model)), view)
+    yield prose(" ".join(wording.sentences(model)), view)
     yield escaped(f"Outlook: {model.outlook.sentence}" if model.outlook else "", view)
     yield _strip(model, view)
     pairs = terminal_numbers.pairs_of(model)
     yield table(["quantity", "value"], pairs, view) if pairs else ""
     yield "\n".join(escaped(wording.pair_sentence(pair, model.loaded.trained), view) for pair in model.pairs)
     yield "\n".join(
-        f"- {Page(view).fold(wording.VERDICT_SIGNS[v.status])} {escaped(v.code, view)}: {escaped(v.message, view)}"
+        f"- {Page(view).fold(wording.VERDICT_SIGNS[v.status])} {escaped(v.code, view)}: {prose(v.message, view)}"
         for v in wording.other_findings(model)
     )
-    yield "\n".join(f"- try: {escaped(tip, view)}" for tip in wording.advice(model))
+    yield "\n".join(f"- try: {prose(tip, view)}" for tip in wording.advice(model))
     if model.fixes:
         rows = [[f.name, f.change, numbers.plain(f.reach), numbers.gain(f.rate), f.status] for f in model.fixes]
         yield table(["measured fix", "change", "reach", "gain", "status"], rows, view)
     notes = [note for note in (*model.notes, *model.loaded.assumed) if note != wording.RANDOM_INPUT]
-    yield "\n".join(f"- note: {escaped(note, view)}" for note in notes)
+    yield "\n".join(f"- note: {prose(note, view)}" for note in notes)
     if model.skipped:
         yield f"Not measured: {escaped(', '.join(model.skipped), view)}."
 

@@ -33,9 +33,10 @@ def screen(page: Page, report: Report) -> None:
     page.blank()
     page.table(COLUMNS, [_cells(page, row) for row in every])
     page.blank()
+    tips: dict[str, str] = {}
     for row in every:
         if row.outcome != "passed":
-            _details(page, row)
+            _details(page, row, tips)
     _notes(page, report)
     _sum(page, report, every)
 
@@ -52,7 +53,7 @@ def _cells(page: Page, row: Row) -> list[str | Span]:
     ]
 
 
-def _details(page: Page, row: Row) -> None:
+def _details(page: Page, row: Row, tips: dict[str, str]) -> None:
     """Which model that is and where it is defined, what was found, and what to try."""
     model, word = row.model, row.target.spec.models[0]
     parts = [part for part in (word, checked.place(model)) if part]
@@ -66,7 +67,7 @@ def _details(page: Page, row: Row) -> None:
     if row.outcome == "failed":
         # What the gate itself found has two answers: what it is about, and what made it so.
         most = 1 if row.leading is chosen else 2
-        for tip in row.tips[: None if page.view.verbose else most]:
+        for tip in checked.new_tips(row, tips, None if page.view.verbose else most):
             page.wrap(tip, "   try: ")
     page.blank()
 
