@@ -51,7 +51,7 @@ def _one(work: Callable[[Any], Any], task: Any, pipe: Connection) -> None:
     except (BrokenPipeError, ConnectionResetError):
         _leave()
     except Exception as error:  # a result that cannot be pickled is a failure to be told, too
-        pipe.send((None, reason_of(error), traceback.format_exc()))
+        pipe.send((None, _named(error), traceback.format_exc()))
 
 
 def reason_of(error: BaseException) -> str:
@@ -59,8 +59,12 @@ def reason_of(error: BaseException) -> str:
     said = safe_text(error, 400)
     if isinstance(error, GradscopeError) and said:
         return said
-    what = f"{type(error).__name__}: {said}".rstrip(": ")
+    what = _named(error)
     return f"a bug in gradscope ({what}), not in your code" if _is_ours(error) else what
+
+
+def _named(error: BaseException) -> str:
+    return f"{type(error).__name__}: {safe_text(error, 400)}".rstrip(": ")
 
 
 def _is_ours(error: BaseException) -> bool:
