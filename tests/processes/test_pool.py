@@ -15,13 +15,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gradscope import memory
 from gradscope.errors import UsageError
 from gradscope.processes.life import reason_of
-from gradscope.text import safe_text
-
-from gradscope import memory
 from gradscope.processes.pool import run_each
 from gradscope.processes.worker import Job
+from gradscope.text import safe_text
 
 PROGRAM = """
 import json, os, resource, signal, subprocess, sys, time
