@@ -19,6 +19,7 @@ from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.metrics import collect
 from gradscope.models.direct import Direct
+from gradscope.models.token_ids import TokenIds
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
@@ -159,7 +160,8 @@ def runs_of(
         if x is None:
             batch = make_batch(asked, seed=seed, input_size=source.input_size, ids=source.ids)
         else:
-            batch = _given(x, spec, source.input_size) if source.ids is None else given_ids(x, spec, source.ids)
+            ids = source.ids or _ids_in(x)
+            batch = _given(x, spec, source.input_size) if ids is None else given_ids(x, spec, ids)
         model = source.make(batch.x.shape[-1], seed)
         chosen = make_loss(spec, batch, seed=seed) if loss is None else loss
         if isinstance(model, Direct):
@@ -181,6 +183,13 @@ def _settled(spec: RunSpec, runs: tuple[Run, ...]) -> RunSpec:
     """The settings as they hold for what is run."""
     in_float32 = any(isinstance(run.model, Direct) and run.model.in_float32 for run in runs)
     return replace(spec, dtype="float32") if in_float32 else spec
+
+
+def _ids_in(x: torch.Tensor) -> TokenIds | None:
+    """What whole numbers (batch, T) say of the ids that a module takes which has no layer to ask."""
+    if x.ndim != 2 or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool or not x.numel():
+        return None
+    return TokenIds(int(x.max()) + 1, None)
 
 
 def _given(x: torch.Tensor, spec: RunSpec, features: int | None) -> Batch:

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gradscope.forward.execution import Position
-from gradscope.forward.given import given
 from gradscope.forward.record import NUMBERS, gradients_wanted, stepwise
+from gradscope.models.capture.given import given
 from gradscope.models.direct import Direct
 
 _CODES: dict[Any, list[tuple[int, str, str]]] = {}
@@ -64,7 +64,7 @@ def answers_of(model: Direct, x: Tensor) -> list[Any]:
 def look_at(model: Direct, x: Tensor, mode: Counting, answers: Sequence[Any] = ()) -> Look:
     """One pass under a mode that watches it."""
     mode.given = list(answers)[::-1]
-    taken = given(model.module, x)
+    taken = given(model.module, x, model.tables)
     # Gradients stay switched on, since code may ask for that; but nothing wants any.
     if taken.leaf is not None:
         taken.taken = taken.taken.detach()

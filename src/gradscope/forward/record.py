@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from gradscope.forward.given import Given, given
 from gradscope.forward.written import Written
+from gradscope.models.capture.given import LOOKUPS, Given, given
 from gradscope.models.direct import Direct
+from gradscope.models.repeatable import gradients_wanted as gradients_wanted
 
 Edge = tuple[Any, int]
 """A node of autograd's graph and which of its outputs."""
@@ -105,10 +106,12 @@ def record(
         answers: what Python is told when it looks at numbers, instead of what they are.
         keep: results of calls, by the call and which of its results, that belong to the graph in any case.
     """
-    taken = given(model.module, x)
+    taken = given(model.module, x, model.tables)
     mode = Recorder(taken, plain=plain, answers=answers, keep=keep)
     with stepwise(x), gradients_wanted(model.module), torch.enable_grad():
         raw = model.run(taken.taken, mode)
+    if taken.outgrown:
+        return record(model, x, plain=plain, answers=answers)
     return Recording(
         raw,
         taken.leaf,
@@ -230,7 +233,7 @@ class Recorder(TorchFunctionMode):
     def read(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Buffer[key]."""
         kept = None if self.plain else self.written.read(*args)
-        return func(*args, **kwargs) if kept is None else kept
+        return self.embed(func, args, kwargs) if kept is None else kept
 
 
 SPECIAL: dict[Any, Callable[..., Any]] = {
@@ -242,8 +245,7 @@ SPECIAL: dict[Any, Callable[..., Any]] = {
     Tensor.detach_: Recorder.cut_in_place,
     Tensor.numpy: Recorder.numpy,
     Tensor.register_hook: Recorder.hook,
-    nn.functional.embedding: Recorder.embed,
-    torch.embedding: Recorder.embed,
+    **dict.fromkeys(LOOKUPS, Recorder.embed),
     Tensor.__setitem__: Recorder.write,
     Tensor.__getitem__: Recorder.read,
 }
@@ -283,16 +285,3 @@ def stepwise(x: Tensor) -> Iterator[None]:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextmanager
-def gradients_wanted(module: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """All parameters want gradients, or none, for a while."""
-    changed = [p for p in module.parameters() if p.requires_grad != wanted and p.is_floating_point()]
-    for parameter in changed:
-        parameter.requires_grad_(wanted)
-    try:
-        yield
-    finally:
-        for parameter in changed:
-            parameter.requires_grad_(not wanted)

@@ -23,7 +23,7 @@ class Written:
         version = buffer._version
         found = func(buffer, key, value)
         known = self._known(buffer, version)
-        place = place_of(key, buffer.ndim)
+        place = _from_front(place_of(key, buffer.ndim), buffer)
         if place is None or not isinstance(value, Tensor) or (known and next(iter(known))[0] != place[0]):
             known = {}
         elif value.requires_grad and torch.is_grad_enabled() and value.shape == _shape(buffer, place[0]):
@@ -37,8 +37,8 @@ class Written:
         """What was written there and has not changed since; None where that is not known."""
         if not isinstance(buffer, Tensor) or buffer not in self.buffers:
             return None
-        place = place_of(key, buffer.ndim)
-        kept = None if place is None else self._known(buffer, buffer._version).get(_from_front(place, buffer))
+        place = _from_front(place_of(key, buffer.ndim), buffer)
+        kept = None if place is None else self._known(buffer, buffer._version).get(place)
         if kept is None:
             return None
         value, version = kept
@@ -65,9 +65,8 @@ def place_of(key: Any, ndim: int) -> Place | None:
     return found
 
 
-def _from_front(place: Place, buffer: Tensor) -> Place:
-    axis, index = place
-    return axis, index % buffer.shape[axis]
+def _from_front(place: Place | None, buffer: Tensor) -> Place | None:
+    return None if place is None else (place[0], place[1] % buffer.shape[place[0]])
 
 
 def _shape(buffer: Tensor, axis: int) -> torch.Size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -67,6 +67,8 @@ class Direct:
             self.time_first = False
         self.in_float32 = False
         """Whether it was put into float32 for the sake of tensors that it makes itself."""
+        self.tables: dict[Hashable, slice] = {}
+        """Tables of embeddings that read its token ids, by what they are made of."""
         self._draws: Tensor | None = None
         self._by_step: bool | None = None
         """Whether a matrix with one number for each sequence and step is that, once it was found out."""

@@ -89,3 +89,16 @@ def _near(a: Tensor, b: Tensor, types: Collection[torch.dtype]) -> bool:
     near = tolerance((a.dtype, *types)).outputs
     size = near * float(b.detach().nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(a.to(b), b, near, size, equal_nan=True)
+
+
+@contextmanager
+def gradients_wanted(module: nn.Module, wanted: bool = True) -> Iterator[None]:
+    """All parameters want gradients, or none, for a while."""
+    changed = [p for p in module.parameters() if p.requires_grad != wanted and p.is_floating_point()]
+    for parameter in changed:
+        parameter.requires_grad_(wanted)
+    try:
+        yield
+    finally:
+        for parameter in changed:
+            parameter.requires_grad_(not wanted)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+import gradscope
 from gradscope.models.capture.watch import see
 from gradscope.models.direct import Direct
 
@@ -41,6 +43,10 @@ READS: dict[str, Callable[[nn.Embedding, Tensor], Tensor]] = {
     "copied": lambda embed, ids: embed(ids.clone()),
     "narrow": lambda embed, ids: torch.cat([embed(ids[:, :2]), embed(ids[:, 2:])], 1),
     "flat": lambda embed, ids: embed(ids.view(-1)).view(*ids.shape, -1),
+    "indexed": lambda embed, ids: embed.weight[ids],
+    "indexed by step": lambda embed, ids: torch.stack([embed.weight[column] for column in ids.unbind(1)], 1),
+    "functional": lambda embed, ids: functional.embedding(ids, embed.weight),
+    "selected": lambda embed, ids: embed.weight.index_select(0, ids.view(-1)).view(*ids.shape, -1),
     "int32": lambda embed, ids: embed(ids.int()),
 }
 
@@ -85,3 +91,68 @@ def test_what_is_no_token_is_not_read_as_one() -> None:
 
     assert see(Direct("reader", Reader(overwritten).double(), 3, kind="module"), IDS).given is None
     assert int(IDS[0, 0]) == 3
+
+
+class Tables(nn.Module):
+    """Tokens are looked up in two tables that are no layers, at every step anew or at once; then a recurrence."""
+
+    def __init__(self, kind: str, *, fused: bool) -> None:
+        super().__init__()
+        self.kind, self.fused = kind, fused
+        self.a, self.b = nn.Parameter(torch.randn(7, 4)), nn.Parameter(torch.randn(7, 4))
+        self.rnn, self.w = nn.GRU(8, 5, batch_first=True), nn.Linear(13, 5)
+        self.register_buffer("kept", (torch.arange(7) % 3 > 0)[:, None] / 0.7)
+
+    def table(self, own: Tensor) -> Tensor:
+        made = {"plain": lambda: own, "scaled": lambda: own * 2, "dropped": lambda: own * self.kept}
+        return made.get(self.kind, lambda: own / own.norm(dim=1, keepdim=True))()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return torch.cat([functional.embedding(ids, self.table(self.a)) * 1e-3, self.table(self.b)[ids]], -1)
+
+    def rest(self, embedded: Sequence[Tensor]) -> Tensor:
+        if self.fused:
+            return self.rnn(torch.stack(list(embedded), 1))[0][:, -1]
+        h = self.w.weight.new_zeros(len(IDS), 5)
+        for e in embedded:
+            h = torch.tanh(self.w(torch.cat([e, h], -1)))
+        return h
+
+    def forward(self, ids: Tensor) -> Tensor:
+        if self.fused:
+            return self.rest(self.embed(ids).unbind(1))
+        h = self.w.weight.new_zeros(len(ids), 5)
+        for column in ids.unbind(1):
+            h = torch.tanh(self.w(torch.cat([self.embed(column), h], -1)))
+        return h
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "scaled", "dropped", "normalised"])
+def test_tables_that_are_no_layers(kind: str, frozen: bool, fused: bool) -> None:
+    torch.manual_seed(2)
+    module = Tables(kind, fused=fused).double().requires_grad_(not frozen)
+    found = gradscope.analyze(module, IDS, lambda y: y.sum()).models[0]
+    assert found.kind == "recurrent"
+    assert found.loaded.equality_check is not None
+    assert found.loaded.equality_check.passed
+    looked_up = [module.embed(column).detach() / torch.tensor([1e-3] * 4 + [1.0] * 4) for column in IDS.unbind(1)]
+    leaves = [one.requires_grad_() for one in looked_up]
+    module.rest([one * torch.tensor([1e-3] * 4 + [1.0] * 4) for one in leaves]).sum().backward()
+    expected = [one.grad.norm(dim=-1).log10().mean().item() for one in leaves if one.grad is not None]
+    assert found.series.values["log10_grad_input"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_ids_that_nothing_looks_up_are_said() -> None:
+    class OneHot(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(7, 5, batch_first=True)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.rnn(functional.one_hot(ids, 7).to(self.rnn.weight_hh_l0.dtype))[0]
+
+    found = gradscope.analyze(OneHot(), IDS).models[0]
+    assert "no embedding of the module reads its token ids" in found.skipped["log10_influence"]
+    assert found.status == "inconclusive"

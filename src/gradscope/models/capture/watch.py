@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.models.capture.given import InputLeaf, TokenInput
+from gradscope.models.capture.given import Embeddings, Tables, given
 from gradscope.models.capture.handover import handed_on
 from gradscope.models.capture.known import Levels, cells_of, is_known, read_cell, read_fused
 from gradscope.models.capture.reading import Reading
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.direct import Direct
+from gradscope.models.repeatable import gradients_wanted
 
 Call = Callable[[Tensor], Any]
 
@@ -52,7 +53,7 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
     walk along the batch say otherwise, if what the module returns fits that; the model remembers.
     """
     search = search and model.kind == "module" and not model.closed
-    found = watch(model.module, model.run, model.laid_out(x), x.shape[1], search=search)
+    found = watch(model.module, model.run, model.laid_out(x), x.shape[1], model.tables, search=search)
     if model.time_first is None and found.recurrences:
         batch, steps = x.shape[:2]
         model.time_first = False
@@ -65,7 +66,7 @@ def _turned(model: Direct, x: Tensor, found: Seen) -> Seen:
     """The pass with time first, where what the module returns has its sequences there; else the pass as it was."""
     model.time_first = True
     try:
-        turned = watch(model.module, model.run, model.laid_out(x), x.shape[1])
+        turned = watch(model.module, model.run, model.laid_out(x), x.shape[1], model.tables)
         fits = model.fits(turned.raw, x, time_first=True)
     except UsageError:
         fits = False
@@ -76,7 +77,7 @@ def _turned(model: Direct, x: Tensor, found: Seen) -> Seen:
     return turned
 
 
-def watch(module: nn.Module, call: Call, x: Tensor, steps: int, *, search: bool = True) -> Seen:
+def watch(module: nn.Module, call: Call, x: Tensor, steps: int, tables: Tables, *, search: bool = True) -> Seen:
     """Run `call` on x and follow every recurrence of torch.nn in `module`.
 
     Args:
@@ -84,24 +85,28 @@ def watch(module: nn.Module, call: Call, x: Tensor, steps: int, *, search: bool 
         call: runs it; differentiable.
         x: the input as the module takes it, floating point, or token ids.
         steps: T.
+        tables: of embeddings, as known from passes before.
         search: whether to look for recurrences at all.
     """
     notes: dict[str, _Note] = {}
-    given = InputLeaf(x) if x.is_floating_point() else TokenInput(module, x)
+    own = given(module, x, tables)
     with ExitStack() as hooks, torch.enable_grad():
         for name, part in module.named_modules() if search else ():
             if is_known(part):
                 hooks.enter_context(hooked(part, partial(_note_known, notes.setdefault(name, _Note()))))
-        for part in given.embeddings:
-            hooks.enter_context(hooked(part, given.note))
-        raw = call(given.taken)
+        if not x.is_floating_point():
+            hooks.enter_context(gradients_wanted(module))
+            hooks.enter_context(Embeddings(own))
+        raw = call(own.taken)
+    if own.outgrown:
+        return watch(module, call, x, steps, tables, search=search)
     parts = dict(module.named_modules())
     found = [one for name, note in notes.items() for one in _joined(name, parts[name], note)]
     again = None
     if found:
         with torch.no_grad():
             again = call(x.clone())
-    return Seen(raw, given.leaf, tuple(found), again)
+    return Seen(raw, own.leaf, tuple(found), again)
 
 
 @contextmanager
