@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ from gradscope.examine import examine_sources
 from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
+from gradscope.models.copied import copied
 from gradscope.records import Report, RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.losses import own_loss
@@ -80,7 +80,7 @@ def _report(
 def _copied(module: torch.nn.Module) -> torch.nn.Module:
     """A copy to work on: nothing of the caller's is moved, cast or put into another mode."""
     try:
-        return copy.deepcopy(module)
+        return copied(module)
     except RuntimeError as error:
         what = f"{type(module).__name__} cannot be copied ({safe_text(error, 80)})"
         raise UsageError(f"{what}; detach the tensors it keeps from earlier calls") from error

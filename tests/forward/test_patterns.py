@@ -257,6 +257,31 @@ def test_a_scan_over_the_whole_axis_says_why_it_has_no_steps() -> None:
     assert trace.input_gradient(trace.cotangent(loss)).shape == (2, 11)
 
 
+@pytest.mark.parametrize(("first", "second"), [(3, -1), (-1, 3), (-4, 0), (2, 2)])
+def test_a_buffer_gives_back_what_was_written_last_however_it_is_counted(first: int, second: int) -> None:
+    class Buffered(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.u = nn.Linear(4, 4), nn.Linear(3, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = x.new_zeros(len(x), 4)
+            for step in x.unbind(1):
+                new = torch.tanh(self.w(h) + self.u(step))
+                buffer = x.new_zeros(len(x), 4, 4)
+                buffer[:, first] = new
+                # Equal numbers, and no gradient: only the place tells which is read.
+                buffer[:, second] = new.detach()
+                h = buffer[:, second]
+            return h + self.u(x[:, -1])
+
+    trace = traced(Buffered().double().eval())
+    assert trace.equality(trace.cotangent(loss)).passed
+    found = trace.input_gradient(trace.cotangent(loss))
+    assert bool((found[:, :-1] == -torch.inf).all())
+    assert bool((found[:, -1] > -torch.inf).all())
+
+
 class Reader(Base):
     """A decoder that looks at all of an encoder's states at every step."""
 
