@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from gradscope.errors import UsageError
@@ -153,6 +155,16 @@ class Format(NamedTuple):
     needs: tuple[str, ...] = ()
     """Modules of an extra that must be installed for it."""
     extra: str = ""
+
+
+def lacking(form: Format) -> str:
+    """Why a form cannot be made here, and the way out; empty where it can."""
+    if missing := [module for module in form.needs if find_spec(module) is None]:
+        what = f"needs {', '.join(missing)}, which is not installed"
+        return f"{what}; add the extra: pip install 'gradscope-bptt[{form.extra}]'"
+    if "altair" in form.needs and sys.flags.optimize > 1:
+        return "needs altair, which needs its docstrings; run without PYTHONOPTIMIZE=2 (python -OO)"
+    return ""
 
 
 _DRAWN = (("altair", "vl_convert", "jinja2"), "report")

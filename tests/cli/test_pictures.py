@@ -7,6 +7,10 @@ import shutil
 
 import pytest
 
+from gradscope.cli.measure import can_draw
+from gradscope.records import RunSpec
+from gradscope.registry import CHARTS, FAMILIES
+
 MISSING = """
 import sys
 sys.modules["altair"] = None
@@ -63,6 +67,27 @@ def test_what_cannot_be_drawn_is_one_line(gradscope, report, words, said):
     assert done.code == 2
     assert done.err.count("\n") == 1
     assert said in done.err
+
+
+def test_what_no_report_of_a_family_holds_is_refused_before_measuring():
+    pytest.importorskip("altair", reason="the extra [report] is not installed")
+    from gradscope.charts.harmless import panels_of
+    from gradscope.examine import examine
+
+    for name in FAMILIES:
+        spec = RunSpec(models=(name,), length=6, hidden=4, batch=2)
+        report = examine(spec, detail=True)
+        for chart in CHARTS:
+            assert bool(panels_of(chart, report)) == can_draw(chart, spec, compare=False), (name, chart)
+
+
+def test_docstrings_that_pictures_need_are_asked_for(gradscope, report):
+    pytest.importorskip("altair", reason="the extra [report] is not installed")
+    done = gradscope("show", str(report), "-o", "x.svg", PYTHONOPTIMIZE="2")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "gradscope: svg needs altair, which needs its docstrings; run without PYTHONOPTIMIZE=2 (python -OO)\n"
+    )
 
 
 @pytest.mark.parametrize("words", [["analyze", "rnn:hidden=4", "--length", "9"], ["track", "*.pt"]])

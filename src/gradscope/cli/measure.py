@@ -12,11 +12,19 @@ from gradscope.cli.options import RunFlags, ScreenFlags
 from gradscope.cli.output import aside, plan
 from gradscope.cli.progress import ProgressBar
 from gradscope.config import Rest, build_spec
+from gradscope.config.words import parse_model
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, Report, RunSpec
 from gradscope.verdicts import fails
 
 INTERRUPTED = 130
+_READERS = ("attention", "transformer")
+WITHOUT = {
+    "gates": ("rnn", "lru", *_READERS),
+    "attention": ("rnn", "gru", "lstm", "lru"),
+    **dict.fromkeys(("heatmap", "spectrum", "exponents", "jacobians", "weights"), _READERS),
+}
+"""Families that have nothing for a chart."""
 ONLY_SCREEN = frozenset(ScreenFlags.__annotations__) - {"show"}
 
 
@@ -39,6 +47,9 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
         raise UsageError(f"analyze takes one model, not {len(spec.models)}; write gradscope compare for several")
     screen = cast(ScreenFlags, {**flags, "show": list(spec.show)})
     output = plan(screen, os.environ, inputs=read_by(spec))
+    for chart in output.view.charts:
+        if not can_draw(chart, spec, compare=compare):
+            raise UsageError(f"nothing to draw for --chart {chart}: {' '.join(spec.models)} has nothing for it")
     from gradscope.examine import examine
 
     # What the imports made stays to the end; only what the analysis makes is worth collecting.
@@ -57,6 +68,17 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
     code = output.write(report, exit_code(report, spec.fail_on))
     interrupted = any(model.probe is not None and not model.probe.complete for model in report.models)
     return INTERRUPTED if interrupted else code
+
+
+def can_draw(chart: str, spec: RunSpec, *, compare: bool) -> bool:
+    """Whether a report on these settings may hold something for a chart, as far as that is known before measuring."""
+    if chart == "learning":
+        return spec.probe
+    if chart == "costs":
+        return compare
+    if chart == "words":
+        return spec.text is not None or spec.input is not None or any(not parse_model(w).is_family for w in spec.models)
+    return any(parse_model(word).name not in WITHOUT.get(chart, ()) for word in spec.models)
 
 
 def exit_code(report: Report, fail_on: str) -> int:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from gradscope.atomic import temporary, unwritable, write_file
 from gradscope.cli.options import ScreenFlags, SweepScreenFlags
 from gradscope.errors import UsageError
-from gradscope.registry import CHARTS, FORMATS, SCREENS, Format, load, unknown
+from gradscope.registry import CHARTS, FORMATS, SCREENS, Format, lacking, load, unknown
 from gradscope.renderers.view import View
 from gradscope.text import encoded, safe_text
 
@@ -174,10 +173,8 @@ def _check_pictures(charts: Sequence[str], named: Collection[str], formats: Mapp
     if charts and not {*DRAWN} & {*named}:
         raise UsageError(f"--chart {charts[0]} needs a file to draw it in; add -o {charts[0]}.svg (or .png, .html)")
     for name in sorted(named):
-        missing = [module for module in formats[name].needs if find_spec(module) is None]
-        if missing:
-            what = f"{name} needs {', '.join(missing)}, which is not installed"
-            raise UsageError(f"{what}; add the extra: pip install 'gradscope-bptt[{formats[name].extra}]'")
+        if reason := lacking(formats[name]):
+            raise UsageError(f"{name} {reason}")
 
 
 def view(flags: ScreenFlags | SweepScreenFlags, environ: Mapping[str, str]) -> View:

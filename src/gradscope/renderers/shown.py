@@ -6,14 +6,13 @@ import base64
 import html
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
 from gradscope.atomic import write_file
 from gradscope.errors import UsageError
 from gradscope.records import Report
-from gradscope.registry import CHARTS, FLOW_FORMATS, FORMATS, Format, load
+from gradscope.registry import CHARTS, FLOW_FORMATS, FORMATS, Format, lacking, load
 from gradscope.renderers.flow import screen as flow_screen
 from gradscope.renderers.terminal import screen as terminal
 from gradscope.renderers.text.page import Page, Span
@@ -57,9 +56,8 @@ def save(thing: Thing, path: str | PathLike[str]) -> None:
     if suffix not in known:
         raise UsageError(f"'{safe_text(target)}' has no suffix that names a format; use one of {', '.join(known)}")
     form = known[suffix]
-    if missing := [module for module in form.needs if find_spec(module) is None]:
-        what = f"{suffix} needs {', '.join(missing)}, which is not installed"
-        raise UsageError(f"{what}; add the extra: pip install 'gradscope-bptt[{form.extra}]'")
+    if reason := lacking(form):
+        raise UsageError(f"{suffix} {reason}")
     content = load(form.renderer)(thing, View())
     write_file(target, content if isinstance(content, bytes) else encoded(content, "utf-8"))
 
@@ -74,7 +72,7 @@ def _page(thing: Thing, view: View) -> Page:
 
 def _pictures(thing: Thing) -> list[str]:
     """Each chart as an image element with its alternative text; none where the extra is not installed."""
-    if not all(map(find_spec, FORMATS["svg"].needs)):
+    if lacking(FORMATS["svg"]):
         return []
     drawn = _of_report(thing) if isinstance(thing, Report) else _of_run(thing)
     style = "max-width: 100%; background: white"
