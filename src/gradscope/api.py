@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
+import ast
+import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradscope.config.check import check
+from gradscope.config.types import coerce
 from gradscope.errors import UsageError
 from gradscope.examine import examine_sources
+from gradscope.isolation.state import isolated
 from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
@@ -23,7 +26,7 @@ from gradscope.sequences.losses import own_loss
 from gradscope.text import safe_text
 
 Loss = Callable[[Tensor], Tensor]
-LISTS = ("columns", "pair", "show", "select", "ignore", "import_path")
+NAMES = tuple(field.name for field in fields(RunSpec))
 
 
 def analyze(model: Any, x: Tensor | None = None, loss: str | Loss = "final", **settings: Any) -> Report:
@@ -36,7 +39,8 @@ def analyze(model: Any, x: Tensor | None = None, loss: str | Loss = "final", **s
             when absent.
         loss: `final`, `every`, `ce`, `mse`, `file.py:function`, or a function `fn(output) -> scalar`: of a module of
             yours it is given whatever that returns, of a family or a layer of torch.nn a tensor (batch, T, features).
-        settings: fields of `RunSpec` by name: `needs_lag=100`, `length=500`, `seeds=3`.
+        settings: fields of `RunSpec` by name: `needs_lag=100`, `length=500`, `seeds=3`; values of the types that the
+            command line and configuration files take, paths, `torch.dtype` and `torch.device`.
 
     Raises:
         UsageError: something asked for cannot be had.
@@ -45,55 +49,87 @@ def analyze(model: Any, x: Tensor | None = None, loss: str | Loss = "final", **s
 
 
 def compare(*models: Any, x: Tensor | None = None, loss: str | Loss = "final", **settings: Any) -> Report:
-    """Analyse several models on the same sequence and seed; arguments as for `analyze`."""
+    """Analyse several models, or one list of them, on the same sequence and seed; arguments as for `analyze`."""
+    if len(models) == 1 and isinstance(models[0], list | tuple):
+        models = tuple(models[0])
     if not models:
         raise UsageError("nothing to compare; give at least one model")
     return _report(list(models), x, loss, settings, compare=True)
 
 
-def _report(
-    models: list[Any], x: Tensor | None, loss: str | Loss, settings: dict[str, Any], *, compare: bool
-) -> Report:
-    names = [field.name for field in dataclasses.fields(RunSpec)]
-    for name in settings:
-        if name not in names:
-            raise UsageError(unknown("setting", name, names))
-    if isinstance(loss, str):
-        settings["loss"] = loss
+@isolated()
+def _report(models: list[Any], x: Any, loss: Any, settings: dict[str, Any], *, compare: bool) -> Report:
+    models = [os.fspath(model) if isinstance(model, os.PathLike) else model for model in models]
     words = tuple(model if isinstance(model, str) else type(model).__name__ for model in models)
-    if x is not None and not isinstance(x, torch.Tensor):
-        raise UsageError(f"x is a {type(x).__name__}; expected a tensor (batch, T, features)")
+    x = _given(x)
+    if not isinstance(loss, str) and not callable(loss):
+        raise UsageError(f"loss is a {type(loss).__name__}; expected a word such as 'final' or a function of it")
+    chosen = {"loss": loss} if isinstance(loss, str) else {}
     if x is not None:
-        settings.setdefault("dtype", str(x.dtype)[6:] if x.dtype.is_floating_point else "float64")
-    settings = {
-        name: (value,) if name in LISTS and isinstance(value, str) else value for name, value in settings.items()
-    }
-    spec = RunSpec(models=words, **settings)
+        # Half precision is what a training stores; what is analysed is computed in float32.
+        chosen["dtype"] = "float64" if x.dtype == torch.float64 or not x.dtype.is_floating_point else "float32"
+    spec = RunSpec(models=words, **{**chosen, **settings_of(settings)})
     # How long the sequence is, and so which lags there are, is known where the objects at hand are.
     lag = spec.needs_lag if spec.needs_lag is not None and spec.needs_lag < 1 else None
-    check(replace(spec, models=(), needs_lag=lag), dict.fromkeys(names, "given"))
+    check(replace(spec, models=(), needs_lag=lag), dict.fromkeys(NAMES, "given"))
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
     own = None if isinstance(loss, str) else own_loss(loss, f"loss {getattr(loss, '__name__', type(loss).__name__)}")
     return examine_sources(sources, spec, x=x, loss=own, costs=compare)
 
 
-def _copied(module: torch.nn.Module) -> torch.nn.Module:
-    """A copy to work on: nothing of the caller's is moved, cast or put into another mode."""
+def settings_of(given: dict[str, Any]) -> dict[str, Any]:
+    """Settings as Python has them, such as `dtype=torch.float32`, in the types that `RunSpec` declares.
+
+    Raises:
+        UsageError: an unknown name, or a value that the setting cannot be.
+    """
+    found = {}
+    for name, value in given.items():
+        if name not in NAMES:
+            raise UsageError(unknown("setting", name, NAMES))
+        if name in ("models", "loss"):
+            raise UsageError(f"{name} is no setting here: it is an argument of its own")
+        if isinstance(value, torch.dtype | torch.device):
+            value = str(value).removeprefix("torch.")
+        if name == "args" and isinstance(value, dict):
+            value = {key: _literal(key, item) for key, item in value.items()}
+        if value is not None and not (isinstance(value, list | tuple | dict) and not value):
+            found[name] = coerce(name, value, "given")
+    return found
+
+
+def _literal(name: str, value: Any) -> str:
+    """An argument of a factory as it would be written on the command line."""
     try:
-        return copied(module)
-    except RuntimeError as error:
-        what = f"{type(module).__name__} cannot be copied ({safe_text(error, 80)})"
-        raise UsageError(f"{what}; detach the tensors it keeps from earlier calls") from error
+        if isinstance(value, str) or ast.literal_eval(repr(value)) == value:
+            return value if isinstance(value, str) else repr(value)
+    except (ValueError, SyntaxError, TypeError):
+        pass
+    kind, remedy = type(value).__name__, "hand over a function that builds the model: analyze(lambda: Net(...))"
+    raise UsageError(f"args: {safe_text(name)} is a {safe_text(kind)}; expected numbers and texts, or {remedy}")
+
+
+def _given(x: Any) -> Tensor | None:
+    if x is None:
+        return None
+    if not isinstance(x, Tensor):
+        raise UsageError(f"x is a {type(x).__name__}; expected a tensor (batch, T, features)")
+    if x.is_complex():
+        remedy = "give real and imaginary parts as features, torch.cat((x.real, x.imag), -1)"
+        raise UsageError(f"x holds complex numbers, a gradient is taken of real ones; {remedy}")
+    # A tensor that was made under torch.inference_mode takes part in no gradient.
+    return x.clone() if x.is_inference() else x
 
 
 def _source(model: Any, word: str, spec: RunSpec, x: Tensor | None) -> Source:
     if x is not None and x.ndim == 3:
-        spec = dataclasses.replace(spec, input_size=x.shape[-1])
+        spec = replace(spec, input_size=x.shape[-1])
     if isinstance(model, str):
         return source_of(model, spec)
     if isinstance(model, torch.nn.Module):
-        model = _copied(model)
+        # A copy to work on: nothing of the caller's is moved, cast or put into another mode.
+        model = copied(model)
         if x is not None and spec.layout is None and not hasattr(model, "batch_first"):
             # With the caller's own data, what is analysed is what their training does: nothing is turned.
-            spec = dataclasses.replace(spec, layout="batch-first")
+            spec = replace(spec, layout="batch-first")
     return source_from_object(model, word, spec)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gradscope.isolation.state import isolated
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.pipeline import Early, Progress, diagnose_sources
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@isolated()
 def examine(
     spec: RunSpec,
     *,
@@ -40,6 +42,7 @@ def examine(
     return examine_sources(sources, spec, costs=costs, detail=detail, progress=progress, early=early)
 
 
+@isolated()
 def examine_sources(
     sources: list[Source],
     spec: RunSpec,
@@ -55,10 +58,11 @@ def examine_sources(
     report = diagnose_sources(sources, spec, x=x, loss=loss, costs=costs, detail=detail, progress=progress, early=early)
     told, models = progress or (lambda label, done, total: None), list(report.models)
     for place, source in enumerate(sources):
-        if spec.probe:
-            models[place] = _probed(source, models[place], spec, told)
-        if spec.fix:
-            models[place] = _fixed(source, models[place], spec, told, x, loss)
+        with source.code.active():
+            if spec.probe:
+                models[place] = _probed(source, models[place], spec, told)
+            if spec.fix:
+                models[place] = _fixed(source, models[place], spec, told, x, loss)
     return replace(report, models=tuple(models))
 
 

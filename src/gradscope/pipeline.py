@@ -14,6 +14,7 @@ from gradscope import __version__
 from gradscope.assemble import outline, whole
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
+from gradscope.isolation.state import isolated, own_random_numbers, standard_output
 from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
@@ -23,7 +24,6 @@ from gradscope.models.token_ids import TokenIds
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
-from gradscope.numerics.full_precision import full_precision
 from gradscope.records import BUILT, Loaded, ModelResult, Report, RunSpec, Timing
 from gradscope.rules.judge import judged, selected
 from gradscope.sequences.batch import Batch
@@ -39,6 +39,7 @@ IN_FLOAT32 = "run in float32: the module makes float32 tensors of its own, which
 Early = Callable[[ModelResult], None]
 
 
+@isolated()
 def diagnose(
     spec: RunSpec,
     *,
@@ -64,6 +65,7 @@ def diagnose(
     return diagnose_sources(sources, spec, costs=costs, detail=detail, progress=progress, early=early)
 
 
+@isolated()
 def diagnose_sources(
     sources: list[Source],
     spec: RunSpec,
@@ -85,13 +87,13 @@ def diagnose_sources(
     for source in sources:
         start = time.perf_counter()
         # A user's code may draw random numbers: the same ones every time, and none of the caller's.
-        with torch.random.fork_rng(devices=[]), full_precision():
-            torch.manual_seed(spec.seed)
+        with own_random_numbers(spec.seed), source.code.active():
             runs, batch, notes = runs_of(source, spec, x, loss)
             analysis = Analysis(runs, _settled(spec, runs), told, detail=detail)
             with threads_for(analysis.size):
                 if early is not None and (known := _early(source, analysis, batch, notes)) is not None:
-                    early(known)
+                    with standard_output():
+                        early(known)
                 results.append(whole(source, analysis, batch, notes, costs=costs))
                 if costs and not isinstance(analysis.model, ArrayChain):
                     told("timing a training step", 0, 0)
@@ -101,6 +103,7 @@ def diagnose_sources(
     return Report(spec, _environment(), tuple(results), timing)
 
 
+@isolated()
 def examined(
     thing: Any,
     name: str,
@@ -114,8 +117,7 @@ def examined(
     It takes the threads that there are: in somebody's training loop they are not ours to change.
     """
     _prepare(spec)
-    with torch.random.fork_rng(devices=[]), full_precision():
-        torch.manual_seed(spec.seed)
+    with own_random_numbers(spec.seed):
         source = source_from_object(thing, name, spec)
         runs, batch, notes = runs_of(source, spec, x, loss)
         analysis = Analysis(runs, _settled(spec, runs), detail=False)
@@ -143,6 +145,9 @@ def _prepare(spec: RunSpec) -> None:
     """Refuse a device that is not there before anything is built on it."""
     if spec.device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device '{spec.device}' is not available here; use --device cpu")
+    if spec.device.startswith("cuda"):
+        # Random numbers of a device that is started only later would not be put back.
+        torch.cuda.init()
     if spec.device == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps' is not available here; use --device cpu")
 
@@ -214,8 +219,7 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
 
 def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
     """What is known of a model before any Jacobian: its influence, what follows from it, and its status."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
+    with own_random_numbers(spec.seed):
         analysis = Analysis(runs, _settled(spec, runs), detail=False)
         with threads_for(analysis.size):
             known = outline(name, Loaded(BUILT), analysis, collect.early(analysis))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradscope.models.repeatable import alike, as_before, same_draws
+from gradscope.isolation.state import generators, own_random_numbers
+from gradscope.models.repeatable import alike, as_before
 
 
 class Keeper(nn.Module):
@@ -58,12 +62,14 @@ def test_an_exception_puts_back_too() -> None:
 
 def test_draws_are_repeated_and_disturb_nobody() -> None:
     torch.manual_seed(1)
-    state = torch.get_rng_state()
-    with same_draws(state):
-        first = torch.rand(3)
-    with same_draws(state):
-        assert torch.equal(first, torch.rand(3))
-    assert torch.equal(state, torch.get_rng_state())
+    states = generators()
+    with own_random_numbers(states=states):
+        first = torch.rand(3), random.random(), np.random.rand()
+    with own_random_numbers(states=states):
+        again = torch.rand(3), random.random(), np.random.rand()
+    assert torch.equal(first[0], again[0])
+    assert first[1:] == again[1:]
+    assert torch.equal(states["cpu"], torch.get_rng_state())
 
 
 def test_alike_is_equal_within_rounding() -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from numbers import Integral, Real
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -45,12 +46,14 @@ def coerce(name: str, value: object, where: str) -> Any:
 def _whole(value: object) -> int:
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
         return int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 10**18:
+    # numpy's whole numbers are Integral too.
+    if isinstance(value, bool) or not isinstance(value, Integral) or abs(int(value)) >= 10**18:
         raise ValueError("a whole number of at most 18 digits")
-    return value
+    return int(value)
 
 
 def _text(value: object) -> str:
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(value, str) or value == "":
         raise ValueError("a text that is not empty")
     return value
@@ -71,7 +74,11 @@ def _words(name: str, value: object) -> tuple[str, ...]:
         return ()  # a stronger source may empty a weaker one's list
     if isinstance(value, str):
         value = value.split() if name in _BLANK_SEPARATED else value.split(os.pathsep) if name in _PATHS else [value]
+    if isinstance(value, os.PathLike):
+        value = [value]
     items = list(value) if isinstance(value, list | tuple) else []
+    # Columns go by number too, and folders come as paths.
+    items = [str(item) if isinstance(item, os.PathLike) or type(item) is int else item for item in items]
     words = [item for item in items if isinstance(item, str) and item.strip()]
     if not words or len(words) < len(items):
         raise ValueError("one or more names")
@@ -108,7 +115,7 @@ def _texts(value: object) -> dict[str, str]:
 
 def _number(value: object) -> float:
     try:
-        number = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+        number = float(value) if isinstance(value, str | Real) and not isinstance(value, bool) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):

@@ -16,7 +16,6 @@ from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Run
 from gradscope.numerics.costs.threads import threads_for
-from gradscope.numerics.full_precision import full_precision
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
@@ -62,15 +61,14 @@ def measure_fixes(
         x: inputs (batch, T, features) in place of those of `spec`.
         loss: a function of the output in place of that of `spec`.
     """
-    with full_precision():
-        runs, _, _ = runs_of(source, spec, x, loss)
-        if isinstance(runs[0].model, ArrayChain):
-            return []
-        found = []
-        for place, name in enumerate(FIXES):
-            told("measuring fixes", place, len(FIXES))
-            if (one := _measured(load(FIXES[name]), runs, spec, source.name)) is not None:
-                found.append(one)
+    runs, _, _ = runs_of(source, spec, x, loss)
+    if isinstance(runs[0].model, ArrayChain):
+        return []
+    found = []
+    for place, name in enumerate(FIXES):
+        told("measuring fixes", place, len(FIXES))
+        if (one := _measured(load(FIXES[name]), runs, spec, source.name)) is not None:
+            found.append(one)
     return sorted(found, key=_rank)
 
 

@@ -49,13 +49,15 @@ def measure(task: Task) -> Measured:
     import torch
 
     from gradscope.examine import examine
+    from gradscope.isolation.state import isolated
     from gradscope.loading.code.location import definition
 
     torch.set_num_threads(task.threads)
     sys.path.append(task.folder)
-    report = examine(task.target.spec, detail=task.detail)
+    with isolated():
+        report = examine(task.target.spec, detail=task.detail)
+        place = definition(task.target.spec.models[0])
     result = report.models[0]
-    place = definition(task.target.spec.models[0])
     location = task.target.location
     if place is not None:
         location = Location(shown_path(place[0], Path.cwd(), os.environ), place[1])

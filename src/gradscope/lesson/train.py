@@ -8,6 +8,7 @@ from random import Random
 import torch
 from torch import nn
 
+from gradscope.isolation.state import own_random_numbers
 from gradscope.lesson.readers import Reader
 from gradscope.lesson.sentences import WORDS, Sentences, drawn
 
@@ -36,8 +37,7 @@ class Trained:
 
 def fresh(kind: str, seed: int) -> Reader:
     """An untrained reader; nothing of the caller's random numbers is used up."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with own_random_numbers(seed):
         return Reader(kind, len(WORDS))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gradscope.chain import ArrayChain
+from gradscope.isolation.user_files import Project
 from gradscope.models.family import Model
 from gradscope.models.token_ids import TokenIds
 from gradscope.records import BUILT, Loaded
@@ -27,6 +28,8 @@ class Source:
     """What is known of the token ids it takes in place of features."""
     is_chain: bool = False
     """Whether it is bare Jacobians, which bring their own length and sequences."""
+    code: Project = field(default_factory=lambda: Project([]))
+    """What its code imports from; active while it is run."""
 
     @property
     def fresh(self) -> bool:

@@ -12,8 +12,9 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
+from gradscope.isolation.state import generators, own_random_numbers
 from gradscope.models.output_shape import OutputShape
-from gradscope.models.repeatable import as_before, same_draws, uncompiled
+from gradscope.models.repeatable import as_before, uncompiled
 from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
 
@@ -69,7 +70,7 @@ class Direct:
         """Whether it was put into float32 for the sake of tensors that it makes itself."""
         self.tables: dict[Hashable, slice] = {}
         """Tables of embeddings that read its token ids, by what they are made of."""
-        self._draws: Tensor | None = None
+        self._draws: dict[str, Any] | None = None
         self._by_step: bool | None = None
         """Whether a matrix with one number for each sequence and step is that, once it was found out."""
         if any(map(nn.parameter.is_lazy, module.parameters())):
@@ -78,8 +79,7 @@ class Direct:
     def _build_lazy_parts(self) -> None:
         """Run once on zeros, so that parts that take their sizes from their first input have weights."""
         dtype = next(p.dtype for p in self.module.parameters())
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.no_grad(), own_random_numbers(0):
             self.run(torch.zeros(2, 2, self.input_size, dtype=dtype))
         self._draws = None
 
@@ -165,10 +165,16 @@ class Direct:
             UsageError: it fails, with its own words.
         """
         if self._draws is None:
-            self._draws = torch.get_rng_state()
+            self._draws = generators()
         dtype = next((p.dtype for p in self.module.parameters()), x.dtype)
         try:
-            with default_dtype(dtype), as_before(self.module), same_draws(self._draws), uncompiled(), watch:
+            with (
+                default_dtype(dtype),
+                as_before(self.module),
+                own_random_numbers(states=self._draws),
+                uncompiled(),
+                watch,
+            ):
                 return self.module(x)
         except UsageError:
             raise

@@ -64,14 +64,6 @@ def _has_tensor(*values: Any) -> bool:
     return any(isinstance(one, Tensor) for one in pytree.tree_leaves(values))
 
 
-@contextmanager
-def same_draws(state: Tensor) -> Iterator[None]:
-    """Random numbers from a state of the generator on; whoever else draws some is not disturbed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.set_rng_state(state)
-        yield
-
-
 def uncompiled() -> AbstractContextManager[object]:
     """Run what torch.compile has wrapped, whole modules or parts, as it was written: compiled code has no hooks."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradscope.errors import UsageError
+from gradscope.isolation.state import untouched
 from gradscope.monitor.ear import Ear, Hook
 from gradscope.monitor.gradients import Gradients
 from gradscope.monitor.layers import plain_model, watched
 from gradscope.monitor.measuring import Measuring
 from gradscope.monitor.record import Record
 from gradscope.monitor.schedule import Clock, is_signal_due
-from gradscope.monitor.untouched import untouched
 from gradscope.monitor.updates import Optimizers, Stream, ids_in, ids_of, is_skipped, looks
 from gradscope.registry import unknown
 from gradscope.trajectory import Head, Trajectory

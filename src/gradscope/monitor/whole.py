@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,13 +9,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from gradscope.errors import GradscopeError, UsageError
+from gradscope.errors import GradscopeError
+from gradscope.models.copied import copied
 from gradscope.monitor.glance import of_layer, of_model
 from gradscope.monitor.points import point_of
 from gradscope.monitor.signal import Signal, cut
 from gradscope.monitor.weights import changes, plain
 from gradscope.records import ModelResult
-from gradscope.text import safe_text
 from gradscope.trajectory import Point
 
 Weights = dict[str, dict[str, Tensor]]
@@ -74,11 +73,7 @@ def _copied(model: nn.Module) -> nn.Module:
     Raises:
         UsageError: it cannot be copied.
     """
-    try:
-        made = copy.deepcopy(model)
-    except RuntimeError as error:
-        what = f"{type(model).__name__} cannot be copied ({safe_text(error, 80)})"
-        raise UsageError(f"{what}; detach the tensors that it keeps from earlier calls") from error
+    made = copied(model)
     for part in made.modules():
         part._forward_hooks.clear()
         part._forward_pre_hooks.clear()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradscope.errors import UsageError
+from gradscope.isolation.state import own_random_numbers
 from gradscope.models.agreement import TOLERANCES
 from gradscope.models.copied import copied
 from gradscope.models.direct import Direct
@@ -27,7 +28,7 @@ class Modules:
         """Copy the modules."""
         self.direct = models[0]
         self.modules = [copied(model.module).float().train() for model in models]
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), own_random_numbers():
             seen = self._run(0, _two_steps(self.direct))
         self.output_size, self.has_steps = int(seen.shape[-1]), seen.ndim == 3
         # Fused kernels are faster alone than what torch.vmap makes of them.
@@ -123,7 +124,7 @@ class _AsOne:
             grads = torch.autograd.grad((found * weights).sum(), leaves, allow_unused=True)
             return [found.detach(), *(torch.zeros(()) if grad is None else grad for grad in grads)]
 
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        with torch.enable_grad(), own_random_numbers():
             alone = seen(self.owner.one_by_one)
             kept = [value for module in self._modules(runs) for value in module.buffers()]
             if any(not torch.equal(before, after) for before, after in zip(buffers, kept, strict=True)):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
+from gradscope.isolation.state import isolated
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.selftest.case import Case
 from gradscope.text import safe_text
@@ -49,8 +48,7 @@ def run(
         progress: called as progress(name, done, total) before each case.
     """
     outcomes = []
-    # torch.nn's layers draw their first weights from the global stream, which is the caller's.
-    with threads_for(1), torch.random.fork_rng(devices=[]):
+    with isolated(), threads_for(1):
         for place, case in enumerate(cases):
             progress(case.name, place, len(cases))
             outcomes.append(_measured(case, full))

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradscope.errors import UsageError
+from gradscope.isolation.user_files import load_function, user_code
 from gradscope.records import RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.streams import normal
 from gradscope.sequences.targets import class_targets, value_targets
 from gradscope.sequences.tasks.find import task_of
-from gradscope.sequences.user_code import load_function, user_code
 from gradscope.text import safe_text
 
 

@@ -35,7 +35,7 @@ def test_a_chain_brings_its_steps_and_sequences(tmp_path: Path) -> None:
         (np.zeros((3, 2)), r"\(T, N, N\)"),
         (np.zeros((5, 2, 3)), r"\(T, N, N\)"),
         (np.zeros((1, 2, 2)), "at least 2 steps"),
-        (np.zeros((5, 2, 2), complex), "real"),
+        (np.zeros((5, 2, 2), bool), "true and false"),
         (np.zeros((5, 2, 2), "U3"), "real"),
     ],
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sys
 from pathlib import Path
 from typing import Any
+
+from gradscope.isolation.user_files import loaded_module
 
 
 def definition(word: str) -> tuple[Path, int | None] | None:
@@ -19,10 +20,12 @@ def definition(word: str) -> tuple[Path, int | None] | None:
         return (Path(word), None) if Path(word).is_file() else None
     if place.endswith(".py"):
         return (Path(place), _line(Path(place), attribute)) if Path(place).is_file() else None
-    module = sys.modules.get(place)
-    if module is None:
+    known = loaded_module(place)
+    if known is None:
         return None
-    found = _source(_attribute(module, attribute))
+    module, project = known
+    with project.active():
+        found = _source(_attribute(module, attribute))
     if found is not None:
         return found
     file = getattr(module, "__file__", None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,21 @@ from gradscope.models.capture.known import cells_of
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def in_type(module: Module, spec: RunSpec) -> Module:
+    """The module itself in the number type and on the device of the run, complex parameters in the complex one."""
+    real = getattr(torch, spec.dtype)
+
+    def cast(tensor: Tensor) -> Tensor:
+        # Module.to would take the real part of a complex parameter.
+        kind = real.to_complex() if tensor.is_complex() else real if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(spec.device, kind)
+
+    apply: Callable[[Callable[[Tensor], Tensor]], Module] = module._apply
+    return apply(cast)
 
 
 def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Direct:

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
+from gradscope.isolation.state import own_random_numbers
+from gradscope.isolation.user_files import Project, refer
 from gradscope.loading.code.fill import fill
-from gradscope.loading.code.modules import from_cell, from_module, from_torch
-from gradscope.loading.code.reference import refer
+from gradscope.loading.code.modules import from_cell, from_module, from_torch, in_type
 from gradscope.loading.code.step_function import is_cell, own_cell
 from gradscope.loading.source import Source
+from gradscope.loading.weights.jacobians import EXPECTED, real_jacobians
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
@@ -31,20 +33,33 @@ def source_from_reference(word: str, spec: RunSpec) -> Source:
     Raises:
         UsageError: it cannot be imported, or is nothing that can be analysed.
     """
-    return source_from_object(refer(word, spec.import_path), word, spec)
+    thing, code = refer(word, spec.import_path)
+    with code.active():
+        source = source_from_object(thing, word, spec, code)
+    if not code.changed:
+        return source
+    undone = f"its code sets the {' and the '.join(code.changed)} of the process; undone while it is analysed"
+    return replace(source, loaded=replace(source.loaded, assumed=(*source.loaded.assumed, undone)))
 
 
-def source_from_object(thing: Any, name: str, spec: RunSpec) -> Source:
+def source_from_object(thing: Any, name: str, spec: RunSpec, code: Project | None = None) -> Source:
     """What an object is: a model of gradscope, a module of torch, Jacobians, a cell, or a factory of any of these.
+
+    Args:
+        thing: the object.
+        name: what the user called it.
+        spec: the settings.
+        code: where its code is imported from; None for an object of the caller's.
 
     Raises:
         UsageError: none of these.
     """
+    code = Project([]) if code is None else code
     if _is_factory(thing, spec):
-        return _made(thing, name, spec)
+        return replace(_made(thing, name, spec, code), code=code)
     if spec.args:
         raise UsageError(f"--arg is for a class or a factory; '{safe_text(name)}' is a {type(thing).__name__} already")
-    return _source(thing, name, spec)
+    return replace(_source(thing, name, spec), code=code)
 
 
 def _source(thing: Any, name: str, spec: RunSpec) -> Source:
@@ -59,13 +74,17 @@ def _source(thing: Any, name: str, spec: RunSpec) -> Source:
     if isinstance(thing, Recurrent | Direct):
         return _fixed(name, thing, thing.input_size, loaded)
     if isinstance(thing, Tensor):
-        return replace(_fixed(name, ArrayChain(thing.to(spec.device, dtype)), 0, loaded), is_chain=True)
+        if thing.ndim not in (3, 4) or thing.shape[-1] != thing.shape[-2] or 0 in thing.shape:
+            raise UsageError(f"'{safe_text(name)}' has shape {tuple(thing.shape)}; {EXPECTED}")
+        jacobians, said = real_jacobians(thing.detach().clone(), dtype, spec.device)
+        chain = ArrayChain(jacobians)
+        return replace(_fixed(name, chain, 0, replace(loaded, assumed=(*assumed, *said))), is_chain=True)
     if isinstance(thing, nn.RNN | nn.GRU | nn.LSTM):
-        return _fixed(name, from_torch(thing.to(spec.device, dtype), name), thing.input_size, loaded)
+        return _fixed(name, from_torch(in_type(thing, spec), name), thing.input_size, loaded)
     if isinstance(thing, nn.RNNCellBase):
-        return _fixed(name, from_cell(thing.to(spec.device, dtype), name), thing.input_size, loaded)
+        return _fixed(name, from_cell(in_type(thing, spec), name), thing.input_size, loaded)
     if isinstance(thing, nn.Module) and not is_cell(thing, spec):
-        return from_module(thing.to(spec.device, dtype).eval(), name, spec, loaded)
+        return from_module(in_type(thing, spec).eval(), name, spec, loaded)
     if callable(thing) or hasattr(thing, "step"):
         cell = own_cell(thing, name, spec)
         return _fixed(name, Recurrent(name, [cell]), cell.input_size, loaded)
@@ -95,26 +114,25 @@ def _takes_nothing(function: Any) -> bool:
     return True
 
 
-def _made(factory: Callable[..., Any], name: str, spec: RunSpec) -> Source:
+def _made(factory: Callable[..., Any], name: str, spec: RunSpec, code: Project) -> Source:
     """A model of the factory's for every seed; its random weights are those of the seed."""
-    source = _source(_call(factory, name, spec, spec.seed), name, spec)
+    source = _source(_call(factory, name, spec, spec.seed, code), name, spec)
     first = source.make
 
     def make(size: int, seed: int) -> Model | ArrayChain:
         if seed == spec.seed or spec.weights is not None:
             return first(size, seed)
-        return _source(_call(factory, name, spec, seed), name, spec).make(size, seed)
+        return _source(_call(factory, name, spec, seed, code), name, spec).make(size, seed)
 
     if spec.weights is None:
         source = replace(source, loaded=replace(source.loaded, assumed=(AS_MADE, *source.loaded.assumed)))
     return replace(source, make=make)
 
 
-def _call(factory: Callable[..., Any], name: str, spec: RunSpec, seed: int) -> Any:
+def _call(factory: Callable[..., Any], name: str, spec: RunSpec, seed: int, code: Project) -> Any:
     arguments = {key: _value(text) for key, text in spec.args.items()}
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with code.building(), own_random_numbers(seed):
             return factory(**arguments)
     except Exception as error:
         what = f"{type(error).__name__}: {safe_text(error)}"

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from gradscope.config.check import FEATURES
 from gradscope.errors import UsageError
+from gradscope.loading.code.modules import in_type
 from gradscope.loading.weights.state import first_states
 from gradscope.models.custom import CustomCell
+from gradscope.models.direct import default_dtype
 from gradscope.records import RunSpec
 from gradscope.text import safe_text
 
@@ -46,7 +48,7 @@ def own_cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
     """
     dtype, module = getattr(torch, spec.dtype), isinstance(thing, nn.Module)
     if module:
-        thing = thing.to(spec.device, dtype).eval()
+        thing = in_type(thing, spec).eval()
     step = thing.step if hasattr(thing, "step") and not module else thing
     initial = _initial(thing, name, spec).to(spec.device, dtype)
     size = spec.input_size if spec.input_size is not None else int(getattr(thing, "input_size", FEATURES))
@@ -81,11 +83,16 @@ class StateOf(nn.Module):
 
     def forward(self, x: Tensor, s: Tensor) -> Any:
         """The new state."""
-        return _last_like(self.inner(x, s), s)
+        with default_dtype(s.dtype):
+            return _last_like(self.inner(x, s), s)
 
 
 def _state_of(step: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:
-    return lambda x, s: _last_like(step(x, s), s)
+    def state(x: Tensor, s: Tensor) -> Any:
+        with default_dtype(s.dtype):
+            return _last_like(step(x, s), s)
+
+    return state
 
 
 def _last_like(returned: Any, s: Tensor) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from gradscope.isolation.state import own_random_numbers
 from gradscope.loading.weights.recurrences import Recurrence
 
 MODULES: Mapping[str, Callable[..., nn.RNN | nn.GRU | nn.LSTM]] = {"RNN": nn.RNN, "GRU": nn.GRU, "LSTM": nn.LSTM}
@@ -19,7 +20,7 @@ def as_torch(
     more: dict[str, object] = {"nonlinearity": nonlinearity} if found.kind == "RNN" else {}
     more |= {"proj_size": found.projection} if found.projection else {}
     # The first weights are thrown away: they must not move the random numbers of whoever draws next.
-    with torch.random.fork_rng(devices=[]):
+    with own_random_numbers():
         module = MODULES[found.kind](
             found.input_size,
             found.hidden,

@@ -152,13 +152,14 @@ def _first(names: Iterable[str], most: int = 4) -> str:
 def _trusted(word: str, path: Path, kind: Kind, key: str | None, spec: RunSpec) -> Source:
     """What a trusted file makes of itself: its module, or the tensors in it."""
     shown, ran = safe_text(path), fingerprint(path)
-    loaded = load_trusted(path, kind, spec.import_path)
+    loaded, code = load_trusted(path, kind, spec.import_path)
     module = only_module(loaded, shown)
-    if module is None:
-        source = source_from_tensors(word, named_tensors(loaded), key, spec, shown, kind)
-    else:
-        source = source_from_object(module, word, spec)
+    with code.active():
+        if module is None:
+            source = source_from_tensors(word, named_tensors(loaded), key, spec, shown, kind)
+        else:
+            source = source_from_object(module, word, spec)
     notes: tuple[str, ...] = (ran,)
     if isinstance(module, Program):
         notes += (f"computed in {str(module.dtype).removeprefix('torch.')}, as it was saved",)
-    return replace(source, loaded=replace(source.loaded, assumed=(*notes, *source.loaded.assumed)))
+    return replace(source, code=code, loaded=replace(source.loaded, assumed=(*notes, *source.loaded.assumed)))

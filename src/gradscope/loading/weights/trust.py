@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,12 +15,13 @@ from gradscope.errors import UsageError
 from gradscope.files.preflight import check_zip
 from gradscope.files.sniff import Kind
 from gradscope.files.torch_file import reason
-from gradscope.loading.code.folders import searched
+from gradscope.isolation.state import prints_aside
+from gradscope.isolation.user_files import Project, import_folders
 from gradscope.text import safe_text
 
 
-def load_trusted(path: Path, kind: Kind, import_path: tuple[str, ...]) -> Any:
-    """What the file makes of itself: a module, or data. Its code runs.
+def load_trusted(path: Path, kind: Kind, import_path: tuple[str, ...]) -> tuple[Any, Project]:
+    """What the file makes of itself, a module or data, and the project of its code. Its code runs.
 
     Args:
         path: a whole pickle, TorchScript or exported program.
@@ -34,11 +33,11 @@ def load_trusted(path: Path, kind: Kind, import_path: tuple[str, ...]) -> Any:
     """
     if kind in ("torch zip", "TorchScript", "pt2"):
         check_zip(path, compressed=kind != "torch zip")
-    load, folders = LOADERS.get(kind, _pickle), _resolved(import_path)
+    load, project = LOADERS.get(kind, _pickle), Project([], import_folders(import_path))
     try:
-        with searched(folders), contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        with project.building(), prints_aside(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return load(path)
+            return load(path), project
     except (ImportError, AttributeError) as error:
         remedy = "name the folder of its code with --import-path DIR"
         raise UsageError(f"'{safe_text(path)}' needs code that is not found ({reason(error)}); {remedy}") from error
@@ -131,15 +130,3 @@ def _cast(found: Any, dtype: torch.dtype) -> Any:
 
 
 LOADERS: Mapping[Kind, Callable[[Path], Any]] = {"TorchScript": _script, "pt2": _exported}
-
-
-def _resolved(import_path: tuple[str, ...]) -> list[str]:
-    """The folders of --import-path.
-
-    Raises:
-        UsageError: one that is none.
-    """
-    for folder in import_path:
-        if not Path(folder).is_dir():
-            raise UsageError(f"--import-path '{safe_text(folder)}' is no folder; name the one that holds your code")
-    return [str(Path(folder).resolve()) for folder in import_path]

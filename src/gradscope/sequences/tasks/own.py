@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
+from gradscope.isolation.user_files import load_function, user_code
 from gradscope.sequences.tasks.task import Kind, Samples, Task
-from gradscope.sequences.user_code import load_function, user_code
 from gradscope.text import safe_text
 
 TRIED = 1024
