@@ -78,7 +78,10 @@ def _words(name: str, value: object) -> tuple[str, ...]:
         value = [value]
     items = list(value) if isinstance(value, list | tuple) else []
     # Columns go by number too, and folders come as paths.
-    items = [str(item) if isinstance(item, os.PathLike) or type(item) is int else item for item in items]
+    items = [
+        str(item) if isinstance(item, os.PathLike) or (name == "columns" and type(item) is int) else item
+        for item in items
+    ]
     words = [item for item in items if isinstance(item, str) and item.strip()]
     if not words or len(words) < len(items):
         raise ValueError("one or more names")
