@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import gradscope
 from cases import Case
 from gradscope.metrics import layers
 from gradscope.models.direct import Direct
@@ -102,3 +103,65 @@ def test_a_layer_that_reads_backwards_is_told_by_steps_of_its_input() -> None:
     assert back[-1] > -20
     assert set(back[:-1]) == {-math.inf}
     assert reverse.summary["reach"] is None
+
+
+class TwoAxes(nn.Module):
+    """Two layers of torch that take each other's batch for time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.LSTM(3, 4, batch_first=True), nn.LSTM(4, 4)
+
+    def forward(self, x):
+        return self.b(self.a(x)[0])[0][:, -1]
+
+
+def test_layers_of_other_steps_have_no_place_on_the_axis_of_the_sequence():
+    x = torch.randn(6, 20, 3, dtype=torch.float64)
+    found = gradscope.analyze(TwoAxes().double(), x).models[0]
+    assert next(one for one in found.verdicts if one.code == "GS403").status in ("warn", "fail")
+    assert {len(values) for name, values in found.series.values.items() if name.startswith("gate.")} == {20}
+    steps = {layer.name: layer.series.step[-1] for layer in found.layers}
+    assert steps == {"a.l0": 20, "b.l0": 6}
+    by_name = {layer.name: layer.summary for layer in found.layers}
+    assert by_name["a.l0"]["rate"] is not None
+    assert (by_name["b.l0"]["rate"], by_name["b.l0"]["reach"]) == (None, None)
+
+
+def test_gates_of_a_reverse_layer_stand_at_the_steps_of_its_input():
+    torch.manual_seed(0)
+    net = nn.LSTM(3, 4, bidirectional=True, batch_first=True).double()
+    x = torch.randn(2, 9, 3, dtype=torch.float64) * 3
+    found = gradscope.analyze(net, x, lambda y: y[:, -1].sum()).models[0]
+    backward = nn.LSTM(3, 4, batch_first=True).double()
+    backward.load_state_dict({k.removesuffix("_reverse"): v for k, v in net.state_dict().items() if "reverse" in k})
+    own = gradscope.analyze(backward, x.flip(1), lambda y: y[:, -1].sum()).models[0].series.values["gate.forget.mean"]
+    ways = {layer.name: layer.series.values["gate.forget.mean"] for layer in found.layers}
+    (reverse,) = [values for name, values in ways.items() if "reverse" in name]
+    (forward,) = [values for name, values in ways.items() if "reverse" not in name]
+    assert reverse == pytest.approx(own[::-1])
+    both = [(a + b) / 2 for a, b in zip(forward, reverse, strict=True)]
+    assert found.series.values["gate.forget.mean"] == pytest.approx(both)
+
+
+class Loop(nn.Module):
+    """One written layer with two parts of a state, h and c, which are no two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Linear(3 + 48, 2 * 48)
+
+    def forward(self, x):
+        h, c = x.new_zeros(len(x), 48), x.new_zeros(len(x), 48)
+        out = []
+        for t in range(x.shape[1]):
+            gate, new = self.w(torch.cat((x[:, t], h), 1)).chunk(2, 1)
+            c = torch.sigmoid(gate) * c + torch.tanh(new)
+            h = torch.tanh(c) + 0.5 * h
+            out.append(h)
+        return torch.stack(out, 1)
+
+
+def test_the_parts_of_one_state_are_not_called_layers():
+    found = gradscope.analyze(Loop().double(), torch.randn(2, 9, 3, dtype=torch.float64)).models[0]
+    assert found.heading.startswith("state 48+48 · T=9")

@@ -145,8 +145,15 @@ def test_a_sink_of_your_own_gets_everything():
 def test_the_image_is_dark_where_nothing_arrives():
     faint = point(40, lags=(0, 1, 10, 99), log10_influence=(0.0, 0.0, -6.0, None))
     picture = image([*eventful().points, faint])
+    assert picture.shape == (240, 240)
+    picture = picture[::60, ::120]
     assert picture.shape == (4, 2)
     torch.testing.assert_close(picture[:, 1], torch.tensor([1.0, 1.0, 0.5, 0.0]))
+
+
+def test_the_image_of_a_run_whose_lag_one_is_zero_is_beside_what_there_is():
+    cut = point(0, None, lags=(0, 1, 2, 4), log10_influence=(0.0, -math.inf, -6.0, math.inf))
+    torch.testing.assert_close(image([cut])[::60, 0], torch.tensor([1.0, 0.0, 0.5, 1.0]))
 
 
 def test_tensorboard_gets_curves_and_an_image(tmp_path):
@@ -160,6 +167,10 @@ def test_tensorboard_gets_curves_and_an_image(tmp_path):
     events.Reload()
     assert [event.value for event in events.Scalars("gradscope/rnn/reach")] == [99.0, 60.0, 12.0]
     assert events.Tags()["images"] == ["gradscope/rnn/influence"]
+    assert (events.Images("gradscope/rnn/influence")[0].height, events.Images("gradscope/rnn/influence")[0].width) >= (
+        240,
+        240,
+    )
 
 
 def in_a_process(code: str, folder: Path, **extra: str) -> str:

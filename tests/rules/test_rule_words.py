@@ -11,7 +11,16 @@ from gradscope.rules.wording import factor, per_step, percent
 
 @pytest.mark.parametrize(
     ("log10", "shown"),
-    [(-52.3, "10^-52"), (-0.2614, "0.548"), (0.0, "1"), (2.0, "100"), (3.0, "1000"), (3.7, "5012"), (52.0, "10^52")],
+    [
+        (-52.3, "10^-52"),
+        (-0.2614, "0.548"),
+        (0.0, "1"),
+        (2.0, "100"),
+        (3.0, "1000"),
+        (2.9999999, "1000"),
+        (3.7, "5012"),
+        (52.0, "10^52"),
+    ],
 )
 def test_factors(log10, shown):
     assert factor(log10) == shown

@@ -47,8 +47,10 @@ def measure(analysis: Analysis) -> tuple[Layer, ...]:
         adjoints, alone = [run[index] for run in swept], [run[index] for run in anchored]
         steps = tuple(range(layer.states.shape[0]))
         values = {**_gradients(adjoints), **_jacobians(analysis, layer, order)}
-        values |= {key: track.values for key, track in means([layer]).items()}
-        summary: dict[str, Number] = {"log10_grad_weight": adjoints[0].weight_gradient, **_reach(analysis, alone)}
+        values |= {key: track.values for key, track in means([(layer, order)]).items()}
+        # Lags are those of the sequence: a layer that takes other steps has none.
+        far = _reach(analysis, alone) if len(steps) == analysis.length + 1 else {"rate": None, "reach": None}
+        summary: dict[str, Number] = {"log10_grad_weight": adjoints[0].weight_gradient, **far}
         found.append(Layer(name, Series(steps, None, values), summary))
     return tuple(found)
 

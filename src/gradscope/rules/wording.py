@@ -16,7 +16,8 @@ def factor(log10: float) -> str:
     if math.isinf(log10):
         return "infinity" if log10 > 0 else "0"
     if -3 <= log10 < 4:
-        return f"{10**log10:.3g}" if log10 < 3 else f"{10**log10:.0f}"
+        short = f"{10**log10:.3g}"
+        return f"{10**log10:.0f}" if "e+" in short else short
     return f"10^{log10:.0f}"
 
 

@@ -195,3 +195,38 @@ def test_hostile_names_stay_harmless(name):
     assert "\x07" not in text
     if name == "markdown":
         assert "<script>" not in text
+
+
+def test_strips_of_a_run_share_one_axis_of_steps():
+    signals = [point(step, 9 if step == 300 else 99, loss=1.0) for step in range(0, 401, 100)]
+    whole = [point(step, kind="analysis", layer="", lyapunov=exponent, gates={"forget": 0.9})
+             for step, exponent in ((200, -9.0), (400, 9.0))]  # fmt: skip
+    drawn = {
+        row.label: row.glyphs for row in strips.rows(run(*sorted([*signals, *whole], key=lambda p: p.step)), 10, True)
+    }
+    assert {len(glyphs) for glyphs in drawn.values()} == {10}
+    # Five steps, two columns each: what begins at step 200 begins in column 4.
+    assert drawn["reach"] == "######..##"
+    assert drawn["exponent"] == "    ____!!"
+    assert [drawn["forget"][:4].isspace(), drawn["forget"][:5].isspace()] == [True, False]
+    assert drawn["status"] == "++++++vv++"
+
+
+def test_steps_apart_are_drawn_apart():
+    sparse = run(point(0, 99), point(10, 9), point(90, 99))
+    (reach,) = [row.glyphs for row in strips.rows(sparse, 27, True) if row.label == "reach"]
+    assert reach == "##" + "." * 16 + "#" * 9
+
+
+@pytest.mark.parametrize("layers", [1, 4, 40])
+def test_the_end_of_a_run_of_many_layers_has_its_rows(layers):
+    points = [
+        point(step, 9 if step >= 400 else 99, layer=f"l{layer}")
+        for step in range(0, 500, 10)
+        for layer in range(layers)
+    ]
+    rows = telling(run(*points), "auto", None)
+    assert len(rows) <= 24 + layers
+    assert (rows[0].step, rows[-1].step) == (0, 490)
+    assert {point.step for point in rows} >= {0, 390, 400, 490}
+    assert rows == sorted(rows, key=lambda p: p.step)

@@ -83,3 +83,14 @@ def test_loosely_typed_numbers_are_read_as_the_file_spells_them():
     assert numbers.as_number(3) == 3.0
     assert numbers.as_number("3") is None
     assert numbers.as_number(True) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "shown"),
+    [
+        (99.4, 2, "99"), (99.7, 2, "100"), (-99.7, 2, "-100"), (999.6, 3, "1000"), (999.4, 3, "999"),
+        (1e3, 3, "1000"), (123456.0, 3, "123456"), (1e7, 3, "1e+07"), (0.00001, 2, "1e-05"),
+    ],
+)  # fmt: skip
+def test_no_everyday_number_is_rounded_into_an_exponent(value, digits, shown):
+    assert numbers.plain(value, digits) == shown

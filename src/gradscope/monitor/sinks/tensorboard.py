@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from gradscope.errors import UsageError
 from gradscope.monitor.sinks.scalars import finite, scalars
+from gradscope.profile import Profile
+from gradscope.records import Number
 from gradscope.trajectory import Head, Point, Trajectory
 
 FLOOR = -12.0
 """log10 of the influence, relative to lag 1, that is drawn black."""
+LEAST = 240
+"""Pixels that an image has a side, at least."""
 
 
 class TensorBoardSink:
@@ -45,17 +50,20 @@ class TensorBoardSink:
         self._writer.add_text("gradscope/notes", text)
 
     def end(self, trajectory: Trajectory) -> None:
-        """The image: a row per lag that was kept, a column per point."""
+        """The images: a band per lag that was kept, a column per point; signals and whole analyses have one each."""
         last = trajectory.points[-1].step if trajectory.points else 0
-        for layer in dict.fromkeys(point.layer for point in trajectory.points):
-            picture = image([point for point in trajectory.points if point.layer == layer])
+        for layer, kind in dict.fromkeys((point.layer, point.kind) for point in trajectory.points):
+            picture = image([point for point in trajectory.points if (point.layer, point.kind) == (layer, kind)])
             if picture is not None:
                 self._writer.add_image(f"gradscope/{layer or 'model'}/influence", picture, last, dataformats="HW")
         self._writer.flush()
 
 
 def image(points: list[Point]) -> torch.Tensor | None:
-    """Influence relative to lag 1 in 0..1, (lags, points), the newest lag on top; None where there is nothing."""
+    """Influence relative to lag 1 in 0..1, the newest lag on top, (height, width); None where there is nothing.
+
+    Every lag and point is drawn at least so large that the image has `LEAST` pixels a side.
+    """
     kept = [point for point in points if len(point.lags) > 1]
     if not kept:
         return None
@@ -63,7 +71,15 @@ def image(points: list[Point]) -> torch.Tensor | None:
     columns = []
     for point in kept:
         known = dict(zip(point.lags, point.log10_influence, strict=True))
-        reference = known.get(1) or 0.0
-        relative = [(known.get(lag) if known.get(lag) is not None else float("-inf")) for lag in lags]
-        columns.append([1 - max(0.0, min(1.0, ((value or 0.0) - reference) / FLOOR)) for value in relative])
-    return torch.tensor(columns).T.contiguous()
+        reference = Profile(point.lags[-1] + 1, [known.get(lag) for lag in range(point.lags[-1] + 1)]).reference
+        columns.append([_brightness(known.get(lag), reference) for lag in lags])
+    drawn = torch.tensor(columns).T
+    high, wide = (max(1, -(-LEAST // side)) for side in drawn.shape)
+    return drawn.repeat_interleave(high, 0).repeat_interleave(wide, 1).contiguous()
+
+
+def _brightness(value: Number, reference: float) -> float:
+    """1 for all that is at least the reference, 0 at `FLOOR` below it, and for what is zero or not known."""
+    if value is None or math.isnan(value):
+        return 0.0
+    return 1 - max(0.0, min(1.0, (value - reference) / FLOOR))

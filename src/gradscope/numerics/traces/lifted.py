@@ -33,6 +33,9 @@ from gradscope.records import EqualityCheck, Kind
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
+MOST_PARTS = 3
+"""Parts of a state of one size that are written out one by one."""
+
 
 class LiftedTrace(ModuleTrace):
     """Autograd's own formulas, in log scale, along the graph of each sequence."""
@@ -176,7 +179,7 @@ class LiftedTrace(ModuleTrace):
 
     @property
     def shape(self) -> str:
-        """`2x64` for two parts of a state, or their numbers joined by plus."""
+        """`state 48+48` for two parts of a state, `state 4x64` for many alike."""
         parts = [
             self.first.graph.shape(value).numel()
             for place in self._walking
@@ -185,7 +188,9 @@ class LiftedTrace(ModuleTrace):
         ]
         if not parts:
             return "no fixed state"
-        return f"{len(parts)}x{parts[0]}" if len(set(parts)) == 1 else "+".join(map(str, parts))
+        # With fewer parts, "2x48" would be read as two layers.
+        alike = len(set(parts)) == 1 and len(parts) > MOST_PARTS
+        return "state " + (f"{len(parts)}x{parts[0]}" if alike else "+".join(map(str, parts)))
 
     @cached_property
     def layers(self) -> tuple[tuple[str, Layer], ...]:

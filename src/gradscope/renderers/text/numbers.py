@@ -25,7 +25,9 @@ def plain(value: Number, digits: int = 3) -> str:
         return MISSING
     if not math.isfinite(value):
         return str(float(value))
-    return f"{value:.0f}" if 10**digits <= abs(value) < 1e6 else f"{value:.{digits}g}"
+    short = f"{value:.{digits}g}"
+    # Asked of what is written: 99.7 to two digits is 100, and not 1e+02.
+    return f"{value:.0f}" if "e+" in short and abs(value) < 1e6 else short
 
 
 def scientific(log10: Number, digits: int = 2) -> str:
