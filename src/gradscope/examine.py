@@ -18,6 +18,9 @@ NONE_SUITS = (
     "gates of loops over steps where these are parameters themselves"
 )
 
+OF_CODE = ("GS401", "GS403", "GS405")
+"""Findings that no remedy of weights or cells can change."""
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -76,19 +79,24 @@ def _fixed(
 ) -> ModelResult:
     from gradscope.fixes.run import measure_fixes
 
+    code = next((v.code for v in model.verdicts if v.gives == model.status and v.code in OF_CODE), None)
+    if code is not None:
+        why = f"{code} is about the code around the layers, which no change of weights or cells can mend"
+        return replace(model, skipped={**model.skipped, "fixes": why})
     found = measure_fixes(source, spec, told, x=x, loss=loss)
-    fixes = tuple(one.record() for one in found)
     if not found:
         model = replace(model, skipped={**model.skipped, "fixes": NONE_SUITS})
-    if spec.save is not None:
-        from gradscope.fixes.save import save
-
-        model = replace(model, notes=(*model.notes, save(found, spec, source.name)))
+    fixes = tuple(one.record() for one in found)
     if spec.probe:
         from gradscope.fixes.prove import proven
 
         fixes = proven(source, spec, found, told)
-    return replace(model, fixes=fixes)
+    model = replace(model, fixes=fixes)
+    if spec.save is not None:
+        from gradscope.fixes.save import save
+
+        model = replace(model, notes=(*model.notes, save(found, spec, model)))
+    return model
 
 
 def _probed(source: Source, model: ModelResult, spec: RunSpec, told: Progress) -> ModelResult:

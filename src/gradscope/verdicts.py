@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gradscope.records import Severity, Status, Verdict
+from gradscope.records import Fix, Number, Severity, Status, Verdict
 
 RANKS: Mapping[str | None, int] = {None: 0, "warning": 1, "error": 2, "never": 3}
 
@@ -51,6 +51,38 @@ def gravest(statuses: Iterable[Status | None]) -> Status | None:
 def is_better(one: Status, other: Status) -> bool:
     """Whether `one` is less grave than `other`."""
     return GRAVEST_FIRST.index(one) > GRAVEST_FIRST.index(other)
+
+
+def helps(fix: Fix, status: Status, share: Number) -> bool:
+    """Whether a measured remedy makes a model better: of a better status in which the gradient neither dies nor grows.
+
+    Of two that vanish one with at least ten times the gradient at the needed lag is better. What explodes has a large
+    share because it explodes, so shares of anything else are not compared.
+
+    Args:
+        fix: the remedy, as it was measured.
+        status: of the model without it.
+        share: log10 of the model's gradient share.
+    """
+    if fix.gradient_share is None:
+        return False
+    if status == fix.status == "vanishing":
+        return share is not None and fix.gradient_share >= share + 1
+    return fix.status not in FOR_GOOD and is_better(fix.status, status)
+
+
+def best_remedy(fixes: Sequence[Fix], status: Status, share: Number) -> Fix | None:
+    """The remedy to recommend and to save: what was learned with most often, else the first that helps; or None.
+
+    Args:
+        fixes: measured, the best first.
+        status: of the model without them.
+        share: log10 of the model's gradient share.
+    """
+    trained = [fix for fix in fixes if fix.learned and fix.change]
+    if trained:
+        return max(trained, key=lambda fix: (fix.learned or 0, -(fix.learned_at or 0)))
+    return next((fix for fix in fixes if helps(fix, status, share)), None)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Severity | None:

@@ -23,6 +23,7 @@ from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Run
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.traces.find import first_opened, module_trace
+from gradscope.pipeline import diagnose_sources
 from gradscope.records import Loaded, RunSpec
 from gradscope.registry import FIXES, load
 
@@ -683,7 +684,8 @@ def test_tied_weights_are_saved(tmp_path):
     model = made(Tied)
     source = Source("tied", lambda size, seed: model, 3, Loaded("given"))
     spec = RunSpec(length=20, batch=2, fix=True, save=str(tmp_path), remedy="open gates", input_size=3)
-    save(measure_fixes(source, spec), spec, "tied")
+    (result,) = diagnose_sources([source], spec).models
+    save(measure_fixes(source, spec), spec, result)
     own = Tied().double()
     own.load_state_dict(load_file(tmp_path / "tied-open_gates.safetensors"))
     assert float(own.rnn.bias_ih_l0.detach()[H : 2 * H].min()) > 2

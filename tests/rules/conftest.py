@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from gradscope.records import Loaded, ModelResult, Series, Summary
+from gradscope.records import BUILT, Loaded, ModelResult, Series, Summary
+from gradscope.registry import FAMILIES
 from gradscope.trained import Probe, Training, Twin
 
 HEALTHY: dict[str, Any] = {
@@ -51,7 +52,7 @@ def made() -> Callable[..., ModelResult]:
             status="healthy",
             size=size,
             length=length,
-            loaded=loaded or Loaded(source=name),
+            loaded=loaded or Loaded(BUILT if name.partition(":")[0] in FAMILIES else name),
             summary=Summary(**(HEALTHY | changed)),
             series=Series(),
             probe=probe,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from gradscope.models.family import family_model
 from gradscope.records import EqualityCheck, Loaded, RunSpec
 from gradscope.registry import FAMILIES
-from gradscope.rules.advice import ADVICE, advise, gate_bias, half_life
+from gradscope.rules.advice import ADVICE, advise, gate_bias, half_life, train
 from gradscope.rules.family import family, variant
 
 
@@ -62,7 +63,7 @@ def test_every_command_advised_for_a_family_can_be_run(made, name):
             assert sentence.endswith(".")
             assert "{" not in sentence
             for line in re.findall(r"`gradscope (?:analyze|compare) ([^`]+)`", sentence):
-                for model in re.sub(r"--show \w+", "", line).split():
+                for model in line.partition(" --")[0].split():
                     word, _, options = model.partition(":")
                     given = dict(part.split("=") for part in options.split(",")) if options else {}
                     family_model(word, given, model, {})
@@ -77,6 +78,7 @@ def test_loaded_weights_are_known_by_what_they_were_checked_against(made):
     result = made("weights.pt", loaded=Loaded(source="weights.pt", equality_check=check))
     assert family(result) == "lstm"
     assert variant(result, forget_bias="5") == "lstm:forget_bias=5"
+    assert advise("vanishing", result, RunSpec()).endswith("steps if the gate sees little else.")
 
 
 def test_what_no_family_fits_gets_general_advice(made):
@@ -87,3 +89,46 @@ def test_what_no_family_fits_gets_general_advice(made):
 
 def test_a_hostile_name_never_reaches_a_command(made):
     assert variant(made("rnn:x=`rm -rf`"), gain="1") == "rnn:gain=1"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "never"),
+    [
+        ("rnn:init=orthogonal,gain=0.5", ["multiplies norms by 0.5", "rnn:init=orthogonal,gain=1`"], "keeps norms"),
+        ("rnn:nonlinearity=relu,init=identity,gain=0.5", ["nonlinearity=relu,init=identity,gain=1`"], "keeps norms"),
+        ("rnn:nonlinearity=linear,init=orthogonal", ["gated cell"], "nonlinearity shrinks"),
+        ("rnn:init=orthogonal", ["keeps norms already, so the nonlinearity shrinks"], "multiplies"),
+        ("rnn#2", ["`gradscope compare rnn lstm:forget_bias=5.7`"], "a path that keeps it"),
+    ],
+)
+def test_what_shrinks_is_what_is_named(made, name, words, never):
+    sentence = advise("vanishing", made(name, loaded=Loaded("built")), RunSpec())
+    assert all(word in sentence for word in words)
+    assert never not in sentence
+
+
+def test_a_command_carries_the_settings_of_the_run(made):
+    spec = RunSpec(models=("rnn", "lstm"), length=1000, hidden=16, input="prices.csv", needs_lag=300, fix=True)
+    sentence = advise("vanishing", made("rnn", needed_lag=300), spec)
+    assert (
+        "`gradscope analyze rnn:init=orthogonal,gain=1 --length 1000 --input prices.csv --hidden 16 --needs-lag 300`"
+        in sentence
+    )
+    assert "--key" not in advise("vanishing", made("rnn"), replace(spec, key="cell", args={"a": "1"}))
+    assert train(made("rnn", needed_lag=30), replace(spec, needs_lag=30)).endswith(
+        "`gradscope probe rnn --length 1000 --input prices.csv --hidden 16 --needs-lag 30`."
+    )
+    assert train(made("gru", needed_lag=99), RunSpec(hidden=8)).endswith(
+        "`gradscope probe gru --task recall --hidden 8 --needs-lag 99`."
+    )
+
+
+@pytest.mark.parametrize("against", ["torch.nn.LSTM", "Transformer", "LRU", "RNN", "mine.lstm"])
+def test_no_command_measures_another_model_and_no_class_of_the_user_is_a_family(made, against):
+    check = EqualityCheck(output=1e-15, grad=2e-15, against=against, passed=True)
+    result = made("net.py:Net", kind="module", loaded=Loaded("net.py:Net", equality_check=check))
+    assert family(result) == ("lstm" if against == "torch.nn.LSTM" else "module")
+    for direction in {direction for direction, _ in ADVICE} - {"non-finite"}:
+        assert "gradscope analyze" not in advise(direction, result, RunSpec())
+        assert "gradscope compare" not in advise(direction, result, RunSpec())
+    assert advise("vanishing", result, RunSpec()).startswith("Raise" if against == "torch.nn.LSTM" else "Give")

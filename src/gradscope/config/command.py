@@ -12,14 +12,21 @@ NAMES = {"args": "--arg", "thresholds": "--threshold"}
 SCREEN = ("models", "show", "fail_on")
 
 
-def command(spec: RunSpec, always: Collection[str] = ()) -> str:
-    """`gradscope analyze lstm:forget_bias=5 --length 50`: what differs from the defaults, and the settings `always`."""
-    default, words = RunSpec(), ["gradscope", "analyze", *spec.models]
+def command(spec: RunSpec, always: Collection[str] = (), *, run: str = "analyze", without: Collection[str] = ()) -> str:
+    """`gradscope analyze lstm:forget_bias=5 --length 50`: a command, its models and its settings.
+
+    Args:
+        spec: the settings; those that differ from the defaults are written.
+        always: names of settings that are written all the same.
+        run: the command.
+        without: names of settings that are left out.
+    """
+    default, words = RunSpec(), ["gradscope", run, *spec.models]
     for item in fields(spec):
-        value = getattr(spec, item.name)
-        if item.name in SCREEN or value is None or (value == getattr(default, item.name) and item.name not in always):
+        value, name = getattr(spec, item.name), item.name
+        if name in (*SCREEN, *without) or value is None or (value == getattr(default, name) and name not in always):
             continue
-        flag = NAMES.get(item.name, "--" + item.name.replace("_", "-"))
+        flag = NAMES.get(name, "--" + name.replace("_", "-"))
         if value is True:
             words.append(flag)
         elif isinstance(value, dict):

@@ -22,6 +22,10 @@ from gradscope.records import Fix, ModelResult, RunSpec
 from gradscope.registry import FIXES, load
 from gradscope.verdicts import GRAVEST_FIRST
 
+FIRM_SHARE, FIRM_GROWTH = -1.75, 1.0
+"""Share (log10) and growth over the lag (nats) by which a remedy's gradient is firm: limits that were chosen on the
+outcomes of the detector benchmark's first study."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -69,7 +73,8 @@ def measure_fixes(
         told("measuring fixes", place, len(FIXES))
         if (one := _measured(load(FIXES[name]), runs, spec, source.name)) is not None:
             found.append(one)
-    return sorted(found, key=_rank)
+    lag = _lag(runs[0], spec)
+    return sorted(found, key=lambda one: _rank(one, lag))
 
 
 def _measured(remedy: Remedy, runs: tuple[Run, ...], spec: RunSpec, name: str) -> Measured | None:
@@ -84,12 +89,17 @@ def _measured(remedy: Remedy, runs: tuple[Run, ...], spec: RunSpec, name: str) -
 def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> Treated | None:
     """The remedy's changed copy of one run's model; None where it does not suit, or the model cannot be run for it."""
     assert not isinstance(run.model, ArrayChain)
-    lag = spec.needs_lag if spec.needs_lag is not None else max(run.x.shape[1] - 1, 1)
+    lag = _lag(run, spec)
     with threads_for(_width(run.model)):
         try:
             return remedy.apply(Patient(run.model, name, lag, run.x, run.seed, run.loss))
         except (UsageError, Unavailable):
             return None
+
+
+def _lag(run: Run, spec: RunSpec) -> int:
+    """How far back a remedy must reach."""
+    return spec.needs_lag if spec.needs_lag is not None else max(run.x.shape[1] - 1, 1)
 
 
 def _width(model: Model) -> int:
@@ -99,8 +109,9 @@ def _width(model: Model) -> int:
     return max((min(value.shape) for value in model.parameters().values() if value.ndim > 1), default=1)
 
 
-def _rank(one: Measured) -> tuple[bool, int, bool, float]:
-    """Better status first; then what leaves the model what it is, since it is the smaller change; then the share."""
-    share, treated = one.result.summary.gradient_share, one.treated
-    least = -(share if share is not None else -math.inf)
-    return treated.of_training, -GRAVEST_FIRST.index(one.result.status), treated.another, least
+def _rank(one: Measured, lag: int) -> tuple[bool, int, bool, bool, float]:
+    """Better status first; then a large share that does not grow; then what leaves the model what it is; the share."""
+    summary, treated = one.result.summary, one.treated
+    share = summary.gradient_share if summary.gradient_share is not None else -math.inf
+    firm = share > FIRM_SHARE and (summary.rate or 0.0) * lag <= FIRM_GROWTH
+    return treated.of_training, -GRAVEST_FIRST.index(one.result.status), not firm, treated.another, -share

@@ -11,34 +11,31 @@ from safetensors.torch import save as as_bytes
 from gradscope.atomic import write_file
 from gradscope.errors import UsageError
 from gradscope.fixes.run import Measured
-from gradscope.records import RunSpec
+from gradscope.records import ModelResult, RunSpec
 from gradscope.text import safe_text
-from gradscope.verdicts import FOR_GOOD
+from gradscope.verdicts import best_remedy
 
 NO_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
 """What a file's name is spared."""
 
 
-def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
-    """Write the remedy that was asked for, else the best one; returns what was written, in words.
-
-    One that leaves the model what it is goes before another family, unless the gradient still dies with it.
+def save(found: Sequence[Measured], spec: RunSpec, model: ModelResult) -> str:
+    """Write the remedy that was asked for, else the one that is recommended; returns what was written, in words.
 
     Raises:
-        UsageError: no such remedy was measured, or the folder cannot be written to.
+        UsageError: the remedy that was asked for was not measured, or the folder cannot be written to.
     """
-    kept = [
-        one
-        for one in found
-        if not (one.treated.another or one.treated.of_training) and one.result.status not in FOR_GOOD
-    ]
-    suits = [one for one in found if one.remedy.name == spec.remedy] if spec.remedy is not None else [*kept, *found]
-    if not suits:
+    best = best_remedy(model.fixes, model.status, model.summary.gradient_share)
+    wanted, name = spec.remedy or (best.name if best is not None else None), safe_text(model.name)
+    chosen = next((one for one in found if one.remedy.name == wanted), None)
+    if chosen is None:
         names = ", ".join(one.remedy.name for one in found) or "none"
-        raise UsageError(f"--save: {spec.remedy or 'no remedy'} does not suit {safe_text(model)} (measured: {names})")
-    chosen = suits[0]
+        if spec.remedy is not None or not found:
+            raise UsageError(f"--save: {spec.remedy or 'no remedy'} does not suit {name} (measured: {names})")
+        why = f"{wanted} changes no weights" if wanted else "no remedy makes it better"
+        return f"--save wrote nothing for {name}: {why}; --remedy NAME writes one all the same (measured: {names})"
     # Several models, and runs of others in the same folder, have the same remedies.
-    stem = f"{NO_NAME.sub('_', model).strip('_.') or 'model'}-{chosen.remedy.name.replace(' ', '_')}"
+    stem = f"{NO_NAME.sub('_', model.name).strip('_.') or 'model'}-{chosen.remedy.name.replace(' ', '_')}"
     folder = Path(spec.save or ".")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +50,7 @@ def save(found: Sequence[Measured], spec: RunSpec, model: str) -> str:
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in chosen.treated.weights.items()}
         write_file(paths[0], as_bytes(weights))
     about = "" if chosen.treated.weights else " (no weights: it changes the training)"
-    return f"{chosen.remedy.name} for {safe_text(model)} written to {safe_text(' and '.join(map(str, paths)))}{about}"
+    return f"{chosen.remedy.name} for {name} written to {safe_text(' and '.join(map(str, paths)))}{about}"
 
 
 def _drawn(chosen: Measured) -> str:

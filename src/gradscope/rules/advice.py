@@ -7,58 +7,72 @@ the model at hand; that is what running the command in the sentence is for.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
+from gradscope.config.command import command
 from gradscope.records import ModelResult, RunSpec
-from gradscope.rules.family import family, options, variant
+from gradscope.rules.family import family, is_built, named, options, variant
 from gradscope.rules.rule import needed_lag
 
 ADVICE: Mapping[tuple[str, str], str] = {
-    ("vanishing", "rnn"): "Use a gated cell: `gradscope compare {same} lstm:forget_bias={bias}`; an orthogonal "
-    "recurrent matrix (`gradscope analyze {orthogonal}`) usually loses less per step.",
-    ("vanishing", "rnn relu"): "Start from the identity matrix, which relu leaves alone while units stay active: "
-    "`gradscope analyze {identity}`.",
-    ("vanishing", "rnn orthogonal"): "The matrix keeps norms already, so the nonlinearity shrinks: use a gated cell, "
-    "`gradscope compare {same} lstm:forget_bias={bias}`.",
+    ("vanishing", "rnn"): "Use a gated cell[: `gradscope compare {same} lstm:forget_bias={bias}`]; an orthogonal "
+    "recurrent matrix[ (`gradscope analyze {orthogonal}`)] usually loses less per step.",
+    ("vanishing", "rnn relu"): "Start from the identity matrix, which relu leaves alone while units stay active[: "
+    "`gradscope analyze {identity}`].",
+    ("vanishing", "rnn orthogonal"): "The matrix keeps norms already, so the nonlinearity shrinks: use a gated cell[, "
+    "`gradscope compare {same} lstm:forget_bias={bias}`].",
+    (
+        "vanishing",
+        "rnn gain",
+    ): "The recurrent matrix multiplies norms by {gain} at every step by itself: give it gain 1["
+    ", `gradscope analyze {unit_gain}`].",
     ("vanishing", "lstm"): "Raise the forget bias to {bias}, at which the cell keeps half of what it held for about "
-    "{half_life} steps if the gate sees little else: `gradscope analyze {open_lstm}`.",
-    ("vanishing", "lstm open"): "The forget bias would reach that far, so the loss is elsewhere: look at the gates, "
-    "`gradscope analyze {same} --show gates`.",
+    "{half_life} steps if the gate sees little else[: `gradscope analyze {open_lstm}`].",
+    ("vanishing", "lstm open"): "The forget bias would reach that far, so the loss is elsewhere: look at the gates[, "
+    "`gradscope analyze {same} --show gates`].",
     ("vanishing", "gru"): "Raise the bias of the update gate, which keeps the old state when open, to {bias} "
-    "(half-life about {half_life} steps if the gate sees little else): `gradscope analyze {open_gru}`.",
-    ("vanishing", "gru open"): "The update bias would reach that far, so the loss is elsewhere: look at the gates, "
-    "`gradscope analyze {same} --show gates`.",
+    "(half-life about {half_life} steps if the gate sees little else)[: `gradscope analyze {open_gru}`].",
+    ("vanishing", "gru open"): "The update bias would reach that far, so the loss is elsewhere: look at the gates[, "
+    "`gradscope analyze {same} --show gates`].",
     ("vanishing", "lru"): "Move the eigenvalues towards the unit circle, to at least {radius} for a half-life of {lag} "
-    "steps: `gradscope analyze {wide_lru}`.",
+    "steps[: `gradscope analyze {wide_lru}`].",
     ("vanishing", "attention"): "One layer joins any two steps directly, so this is small attention weight and not "
-    "decay through time: look at where its weights go with `gradscope compare {same} lstm`.",
+    "decay through time: look at where its weights go[ beside a recurrence: `gradscope compare {same} lstm`].",
     ("vanishing", "transformer"): "Residual and attention paths do not decay with the lag, so this is small attention "
-    "weight: look at where it goes with `gradscope compare {same} attention`.",
+    "weight: look at where it goes[ beside a single layer: `gradscope compare {same} attention`].",
     ("vanishing", "*"): "Give the state a path that keeps it: a gate biased to stay open (bias {bias} for {lag} lags), "
-    "a residual step, or an orthogonal recurrent matrix; `gradscope compare lstm:forget_bias={bias} lru` shows two.",
-    ("zero", "rnn"): "A unit that outputs zero passes no gradient: start relu units from the identity "
-    "(`gradscope analyze rnn:nonlinearity=relu,init=identity`), and check the input for constant zeros.",
+    "a residual step, or an orthogonal recurrent matrix.",
+    ("zero", "rnn"): "A unit that outputs zero passes no gradient: start relu units from the identity[ "
+    "(`gradscope analyze {relu_identity}`)], and check the input for constant zeros.",
     ("zero", "float32"): "Run it again with `--dtype float64`: what is zero there too is no underflow.",
     ("zero", "*"): "Look for dead units, gates that are closed completely, masked inputs, and a detach between "
     "the steps; a forward pass in low precision can round to zero as well.",
     ("exploding", "rnn"): "Clip the gradient norm (`torch.nn.utils.clip_grad_norm_`, 1.0 is common) and start from a "
-    "recurrent matrix that keeps norms, then see whether it vanishes instead: `gradscope analyze {tame}`.",
-    ("exploding", "lstm"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights: "
-    "`gradscope analyze {half_gain}`.",
-    ("exploding", "gru"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights: "
-    "`gradscope analyze {half_gain}`.",
+    "recurrent matrix that keeps norms, then see whether it vanishes instead[: `gradscope analyze {tame}`].",
+    ("exploding", "lstm"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights[: "
+    "`gradscope analyze {half_gain}`].",
+    ("exploding", "gru"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights[: "
+    "`gradscope analyze {half_gain}`].",
     ("exploding", "lru"): "Its own eigenvalues lie inside the unit circle, so look at the input and output matrices, "
     "and normalise the input of each layer.",
     ("exploding", "*"): "Clip the gradient norm (1.0 is common), and bring the largest gain of one step to 1: smaller "
     "recurrent weights, an orthogonal matrix, or a norm inside the recurrence.",
-    ("chaos", "rnn"): "Start from a recurrent matrix that keeps norms (`gradscope analyze {tame}`), clip the gradient "
+    (
+        "chaos",
+        "rnn",
+    ): "Start from a recurrent matrix that keeps norms[ (`gradscope analyze {tame}`)], clip the gradient "
     "norm, or train on shorter windows.",
     ("chaos", "*"): "Lower the recurrent weights, clip the gradient norm, or train with teacher forcing on shorter "
     "windows: in chaos no step size makes long gradients tame.",
-    ("collapse", "rnn"): "Orthogonal recurrent weights shrink all directions alike (`gradscope analyze {orthogonal}`); "
-    "attention keeps one state per step: `gradscope compare {same} attention`.",
+    (
+        "collapse",
+        "rnn",
+    ): "Orthogonal recurrent weights shrink all directions alike[ (`gradscope analyze {orthogonal}`)]; "
+    "attention keeps one state per step[: `gradscope compare {same} attention`].",
     ("collapse", "*"): "Spread the time scales of the units (forget biases or eigenvalues of different size), or let "
-    "the model look back with attention: `gradscope compare lru attention`.",
+    "the model look back with attention.",
     (
         "mixed",
         "*",
@@ -80,11 +94,62 @@ ADVICE: Mapping[tuple[str, str], str] = {
 }
 
 
+OF_LOADED = ("args", "cell", "embedding", "import_path", "key", "layout", "nonlinearity", "trust", "vocab", "weights")
+"""Settings of files and of users' code, which a family does not take."""
+OF_ACTION = ("fix", "probe", "remedy", "save", "state", "state_size", "train_steps")
+"""Settings of what is done beside measuring, and of a state that another cell may not have."""
+OF_SEQUENCE = (
+    "anchors",
+    "batch",
+    "burn_in",
+    "columns",
+    "input",
+    "item",
+    "length",
+    "loss",
+    "scale",
+    "sequence",
+    "target",
+)
+SEE = "Train copies of it at that lag and see"
+"""How advice begins that is about a probe."""
+
+
 def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None = None) -> str:
-    """The sentence for a direction (`vanishing`, `exploding`, ...) and a family, or for a named `case` of it."""
+    """The sentence for a direction (`vanishing`, `exploding`, ...) and a family, or for a named `case` of it.
+
+    What stands in brackets in the table names a command. It is said of families alone, with the settings of this run:
+    of a file or a module it would measure another model.
+    """
     key = (direction, case if case is not None else _situation(direction, result, spec))
     template = ADVICE.get(key) or ADVICE.get((direction, family(result))) or ADVICE[direction, "*"]
-    return template.format(**_words(result, needed_lag(result, spec)))
+    if not is_built(result):
+        template = re.sub(r"\[.*?\]", "", template)
+    said = template.replace("[", "").replace("]", "").format(**_words(result, needed_lag(result, spec)))
+    return re.sub(r"`gradscope (analyze|compare) ([^`]+)`", lambda match: f"`{_whole(match, spec)}`", said)
+
+
+def _whole(match: re.Match[str], spec: RunSpec) -> str:
+    """A command with the settings of the run: what it measures differs by its models alone."""
+    models = tuple(match[2].removesuffix(" --show gates").split())
+    said = command(replace(spec, models=models), run=match[1], without=(*OF_LOADED, *OF_ACTION))
+    return said + (" --show gates" if match[2].endswith(" --show gates") else "")
+
+
+def train(result: ModelResult, spec: RunSpec) -> str:
+    """How to find out by training; with a command where one word names the model and a task or data are known."""
+    lag, own = needed_lag(result, spec), spec.input is not None or spec.text is not None
+    if not is_built(result) or (own and spec.loss not in ("final", "ce", "mse")):
+        return f"{SEE}: `gradscope explain GS105`."
+    asked = replace(spec, models=(named(result),), needs_lag=lag)
+    if own:
+        said = command(
+            asked, run="probe", without=(*OF_LOADED, *OF_ACTION, "task", *(("loss",) * (spec.loss == "final")))
+        )
+    else:
+        asked = replace(asked, task=spec.task or "recall")
+        said = command(asked, run="probe", without=(*OF_LOADED, *OF_ACTION, *OF_SEQUENCE))
+    return f"{SEE}: `{said}`."
 
 
 def half_life_bias(lag: int) -> float:
@@ -107,12 +172,14 @@ def half_life(bias: float) -> float:
 
 def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
     """The family, with what its options already do about the trouble."""
-    word, given = family(result), options(result.name)
+    word, given = family(result), options(named(result))
     if direction != "vanishing":
         return word
+    if word == "rnn" and given.get("init") in ("orthogonal", "identity") and not 0.95 <= _gain(result) <= 1.05:
+        return "rnn gain"
     if word == "rnn" and given.get("nonlinearity") == "relu" and given.get("init") != "identity":
         return "rnn relu"
-    if word == "rnn" and given.get("init") in ("orthogonal", "identity"):
+    if word == "rnn" and given.get("init") in ("orthogonal", "identity") and given.get("nonlinearity") != "linear":
         return "rnn orthogonal"
     name = {"lstm": "forget_bias", "gru": "update_bias"}.get(word, "")
     try:
@@ -125,7 +192,7 @@ def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
 def _gain(result: ModelResult) -> float:
     """The gain in the model's name, 1 where there is none."""
     try:
-        return float(options(result.name).get("gain", "1"))
+        return float(options(named(result)).get("gain", "1"))
     except ValueError:
         return 1.0
 
@@ -133,7 +200,7 @@ def _gain(result: ModelResult) -> float:
 def _words(result: ModelResult, lag: int) -> dict[str, str]:
     """Everything a sentence may name."""
     bias, radius = gate_bias(lag), 0.5 ** (1 / lag)
-    relu = options(result.name).get("nonlinearity") == "relu"
+    relu = options(named(result)).get("nonlinearity") == "relu"
     inside = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
     return {
         "lag": str(lag),
@@ -144,6 +211,9 @@ def _words(result: ModelResult, lag: int) -> dict[str, str]:
         "orthogonal": variant(result, init="orthogonal", gain="1"),
         "identity": variant(result, init="identity", gain="1"),
         "tame": variant(result, init="identity" if relu else "orthogonal", gain="1"),
+        "gain": f"{_gain(result):g}",
+        "unit_gain": variant(result, gain="1"),
+        "relu_identity": variant(result, nonlinearity="relu", init="identity"),
         "half_gain": variant(result, gain=f"{_gain(result) / 2:g}"),
         "open_lstm": variant(result, forget_bias=f"{bias:g}"),
         "open_gru": variant(result, update_bias=f"{bias:g}"),

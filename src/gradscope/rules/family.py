@@ -4,23 +4,38 @@ from __future__ import annotations
 
 import re
 
-from gradscope.records import ModelResult
+from gradscope.records import BUILT, ModelResult
 from gradscope.registry import FAMILIES
 
 _NAME = re.compile(r"[a-z]+(:[a-z_]+=[\w.+-]+(,[a-z_]+=[\w.+-]+)*)?")
 
 
-def family(result: ModelResult) -> str:
-    """The family word of a result; its kind (`module`, `chain`, ...) where it is none that gradscope builds.
+def is_built(result: ModelResult) -> bool:
+    """Whether the model is a family that was named by its word, which a command can name again."""
+    return result.loaded.source == BUILT and _word(result) in FAMILIES
 
-    Weights loaded from a file are recognised by the torch class they were checked against (`torch.nn.LSTM`).
+
+def family(result: ModelResult) -> str:
+    """The family word of a result; its kind (`module`, `chain`, ...) where it is none that gradscope knows.
+
+    Layers of torch.nn are recognised by the class that they were checked against (`torch.nn.LSTM`), never by what
+    somebody calls a class of their own.
     """
-    word = result.name.partition(":")[0]
-    if word in FAMILIES:
-        return word
+    if is_built(result):
+        return _word(result)
     check = result.loaded.equality_check
-    against = check.against.rpartition(".")[2].lower() if check else ""
-    return against if against in FAMILIES else result.kind
+    library, _, name = check.against.rpartition(".") if check else ("", "", "")
+    return name.lower() if library == "torch.nn" and name.lower() in FAMILIES else result.kind
+
+
+def _word(result: ModelResult) -> str:
+    """The first word of a name, `rnn` of `rnn:hidden=8#2`, the second model of that name in one run."""
+    return named(result).partition(":")[0]
+
+
+def named(result: ModelResult) -> str:
+    """The model as its user named it: without the number that tells equal names apart."""
+    return re.sub(r"#\d+$", "", result.name)
 
 
 def options(name: str) -> dict[str, str]:
@@ -33,6 +48,6 @@ def options(name: str) -> dict[str, str]:
 def variant(result: ModelResult, **changed: str) -> str:
     """The result's own model with options changed, `lstm:hidden=32,forget_bias=5.7`; the bare family if loaded."""
     word = family(result)
-    kept = options(result.name) if result.name.startswith(word) else {}
+    kept = options(named(result)) if is_built(result) else {}
     settled = ",".join(f"{key}={value}" for key, value in (kept | changed).items())
     return f"{word}:{settled}" if settled else word

@@ -7,10 +7,10 @@ import math
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Number, RunSpec
 from gradscope.rules import papers
-from gradscope.rules.advice import advise
+from gradscope.rules.advice import advise, train
 from gradscope.rules.gs401_gradient_cut import made_anew
 from gradscope.rules.interval import ends, narrow, note, straddles
-from gradscope.rules.outlook import PROBE, arrival
+from gradscope.rules.outlook import arrival
 from gradscope.rules.rule import Finding, Outcome, Rule, Threshold, needed_lag
 from gradscope.rules.wording import LN10, factor, over_lags, per_step
 
@@ -35,7 +35,9 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     if low >= limit:
         return _finding("pass", f"Each step back {measured}{note(result)}.", rate * lag, limit)
     if ahead is not None and ahead.word == "open":
-        return _finding("inconclusive", f"Each step back {measured}. {ahead.sentence}", rate * lag, limit, PROBE)
+        return _finding(
+            "inconclusive", f"Each step back {measured}. {ahead.sentence}", rate * lag, limit, train(result, spec)
+        )
     if high >= limit:
         return _finding("inconclusive", straddles(low, high, limit, where), rate * lag, limit, narrow(result, spec))
     if ahead is None and share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:

@@ -7,9 +7,9 @@ import math
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
-from gradscope.rules.advice import advise
+from gradscope.rules.advice import advise, train
 from gradscope.rules.calibration import FIXED, GROWTH, SHARE_FAILS, STEPS, Word
-from gradscope.rules.outlook import PROBE, THRESHOLDS, arrival
+from gradscope.rules.outlook import THRESHOLDS, arrival
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 
 WORDS: tuple[tuple[Word, str], ...] = (("fails", "with S < −6"), ("open", "between"), ("arrives", "that arrive"))
@@ -35,7 +35,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     if word == "arrives":
         return Finding("pass", f"{reached}{told}", measured=reach, threshold=wanted)
     if word == "open" and (reach >= lag or result.summary.lags == "spread" or spec.lags == "spread"):
-        return Finding("inconclusive", f"{reached}{told}", PROBE, measured=reach, threshold=wanted)
+        return Finding("inconclusive", f"{reached}{told}", train(result, spec), measured=reach, threshold=wanted)
     short = f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one."
     return Finding(
         "found" if word == "fails" else "doubtful",

@@ -70,15 +70,24 @@ def selected(spec: RunSpec) -> tuple[Rule, ...]:
 def status(verdicts: Iterable[Verdict]) -> Status:
     """One word for a model: non-finite > exploding > vanishing > degenerate > inconclusive > healthy.
 
-    Which finding gives which is each rule's own word. A model of which nothing about its gradient could be judged is
-    inconclusive.
+    Which finding gives which is each rule's own word. A model of which nothing about its gradient could be judged, or
+    that was not judged for vanishing or for exploding, is inconclusive.
     """
     every = list(verdicts)
     named = gravest(verdict.gives for verdict in every)
     return named or ("inconclusive" if _is_inconclusive(every) else "healthy")
 
 
+def unjudged(verdicts: Iterable[Verdict]) -> tuple[Status, ...]:
+    """Which of vanishing and exploding no rule was asked about; () where there is no verdict at all."""
+    asked = {load(RULES[verdict.code]).gives for verdict in verdicts if verdict.code in RULES}
+    directions: tuple[Status, ...] = ("vanishing", "exploding")
+    return tuple(direction for direction in directions if asked and direction not in asked)
+
+
 def _is_inconclusive(verdicts: list[Verdict]) -> bool:
+    if unjudged(verdicts):
+        return True
     gives = {v.code: load(RULES[v.code]).gives for v in verdicts if v.code in RULES}
     about = [v for v in verdicts if gives.get(v.code) in ("vanishing", "exploding")]
     said = {verdict.status for verdict in about or verdicts}

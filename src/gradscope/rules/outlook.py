@@ -21,7 +21,6 @@ from gradscope.rules.calibration import (
 from gradscope.rules.rule import Threshold, needed_lag
 from gradscope.rules.wording import factor, part
 
-PROBE = "`gradscope probe` trains copies of the model at that lag, and tells."
 THRESHOLDS = {
     "share_fails": Threshold(SHARE_FAILS, "log10", "share at the needed lag under which a fixed lag fails"),
     "share_learns": Threshold(

@@ -190,7 +190,7 @@ def findings(page: Page, model: ModelResult) -> None:
         page.wrap(tip, " try: ")
     if "fixes" in model.skipped:
         page.wrap(f"--fix: {model.skipped['fixes']}", " ", "dim")
-    elif tips and not model.fixes:
+    elif tips and not model.fixes and wording.wants_remedies(model):
         page.wrap("remedies are not measured on this model yet: --fix does", " ", "dim")
     if others or tips:
         page.blank()

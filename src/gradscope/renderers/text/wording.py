@@ -7,8 +7,10 @@ import math
 from gradscope.profile import Profile
 from gradscope.records import Fix, ModelResult, Number, Pair, Verdict
 from gradscope.renderers.text import numbers
+from gradscope.rules.advice import SEE
 from gradscope.rules.interval import NARROW
-from gradscope.rules.outlook import PROBE
+from gradscope.rules.judge import unjudged
+from gradscope.verdicts import best_remedy
 
 VERDICT_SIGNS = {"fail": "✗", "warn": "!", "inconclusive": "?", "skip": "-", "pass": "✓"}
 RANDOM_INPUT = "random input, not your data"
@@ -31,17 +33,20 @@ def other_findings(model: ModelResult) -> list[Verdict]:
 
 
 def advice(model: ModelResult) -> list[str]:
-    """What to try, no line twice: what was measured, then the deciding verdict's advice before that of others."""
+    """What to try, no line twice: what was measured, then what belongs to failures, then what the status rests on."""
     chosen = deciding(model)
     findings = ([chosen] if chosen else []) + other_findings(model)
+    # What makes a run fail comes before what its status rests on: a limit that is missed has advice of its own.
+    findings.sort(key=lambda verdict: verdict.status != "fail" or verdict.accepted)
     tips = list(dict.fromkeys(verdict.advice for verdict in findings if verdict.advice))
     if model.probe is not None:
-        tips = [tip for tip in tips if tip != PROBE]
+        tips = [tip for tip in tips if not tip.startswith(SEE)]
     measured = measured_advice(model)
     if measured:
         # What the textbook says would stand against what was found.
         return [*measured, *(tip for tip in tips if not _names_model(tip))]
-    return [f"{tip} (not measured)" if model.fixes and _names_model(tip) else tip for tip in tips]
+    tips = [f"{tip} (not measured)" if model.fixes and _names_model(tip) else tip for tip in tips]
+    return [*conclusion(model), *tips]
 
 
 def _names_model(tip: str) -> bool:
@@ -50,20 +55,33 @@ def _names_model(tip: str) -> bool:
 
 def measured_advice(model: ModelResult) -> list[str]:
     """The best remedy that was measured, with what it changes; nothing where none was, or none helps."""
-    trained = [fix for fix in model.fixes if fix.learned and fix.change]
-    if trained:
-        best = max(trained, key=lambda fix: (fix.learned or 0, -(fix.learned_at or 0)))
-        return [f"{best.name} ({best.change}) was learned in {best.learned} of {best.runs} runs: trained."]
-    before, found = model.summary.gradient_share, [fix for fix in model.fixes if fix.gradient_share is not None]
-    if before is None or not found or model.status == "healthy":
+    before = model.summary.gradient_share
+    best = best_remedy(model.fixes, model.status, before)
+    if best is None:
         return []
-    # They are listed the best first.
-    for fix in found:
-        if fix.gradient_share is not None and fix.gradient_share > before:
-            share = f"{numbers.share(before)} to {numbers.share(fix.gradient_share)}"
-            reach = "" if fix.reach is None else f", the reach to {fix.reach}"
-            return [f"{fix.name} ({fix.change}) takes the share from {share}{reach}: measured."]
-    return []
+    if best.learned and best.change:
+        return [f"{best.name} ({best.change}) was learned in {best.learned} of {best.runs} runs: trained."]
+    what = f"{best.name} ({best.change})"
+    if model.status == "exploding" or before is None or best.gradient_share is None or best.gradient_share <= before:
+        return [f"{what} makes it {best.status}, with a gain of {numbers.gain(best.rate)} a step: measured."]
+    share = f"{numbers.share(before)} to {numbers.share(best.gradient_share)}"
+    reach = "" if best.reach is None else f", the reach to {best.reach}"
+    return [f"{what} takes the share from {share}{reach}: measured."]
+
+
+def conclusion(model: ModelResult) -> list[str]:
+    """What it means that remedies were measured and none helps; nothing where one does, or none was measured."""
+    tried = [fix for fix in model.fixes if fix.gradient_share is not None]
+    if not tried or model.status == "healthy" or best_remedy(model.fixes, model.status, model.summary.gradient_share):
+        return []
+    said = "The one remedy" if len(tried) == 1 else f"None of the {len(tried)} remedies"
+    verb = "does not give" if len(tried) == 1 else "gives"
+    return [f"{said} that could be measured {verb} a better status: look at the loop, the data and the loss instead."]
+
+
+def wants_remedies(model: ModelResult) -> bool:
+    """Whether remedies of weights or cells could change what was found."""
+    return model.status in ("vanishing", "exploding", "inconclusive")
 
 
 def learned(fix: Fix) -> str:
@@ -191,6 +209,8 @@ def _degenerate(model: ModelResult) -> list[str]:
 
 
 def _inconclusive(model: ModelResult) -> list[str]:
+    if left_out := unjudged(model.verdicts):
+        return [f"It was not judged for {' or '.join(left_out)}: --select or --ignore leaves those rules out."]
     total, interval = lags(model), model.summary.rate_ci
     chosen = deciding(model)
     if model.summary.rate is None or (chosen is not None and not chosen.advice.startswith(NARROW)):

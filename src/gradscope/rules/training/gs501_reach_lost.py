@@ -6,7 +6,10 @@ from gradscope.records import RunSpec
 from gradscope.rules import papers
 from gradscope.rules.rule import Finding
 from gradscope.rules.training.rule import TrainingRule, asked_lag, where, with_reach, without_reach
-from gradscope.trajectory import Trajectory
+from gradscope.trajectory import Point, Trajectory
+
+EARLY = 20
+"""A step in the first of so many parts of a run is no point to go back to."""
 
 
 def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
@@ -28,12 +31,25 @@ def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
         "found",
         f"The reach fell from {kept.reach} lags at {where(kept)} to {lost.reach} at {where(lost)}: below the {lag} "
         f"that are needed; it ends at {last.reach}.",
-        f"Go back to {where(kept)} and train on from there with a lower learning rate or a clipped gradient; what "
-        f"changed in the weights between the two is shown with the run.",
+        _advice(kept, lost, last),
         first_step=lost.step,
         last_step=last.step,
         measured=last.reach,
         threshold=lag,
+    )
+
+
+def _advice(kept: Point, lost: Point, last: Point) -> str:
+    """Go back to what was kept, where something had been learned by then."""
+    if kept.step * EARLY < last.step:
+        return (
+            f"It fell within the first {lost.step} steps, before there was much to go back to: start with a smaller "
+            "learning rate, or warm it up, and clip the gradient. If the loss went on falling, ask whether the task "
+            "needs that lag."
+        )
+    return (
+        f"Go back to {where(kept)} and train on from there with a lower learning rate or a clipped gradient; what "
+        "changed in the weights between the two is shown with the run."
     )
 
 

@@ -22,8 +22,9 @@ def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
         "found",
         f"Nothing older than {best.reach} steps was ever learned from: that was the reach at {where(best)}, the "
         f"farthest of {len(points)} points; {lag} are needed.",
-        "More training of the same kind will hardly change that: try another start, `gradscope compare "
-        "lstm:forget_bias=5 gru:update_bias=5 lru`, or sequences in which short lags occur too.",
+        "Ask first whether the task needs it: train a copy on shorter windows and compare validation losses. If it "
+        "does, start from gates that stay open, or let short lags occur too; a longer reach can cost loss elsewhere, "
+        "so judge it by the validation loss as well.",
         first_step=points[0].step,
         last_step=points[-1].step,
         measured=best.reach,
@@ -53,7 +54,8 @@ RULE = TrainingRule(
         "is of this run, so far."
     ),
     remedies=(
-        "Start from gates that stay open: `gradscope compare lstm:forget_bias=5 gru:update_bias=5 lru`",
+        "Start from gates that stay open: `gradscope compare lstm:forget_bias=5 gru:update_bias=5 lru`; a longer reach "
+        "is not a lower loss, so compare validation losses",
         "Let short lags teach the gates first: a curriculum of lengths, or a loss at every step",
         "Check that nothing cuts the gradient: `gradscope explain GS401`",
     ),
