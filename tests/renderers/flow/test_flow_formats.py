@@ -215,7 +215,12 @@ def test_strips_of_a_run_share_one_axis_of_steps():
 def test_steps_apart_are_drawn_apart():
     sparse = run(point(0, 99), point(10, 9), point(90, 99))
     (reach,) = [row.glyphs for row in strips.rows(sparse, 27, True) if row.label == "reach"]
+    # Steps 0 to 130, 4.8 to a column: what was measured at step 10 is drawn on for 80 more, and no longer.
     assert reach == "##" + "." * 16 + "#" * 9
+    pause = run(*map(point, (0, 10, 20, 30, 400)))
+    (far,) = [row.glyphs for row in strips.rows(pause, 50, True) if row.label == "reach"]
+    # Up to step 30 + 2 * 100, and the last one for 100 steps of 500.
+    assert far.split() == ["#" * 24, "#" * 10]
 
 
 @pytest.mark.parametrize("layers", [1, 4, 40])

@@ -1,6 +1,7 @@
 """Strips over the steps of training: one row per quantity, all on one axis of steps.
 
-A column stands for a stretch of steps and shows the worst of its points, or the point before where it holds none.
+A column stands for a stretch of steps and shows the worst of its points, or the point before where that is not far;
+what was measured seldom leaves columns empty.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gradscope.records import Number, Status
 from gradscope.renderers.text import numbers
@@ -19,6 +21,8 @@ LN10 = math.log(10)
 GATES = ("forget", "update", "input", "reset")
 """Gates that have a strip of their own, the most telling first."""
 MOST_GATES = 2
+HELD = 2
+"""Mean distances between points for which a value is drawn on."""
 SAME_STEP = 1e-6
 """Steps within which an edge of a column is a step's own."""
 
@@ -40,15 +44,15 @@ def rows(trajectory: Trajectory, width: int, ascii_only: bool) -> list[Row]:
     shown = {lead[-1].layer, ""} if lead else {""}
     every = [point for point in trajectory.points if point.layer in shown]
     analyses = [point for point in every if point.kind == "analysis"]
-    edges = stretches(every, width)
+    across = Columns.of(every, width)
     found = [
-        _row("share", lead, lambda p: p.gradient_share, _low, (FLOOR, 0.0), numbers.share, edges, ascii_only),
-        _row("reach", lead, lambda p: p.reach, _low, (0.0, _farthest(lead)), _whole, edges, ascii_only),
-        _row("rate", lead, lambda p: _decades(p, p.rate), _far, (FLOOR, CEILING), None, edges, ascii_only),
-        _row("exponent", analyses, lambda p: _decades(p, p.lyapunov), _far, (FLOOR, CEILING), None, edges, ascii_only),
-        *(_gate(name, analyses, edges, ascii_only) for name in gate_names(analyses)),
-        _loss(every, edges, ascii_only),
-        _status(every, edges, ascii_only),
+        _row("share", lead, lambda p: p.gradient_share, _low, (FLOOR, 0.0), numbers.share, across, ascii_only),
+        _row("reach", lead, lambda p: p.reach, _low, (0.0, _farthest(lead)), _whole, across, ascii_only),
+        _row("rate", lead, lambda p: _decades(p, p.rate), _far, (FLOOR, CEILING), None, across, ascii_only),
+        _row("exponent", analyses, lambda p: _decades(p, p.lyapunov), _far, (FLOOR, CEILING), None, across, ascii_only),
+        *(_gate(name, analyses, across, ascii_only) for name in gate_names(analyses)),
+        _loss(every, across, ascii_only),
+        _status(every, across, ascii_only),
     ]
     return [row for row in found if row is not None]
 
@@ -59,35 +63,41 @@ def axis(points: Sequence[Point], width: int) -> str:
     return left + "─" * max(2, width - len(left) - len(right)) + right
 
 
-def stretches(points: Sequence[Point], width: int) -> list[float]:
-    """The first step of each of `width` columns, and where the last one ends.
+@dataclass(frozen=True)
+class Columns:
+    """The steps that the columns of all rows stand for."""
 
-    Every point lasts until the next, and the last as long as points do on average, so that evenly spaced ones are
-    drawn equally wide.
-    """
-    steps = sorted({point.step for point in points})
-    if not steps:
-        return []
-    lasts = (steps[-1] - steps[0]) / (len(steps) - 1) if len(steps) > 1 else 1
-    span = steps[-1] - steps[0] + lasts
-    return [steps[0] + span * column / width for column in range(width + 1)]
+    edges: tuple[float, ...]
+    """Where each begins, and where the last one ends."""
+    spacing: float
+    """Steps between two points, on average."""
 
+    @classmethod
+    def of(cls, points: Sequence[Point], width: int) -> Columns:
+        """Columns from the first to the last step.
 
-def columns(
-    steps: Sequence[int], values: Sequence[Number], edges: Sequence[float], worst: Callable[[list[Number]], Number]
-) -> list[Number]:
-    """The worst value of each column's steps, the value before where it has none; None before the first."""
-    found: list[Number] = []
-    place = 0
-    for stop in edges[1:]:
-        first = place
-        while place < len(steps) and steps[place] < stop - SAME_STEP:
-            place += 1
-        if place == first:
-            # All that was measured at the newest step before, layer by layer.
-            first = next((early for early in range(place) if steps[early] == steps[place - 1]), place)
-        found.append(worst(list(values[first:place])) if place > first else None)
-    return found
+        The last point lasts as long as points do on average, so that evenly spaced ones are drawn equally wide.
+        """
+        steps = sorted({point.step for point in points}) or [0]
+        spacing = (steps[-1] - steps[0]) / (len(steps) - 1) if len(steps) > 1 else 1.0
+        span = steps[-1] - steps[0] + spacing
+        return cls(tuple(steps[0] + span * column / width for column in range(width + 1)), spacing)
+
+    def worst(
+        self, steps: Sequence[int], values: Sequence[Number], worst: Callable[[list[Number]], Number]
+    ) -> list[Number]:
+        """The worst value of each column's steps, else what was measured last; None before it, and long after it."""
+        found: list[Number] = []
+        place = 0
+        for start, stop in pairwise(self.edges):
+            first = place
+            while place < len(steps) and steps[place] < stop - SAME_STEP:
+                place += 1
+            if place == first and place and start <= steps[place - 1] + HELD * self.spacing:
+                # All that was measured at that step, layer by layer.
+                first = next(early for early in range(place) if steps[early] == steps[place - 1])
+            found.append(worst(list(values[first:place])) if place > first else None)
+        return found
 
 
 def gate_names(points: Sequence[Point]) -> list[str]:
@@ -103,7 +113,7 @@ def _row(
     worst: Callable[[list[Number]], Number],
     scale: tuple[float, float],
     shown: Callable[[Number], str] | None,
-    edges: Sequence[float],
+    across: Columns,
     ascii_only: bool,
 ) -> Row | None:
     held = [point for point in points if of(point) is not None]
@@ -112,7 +122,7 @@ def _row(
     if not known:
         return None
     low, high = scale[0], max(scale[1], scale[0] + 1e-9)
-    drawn = columns([point.step for point in held], values, edges, worst)
+    drawn = across.worst([point.step for point in held], values, worst)
     glyphs = "".join(glyph(value, low, high, ascii_only) for value in drawn)
     if shown is None:
         plain = {"rate": [p.rate for p in points], "exponent": [p.lyapunov for p in points]}[label]
@@ -120,27 +130,27 @@ def _row(
     return Row(label, glyphs, f"{shown(known[0])} → {shown(known[-1])}")
 
 
-def _gate(name: str, points: Sequence[Point], edges: Sequence[float], ascii_only: bool) -> Row | None:
+def _gate(name: str, points: Sequence[Point], across: Columns, ascii_only: bool) -> Row | None:
     of = lambda point: point.gates.get(name)  # noqa: E731
-    return _row(name, points, of, _low, (0.0, 1.0), lambda v: numbers.plain(v, 2), edges, ascii_only)
+    return _row(name, points, of, _low, (0.0, 1.0), lambda v: numbers.plain(v, 2), across, ascii_only)
 
 
-def _loss(points: Sequence[Point], edges: Sequence[float], ascii_only: bool) -> Row | None:
+def _loss(points: Sequence[Point], across: Columns, ascii_only: bool) -> Row | None:
     known = [p.loss for p in points if p.loss is not None and math.isfinite(p.loss)]
     if not known:
         return None
     with_loss = [point for point in points if point.loss is not None]
     scale = (min(known) - 1e-12, max(known))
-    return _row("loss", with_loss, lambda p: p.loss, _high, scale, numbers.plain, edges, ascii_only)
+    return _row("loss", with_loss, lambda p: p.loss, _high, scale, numbers.plain, across, ascii_only)
 
 
-def _status(points: Sequence[Point], edges: Sequence[float], ascii_only: bool) -> Row | None:
+def _status(points: Sequence[Point], across: Columns, ascii_only: bool) -> Row | None:
     judged = [(point.step, point.status) for point in points if point.status is not None]
     if not judged:
         return None
     steps, known = zip(*judged, strict=True)
     ranks: list[Number] = [float(GRAVEST_FIRST.index(status)) for status in known]
-    drawn = columns(steps, ranks, edges, _low)
+    drawn = across.worst(steps, ranks, _low)
     letters = "".join(" " if rank is None else _letter(GRAVEST_FIRST[int(rank)], ascii_only) for rank in drawn)
     ends = known[0] if known[0] == known[-1] else f"{known[0]} → {known[-1]}"
     return Row("status", letters, ends, status=True)
