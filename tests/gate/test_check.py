@@ -137,6 +137,14 @@ def test_init_adds_to_a_file_and_changes_no_byte_of_it(before: bytes, tmp_path: 
     assert tomllib.loads(after.decode("utf-8-sig"))["tool"]["gradscope"]["targets"]["net"] == {"model": "net.py:Net"}
 
 
+def test_init_writes_no_second_set_of_targets_beside_those_of_the_other_file(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    (tmp_path / "gradscope.toml").write_text("[targets.a]\nmodel = 'rnn'\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"gradscope\.toml has targets already"):
+        init()
+
+
 def test_init_leaves_a_file_alone_that_would_be_no_toml_any_more(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "net.py").write_text(NET)
     path = tmp_path / "pyproject.toml"

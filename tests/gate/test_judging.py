@@ -130,6 +130,8 @@ def test_a_drop_within_its_own_spread_is_chance():
     assert against(result(**{**fallen, "reach": 70}), before).verdicts[-1].status == "fail"
     assert against(result(**{**fallen, "coverage": 0.3}), before).verdicts[-1].status == "fail"
     assert against(result(reach=80), result()).verdicts[-1].status == "fail"
+    # Whoever allows no drop at all means it.
+    assert against(result(reach=99, **spread), before, max_drop=0.0).verdicts[-1].status == "fail"
 
 
 def test_what_moved_is_named():

@@ -12,7 +12,7 @@ from gradscope.atomic import write_file
 from gradscope.cli.gate_flags import GateFlags
 from gradscope.cli.measure import ONLY_SCREEN, read_by
 from gradscope.cli.options import ScreenFlags
-from gradscope.cli.output import Output, plan, written
+from gradscope.cli.output import Output, check_writable, plan, written
 from gradscope.cli.progress import ProgressBar
 from gradscope.cli.summary import append_summary
 from gradscope.config.targets import Asked, Project, baseline_path, job_count
@@ -43,6 +43,8 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
             '--update-baseline needs a file; add --baseline FILE, or baseline = "FILE" to the configuration'
         )
     output = _output(flags, asked, baseline)
+    if update and baseline is not None:
+        check_writable(Path(baseline))
     from gradscope.gate.run import Gate, pass_through
 
     gate = Gate(

@@ -14,6 +14,8 @@ from gradscope.cli.output import emit
 from gradscope.errors import UsageError
 from gradscope.text import safe_text
 
+KEYS: dict[str, tuple[str, ...]] = {"pyproject.toml": ("tool", "gradscope"), "gradscope.toml": ()}
+"""Where settings lie in each file."""
 BOM = "\ufeff"
 """Notepad begins a file with it."""
 
@@ -27,8 +29,9 @@ def init(
 
     folder = Path.cwd()
     path = folder / "pyproject.toml" if (folder / "pyproject.toml").is_file() else folder / "gradscope.toml"
-    key = ("tool", "gradscope") if path.name == "pyproject.toml" else ()
-    before = _before(path, key)
+    # Both files are read, so both may hold targets.
+    before = {name: _before(folder / name, key) for name, key in KEYS.items()}[path.name]
+    key = KEYS[path.name]
     found = recurrent_modules(folder)
     tables = starter(found, key)
     if dry_run:

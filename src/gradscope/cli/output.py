@@ -160,7 +160,7 @@ def plan(
         if any(path == other for other, _ in files):
             raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
         files.append((path, kind or _format_of(path, flags.get("format"), formats)))
-        _check_writable(path, inputs)
+        check_writable(path, inputs)
     _check_pictures(flags.get("chart") or (), {name, *(kind for _, kind in files)}, formats)
     return Output(name, view(flags, environ), tuple(files), formats=formats)
 
@@ -248,7 +248,7 @@ def silence() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _check_writable(path: Path, inputs: tuple[str | None, ...]) -> None:
+def check_writable(path: Path, inputs: tuple[str | None, ...] = ()) -> None:
     """Try what the writing will do, so that a wrong path costs no measuring."""
     for source in inputs:
         if source and os.path.exists(source) and path.exists() and os.path.samefile(source, path):

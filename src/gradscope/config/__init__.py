@@ -37,6 +37,8 @@ EXCLUSIVE = (
 """Settings that cannot be had together: a stronger source's word is instead of a weaker one's."""
 COMES_WITH: Mapping[str, tuple[str, ...]] = {"input": ("columns", "target"), "text": ("embedding",)}
 """What means nothing without another setting, and goes with it."""
+REMEDIES = ("save", "remedy")
+"""What means nothing where `fix` is taken back."""
 Rest = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From the settings that were given to those that a command adds where nobody gave them."""
 
@@ -90,6 +92,12 @@ def displace(values: dict[str, Any], origin: dict[str, str], rank: Mapping[str, 
         What was taken away, a sentence each.
     """
     said = []
+    if values.get("fix") is False:
+        for name in REMEDIES:
+            if name in values and rank[name] < rank["fix"]:
+                said.append(f"{name} ({origin[name]}) is left out: no remedies are asked for ({origin['fix']})")
+                values.pop(name)
+                origin[name] = "default"
     for pair in EXCLUSIVE:
         if all(values.get(name) is not None for name in pair) and rank[pair[0]] != rank[pair[1]]:
             weaker, stronger = sorted(pair, key=lambda name: rank[name])

@@ -71,11 +71,13 @@ def _fallen(result: ModelResult, entry: Entry, max_drop: float, allowed: str) ->
             why = result.skipped.get(name, "it was not measured")
             message = f"The {name} was {_amount(name, before, lags)}, and is not known any more: {why}."
             return verdict(WORSE, "fail", message, advice=REMEDY)
+        # A limit of zero is meant word by word.
+        fewest, apart = (FEWEST_LAGS - 0.5, STANDARD_ERRORS) if max_drop else (0.0, 0)
         errors = ((result.summary.spread or {}).get(name, 0.0), (entry.spread or {}).get(name, 0.0))
         least = min(
             before * (1 - max_drop) * (1 - TOLERANCE),
-            before - (FEWEST_LAGS - 0.5) * lag,
-            before - STANDARD_ERRORS * math.hypot(*errors),
+            before - fewest * lag,
+            before - apart * math.hypot(*errors),
         )
         if now < least:
             said = f"fell from {_amount(name, before, lags)} to {_amount(name, now, lags)}"

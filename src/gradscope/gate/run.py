@@ -179,6 +179,8 @@ def _notes(
     for target, result in zip(gate.targets, results, strict=True):
         before, now = baseline.targets.get(target.name), entries[target.name]
         if now is None:
+            if target.over:
+                notes.append(f"{target.name} is a sweep, which no baseline holds: min-healthy does")
             continue
         if before is None:
             notes.append(f"{target.name} is not in the baseline yet, so nothing holds it; --update-baseline adds it")
