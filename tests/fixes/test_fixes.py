@@ -103,6 +103,14 @@ def test_the_leading_exponent_is_brought_to_zero():
     assert abs(float(lyapunov(one.model.run(one.x[:1]), 1).mean[0])) > 0.1
 
 
+def test_every_purpose_of_a_seed_has_numbers_of_its_own():
+    one = patient("rnn")
+    streams = [replace(one, seed=seed).stream(purpose) for seed in (0, 1) for purpose in ("chrono", "gating", "")]
+    drawn = [tuple(torch.rand(3, generator=stream).tolist()) for stream in streams]
+    assert len(set(drawn)) == len(streams)
+    assert tuple(torch.rand(3, generator=one.stream("chrono")).tolist()) == drawn[0]
+
+
 def test_a_crossing_between_ends_on_one_side_is_found():
     """Ln g - 3 (ln g)^2 + 0.05 rises through 0 at ln g = -0.044, and falls again: tanh units saturate."""
     found = crossing(lambda log_gain: log_gain - 3 * log_gain**2 + 0.05, LOG_GAINS, 0.0, 8)

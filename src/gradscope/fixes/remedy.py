@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -39,7 +40,8 @@ class Patient:
 
     def stream(self, purpose: str) -> torch.Generator:
         """Random numbers of a remedy's own: the same at every run of a seed."""
-        return torch.Generator().manual_seed(self.seed * 1000 + len(purpose))
+        # Of a seed torch uses 32 bits.
+        return torch.Generator().manual_seed(crc32(f"{self.seed} {purpose}".encode()))
 
 
 @dataclass(frozen=True)
