@@ -95,7 +95,7 @@ def _of_state(result: ModelResult, truth: Truth, held: Any, by_state: np.ndarray
     """The numbers of the chain."""
     recipe, summary, series = truth.recipe, result.summary, result.series.values
     yield from held("size", result.size, recipe.size)
-    first = _first_full(recipe)
+    first = min(_begun(series.get("log10_jacobian_norm")), _first_full(recipe))
     norms = [float(np.linalg.svd(j)[1][0]) for j in truth.jacobians]
     yield from held(
         "log10_jacobian_norm", _from(series.get("log10_jacobian_norm"), first - 1), _logs(norms[first - 1 :])
@@ -108,26 +108,34 @@ def _of_state(result: ModelResult, truth: Truth, held: Any, by_state: np.ndarray
         )
     if recipe.anchor - truth.needed_lag >= first - 1:
         yield from held("directions", summary.directions, truth.directions)
-    if truth.product_norms[0] > 0 and recipe.anchor == recipe.steps and first == 1:
-        yield from _exponents(result, truth, held)
+    if truth.product_norms[first - 1] > 0 and recipe.anchor == recipe.steps:
+        yield from _exponents(result, truth, held, first)
     if summary.chain_rule_residual is not None and summary.chain_rule_residual > (1e-3 if recipe.single_gate else 1e-9):
         yield f"chain_rule_residual: {summary.chain_rule_residual}"
 
 
-def _exponents(result: ModelResult, truth: Truth, held: Any) -> Iterator[str]:
-    sigma = np.linalg.svd(truth.product(0, truth.length))[1]
+def _exponents(result: ModelResult, truth: Truth, held: Any, first: int) -> Iterator[str]:
+    """Those of the steps from `first` on."""
+    sigma = np.linalg.svd(truth.product(first - 1, truth.length))[1]
     kept = int((np.log(np.maximum(sigma, 1e-300)) > math.log(sigma[0]) - RESOLVED).sum())
     own = result.summary.finite_time_exponents
-    yield from held("finite_time_exponents", own and own[:kept], np.log(sigma[:kept]) / truth.length, far=1e-6)
+    yield from held(
+        "finite_time_exponents", own and own[:kept], np.log(sigma[:kept]) / (truth.length - first + 1), far=1e-6
+    )
     if kept == len(sigma):
-        yield from held("lyapunov", result.summary.lyapunov, truth.exponents(), far=1e-6)
+        yield from held("lyapunov", result.summary.lyapunov, truth.exponents(first), far=1e-6)
+
+
+def _begun(values: Sequence[Any] | None) -> int:
+    """The first step whose Jacobian is told."""
+    return next((t for t, value in enumerate(values or (), 1) if value is not None), 1)
 
 
 def _first_full(recipe: Recipe) -> int:
     """The first step whose Jacobian must be told: that of the first full state."""
-    if recipe.begin == "number" or recipe.delay:
-        return max(2, recipe.delay + 1)
-    return 1
+    if recipe.delay:
+        return recipe.delay + 1
+    return 2 if recipe.begin == "number" or (recipe.begin == "shared" and recipe.layers * recipe.parts > 1) else 1
 
 
 def _from(values: Sequence[Any] | None, start: int) -> Sequence[Any] | None:

@@ -86,9 +86,9 @@ class Truth:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % t-interval of the mean slope over sequences."""
+        """95 % t-interval of the mean slope over sequences; none where all are one slope."""
         n = len(self.slopes)
-        if n < 2:
+        if n < 2 or np.ptp(self.slopes) < 1e-9 * max(1.0, abs(self.rate or 0.0)):
             return None
         half = T975[n - 2] * float(np.std(self.slopes, ddof=1)) / math.sqrt(n)
         return self.rate - half, self.rate + half

@@ -309,3 +309,32 @@ def test_a_decoder_and_its_encoder_have_a_chain_each() -> None:
         assert trace.chain(0).size == 4
         assert trace.equality(trace.cotangent(loss)).passed
     assert any("taken as given" in remark for remark in trace.remarks)
+
+
+class SingleGate(Base):
+    """A gate in float32 of input and state side by side, and a state that begins as one number for all sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(7, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(1, 1, dtype=x.dtype)
+        for t in range(x.shape[1]):
+            h = h.expand(len(x), 4)
+            both = torch.cat((x[:, t], h), -1).float()
+            z = nn.functional.linear(both, self.gate.weight.float()).sigmoid()
+            h = z * h + (1 - z) * self.cell(x[:, t], h)
+        return h
+
+
+def test_gradients_have_the_number_type_of_their_values() -> None:
+    """What torch's engine does between operations, which the gradients along the graph have to do as well."""
+    torch.manual_seed(0)
+    module = SingleGate().double()
+    trace = traced(module)
+    own = trace.input_gradient(trace.cotangent(loss))
+    x = X.clone().requires_grad_()
+    (true,) = torch.autograd.grad(loss(module(x)), x)
+    assert torch.allclose(own, true.norm(dim=-1).log10(), rtol=0, atol=1e-5)
+    assert trace.layers[0][1].values["state.h"].shape == (11, 2, 4)

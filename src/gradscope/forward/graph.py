@@ -82,9 +82,15 @@ class Graph:
             self._shapes[value] = torch.Size(node._input_metadata[value[1]].shape if leaf is None else leaf.shape)
         return self._shapes[value]
 
+    def _form(self, value: Value) -> tuple[torch.Size, torch.dtype]:
+        """Shape and number type of a value."""
+        node = self.nodes[value[0]]
+        leaf = getattr(node, "variable", None)
+        return self.shape(value), node._input_metadata[value[1]].dtype if leaf is None else leaf.dtype
+
     @cached_property
-    def shapes(self) -> list[list[torch.Size | None] | None]:
-        """Of what every operation reads, once somebody asked."""
+    def forms(self) -> list[list[tuple[torch.Size, torch.dtype] | None] | None]:
+        """Shapes and number types of what every operation reads, once somebody asked."""
         return [None] * len(self.nodes)
 
     @cached_property
@@ -200,15 +206,15 @@ class Graph:
                 f"torch cannot differentiate the module: {what}; does its loss.backward() work?"
             ) from error
         found = found if isinstance(found, tuple) else (found,)
-        # As torch's engine does: what was broadcast on the way is summed over.
-        shapes = self.shapes[index]
-        if shapes is None:
-            shapes = self.shapes[index] = [None if read is None else self.shape(read) for read in self.reads[index]]
-        if all(g is None or own is None or g.shape == own for g, own in zip(found, shapes, strict=False)):
+        # As torch's engine does: what was broadcast on the way is summed over, and a gradient has its value's type.
+        forms = self.forms[index]
+        if forms is None:
+            forms = self.forms[index] = [None if read is None else self._form(read) for read in self.reads[index]]
+        if all(g is None or own is None or (g.shape, g.dtype) == own for g, own in zip(found, forms, strict=False)):
             return tuple(found)
         return [
-            g if g is None or own is None or g.shape == own else g.sum_to_size(own)
-            for g, own in zip(found, shapes, strict=False)
+            g if g is None or own is None else g.sum_to_size(own[0]).to(own[1])
+            for g, own in zip(found, forms, strict=False)
         ]
 
     def _times_weight(self, index: int, gradient: Tensor | None) -> Any:
