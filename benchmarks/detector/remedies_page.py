@@ -20,7 +20,7 @@ def remedies(rows: Sequence[Row], twins: Sequence[Row], fixed: Sequence[Row]) ->
     lines = [
         f"{len(names)} blocked combinations of both studies, {len(fixed)} of them treated. `python -m "
         "benchmarks.detector --fixed` takes what `gradscope analyze MODEL --task TASK --lag K --lags KIND --hidden 32 "
-        "--seeds 2 --fix` lists first and trains again by the settings of the first study, and the two lines after it "
+        "--seeds 2 --fix` listed first and trains again by the settings of the first study, and the two lines after it "
         "too, as `--fix --probe` does.",
         "",
         "| remedy | learned in at least one seed |",

@@ -34,8 +34,8 @@ def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
     return Finding(
         "found",
         f"The gradient share at lag {low.needed_lag} collapsed {fell}, a factor of {factor(drop)}, and stays there.",
-        f"Look at what moved in the weights before {where(low)}; go back to {where(high)}, lower the learning rate and "
-        f"clip the norm of the gradient.",
+        f"Look at what moved in the weights before {where(low)}, lower the learning rate and clip the norm of the "
+        f"gradient.",
         first_step=high.step,
         last_step=low.step,
         measured=drop,
