@@ -208,7 +208,9 @@ def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
     module = nn.LSTM(16, 8, batch_first=True, dtype=torch.float64)
     module.load_state_dict(weights)
     assert module.bias_ih_l0[8:16].tolist() == pytest.approx([half_life_bias(39)] * 8)
-    assert "H : 2 * H" in (tmp_path / "lstm-open_gates.py").read_text()
+    lines = (tmp_path / "lstm-open_gates.py").read_text()
+    assert "H : 2 * H" in lines
+    assert 'load_file("lstm-open_gates.safetensors"))\n' in lines
     named = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path), remedy="chrono")
     examine(named, detail=False)
     assert (tmp_path / "lstm-chrono.safetensors").exists()

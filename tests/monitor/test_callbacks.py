@@ -238,6 +238,11 @@ def test_keras_analyses_every_recurrent_layer_on_what_it_takes_and_notes_a_reaso
             first = next(p for p in runs[None].trajectory.points if p.layer == name)
             profile = [own.series.values["log10_influence"][lag] for lag in first.lags]
             assert first.log10_influence == pytest.approx(profile, rel=1e-4)
+        log = tmp_path / "twice.jsonl"
+        for epochs in (2, 1):
+            again = GradientFlow(ids[:4], key="top", **{**settings, "log": log})
+            model.fit(ids, target, batch_size=24, epochs=epochs, verbose=0, callbacks=[again])
+        assert [p.step for p in read_flow(str(log)).points] == [2, 3, 4, 5]
     told = {key: [(p.step, p.layer) for p in run.trajectory.points] for key, run in runs.items()}
     assert told[None] == [(step, name) for step in (0, 1, 2) for name in ("low", "top")]
     assert told["top"] == [(0, ""), (1, ""), (2, "")]

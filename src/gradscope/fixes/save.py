@@ -42,9 +42,7 @@ def save(found: Sequence[Measured], spec: RunSpec, model: ModelResult) -> str:
     except OSError as error:
         raise UsageError(f"--save '{safe_text(folder)}': {error.strerror}; name a folder that can be written") from None
     paths = [folder / f"{stem}.py"]
-    write_file(
-        paths[0], f"# {chosen.remedy.name}: {chosen.treated.change}\n{_drawn(chosen)}{chosen.treated.code}".encode()
-    )
+    write_file(paths[0], f"{_head(chosen, stem)}{chosen.treated.code}".encode())
     if chosen.treated.weights:
         paths.insert(0, folder / f"{stem}.safetensors")
         weights = {key: value.detach().cpu().contiguous().clone() for key, value in chosen.treated.weights.items()}
@@ -53,9 +51,11 @@ def save(found: Sequence[Measured], spec: RunSpec, model: ModelResult) -> str:
     return f"{chosen.remedy.name} for {name} written to {safe_text(' and '.join(map(str, paths)))}{about}"
 
 
-def _drawn(chosen: Measured) -> str:
-    """A word on lines that draw at random."""
-    code = chosen.treated.code
-    if not chosen.treated.weights or not any(word in code for word in ("uniform_", "orthogonal_", "model = ")):
-        return ""
-    return "# It draws anew: what was measured is in the .safetensors file beside it, for load_state_dict.\n"
+def _head(chosen: Measured, stem: str) -> str:
+    """What the lines are, and where the weights that were measured are; some lines draw others at random."""
+    said = f"# {chosen.remedy.name}: {chosen.treated.change}\n"
+    if not chosen.treated.weights:
+        return said
+    said += f'# What was measured: load_state_dict(safetensors.torch.load_file("{stem}.safetensors"))'
+    drawn = any(word in chosen.treated.code for word in ("uniform_", "orthogonal_", "model = "))
+    return f"{said}; these lines draw anew.\n" if drawn else f"{said}\n"

@@ -33,6 +33,8 @@ class GradientFlow(TrainerCallback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
     ) -> None:
         """Attach; a run that is taken up again goes on in its log."""
+        # A training that an error ended is not told to callbacks.
+        self.on_train_end(args, state, control)
         if state.is_world_process_zero and model is not None:
             resume, scaler = state.global_step or None, getattr(optimizer, "scaler", None)
             self.flow = Monitor(model, **{"resume": resume, "scaler": scaler, **self.settings})

@@ -67,10 +67,12 @@ class GradientFlow(keras.callbacks.Callback):  # type: ignore[misc]
         return None if self._record is None else self._record.trajectory
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Analyse the model as it was made."""
+        """Analyse the model as it is now; one that has been trained already goes on in its log."""
         log, sinks, screen = self._made
-        head = Head("training", self.model.name, self._needs_lag, environment={"keras": keras.__version__})
-        self._record = Record(head, log, sinks, screen, append=False)
+        resumed = int(self.model.optimizer.iterations) or None
+        versions = {"keras": keras.__version__}
+        head = Head("training", self.model.name, self._needs_lag, environment=versions, resumed=resumed)
+        self._record = Record(head, log, sinks, screen, append=resumed is not None)
         self._analyse(None)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
