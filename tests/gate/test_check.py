@@ -62,6 +62,9 @@ def test_github_is_spoken_where_github_runs(project: Path, tmp_path: Path) -> No
     assert "%0Atry: " in lines[0]
     assert lines[-1] == "::notice title=gradscope::2 failed, 1 passed"
     assert summary.read_text().startswith("before\n### ✗ gradient flow: 2 failed, 1 passed")
+    (project / "base.json").write_text('{"schema": "gradscope.baseline/1", "targets": {}, "tolerance": 1e-05}')
+    unheld = check(project, "healthy", "--baseline", "base.json", "--no-summary", GITHUB_ACTIONS="true")
+    assert unheld.stdout.splitlines()[0].startswith("::notice title=gradscope::healthy is not in the baseline yet")
     asked = check(
         project, "healthy", "--format", "text", "--no-summary", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary)
     )

@@ -70,8 +70,6 @@ def failure(result: ModelResult, fail_on: str = "error") -> str:
     """What is wrong, in the first line; then the verdict, what it means, the strip, every finding, and what to try."""
     page, found = Page(View(ascii=False)), checked.findings(result)
     lead = next((verdict for verdict in found if fails([verdict], fail_on)), found[0])
-    page.line(f"{lead.code} {lead.message}")
-    page.blank()
     terminal_model.verdict_line(page, result)
     for sentence in wording.sentences(result):
         page.wrap(sentence)
@@ -81,4 +79,4 @@ def failure(result: ModelResult, fail_on: str = "error") -> str:
         page.wrap(verdict.message, f" {verdict.code}  ")
     for tip in checked.tips(result, lead)[:1]:
         page.wrap(tip, " try: ")
-    return str(page)
+    return f"{page.fold(f'{lead.code} {lead.message}')}\n\n{page}"

@@ -34,6 +34,8 @@ def render(report: Report, view: View) -> str:
     """`::error title=...,file=...,line=...::...` for every finding, worst first, then a notice with the sum."""
     notes = sorted(_notes(report), key=lambda note: note.level != "error")
     lines = [_command(note, view) for note in notes[:MOST]]
+    about = report.check.notes if report.check is not None else ()
+    lines += [f"::notice title=gradscope::{_escaped(note, DATA, view)}" for note in about[:MOST]]
     more = f"; {len(notes) - MOST} more findings are not shown here" if len(notes) > MOST else ""
     lines.append(f"::notice title=gradscope::{_escaped(_sum(report) + more, DATA, view)}")
     return "\n".join(lines) + "\n"
