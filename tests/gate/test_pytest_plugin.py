@@ -90,7 +90,8 @@ def test_the_plugin_alone_imports_no_tensors(tmp_path: Path) -> None:
 
 def test_limits_and_wrong_settings() -> None:
     # The first line is whole, however wide the screen.
-    with pytest.raises(AssertionError, match=r"^GS902 The rate is 0.0\d+ nats/step, outside rate = \[-1e-06, 1e-06\]\.\n"):
+    whole = r"^GS902 The rate is 0.0\d+ nats/step, outside rate = \[-1e-06, 1e-06\]\.\n"
+    with pytest.raises(AssertionError, match=whole):
         assert_gradient_flow("lstm:hidden=8,forget_bias=6", length=30, min_reach=29, rate=(-1e-6, 1e-6))
     with pytest.raises(UsageError, match="did you mean 'needs_lag'"):
         assert_gradient_flow("rnn", needs_lagg=3)
