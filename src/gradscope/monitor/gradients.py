@@ -147,9 +147,8 @@ class Gradients:
 
 
 def _over_processes() -> int:
-    """1 where gradients are averaged over several processes at the end of a backward pass, else 0."""
-    distributed = torch.distributed
-    return int(distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1)
+    """1 where gradients may be averaged over several processes at the end of a backward pass, else 0."""
+    return int(torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
 def _any(gradient: Tensor) -> bool:

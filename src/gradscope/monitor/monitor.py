@@ -275,6 +275,7 @@ class Monitor:
         free.ears = [ear for ear in free.ears if ear not in mine]
         free.pending = [point for point in free.pending if point not in own.pending]
         self._streams.append(own)
+        free.weights = None if free.weights is None else self._looks(free)
         if not free.ears:
             own.pending += free.pending
             self._streams.remove(free)

@@ -1,0 +1,694 @@
+"""The Monitor's promise, whatever the trainer: the same training bit by bit, never ended, and torch's own numbers."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import math
+import pickle
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
+from torch.utils.checkpoint import checkpoint
+
+import gradscope
+from gradscope.errors import UsageError
+from gradscope.monitor.ear import Hook
+
+UPDATES, LENGTH, NEEDED = 4, 12, 8
+
+
+class Run:
+    """One training, watched or not, that writes down what plain torch says of each of its updates."""
+
+    def __init__(self, watched: bool) -> None:
+        torch.manual_seed(0)
+        self.watched, self.flows = watched, []
+        self.raw: dict[int, float] = {}
+        self.clipped: dict[int, float] = {}
+        self.reach: dict[int, int] = {}
+        self.at = 0
+
+    def watch(self, model: nn.Module, **settings: Any) -> None:
+        if self.watched:
+            known = {"log": None, "screen": False, "every": 1, "needs_lag": NEEDED}
+            self.flows.append(gradscope.Monitor(model, **{**known, **settings}))
+
+    def batches(self, updates: int = UPDATES) -> Iterator[Tensor]:
+        for _ in range(updates):
+            yield torch.randn(5, LENGTH, 2).requires_grad_()
+
+    def step(self, loss: Tensor, x: Tensor | None = None, parameters: Any = (), divide: float = 1.0) -> None:
+        """The gradient is whole: flow.step, and the norms and the reach that torch finds."""
+        for flow in self.flows:
+            flow.step(loss)
+        if parameters:
+            self.raw[self.at] = norm(parameters) - math.log10(divide)
+        if x is not None and x.grad is not None:
+            sizes = x.grad.double().norm(dim=-1).log().mean(0).flip(0)
+            self.reach[self.at] = max((k for k in range(1, LENGTH) if sizes[k] >= sizes[1] + math.log(0.01)), default=0)
+
+    def done(self, parameters: Any = ()) -> None:
+        """The optimizer is about to use the gradient, or has."""
+        if parameters:
+            self.clipped[self.at] = norm(parameters)
+        self.at += 1
+
+
+def norm(parameters: Any) -> float:
+    """log10 of the norm of all their gradients, in double precision."""
+    squares = [(p.grad.to_dense() if p.grad.is_sparse else p.grad).abs().double().square().sum() for p in parameters]
+    return float(torch.stack(squares).sum().sqrt().log10())
+
+
+class Net(nn.Module):
+    """A recurrent layer and a head that reads its last output."""
+
+    def __init__(self, rnn: nn.Module | None = None) -> None:
+        super().__init__()
+        self.rnn = rnn or nn.GRU(2, 6, batch_first=True)
+        self.head = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.run(x)[:, -1])
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0]
+
+    def loss(self, x: Tensor) -> Tensor:
+        return (self(x) - x.detach()[:, 0, :1]).square().mean()
+
+
+def loop(run: Run, net: Net, optimizer: Any = None, clip: float = 0.05, meanwhile: Any = None) -> nn.Module:
+    """The usual loop."""
+    optimizer = optimizer or torch.optim.Adam(net.parameters(), 0.01)
+    run.watch(net)
+    for x in run.batches():
+        optimizer.zero_grad()
+        loss = net.loss(x)
+        if meanwhile is not None:
+            meanwhile(net, x)
+        loss.backward()
+        run.step(loss, x, list(net.parameters()))
+        nn.utils.clip_grad_norm_(net.parameters(), clip)
+        run.done(list(net.parameters()))
+        optimizer.step()
+    return net
+
+
+def plain(run: Run) -> nn.Module:
+    return loop(run, Net())
+
+
+def fused(run: Run) -> nn.Module:
+    net = Net()
+    return loop(run, net, torch.optim.Adam(net.parameters(), 0.01, fused=True))
+
+
+def accumulated(run: Run) -> nn.Module:
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    run.watch(net)
+    for _ in range(UPDATES):
+        optimizer.zero_grad()
+        for x in run.batches(3):
+            loss = net.loss(x)
+            loss.backward()
+            run.step(loss, x, list(net.parameters()))
+        run.done(list(net.parameters()))
+        optimizer.step()
+    return net
+
+
+def scaled(run: Run, made: Callable[[Any], Any], unscale: bool) -> nn.Module:
+    net, scaler = Net(), torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+    optimizer = made(net.parameters())
+    run.watch(net, scaler=scaler)
+    for x in run.batches():
+        optimizer.zero_grad()
+        loss, scale = net.loss(x), scaler.get_scale()
+        scaler.scale(loss).backward()
+        run.step(loss, x, list(net.parameters()), scale)
+        if unscale:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(net.parameters(), 0.05)
+            run.done(list(net.parameters()))
+        else:
+            run.clipped[run.at] = run.raw[run.at]
+            run.done()
+        scaler.step(optimizer)
+        scaler.update()
+    return net
+
+
+def grad_scaler(run: Run) -> nn.Module:
+    return scaled(run, lambda p: torch.optim.SGD(p, 0.1), unscale=True)
+
+
+def fused_scaled(run: Run) -> nn.Module:
+    return scaled(run, lambda p: torch.optim.Adam(p, 0.01, fused=True), unscale=False)
+
+
+def skipped(run: Run) -> nn.Module:
+    """The first pass is thrown away by the loss scaler."""
+    net, scaler = Net(), torch.amp.GradScaler("cpu", init_scale=2.0**126, growth_interval=100, backoff_factor=2.0**-100)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-8)
+    run.watch(net, scaler=scaler)
+    for x in run.batches(UPDATES + 1):
+        optimizer.zero_grad()
+        loss, scale = net.loss(x) * 1e6, scaler.get_scale()
+        scaler.scale(loss).backward()
+        run.step(loss, x, list(net.parameters()), scale)
+        scaler.unscale_(optimizer)
+        if math.isfinite(norm(net.parameters())):
+            run.done(list(net.parameters()))
+        scaler.step(optimizer)
+        scaler.update()
+    return net
+
+
+def autocast(run: Run) -> nn.Module:
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    run.watch(net)
+    for x in run.batches():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = net.loss(x)
+        loss.backward()
+        run.step(loss, None, list(net.parameters()))
+        run.done(list(net.parameters()))
+        optimizer.step()
+    return net
+
+
+def lbfgs(run: Run) -> nn.Module:
+    net = Net()
+    optimizer = torch.optim.LBFGS(net.parameters(), 0.1, max_iter=3)
+    run.watch(net)
+    for x in run.batches():
+        first = True
+
+        def closure(x: Tensor = x) -> Tensor:
+            nonlocal first
+            optimizer.zero_grad()
+            x.grad = None
+            loss = net.loss(x)
+            loss.backward()
+            run.step(loss, x if first else None, list(net.parameters()) if first else ())
+            first = False
+            return loss
+
+        optimizer.step(closure)
+        run.done()
+    return net
+
+
+def closure_of_sgd(run: Run) -> nn.Module:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    run.watch(net)
+    for x in run.batches():
+
+        def closure(x: Tensor = x) -> Tensor:
+            optimizer.zero_grad()
+            loss = net.loss(x)
+            loss.backward()
+            return loss
+
+        loss = optimizer.step(closure)
+        run.step(loss, x, list(net.parameters()))
+        run.done(list(net.parameters()))
+    return net
+
+
+def ema(run: Run) -> nn.Module:
+    """A copy made after the Monitor, called with gradients on and trained by itself."""
+    net = Net()
+    run.watch(net)
+    twin = copy.deepcopy(net)
+    optimizer, other = torch.optim.Adam(net.parameters(), 0.01), torch.optim.SGD(twin.parameters(), 1.0)
+    for x in run.batches():
+        optimizer.zero_grad()
+        other.zero_grad()
+        loss = net.loss(x)
+        (loss + twin.loss(x.detach() * 3)).backward()
+        run.step(loss, x, list(net.parameters()))
+        run.done(list(net.parameters()))
+        optimizer.step()
+        other.step()
+    return nn.ModuleList([net, twin])
+
+
+def normalised(kind: Callable[..., nn.Module]) -> Callable[[Run], nn.Module]:
+    def train(run: Run) -> nn.Module:
+        return loop(run, Net(kind(nn.RNN(2, 6, batch_first=True), "weight_hh_l0")))
+
+    return train
+
+
+class Checkpointed(Net):
+    def run(self, x: Tensor) -> Tensor:
+        return checkpoint(lambda x: self.rnn(x)[0], x, use_reentrant=False)
+
+
+class Bare(nn.GRU):
+    def forward(self, *given: Any) -> Any:
+        return super().forward(*given)[0]
+
+
+class ReadsBare(Net):
+    def run(self, x: Tensor) -> Tensor:
+        return self.rnn(x)
+
+
+class WithList(Net):
+    def run(self, x: Tensor) -> Tensor:
+        zeros = x.new_zeros(1, len(x), 6)
+        return self.rnn(x, [zeros, zeros])[0]
+
+
+class Complex(Net):
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = nn.Parameter(torch.randn(6, dtype=torch.complex64))
+
+    def run(self, x: Tensor) -> Tensor:
+        return (self.rnn(x)[0] * self.turn).real
+
+
+class Stepwise(Net):
+    def run(self, x: Tensor) -> Tensor:
+        outputs, state = [], None
+        for step in x.split(1, 1):
+            output, state = self.rnn(step, state)
+            outputs.append(output)
+        return torch.cat(outputs, 1)
+
+
+class Windows(Net):
+    def run(self, x: Tensor) -> Tensor:
+        state = None
+        for window in x.split(5, 1):
+            output, state = self.rnn(window, state)
+        return output
+
+
+def frozen(run: Run) -> nn.Module:
+    net = Net().requires_grad_(False)
+    run.watch(net)
+    net(torch.randn(5, LENGTH, 2))
+    net.requires_grad_(True)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    for x in run.batches():
+        optimizer.zero_grad()
+        loss = net.loss(x)
+        loss.backward()
+        run.step(loss, x, list(net.parameters()))
+        run.done(list(net.parameters()))
+        optimizer.step()
+    return net
+
+
+def split(run: Run) -> nn.Module:
+    """Two optimizers for one model: norms are of the one that trains the layer."""
+    net = Net()
+    head, body = torch.optim.SGD(net.head.parameters(), 0.1), torch.optim.Adam(net.rnn.parameters(), 0.01)
+    run.watch(net)
+    for x in run.batches():
+        net.zero_grad()
+        loss = net.loss(x)
+        loss.backward()
+        run.step(loss, x, list(net.rnn.parameters()))
+        nn.utils.clip_grad_norm_(net.parameters(), 0.05)
+        run.done(list(net.rnn.parameters()))
+        head.step()
+        body.step()
+    return net
+
+
+def own_sgd(run: Run) -> nn.Module:
+    net = Net()
+    run.watch(net)
+    for x in run.batches():
+        net.zero_grad()
+        loss = net.loss(x)
+        loss.backward()
+        run.step(loss, x, list(net.parameters()))
+        run.done()
+        for p in net.parameters():
+            p.data -= 0.1 * p.grad
+    return net
+
+
+def second_forward(run: Run) -> nn.Module:
+    """Accuracy on the fly, and an evaluation that forgot no_grad."""
+
+    def meanwhile(net: Net, x: Tensor) -> None:
+        net(x.detach()[:2, :7]).mean().item()
+
+    return loop(run, Net(), meanwhile=meanwhile)
+
+
+def saved(run: Run) -> nn.Module:
+    """Saved, pickled and differentiated by torch.func while it trains."""
+
+    def meanwhile(net: Net, x: Tensor) -> None:
+        torch.save(net, io.BytesIO())
+        kept = pickle.dumps(net)
+        # It must be readable where gradscope is not installed.
+        assert b"gradscope" not in kept
+        with torch.no_grad():
+            assert torch.equal(pickle.loads(kept)(x), net(x))
+        parameters = {name: p.detach() for name, p in net.named_parameters()}
+        torch.func.grad(lambda p: torch.func.functional_call(net, p, x.detach()).sum())(parameters)
+
+    return loop(run, Net(), meanwhile=meanwhile)
+
+
+def vector_loss(run: Run) -> nn.Module:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    run.watch(net)
+    for x in run.batches():
+        optimizer.zero_grad()
+        losses = (net(x) - 1).square()
+        losses.mean().backward()
+        run.step(losses, x, list(net.parameters()))
+        run.done(list(net.parameters()))
+        optimizer.step()
+    return net
+
+
+def two_monitors(run: Run) -> nn.Module:
+    net = Net()
+    run.watch(net, needs_lag=5)
+    return loop(run, net)
+
+
+def anomalous(run: Run) -> nn.Module:
+    with torch.autograd.set_detect_anomaly(True):
+        return loop(run, Net())
+
+
+TRAINERS: dict[str, Callable[[Run], nn.Module]] = {
+    "plain": plain,
+    "fused": fused,
+    "accumulated": accumulated,
+    "grad scaler": grad_scaler,
+    "fused, scaled": fused_scaled,
+    "skipped updates": skipped,
+    "autocast": autocast,
+    "lbfgs": lbfgs,
+    "closure": closure_of_sgd,
+    "trained copy": ema,
+    "spectral norm": normalised(parametrizations.spectral_norm),
+    "weight norm": normalised(parametrizations.weight_norm),
+    "orthogonal": normalised(parametrizations.orthogonal),
+    "checkpointed": lambda run: loop(run, Checkpointed()),
+    "output alone": lambda run: loop(run, ReadsBare(Bare(2, 6, batch_first=True))),
+    "list as state": lambda run: loop(run, WithList(nn.LSTM(2, 6, batch_first=True))),
+    "complex": lambda run: loop(run, Complex()),
+    "step by step": lambda run: loop(run, Stepwise(nn.LSTM(2, 6, batch_first=True))),
+    "windows, one backward": lambda run: loop(run, Windows()),
+    "unfrozen later": frozen,
+    "two optimizers": split,
+    "own update": own_sgd,
+    "second forward": second_forward,
+    "saved meanwhile": saved,
+    "loss of each sequence": vector_loss,
+    "two monitors": two_monitors,
+    "anomaly mode": anomalous,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Anomaly Detection has been enabled")
+@pytest.mark.parametrize("trainer", TRAINERS.values(), ids=TRAINERS)
+def test_it_trains_as_without_and_says_what_torch_says(trainer):
+    ends = []
+    for watched in (False, True):
+        run = Run(watched)
+        ends.append(([*trainer(run).state_dict().values()], torch.get_rng_state()))
+    (weights, random), (others, also) = ends
+    assert all(torch.equal(one, other) for one, other in zip(weights, others, strict=True))
+    assert torch.equal(random, also)
+    assert run.at == UPDATES
+    for flow in run.flows:
+        flow.close()
+    flow = run.flows[-1]
+    assert not any("stopped" in note for note in flow.trajectory.notes)
+    signals = [p for p in flow.trajectory.points if p.kind == "signal"]
+    assert [p.step for p in signals] == list(range(UPDATES + 1))
+    for point in signals[:-1]:
+        step = point.step
+        assert point.norms.log10_raw == pytest.approx(run.raw[step], abs=1e-4)
+        if step in run.clipped:
+            assert point.norms.log10_clipped == pytest.approx(run.clipped[step], abs=1e-4)
+        if step in run.reach:
+            assert point.reach == run.reach[step]
+        assert point.norms.backwards == (3 if trainer is accumulated else 1)
+    _same_at_every_step(flow)
+
+
+class Stateful(Net):
+    """Truncated BPTT: windows of a stream, the state carried on and detached."""
+
+    state: Any = None
+
+    def run(self, x: Tensor) -> Tensor:
+        output, state = self.rnn(x, self.state)
+        self.state = tuple(part.detach() for part in state)
+        return output
+
+
+def saturated() -> Stateful:
+    """An LSTM whose forget gate stays open while its cell state runs full, as it does with a state carried for long."""
+    net = Stateful(nn.LSTM(2, 6, batch_first=True))
+    net.state = torch.zeros(1, 5, 6), torch.full((1, 5, 6), 40.0)
+    with torch.no_grad():
+        net.rnn.bias_hh_l0[6:12] = 5.0
+    return net
+
+
+@pytest.mark.parametrize("made", [lambda: Stateful(nn.LSTM(2, 6, batch_first=True)), saturated])
+def test_with_a_carried_state_signal_and_analysis_are_of_one_gradient(made):
+    run = Run(watched=True)
+    net = made()
+    loop(run, net, torch.optim.SGD(net.parameters(), 0.01))
+    (flow,) = run.flows
+    flow.close()
+    assert {p.step: p.reach for p in flow.trajectory.points if p.step < UPDATES} == run.reach
+    _same_at_every_step(flow)
+    first, last = ([p for p in flow.trajectory.points if p.kind == "analysis"][place] for place in (0, -1))
+    if made is saturated:
+        # tanh(c) is 1 in float64: no gradient passes from the outputs to the cell state.
+        assert first.status == "vanishing"
+    assert 0 < last.gates["forget"] <= 1
+
+
+def test_gates_of_an_analysis_are_those_of_the_state_that_was_carried():
+    run = Run(watched=True)
+    net = Stateful(nn.LSTM(2, 6, batch_first=True))
+    net.state = torch.full((1, 5, 6), 0.9), torch.full((1, 5, 6), 3.0)
+    h, c = (part.clone().double() for part in net.state)
+    run.watch(net)
+    (x,) = run.batches(1)
+    net.loss(x).backward()
+    w = {name: p.detach().double() for name, p in net.rnn.named_parameters()}
+    forget = []
+    for t in range(LENGTH):
+        z = x[:, t].detach().double() @ w["weight_ih_l0"].T + h[0] @ w["weight_hh_l0"].T
+        i, f, g, o = (z + w["bias_ih_l0"] + w["bias_hh_l0"]).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        forget.append(f.sigmoid()[:4].mean())
+    run.step(torch.zeros(()))
+    (flow,) = run.flows
+    flow.close()
+    (analysis,) = [p for p in flow.trajectory.points if p.kind == "analysis"]
+    assert analysis.gates["forget"] == pytest.approx(float(torch.stack(forget).mean()), abs=1e-12)
+
+
+@pytest.mark.parametrize("order", ["DG", "GD"])
+def test_each_net_of_a_gan_is_measured_when_its_optimizer_steps(order):
+    norms: dict[str, list[float]] = {"G": [], "D": []}
+    ends = []
+    for watched in (False, True):
+        run = Run(watched)
+        nets = nn.ModuleDict({"G": nn.GRU(2, 2, batch_first=True), "D": nn.GRU(2, 6, batch_first=True)})
+        optimizers = {name: torch.optim.SGD(net.parameters(), 0.1) for name, net in nets.items()}
+        run.watch(nets)
+        for noise in run.batches():
+            for name in order:
+                fake = nets["G"](noise.detach())[0]
+                optimizers[name].zero_grad()
+                loss = nets["D"](fake)[0][:, -1].square().mean() if name == "G" else nets["D"](fake.detach())[0].mean()
+                loss.backward()
+                run.step(loss)
+                norms[name].append(norm(nets[name].parameters()))
+                optimizers[name].step()
+        ends.append([p.detach().clone() for p in nets.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+    (flow,) = run.flows
+    flow.close()
+    for name in "GD":
+        known = [p for p in flow.trajectory.points if p.kind == "signal" and p.layer == name and p.norms is not None]
+        assert [p.step for p in known] == list(range(UPDATES))
+        assert [p.norms.log10_raw for p in known] == pytest.approx(norms[name][UPDATES:], abs=1e-4)
+        assert [p.norms.log10_clipped for p in known] == pytest.approx(norms[name][UPDATES:], abs=1e-4)
+
+
+def test_an_optimizer_within_the_backward_pass_is_measured_at_every_update():
+    ends = []
+    for watched in (False, True):
+        run = Run(watched)
+        net = Net()
+        optimizers = {p: torch.optim.SGD([p], 0.1) for p in net.parameters()}
+
+        def hook(p: Tensor, optimizers: Any = optimizers) -> None:
+            optimizers[p].step()
+            optimizers[p].zero_grad()
+
+        for p in net.parameters():
+            p.register_post_accumulate_grad_hook(hook)
+        run.watch(net)
+        for x in run.batches():
+            net.loss(x).backward()
+        ends.append([p.detach().clone() for p in net.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+    run.flows[0].close()
+    signals = [p.step for p in run.flows[0].trajectory.points if p.kind == "signal"]
+    assert signals == list(range(UPDATES + 1))
+
+
+def test_an_optimizer_that_takes_over_goes_on_counting():
+    run = Run(watched=True)
+    net = Net()
+    run.watch(net)
+    first, second = (torch.optim.SGD(net.parameters(), rate) for rate in (0.1, 0.01))
+    for place, x in enumerate(run.batches(8)):
+        net.zero_grad()
+        net.loss(x).backward()
+        (first if place < 4 else second).step()
+    (flow,) = run.flows
+    # That it was no other optimizer beside the first is known at its second step.
+    assert flow.at == 7
+    flow.close()
+
+
+@pytest.mark.parametrize("broken", range(6))
+def test_no_error_in_any_hook_leaves_it(broken, monkeypatch):
+    made = []
+    plain_hook = Hook.__init__
+
+    def sabotaged(self: Hook, look: Callable[..., None], failed: Callable[[Exception], None]) -> None:
+        made.append(self)
+
+        def fails(*given: object) -> None:
+            raise RuntimeError("sabotage")
+
+        plain_hook(self, fails if len(made) - 1 == broken else look, failed)
+
+    monkeypatch.setattr(Hook, "__init__", sabotaged)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    flow = gradscope.Monitor(net, log=None, screen=False, every=1)
+
+    def train() -> None:
+        for _ in range(3):
+            net.loss(torch.randn(5, LENGTH, 2)).backward()
+            flow.step(1.0)
+            optimizer.step()
+
+    with pytest.warns(UserWarning, match="stopped measuring at step 0: RuntimeError: sabotage"):
+        train()
+    flow.close()
+    assert "stopped measuring at step 0: RuntimeError: sabotage" in flow.trajectory.notes
+
+
+def test_a_warning_made_an_error_does_not_end_the_training(monkeypatch):
+    monkeypatch.setattr("gradscope.monitor.measuring.Signal", None)
+    net = Net()
+    flow = gradscope.Monitor(net, log=None, screen=False)
+    net.loss(torch.randn(5, LENGTH, 2)).backward()
+    flow.step()  # warnings are errors in these tests
+    assert "TypeError" in flow.trajectory.notes[0]
+
+
+def test_a_model_that_nobody_holds_is_freed_and_its_hooks_with_it():
+    gc.collect()
+    before = len(_global_optimizer_pre_hooks), len(_global_optimizer_post_hooks)
+    net = Net()
+    flow = gradscope.Monitor(net, log=None, screen=False, every=1)
+    net.loss(torch.randn(5, LENGTH, 2)).backward()
+    flow.step(1.0)
+    gone = weakref.ref(net)
+    del net, flow
+    gc.collect()
+    assert gone() is None
+    assert (len(_global_optimizer_pre_hooks), len(_global_optimizer_post_hooks)) == before
+
+
+def test_a_refused_monitor_leaves_no_hook(tmp_path):
+    net = Net()
+    before = len(_global_optimizer_pre_hooks)
+    with pytest.raises(UsageError):
+        gradscope.Monitor(net, log=tmp_path / "nowhere" / "flow.jsonl")
+    assert len(_global_optimizer_pre_hooks) == before
+    assert not net.rnn._forward_hooks
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_scripting_a_watched_layer_says_what_to_do():
+    net = Net()
+    flow = gradscope.Monitor(net, log=None, screen=False)
+    with pytest.raises(AttributeError, match=r"call its close\(\) first"):
+        torch.jit.script(net.rnn)
+    flow.close()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+def test_between_processes_the_raw_norm_is_of_the_averaged_gradient():
+    """One process stands for several: what they do to a gradient between them is a hook of its own."""
+
+    def averaged(_, bucket):
+        future: Any = torch.futures.Future()
+        future.set_result(bucket.buffer() / 7)
+        return future
+
+    torch.distributed.init_process_group("gloo", rank=0, world_size=1, store=torch.distributed.HashStore())
+    try:
+        run, net = Run(watched=True), nn.parallel.DistributedDataParallel(Net())
+        net.register_comm_hook(None, averaged)
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        run.watch(net)
+        for x in run.batches():
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            run.step(torch.zeros(()), None, list(net.parameters()))
+            optimizer.step()
+            run.done()
+        run.flows[0].close()
+    finally:
+        torch.distributed.destroy_process_group()
+    norms = {p.step: p.norms for p in run.flows[0].trajectory.points if p.norms is not None}
+    assert {step: n.log10_raw for step, n in norms.items()} == pytest.approx(run.raw, abs=1e-5)
+    assert {step: n.log10_clipped for step, n in norms.items()} == pytest.approx(run.raw, abs=1e-5)
+
+
+def _same_at_every_step(flow: gradscope.Monitor) -> None:
+    """Signal and whole analysis of one layer and step are of one gradient."""
+    points = flow.trajectory.points
+    pairs = [(a, b) for a in points for b in points if (a.kind, b.kind) == ("signal", "analysis")]
+    pairs = [(a, b) for a, b in pairs if (a.step, a.layer) == (b.step, b.layer)]
+    assert pairs
+    for signal, analysis in pairs:
+        assert (analysis.reach, analysis.needed_lag) == (signal.reach, signal.needed_lag)
+        assert (analysis.gradient_share, analysis.rate) == (signal.gradient_share, signal.rate)
