@@ -23,6 +23,8 @@ from gradscope.monitor.checkpoints import Order, counters_in, found_files, numbe
         ("checkpoint-500/model.safetensors", 500),
         ("final.pt", None),
         ("step_12_best.pt", 12),
+        ("unit2_epoch10.pt", 10),
+        ("bit4_epoch7.pt", 7),
     ],
 )
 def test_the_step_in_a_name(name, step, tmp_path):

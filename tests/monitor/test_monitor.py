@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -390,3 +391,45 @@ def test_a_batch_on_the_disk_is_not_needed(tmp_path: Path):
     flow = quiet(model, budget=1e9)
     train(model, flow, steps=2, explicit=False)
     assert [p.step for p in flow.trajectory.points] == [0, 1, 2]
+
+
+class Policy(nn.Module):
+    """Keeps the distribution that it drew from last, whose tensors belong to the computation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head, self.last = nn.GRUCell(2, 8), nn.Linear(8, 3), SimpleNamespace(drawn=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 8)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+        self.last.drawn = torch.distributions.Categorical(logits=self.head(h))
+        return self.last.drawn.logits
+
+
+def test_a_model_that_keeps_what_it_computed_is_analysed_as_a_copy():
+    model, x = Policy(), torch.rand(4, 10, 2)
+    flow = quiet(model)
+    model(x).square().mean().backward()
+    flow.step(0.0)
+    flow.close()
+    kept = model.last.drawn.logits
+    assert [p.kind for p in flow.trajectory.points] == ["analysis"]
+    assert gradscope.analyze(model, x, needs_lag=6).models[0].summary.reach is not None
+    assert model.last.drawn.logits is kept
+
+
+class Masked(Loop):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(x * mask)
+
+
+def test_a_model_that_asks_for_more_than_the_batch_says_so():
+    model, x = Masked(), torch.rand(4, 10, 2)
+    flow = quiet(model)
+    model(x, torch.ones_like(x)).mean().backward()
+    flow.step(0.0, x)
+    flow.close()
+    expected = "no analysis of Masked: its forward asks for mask too, and is handed the batch alone; give them defaults"
+    assert expected in flow.trajectory.notes

@@ -20,7 +20,10 @@ from torch.utils.checkpoint import checkpoint
 
 import gradscope
 from gradscope.errors import UsageError
+from gradscope.flow_file import read_flow
 from gradscope.monitor.ear import Hook
+from gradscope.monitor.whole import _copied
+from gradscope.rules.training.judge import status_of
 
 UPDATES, LENGTH, NEEDED = 4, 12, 8
 
@@ -692,3 +695,233 @@ def _same_at_every_step(flow: gradscope.Monitor) -> None:
     for signal, analysis in pairs:
         assert (analysis.reach, analysis.needed_lag) == (signal.reach, signal.needed_lag)
         assert (analysis.gradient_share, analysis.rate) == (signal.gradient_share, signal.rate)
+
+
+# -- what is said of a gradient that ends where the sequences do ------------------------------------------------------
+
+
+class Reader(Net):
+    """A layer whose gradient stays as it is, and a loss that reads some of its outputs."""
+
+    def __init__(self, reads: slice = slice(None), kind: type[Net] = Net) -> None:
+        super().__init__(nn.LSTM(2, 6, batch_first=True))
+        self.reads, self.kind, self.state = reads, kind, None
+        with torch.no_grad():
+            self.rnn.bias_hh_l0[6:12] = 7.0
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.kind.run(self, x)
+
+    def loss(self, x: Tensor) -> Tensor:
+        return (self.run(x)[:, self.reads] - 1).square().mean()
+
+
+def told(net: Net, needs_lag: int, lengths: tuple[int, ...] = (LENGTH,)) -> gradscope.Monitor:
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    flow = gradscope.Monitor(net, needs_lag=needs_lag, log=None, screen=False, every=1)
+    for step in range(6):
+        optimizer.zero_grad()
+        net.loss(torch.randn(4, lengths[step % len(lengths)], 2)).backward()
+        optimizer.step()
+    flow.close()
+    return flow
+
+
+@pytest.mark.parametrize(
+    ("made", "lag", "words"),
+    [
+        (lambda: Reader(kind=Stateful), 100, "windows of rnn are 12 steps and the carried state is detached"),
+        (Reader, 100, "needed lag 100, but the sequences of rnn have 12 steps: gradients end there"),
+        (lambda: Reader(slice(0, -1)), 11, "needed lag 11, but the loss reads no output of rnn after step 11 of 12"),
+    ],
+)
+def test_a_needed_lag_that_no_gradient_can_reach_is_said_at_once_and_is_no_vanishing(made, lag, words):
+    torch.manual_seed(0)
+    flow = told(made(), lag)
+    assert any(words in note for note in flow.trajectory.notes)
+    points = flow.trajectory.points
+    assert {point.status for point in points} == {"inconclusive"}
+    assert {p.reach for p in points} == {p.needed_lag for p in points} == {11 if lag == 100 else 10}
+    verdicts = {v.code: v for v in flow.trajectory.verdicts}
+    assert (verdicts["GS501"].status, verdicts["GS505"].status) == ("skip", "skip")
+    assert "goes back more than" in verdicts["GS505"].message
+    assert status_of(flow.trajectory) == "inconclusive"
+    _same_at_every_step(flow)
+
+
+@pytest.mark.parametrize("lengths", [(30, 30, 12, 12), (30, 12, 20)])
+def test_a_shorter_batch_is_no_fall_of_the_reach(lengths):
+    torch.manual_seed(0)
+    flow = told(Reader(slice(-1, None)), 15, lengths)
+    verdicts = {v.code: v.status for v in flow.trajectory.verdicts}
+    assert (verdicts["GS501"], verdicts["GS502"], verdicts["GS505"]) == ("pass", "pass", "pass")
+    assert status_of(flow.trajectory) in ("healthy", "inconclusive")
+
+
+class Translator(Net):
+    """An encoder of long sequences that hands its state to a decoder of short ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.dec = nn.LSTM(2, 6, batch_first=True), nn.LSTM(2, 6, batch_first=True)
+        self.rnn = nn.Identity()
+        with torch.no_grad():
+            self.enc.bias_hh_l0[6:12] = self.dec.bias_hh_l0[6:12] = 7.0
+
+    def run(self, x: Tensor) -> Tensor:
+        return self.dec(x[:, :5], self.enc(x)[1])[0]
+
+
+def test_a_layer_of_short_sequences_does_not_stand_for_the_run():
+    torch.manual_seed(0)
+    flow = told(Translator(), 9)
+    assert {v.code: v.status for v in flow.trajectory.verdicts}["GS505"] == "pass"
+    assert status_of(flow.trajectory) == "healthy"
+    assert any("the gradient passes on through the state that dec is handed" in note for note in flow.trajectory.notes)
+
+
+class Episodes(Net):
+    """Called step by step as an agent is: every sequence begins anew somewhere, where a mask sets its state to zero."""
+
+    begins = (0, 3, 7, 0)
+
+    def run(self, x: Tensor) -> Tensor:
+        outputs, state = [], torch.zeros(1, len(x), 6)
+        for t in range(x.shape[1]):
+            goes_on = torch.tensor([[float(t != begin)] for begin in self.begins])
+            output, state = self.rnn(x[:, t : t + 1], state * goes_on)
+            outputs.append(output)
+        return torch.cat(outputs, 1)
+
+
+def test_episodes_are_followed_as_far_back_as_they_go():
+    torch.manual_seed(0)
+    net, x = Episodes(), torch.randn(4, LENGTH, 2).requires_grad_()
+    flow = gradscope.Monitor(net, needs_lag=5, log=None, screen=False)
+    net.loss(x).backward()
+    flow.step(0.0)
+    flow.close()
+    signal = flow.trajectory.points[0]
+    # Sequences 0 and 3 go on through all steps.
+    sizes = x.grad[[0, 3]].double().norm(dim=-1).log10().flip(1).mean(0)
+    assert signal.length == LENGTH
+    known = dict(zip(signal.lags, signal.log10_influence, strict=True))
+    assert known[5] - known[0] == pytest.approx(float(sizes[5] - sizes[0]), abs=1e-4)
+
+
+class Cut(Net):
+    def run(self, x: Tensor) -> Tensor:
+        outputs, state = [], None
+        for step in x.split(1, 1):
+            output, state = self.rnn(step, state)
+            state = state.detach()
+            outputs.append(output)
+        return torch.cat(outputs, 1)
+
+
+def test_steps_that_hand_on_no_gradient_have_no_lags():
+    torch.manual_seed(0)
+    flow = told(Cut(), 5)
+    assert "no signal of rnn: it is called with one step at a time, and no gradient passes" in flow.trajectory.notes[0]
+
+
+class Half(nn.GRU):
+    def forward(self, *given: Any) -> Any:
+        output, state = super().forward(*given)
+        return output / 2, state
+
+
+class Odd(nn.GRU):
+    def forward(self, *given: Any) -> Any:
+        return {"output": super().forward(*given)[0]}
+
+
+class ReadsOdd(Net):
+    def run(self, x: Tensor) -> Tensor:
+        return self.rnn(x)["output"]
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: Net(Half(2, 6, batch_first=True)), "Half computes something else than nn.GRU: outputs differ by"),
+        (lambda: ReadsOdd(Odd(2, 6, batch_first=True)), "Odd returns something else than nn.GRU does"),
+    ],
+)
+def test_a_layer_that_is_not_what_it_is_named_after_is_not_measured(made, words):
+    assert words in told(made(), 5).trajectory.notes[0]
+
+
+def test_a_silent_layer_is_named():
+    nets = nn.ModuleDict({"a": nn.GRU(2, 3), "b": nn.GRU(2, 3), "c": nn.GRU(2, 3)})
+    optimizer = torch.optim.SGD(nets["a"].parameters(), 0.1)
+    flow = gradscope.Monitor(nets, log=None, screen=False)
+    (nets["a"](torch.randn(5, 4, 2))[0][-1].sum() + nets["b"](torch.randn(5, 4, 2))[0].detach().sum()).backward()
+    optimizer.step()
+    flow.close()
+    assert "nothing was measured of b: no gradient came back to what it returned" in flow.trajectory.notes
+    assert "nothing was measured of c: it never ran with gradients switched on" in flow.trajectory.notes
+
+
+def test_updates_that_a_loss_scaler_skips_are_said():
+    run = Run(watched=True)
+    skipped(run)
+    assert any("the loss scaler skipped updates before step 0" in note for note in run.flows[0].trajectory.notes)
+
+
+@pytest.mark.parametrize("lag", [None, 10])
+def test_a_gradient_that_grows_is_neither_vanishing_nor_overflow(lag):
+    """Lifted into the range of float32, what lies beyond the needed lag left it, and was called non-finite."""
+    net = nn.RNN(4, 4, nonlinearity="relu", batch_first=True)
+    with torch.no_grad():
+        net.weight_hh_l0.copy_(1.5 * torch.eye(4))
+        net.weight_ih_l0.copy_(1e-3 * torch.eye(4))
+        net.bias_ih_l0.zero_()
+        net.bias_hh_l0.zero_()
+    flow = gradscope.Monitor(net, needs_lag=lag, log=None, screen=False)
+    net(torch.rand(4, 200, 4))[0][:, -1].sum().backward()
+    flow.step(0.0)
+    flow.close()
+    assert {p.reach for p in flow.trajectory.points} == {199}
+    assert [p.rate for p in flow.trajectory.points] == pytest.approx([math.log(1.5)] * 2, abs=1e-6)
+    assert {p.status for p in flow.trajectory.points} <= {"exploding", "inconclusive"}
+    assert {v.code: v.status for v in flow.trajectory.verdicts}["GS505"] == "pass"
+
+
+def test_a_complex_model_is_analysed_with_its_imaginary_parts():
+    torch.manual_seed(0)
+
+    class Rotation(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turn = nn.Parameter(torch.polar(torch.full((6,), 0.9), torch.rand(6)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = torch.zeros(len(x), 6, dtype=self.turn.dtype)
+            for t in range(x.shape[1]):
+                h = self.turn * h + x[:, t]
+            return h.real
+
+    model = Rotation()
+    made = _copied(model)
+    assert made.turn.dtype == torch.complex128
+    torch.testing.assert_close(made.turn.detach(), model.turn.detach().to(torch.complex128))
+
+
+def test_a_run_goes_on_after_a_resume_with_the_same_weights(tmp_path):
+    ends = []
+    for watched in (False, True):
+        run, net = Run(watched), Net()
+        optimizer = torch.optim.Adam(net.parameters(), 0.01)
+        for start in (0, UPDATES):
+            run.watch(net, log=tmp_path / "flow.jsonl", resume=start or None)
+            for x in run.batches():
+                optimizer.zero_grad()
+                net.loss(x).backward()
+                optimizer.step()
+            for flow in run.flows:
+                flow.close()
+        ends.append([p.detach().clone() for p in net.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+    steps = [p.step for p in read_flow(str(tmp_path / "flow.jsonl")).points if p.kind == "signal"]
+    assert steps == list(range(2 * UPDATES + 1))

@@ -20,7 +20,9 @@ COUNTERS = (
 )
 """Entries of a checkpoint that count its training, the finest first."""
 NESTED = ("trainer_state", "state", "meta", "training", "progress", "info")
-NAMED = re.compile(r"(?:global[_-]?step|step|iter(?:ation)?|update|it|checkpoint|ckpt)s?[=_-]*(\d+)", re.IGNORECASE)
+NAMED = re.compile(
+    r"(?<![a-z])(?:global[_-]?step|step|iter(?:ation)?|update|it|checkpoint|ckpt)s?[=_-]*(\d+)", re.IGNORECASE
+)
 NUMBER = re.compile(r"\d+")
 SUFFIXES = tuple(suffix for suffix in FILE_SUFFIXES if suffix not in (".npy",))
 

@@ -242,7 +242,8 @@ def _back(layer: nn.RNNBase, heard: Heard, anchor: int, dtype: torch.dtype) -> t
     if dtype == torch.float64 and device.type == "mps":
         device = torch.device("cpu")  # it has no float64
     leaf = heard.x.to(device, dtype, copy=True).requires_grad_()
-    with torch.enable_grad():
+    # Anomaly mode would raise at the very gradient that is to be told of.
+    with torch.enable_grad(), torch.autograd.set_detect_anomaly(False):
         output, *last = _run(layer, heard, leaf)
         pulled = [(output[:, anchor - 1], None if heard.output is None else heard.output[:, anchor - 1])]
         pulled += list(zip(last, heard.last, strict=False)) if anchor == leaf.shape[1] else []

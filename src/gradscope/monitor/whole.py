@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from gradscope.errors import GradscopeError
+from gradscope.errors import GradscopeError, UsageError
 from gradscope.models.copied import copied
 from gradscope.monitor.glance import of_layer, of_model
 from gradscope.monitor.points import point_of
@@ -49,6 +50,7 @@ def of_whole(model: nn.Module, x: Tensor, needs_lag: int | None, before: Weights
     name, begun = type(model).__name__, time.perf_counter()
     weights = {name: plain(dict(model.named_parameters()))}
     try:
+        _require_one_argument(model)
         result = of_model(_copied(model), x, name, needs_lag)
     except GradscopeError as error:
         return [], [f"no analysis of {name}: {error}"], {**before, **weights}
@@ -80,6 +82,22 @@ def _copied(model: nn.Module) -> nn.Module:
         part._backward_hooks.clear()
     made._apply(_widened)
     return made.eval()
+
+
+def _require_one_argument(model: nn.Module) -> None:
+    """Refuse a model that does not run on a batch alone.
+
+    Raises:
+        UsageError: its forward asks for more.
+    """
+    asked = [
+        name
+        for name, one in inspect.signature(model.forward).parameters.items()
+        if one.default is one.empty and one.kind in (one.POSITIONAL_OR_KEYWORD, one.POSITIONAL_ONLY, one.KEYWORD_ONLY)
+    ]
+    if len(asked) > 1:
+        rest = safe_text(", ".join(asked[1:]), 80)
+        raise UsageError(f"its forward asks for {rest} too, and is handed the batch alone; give them defaults")
 
 
 def _widened(tensor: Tensor) -> Tensor:

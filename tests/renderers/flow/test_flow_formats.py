@@ -235,3 +235,12 @@ def test_the_end_of_a_run_of_many_layers_has_its_rows(layers):
     assert (rows[0].step, rows[-1].step) == (0, 490)
     assert {point.step for point in rows} >= {0, 390, 400, 490}
     assert rows == sorted(rows, key=lambda p: p.step)
+
+
+def test_a_larger_every_is_advised_only_where_it_would_help():
+    regular = [point(step) for step in (0, 10, 20, 30)]
+    assert "raise every=" in shown("text", judged(run(*regular, overhead=0.2), RunSpec()))
+    first = [point(step) for step in (0, 1, 2, 4, 8)]
+    said = " ".join(shown("text", judged(run(*first, overhead=0.2), RunSpec())).split())
+    assert "the first steps are measured most, so it falls later" in said
+    assert "raise every=" not in said

@@ -12,7 +12,7 @@ from gradscope.registry import TRAINING_RULES, load
 from gradscope.rules.explain import explain
 from gradscope.rules.judge import selected
 from gradscope.rules.training.judge import for_reports, judged, status_of
-from gradscope.trajectory import Norms, Point, Trajectory
+from gradscope.trajectory import Norms, Point, Trajectory, leading
 from trajectories import point, run
 
 
@@ -134,3 +134,31 @@ def test_each_is_explained(code):
 def test_a_point_of_the_whole_model_is_enough():
     whole = [Point(step, "analysis", length=100, reach=reach) for step, reach in ((0, 99), (10, 5))]
     assert verdict("GS501", run(*whole)).status == "fail"
+
+
+def short(step: int, **more: object) -> Point:
+    """A point over sequences of 20 steps, where lag 50 is needed."""
+    lags = {"lags": (0, 1, 19), "log10_influence": (0.0, 0.0, -0.1)}
+    return point(step, 19, length=20, needed_lag=19, status="inconclusive", **{**lags, **more})
+
+
+def test_a_reach_that_ends_with_its_sequence_is_no_fall_and_no_failure():
+    for code in ("GS501", "GS505"):
+        assert verdict(code, run(point(0, 99), short(10))).status == "pass"
+        found = verdict(code, run(short(0), short(10)))
+        assert found.status == "skip"
+        assert "lag 50 is needed, and no gradient goes back more than 19 steps" in found.message
+    assert verdict("GS505", run(point(0, 30), short(10))).status == "fail"
+    assert status_of(judged(run(short(0), short(10)), RunSpec())) == "inconclusive"
+
+
+def test_shares_at_different_lags_are_no_collapse():
+    assert verdict("GS502", run(point(0, share=-9.0), short(1, share=-1.0), point(2, share=-9.0))).status == "pass"
+    assert verdict("GS502", run(point(0, share=-1.0), short(1, share=-1.0), point(2, share=-9.0))).status == "fail"
+
+
+def test_a_layer_of_short_sequences_leads_only_where_there_is_no_other():
+    both = run(point(0, 99, layer="long"), short(0, layer="short"), point(10, 99, layer="long"))
+    assert {p.layer for p in leading(both)} == {"long"}
+    assert status_of(judged(both, RunSpec())) == "healthy"
+    assert {p.layer for p in leading(run(short(0, layer="short")))} == {"short"}

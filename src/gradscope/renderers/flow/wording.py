@@ -133,7 +133,13 @@ def overhead(trajectory: Trajectory) -> str:
         return ""
     spent = sum(point.seconds for point in trajectory.points if point.seconds is not None)
     said = f"measuring took {numbers.percent(part)} of the training's time ({numbers.plain(spent, 2)} s)"
-    return said if part <= TOLERATED else f"{said}: more than {numbers.percent(TOLERATED)}; raise every="
+    if part <= TOLERATED:
+        return said
+    # The first steps are measured whatever every= is, and a short training has no others.
+    every, steps = trajectory.head.every or 1, {point.step for point in trajectory.points}
+    regular = [step for step in steps if step and step % every == 0]
+    remedy = "raise every=" if len(regular) > len(steps) / 2 else "the first steps are measured most, so it falls later"
+    return f"{said}: more than {numbers.percent(TOLERATED)}; {remedy}"
 
 
 def telling(trajectory: Trajectory, steps: str, between: tuple[int, int | None] | None) -> list[Point]:
