@@ -17,6 +17,7 @@ from gradscope.monitor.points import point_of
 from gradscope.monitor.signal import Signal, cut
 from gradscope.monitor.weights import changes, plain
 from gradscope.records import ModelResult
+from gradscope.text import safe_text
 from gradscope.trajectory import Point
 
 Weights = dict[str, dict[str, Tensor]]
