@@ -125,10 +125,22 @@ def test_a_verdict_outlives_a_picture_that_cannot_be_drawn(gradscope, tmp_path):
     assert "nothing to draw for --chart gates" in done.err
 
 
-def test_a_closed_standard_input_is_one_line(python):
-    done = python("import sys; from gradscope.__main__ import main; sys.stdin = None; sys.exit(main(['show', '-']))")
-    assert done.code == 2
-    assert done.err == "gradscope: standard input is closed; name a file, or send one in with < or |\n"
+def test_closed_streams_are_no_crash(python):
+    code = """
+import sys
+from gradscope.__main__ import main
+err, sys.stdin, sys.stdout = sys.stderr, None, None
+codes = [main(["show", "-"])]
+for words in (["--version"], ["rules"], ["explain", "GS101"], ["analyze", "rnn", "--length", "9", "--hidden", "3"]):
+    codes.append(main(words))
+sys.stderr = None
+codes += [main(["show", "-"]), main(["analyze", "rnn", "--length", "9", "--hidden", "3"])]
+err.write(repr(codes))
+"""
+    done = python(code)
+    said, codes = done.err.splitlines()
+    assert said == "gradscope: standard input is closed; name a file, or send one in with < or |"
+    assert codes == "[2, 0, 0, 0, 0, 2, 0]"
 
 
 @pytest.mark.parametrize(

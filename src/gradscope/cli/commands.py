@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -51,7 +50,9 @@ def build(words: Sequence[str] = ()) -> typer.Typer:
 
 def _version(asked: bool) -> None:
     if asked:
-        sys.stdout.write(f"gradscope {__version__}\n")
+        from gradscope.cli.output import emit
+
+        emit(f"gradscope {__version__}\n")
         raise typer.Exit
 
 
