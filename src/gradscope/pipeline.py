@@ -15,6 +15,7 @@ from gradscope.assemble import outline, whole
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.isolation.state import isolated, own_random_numbers, standard_output
+from gradscope.loading.code.modules import BatchFirst
 from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
@@ -168,7 +169,8 @@ def runs_of(
             ids = source.ids or _ids_in(x)
             batch = _given(x, spec, source.input_size) if ids is None else given_ids(x, spec, ids)
         model = source.make(batch.x.shape[-1], seed)
-        chosen = make_loss(spec, batch, seed=seed) if loss is None else loss
+        head = isinstance(model, Direct) and model.kind == "module" and not isinstance(model.module, BatchFirst)
+        chosen = make_loss(spec, replace(batch, has_head=head), seed=seed) if loss is None else loss
         if isinstance(model, Direct):
             batch = replace(batch, x=model.fitted(batch.x))
             notes += [IN_FLOAT32] if model.in_float32 else []

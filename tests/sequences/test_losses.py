@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,9 +201,41 @@ def test_values_of_another_size_go_through_the_readout(tmp_path: Path) -> None:
 
 def test_values_that_do_not_fit(tmp_path: Path) -> None:
     name = target(tmp_path, np.zeros((3, 2)))
-    sizes = "B=2 sequences of T=4 steps need (T,), (T, F), (B, T, F) or (B,); cut or reshape the target"
-    assert error("mse", target=name) == f"--target '{name}' has shape (1, 3, 2), {sizes}"
+    sizes = "B=2 sequences of T=4 steps need (T,), (T, F), (B, T), (B, T, F) or (B,); cut or reshape the target"
+    assert error("mse", target=name) == f"--target '{name}' has shape (3, 2), {sizes}"
     assert error("mse", input_size=0) == "--loss mse predicts the next input, this model takes none; add --target FILE"
+
+
+@pytest.mark.parametrize(("rows", "length"), [(2, 4), (5, 4), (2, 3)])
+def test_a_value_for_each_sequence_and_step_is_that(tmp_path: Path, rows: int, length: int) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 4, 3)))
+    asked = np.arange(rows * 4.0).reshape(rows, 4)
+    spec = RunSpec(loss="mse", input=str(tmp_path / "x.npy"), target=target(tmp_path, asked), length=length)
+    output = outputs(2, length, 1).detach()
+    value = make_loss(spec, make_batch(spec, seed=0), seed=0)(output)
+    wanted = torch.from_numpy(asked)[:2, :length, None]
+    assert float(value) == pytest.approx(float((output - wanted).square().sum()), rel=1e-12)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 10])
+@pytest.mark.parametrize("once", [False, True])
+def test_classes_are_read_from_the_logits_that_a_module_has(tmp_path: Path, width: int, once: bool) -> None:
+    classes = 3 if width >= 3 else 2
+    asked = (np.arange(2 * 4).reshape(2, 4) + 2) % classes
+    name = target(tmp_path, asked[:, -1] if once else asked)
+    spec = RunSpec(loss="ce", target=name, length=4, batch=2)
+    batch = make_batch(spec, seed=0)
+    output = outputs(2, 4, width).detach()
+    own, states = (make_loss(spec, replace(batch, has_head=head), seed=0) for head in (True, False))
+    logits = torch.cat((torch.zeros_like(output), output), -1) if width == 1 else output
+    steps = slice(-1, None) if once else slice(None)
+    wanted = -logits[:, steps].log_softmax(-1).gather(-1, torch.from_numpy(asked)[:, steps, None]).sum()
+    assert float(own(output)) == pytest.approx(float(wanted), rel=1e-12)
+    read = output[:, steps] @ readout(0, width, classes)
+    seeded = -read.log_softmax(-1).gather(-1, torch.from_numpy(asked)[:, steps, None]).sum()
+    assert float(states(output)) == pytest.approx(float(seeded), rel=1e-12)
+    assert "the model's own outputs" in own.notes[0]
+    assert "seeded readout" in states.notes[0]
 
 
 @pytest.mark.parametrize("name", LOSSES)

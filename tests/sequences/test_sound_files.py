@@ -27,6 +27,27 @@ def error(path: Path) -> str:
     return str(caught.value)
 
 
+def extensible(plain: bytes, kind: int) -> bytes:
+    """The same sound as ffmpeg writes 24 bits and many channels: a longer format with the plain one inside."""
+    width = plain[34:36]
+    guid = struct.pack("<H", kind) + bytes.fromhex("000000001000800000aa00389b71")
+    format_ = b"\xfe\xff" + plain[22:36] + struct.pack("<H", 22) + width + struct.pack("<I", 4) + guid
+    body = b"WAVEfmt " + struct.pack("<I", len(format_)) + format_ + plain[36:]
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_the_extensible_format_is_the_plain_one_that_it_names(tmp_path: Path, width: int) -> None:
+    path = sound(tmp_path, width, bytes(range(12)) * width, channels=2)
+    plain = make_batch(RunSpec(input=str(path)), seed=0)
+    path.write_bytes(extensible(path.read_bytes(), 1))
+    found = make_batch(RunSpec(input=str(path)), seed=0)
+    assert found.x.tolist() == plain.x.tolist()
+    assert found.notes == plain.notes
+    path.write_bytes(extensible(sound(tmp_path, width, bytes(12)).read_bytes(), 3))
+    assert "holds floating-point sound" in error(path)
+
+
 @pytest.mark.parametrize(
     ("width", "raw"),
     [

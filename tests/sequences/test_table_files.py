@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gradscope.errors import UsageError
@@ -34,6 +35,11 @@ def error(name: str, **options: object) -> str:
         (" day , x\nmon,-1e3\ntue, .5\n", ("x",), [[-1000], [0.5]], "columns x"),
         (b"\xef\xbb\xbfa\n1\n2\n", ("a",), [[1], [2]], "columns a"),
         ("5\n6\n7\n", (), [[5], [6], [7]], "columns 1"),
+        ("\n\nx\n\n1\n2\n\n \n", (), [[1], [2]], "columns x"),
+        ("x\r\r\n1\r\r\n2\r\r\n", (), [[1], [2]], "columns x"),
+        ("d,a,b,c,e\n1/1,1,2,3,4\n1/2,5,6,7,8\n", ("2-3", "5"), [[1, 2, 4], [5, 6, 8]], "columns a, b, e"),
+        (",a\n0,7\n2,8\n", (), [[0, 7], [2, 8]], "columns , a"),
+        (",a\n0,7\n1,8\n", ("1-2",), [[0, 7], [1, 8]], "columns , a"),
     ],
 )
 def test_rows_are_steps(
@@ -81,25 +87,25 @@ def test_scale_looks_at_the_steps_used(tmp_path: Path) -> None:
         (
             "a,b\n1,2\n3,x\x1b\n",
             r"row 2 (line 3), column 'b' is 'x\x1b', not a number; "
-            "correct it, or choose columns of numbers with --columns",
+            "correct it, or leave the column out: --columns 1",
         ),
         (
             "mon,1\ntue,2\n",
-            "row 1 (line 1), column '1' is 'mon', not a number; "
-            "correct it, or choose columns of numbers with --columns",
+            "row 1 (line 1), column '1' is 'mon', not a number; correct it, or leave the column out: --columns 2",
         ),
         (
             "a,b\n1,2\n\n3,\n",
-            "row 2 (line 4), column 'b' is empty; correct it, or choose columns of numbers with --columns",
+            "row 2 (line 4), column 'b' is empty; "
+            "fill the gap, as by interpolation, or leave the column out: --columns 1",
         ),
         (
             "a\n1_000\n2\n3\n",
-            "row 1 (line 2), column 'a' is '1_000', not a number; "
-            "correct it, or choose columns of numbers with --columns",
+            "row 1 (line 2), column 'a' is '1_000', not a number; correct it",
         ),
         (
             "NA,1\n2,3\n",
-            "row 1 (line 1), column '1' is 'NA', not a number; correct it, or choose columns of numbers with --columns",
+            "row 1 (line 1), column '1' is 'NA', not a number; "
+            "fill the gap, as by interpolation, or leave the column out: --columns 2",
         ),
     ],
 )
@@ -172,3 +178,33 @@ def test_too_large_for_the_dtype(tmp_path: Path) -> None:
 def test_a_constant_column_is_exactly_zero_whatever_its_mean_rounds_to(tmp_path: Path) -> None:
     x = make_batch(RunSpec(input=table(tmp_path, "0.1\n" * 7)), seed=0).x
     assert x.flatten().tolist() == [0.0] * 7
+
+
+def test_the_index_that_pandas_writes_is_left_out_and_said(tmp_path: Path) -> None:
+    batch = make_batch(RunSpec(input=table(tmp_path, ",a,b\n0,5,7\n1,6,9\n2,5,8\n"), scale="none"), seed=0)
+    assert batch.x.tolist() == [[[5, 7], [6, 9], [5, 8]]]
+    assert batch.notes == (
+        "columns a, b",
+        "the first column has no name and counts the rows: left out; --columns takes it",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("x\n1\n\n3\n", "row 2 (line 3), column 'x' is empty"),
+        ("x\n1\n \n3\n4\n", "row 2 (line 3), column 'x' is empty"),
+        ("a,b\n1,2\n,\n5,6\n", "row 2 (line 3), column 'a' is empty"),
+    ],
+)
+def test_a_row_that_is_missing_is_not_passed_over(tmp_path: Path, content: str, place: str) -> None:
+    assert place in error(table(tmp_path, content))
+
+
+def test_of_thousands_of_sequences_the_first_are_taken_and_that_is_said(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((200, 3, 2)))
+    found = make_batch(RunSpec(input=str(tmp_path / "x.npy")), seed=0)
+    assert len(found.x) == 64
+    assert "first 64 of 200 sequences; --batch takes more" in found.notes
+    assert len(make_batch(RunSpec(input=str(tmp_path / "x.npy"), batch=150), seed=0).x) == 150
+    assert len(make_batch(RunSpec(input=str(tmp_path / "x.npy")), seed=0, whole=True).x) == 200

@@ -101,10 +101,10 @@ class RunFlags(ScreenFlags, total=False):
     ]
 
     sequence: Annotated[str | None, option(_SEQUENCE, "random (default), zeros, impulse or sine.", "--sequence")]
-    length: Annotated[int | None, option(_SEQUENCE, "Steps T. Default 200, or all of the file.", "--length")]
-    batch: Annotated[int | None, option(_SEQUENCE, "Sequences. Default 8, or all of the file.", "--batch")]
+    length: Annotated[int | None, option(_SEQUENCE, "Steps T. Default 200; of a file at most 2,000.", "--length")]
+    batch: Annotated[int | None, option(_SEQUENCE, "Sequences. Default 8; of a file at most 64.", "--batch")]
     input: Annotated[str | None, option(_SEQUENCE, "Data: .csv .npy .npz .pt .txt .wav.", "--input", "-i")]
-    columns: Annotated[list[str] | None, option(_SEQUENCE, "Columns of the file, by name or number.", "--columns")]
+    columns: Annotated[list[str] | None, option(_SEQUENCE, "Columns of the file: names, numbers, 2-5.", "--columns")]
     scale: Annotated[str | None, option(_SEQUENCE, "none or standard (default for csv and wav).", "--scale")]
     text: Annotated[str | None, option(_SEQUENCE, "A sentence as the sequence.", "--text")]
     tokens: Annotated[str | None, option(_SEQUENCE, "Tokens of a text: word (default), char, byte.", "--tokens")]

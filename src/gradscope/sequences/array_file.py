@@ -14,7 +14,7 @@ from gradscope.files.numpy_file import npz_names, open_npy, read_npz
 from gradscope.files.tensors import checked
 from gradscope.files.torch_file import WantsCodeError, load_torch
 from gradscope.registry import unknown
-from gradscope.sequences.file_data import FileData
+from gradscope.sequences.file_data import FileData, is_numbered
 from gradscope.text import safe_text
 
 Entry = TypeVar("Entry")
@@ -80,7 +80,7 @@ def _choose(entries: Mapping[str, Entry], columns: tuple[str, ...], path: Path) 
         raise UsageError(f"--columns names {len(named)} arrays of '{shown}', one sequence is needed; name one")
     if named:
         return named[0], rest
-    wrong = [column for column in rest if not column.isdigit()]
+    wrong = [column for column in rest if not is_numbered(column)]
     if wrong:
         raise UsageError(f"'{shown}': {unknown('array', wrong[0], names)}")
     if len(entries) > 1:

@@ -25,5 +25,7 @@ class Batch:
     """`random`, `zeros`, `impulse`, `sine`, `text` or the path of the file."""
     logits: int | None = None
     """Where x holds token ids: how many there are, if the model returns a logit for each; else None."""
+    has_head: bool = False
+    """Whether the outputs are what a user's module answers, and not states of a recurrence."""
     asked: Tensor | None = None
     """What a task asks of each sequence, (B, answers); None without a task."""

@@ -19,7 +19,9 @@ from gradscope.sequences.text import given_text, text_batch
 from gradscope.text import safe_text
 
 
-def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None, ids: TokenIds | None = None) -> Batch:
+def make_batch(
+    spec: RunSpec, *, seed: int, input_size: int | None = None, ids: TokenIds | None = None, whole: bool = False
+) -> Batch:
     """Sequences for `spec`, in its dtype and on its device. Equal arguments give equal numbers.
 
     Args:
@@ -28,6 +30,7 @@ def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None, ids: 
         input_size: features that the model takes; None when the model is built to fit, then `spec.input_size`, else
             16 for synthetic sequences and text, the file's own otherwise. 0: a model without input, x is (B, T, 0).
         ids: of a model that takes token ids in place of features.
+        whole: whether all sequences of a file are wanted where no batch is given.
 
     Raises:
         UsageError: anything wrong with the request or the file, in one line with its remedy.
@@ -36,7 +39,7 @@ def make_batch(spec: RunSpec, *, seed: int, input_size: int | None = None, ids: 
     if spec.task is not None:
         return task_batch(spec, seed, input_size, ids)
     features = spec.input_size if input_size is None else input_size
-    batch = _read(spec, features, seed) if ids is None else id_batch(spec, ids, seed)
+    batch = _read(spec, features, seed, whole) if ids is None else id_batch(spec, ids, seed, whole=whole)
     sequences, steps = batch.x.shape[:2]
     if not 0 <= spec.item < sequences:
         raise UsageError(f"--item {spec.item} is not among the {sequences} sequences; use 0 to {sequences - 1}")
@@ -62,7 +65,7 @@ def _check_request(spec: RunSpec) -> None:
         raise UsageError("--text and --input are both given, one sequence is needed; leave one out")
 
 
-def _read(spec: RunSpec, features: int | None, seed: int) -> Batch:
+def _read(spec: RunSpec, features: int | None, seed: int, whole: bool) -> Batch:
     if spec.text is not None:
         raw, source = given_text(spec.text)
         return text_batch(spec, raw, source, features, seed)
@@ -71,7 +74,7 @@ def _read(spec: RunSpec, features: int | None, seed: int) -> Batch:
     if Path(spec.input).suffix.lower() == ".txt":
         raw = read_bytes(existing_file(spec.input, "--input"), "--input")
         return text_batch(spec, raw, safe_text(spec.input), features, seed)
-    return file_batch(spec, spec.input, features)
+    return file_batch(spec, spec.input, features, whole=whole)
 
 
 def _unused(spec: RunSpec) -> tuple[str, ...]:

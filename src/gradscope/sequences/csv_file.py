@@ -11,7 +11,7 @@ import numpy as np
 from gradscope.errors import UsageError
 from gradscope.files.paths import decode_utf8, read_bytes
 from gradscope.registry import unknown
-from gradscope.sequences.file_data import FileData, column_numbers
+from gradscope.sequences.file_data import FileData, as_ranges, column_numbers, is_numbered
 from gradscope.text import safe_text
 
 _MISSING = {"", "-", "?", "na", "n/a", "nan", "none", "null"}
@@ -34,16 +34,22 @@ def read_csv(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
     rows = _rows(text, separator, what)
     header = [cell.strip() for cell in rows[0][1]] if _has_header(rows) else []
     body = rows[1:] if header else rows
+    while body and not any(cell.strip() for cell in body[0][1]):
+        body = body[1:]
     if not body:
         raise UsageError(f"{what} has a header and no rows of numbers; add rows or name another file")
     width = len(rows[0][1])
     _check_widths(rows, width, what)
     picked = _pick(columns, header, width, what)
+    counted = not columns and _is_index(header, body)
+    picked = picked[1:] if counted else picked
     names = tuple(header[index] if header else str(index + 1) for index in picked)
     values = np.array([_numbers(number, row, picked, names, what) for number, row in enumerate(body, start=1)])
     notes: tuple[str, ...] = (
         f"columns {', '.join(safe_text(name, 40) for name in names[:8])}{' ...' if len(names) > 8 else ''}",
     )
+    if counted:
+        notes += ("the first column has no name and counts the rows: left out; --columns takes it",)
     if separator != ",":
         notes += (f"columns are separated by {'a tab' if separator == chr(9) else separator}",)
     return FileData(values, columns=names, notes=notes, scale="standard")
@@ -57,14 +63,28 @@ def _separator(text: str) -> str:
 def _rows(text: str, separator: str, what: str) -> list[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise UsageError(
             f"{what} is not a table: {safe_text(error)} (line {reader.line_num}); check its quotes"
         ) from error
-    if not rows:
+    filled = [place for place, (_, row) in enumerate(rows) if any(cell.strip() for cell in row)]
+    if not filled:
         raise UsageError(f"{what} holds only blank lines; add rows of numbers or name another file")
-    return rows
+    rows = rows[filled[0] : filled[-1] + 1]
+    blank = [not any(cell.strip() for cell in row) for _, row in rows]
+    if len(rows[0][1]) == 1 and blank[1::2].count(False) + blank[0::2].count(True):
+        # In a table of one column a blank line is a value that is missing, unless all lines end twice.
+        return [(line, row or [""]) for line, row in rows]
+    return [(line, row) for line, row in rows if row and (len(row) > 1 or row[0].strip())]
+
+
+def _is_index(header: list[str], body: list[Row]) -> bool:
+    """Whether the first column is what pandas writes beside a table by default: no name, and 0, 1, 2, ..."""
+    if len(header) < 2 or header[0] not in ("", "Unnamed: 0"):
+        return False
+    values = [_number(row[0]) for _, row in body]
+    return values == [float(place) for place in range(len(values))]
 
 
 def _has_header(rows: list[Row]) -> bool:
@@ -94,7 +114,7 @@ def _pick(columns: tuple[str, ...], header: list[str], width: int, what: str) ->
     for column in columns:
         if column in header:
             picked.append(header.index(column))
-        elif column.isascii() and column.isdigit():
+        elif is_numbered(column):
             picked += column_numbers((column,), width, what)
         else:
             raise UsageError(f"{what}: {unknown('column', column, [safe_text(name, 40) for name in header])}")
@@ -107,10 +127,13 @@ def _numbers(number: int, row: Row, picked: list[int], names: tuple[str, ...], w
     for index, name, value in zip(picked, names, values, strict=True):
         if value is None:
             cell = cells[index].strip()
-            found = f"is '{safe_text(cell, 40)}', not a number" if cell else "is empty"
+            gap = cell.lower() in _MISSING
+            found = "is empty" if not cell else f"is '{safe_text(cell, 40)}', not a number"
+            rest = as_ranges([place for place in picked if place != index])
+            leave = f", or leave the column out: --columns {rest}" if rest else ""
             raise UsageError(
                 f"{what}: row {number} (line {line}), column '{safe_text(name, 40)}' {found}; "
-                "correct it, or choose columns of numbers with --columns"
+                f"{'fill the gap, as by interpolation' if gap else 'correct it'}{leave}"
             )
     return [value for value in values if value is not None]
 

@@ -26,6 +26,9 @@ from gradscope.text import safe_text
 STEPS = 2000
 """Steps used of a longer file when no length is given."""
 
+SEQUENCES = 64
+"""Sequences used of a longer file when no batch is given: as many give every number its spread in seconds."""
+
 READERS: Mapping[str, Callable[[Path, tuple[str, ...], str], FileData]] = {
     ".csv": read_csv,
     ".npy": read_npy,
@@ -55,11 +58,12 @@ def read_numbers(name: str, columns: tuple[str, ...], flag: str) -> FileData:
     return data
 
 
-def file_batch(spec: RunSpec, name: str, features: int | None) -> Batch:
+def file_batch(spec: RunSpec, name: str, features: int | None, *, whole: bool = False) -> Batch:
     """The sequences of a file: (T,) is one feature, (T, F) one sequence, (B, T, F) a batch.
 
-    Of a longer file the first 2,000 steps are used unless `spec.length` says otherwise. With `spec.batch`, a single
-    sequence is cut into so many consecutive stretches, and of a batch the first so many sequences are used.
+    Of a longer file the first 2,000 steps are used unless `spec.length` says otherwise, and of a batch the first 64
+    sequences unless `spec.batch` does, or it is wanted `whole`. With `spec.batch`, a single sequence is cut into so
+    many consecutive stretches.
 
     Raises:
         UsageError: see `read_numbers`; too few steps or sequences, NaN or Inf, or not `features` features.
@@ -72,7 +76,7 @@ def file_batch(spec: RunSpec, name: str, features: int | None) -> Batch:
     steps, names = _features(data, shown)
     if features is not None and steps.shape[-1] != features:
         raise UsageError(_wrong_features(shown, steps.shape[-1], features))
-    used, cut = cut_sequences(steps, spec, shown)
+    used, cut = cut_sequences(steps, spec, shown, whole=whole)
     numbers = finite_floats(used, f"'{shown}'", names, data.factor)
     scaled, notes = SCALES[scale](numbers, names)
     x = torch.from_numpy(np.ascontiguousarray(scaled.reshape(cut.batch, cut.length, -1)))
@@ -118,18 +122,29 @@ def _features(data: FileData, shown: str) -> tuple[NDArray[Any], tuple[str, ...]
     return values[..., picked], tuple(str(index + 1) for index in picked)
 
 
-def cut_sequences(steps: NDArray[Any], spec: RunSpec, shown: str, most: int | None = None) -> tuple[NDArray[Any], Cut]:
-    """The part of (T, F) or (B, T, F) that is used, and how it is cut; at most `most` steps of each sequence."""
+def cut_sequences(
+    steps: NDArray[Any], spec: RunSpec, shown: str, most: int | None = None, *, whole: bool = False
+) -> tuple[NDArray[Any], Cut]:
+    """The part of (T, F) or (B, T, F) that is used, and how it is cut.
+
+    Args:
+        steps: what the file holds.
+        spec: the settings.
+        shown: the file's name.
+        most: steps of each sequence at most.
+        whole: whether all sequences are wanted where no batch is given.
+    """
     cap = min(STEPS, most or STEPS)
     if steps.ndim == 2:
         cut = stretches(len(steps), spec.length, spec.batch, f"'{shown}'", "steps", cap)
         return steps[: cut.batch * cut.length], cut
     held = len(steps)
-    batch = held if spec.batch is None else spec.batch
+    batch = spec.batch if spec.batch is not None else held if whole else min(held, SEQUENCES)
     if batch > held:
         raise UsageError(f"'{shown}' holds {held} sequences, --batch {batch} needs more; use --batch {held} or less")
     cut = stretches(steps.shape[1], spec.length, None, f"'{shown}'", "steps", cap)
-    notes = (f"first {batch} of {held} sequences",) if batch < held else ()
+    more = "" if spec.batch is not None else "; --batch takes more"
+    notes = (f"first {batch:,} of {held:,} sequences{more}",) if batch < held else ()
     return steps[:batch, : cut.length], Cut(batch, cut.length, notes + cut.notes)
 
 

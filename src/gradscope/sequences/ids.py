@@ -26,7 +26,7 @@ from gradscope.sequences.text import TOKENIZERS, given_text
 from gradscope.text import safe_text
 
 
-def id_batch(spec: RunSpec, ids: TokenIds, seed: int) -> Batch:
+def id_batch(spec: RunSpec, ids: TokenIds, seed: int, *, whole: bool = False) -> Batch:
     """Ids for `spec`, x (B, T) int64: of a text, then of a file of whole numbers, else drawn uniformly by seed.
 
     Raises:
@@ -41,7 +41,7 @@ def id_batch(spec: RunSpec, ids: TokenIds, seed: int) -> Batch:
     if Path(spec.input).suffix.lower() == ".txt":
         raw = read_bytes(existing_file(spec.input, "--input"), "--input")
         return _of_text(spec, ids, raw, safe_text(spec.input))
-    return _of_file(spec, ids, spec.input)
+    return _of_file(spec, ids, spec.input, whole)
 
 
 def given_ids(x: Tensor, spec: RunSpec, ids: TokenIds) -> Batch:
@@ -101,11 +101,11 @@ def _encoded(spec: RunSpec, ids: TokenIds, raw: bytes, what: str) -> tuple[list[
     return rows, tokens, origin + rest
 
 
-def _of_file(spec: RunSpec, ids: TokenIds, name: str) -> Batch:
+def _of_file(spec: RunSpec, ids: TokenIds, name: str, whole: bool) -> Batch:
     shown = safe_text(name)
     data = read_numbers(name, spec.columns, "--input")
     values = _ids_by_step(data, shown)
-    used, cut = cut_sequences(values[..., None], spec, shown, ids.longest)
+    used, cut = cut_sequences(values[..., None], spec, shown, ids.longest, whole=whole)
     rows = used.reshape(cut.batch, cut.length)
     _known(rows, ids.size, f"'{shown}'")
     x = torch.from_numpy(rows.astype(np.int64))

@@ -125,26 +125,34 @@ def asked_values(spec: RunSpec, batch: Batch) -> tuple[Tensor, tuple[str, ...]]:
 
 
 def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
-    """L = -sum ln p(class), p the softmax of a seeded readout of the output.
+    """L = -sum ln p(class), p the softmax of the logits.
 
-    On text steps 1..T-1 predict tokens 2..T, through the model's own head where it has one. With a target file: its
-    class at every step, or, one class per sequence, at the last step.
+    On text steps 1..T-1 predict tokens 2..T. With a target file: its class at every step, or, one class per sequence,
+    at the last step. The logits are the outputs of a user's module, where there are at least as many as classes; one
+    output z is the logits (0, z) of two classes. Else a seeded readout of the outputs.
 
     Raises:
         UsageError: neither text nor target, a target that does not fit, or a text of one distinct token.
     """
     targets, classes, what, notes = asked_classes(spec, batch)
     final_only, own = targets.ndim == 1, spec.target is None and batch.logits is not None
+    head = batch.has_head and spec.target is not None
 
     def function(output: Any) -> Tensor:
         read = _last(output, "ce") if final_only else _checked(output, "ce", (3,), batch)[:, : targets.shape[1]]
         _check_sequences(read, len(targets), "ce")
-        logits = read if own else read @ readout(seed, read.shape[-1], classes).to(read)
+        if own or (head and read.shape[-1] >= classes):
+            logits = read
+        elif head and read.shape[-1] == 1 and classes == 2:
+            logits = torch.cat((torch.zeros_like(read), read), -1)
+        else:
+            logits = read @ readout(seed, read.shape[-1], classes).to(read)
         flat = targets.reshape(-1).to(read.device)
-        return functional.cross_entropy(logits.reshape(-1, classes), flat, reduction="sum")
+        return functional.cross_entropy(logits.flatten(0, -2), flat, reduction="sum")
 
-    head = "the model's own head" if own else "a seeded readout"
-    return Loss("ce", (f"cross-entropy of {what} through {head}", *notes), final_only, function)
+    through = "the model's own head" if own else "a seeded readout"
+    through = "the model's own outputs, or a seeded readout where there are fewer" if head else through
+    return Loss("ce", (f"cross-entropy of {what} through {through}", *notes), final_only, function)
 
 
 def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:

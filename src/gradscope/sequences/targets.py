@@ -45,29 +45,37 @@ def class_targets(name: str, batch: int, length: int) -> tuple[Tensor, int, tupl
 
 
 def value_targets(name: str, batch: int, length: int) -> tuple[Tensor, tuple[str, ...]]:
-    """Values of a file of shape (T,), (T, F') or (B, T, F'), as (B, T, F') in float64, and notes.
+    """Values of a file of shape (T,), (T, F'), (B, T) or (B, T, F'), as (B, T, F') in float64, and notes.
 
-    One of shape (B,) or (B, 1), where B is not T, gives a value per sequence, as (B, 1).
+    A matrix is (B, T), a value for each sequence and step, where its sizes say so, as x does. One of shape (B,) or
+    (B, 1), where B is not T, gives a value per sequence, as (B, 1).
 
     Raises:
         UsageError: see `read_numbers`; another shape, NaN or Inf, or too few steps.
     """
     shown = safe_text(name)
-    values = read_numbers(name, (), "--target").values
+    held = values = read_numbers(name, (), "--target").values
     if values.shape in ((batch,), (batch, 1)) and 1 < batch != length:
         once = finite_floats(values.reshape(-1, 1), f"--target '{shown}'")
         return torch.from_numpy(once), ("one target value per sequence",)
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim == 2:
-        values = values[None]
+        values = values[..., None] if _by_step(values.shape, batch, length) else values[None]
     if values.ndim != 3 or values.shape[1] < length or not (len(values) == 1 or len(values) >= batch):
-        raise UsageError(_misfit(shown, values, batch, length, "(T,), (T, F), (B, T, F) or (B,)"))
+        raise UsageError(_misfit(shown, held, batch, length, "(T,), (T, F), (B, T), (B, T, F) or (B,)"))
     notes = _cut_note("steps", length, values.shape[1]) + _cut_note("sequences", batch, len(values))
     if len(values) == 1 and batch > 1:
         notes += _shared(batch)
     used = finite_floats(values[:batch, :length], f"--target '{shown}'")
     return torch.from_numpy(used).expand(batch, -1, -1), notes
+
+
+def _by_step(held: tuple[int, ...], batch: int, length: int) -> bool:
+    """Whether a matrix holds one value for each of several sequences and steps, in rows as x has them."""
+    rows, columns = held
+    whole = columns == length and rows >= batch
+    return batch > 1 and (whole or (rows == batch != length and columns > length))
 
 
 def _classes_in_use(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import wave
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from gradscope.errors import UsageError
 from gradscope.sequences.file_data import FileData
 from gradscope.text import safe_text
 
+EXTENSIBLE = b"\xfe\xff"
 _REMEDY = "convert it: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
 
 
@@ -24,7 +26,7 @@ def read_wav(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
     """
     shown = safe_text(path)
     try:
-        with wave.open(str(path), "rb") as sound:
+        with wave.open(io.BytesIO(_as_pcm(path.read_bytes())), "rb") as sound:
             channels, width, rate, declared, *_ = sound.getparams()
             raw = sound.readframes(declared)
     except (wave.Error, EOFError, OSError) as error:
@@ -38,6 +40,19 @@ def read_wav(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
     kind = "mono" if channels == 1 else "stereo" if channels == 2 else f"{channels} channels"
     note = f"{held / rate:.3g} s of sound at {rate} Hz, {kind}; one step per sample"
     return FileData(values, picks=columns, notes=(note,), factor=2.0 ** (1 - 8 * width), scale="standard")
+
+
+def _as_pcm(raw: bytes) -> bytes:
+    """The file with a plain format instead of an extensible one, WAVE_FORMAT_EXTENSIBLE, that stands for it.
+
+    ffmpeg writes that for 24 bits and for more than two channels; Python reads it from 3.12 on.
+    """
+    place = raw.find(b"fmt ", 12, 4096)
+    start = place + 8
+    if place < 0 or len(raw) < start + 40 or raw[start : start + 2] != EXTENSIBLE:
+        return raw
+    # The sub-format is a GUID that begins with the plain format's number.
+    return raw[:start] + raw[start + 24 : start + 26] + raw[start + 2 :]
 
 
 def _samples(raw: bytes, width: int) -> NDArray[Any]:

@@ -48,7 +48,7 @@ def data_task(spec: RunSpec, input_size: int | None, ids: TokenIds | None) -> Ta
     Raises:
         UsageError: the data cannot be had, ask for nothing that can be trained, or are too short for the lag.
     """
-    batch = make_batch(replace(spec, probe=False), seed=spec.seed, input_size=input_size, ids=ids)
+    batch = make_batch(replace(spec, probe=False), seed=spec.seed, input_size=input_size, ids=ids, whole=True)
     x = batch.x if batch.x.ndim == 3 else batch.x[..., None]
     name = safe_text(spec.input) if spec.input is not None else "the text"
     if spec.loss == "ce":
