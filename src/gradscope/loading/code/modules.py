@@ -50,6 +50,9 @@ def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Dire
     return Recurrent(name, [level[0] for level in cells_of(module)], reference=reference)
 
 
+COMPLEX = "its parameters are complex, whose steps are not followed, so it is measured from its input alone"
+
+
 class BatchFirst(nn.Module):
     """A recurrence of torch.nn that takes (batch, T, features) and returns its output alone."""
 
@@ -90,7 +93,7 @@ def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> 
     """Any nn.Module, in the type and on the device of the run."""
     ids = token_ids(module) if spec.input_size is None else None
     size = spec.input_size if spec.input_size is not None else features(module)
-    closed = str(getattr(module, "closed", ""))
+    closed = str(getattr(module, "closed", "")) or (COMPLEX if any(p.is_complex() for p in module.parameters()) else "")
     time_first = None if spec.layout is None else spec.layout == "time-first"
     # With the user's own data, what is analysed is what their training does; only a layer that itself says which axis
     # it takes first is handed what it asks for.
