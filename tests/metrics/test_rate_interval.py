@@ -113,7 +113,7 @@ def test_advice_names_what_there_is_more_of(loaded, spec, advice):
 
 
 def test_advice_that_is_followed_narrows_the_interval_and_is_said_once():
-    given = {"models": ("rnn:hidden=8,gain=3",), "length": 60, "batch": 3, "select": ("GS101",)}
+    given = {"models": ("rnn:hidden=8,gain=3",), "length": 60, "batch": 3, "select": ("GS101", "GS201")}
     before = model(**given)
     gs101 = next(one for one in before.verdicts if one.code == "GS101")
     assert gs101.status == "inconclusive"

@@ -14,7 +14,7 @@ from gradscope.fixes.remedy import Patient, Remedy, Treated
 from gradscope.loading.source import Source
 from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.analysis import Run
+from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.pipeline import Progress, glance, runs_of
@@ -98,8 +98,8 @@ def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> Treated | None:
 
 
 def _lag(run: Run, spec: RunSpec) -> int:
-    """How far back a remedy must reach."""
-    return spec.needs_lag if spec.needs_lag is not None else max(run.x.shape[1] - 1, 1)
+    """How far back a remedy must reach: the needed lag, else all that lies before the newest output the loss reads."""
+    return Analysis((run,), spec, detail=False).needed_lag
 
 
 def _width(model: Model) -> int:

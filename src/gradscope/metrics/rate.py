@@ -75,7 +75,9 @@ def interval(analysis: Analysis) -> tuple[float, float]:
         raise Unavailable("one sequence and one seed, so there is no interval")
     if len(seeds) == len(seeds[0]) == 1:
         raise Unavailable(f"only one of {count} sequences has a slope, so there is no interval")
-    raise Unavailable(f"all {count} sequences have the same slope, so there is no interval")
+    known = sum(map(len, seeds))
+    which = f"all {count} sequences" if known == count else f"all {known} of {count} sequences that have a slope"
+    raise Unavailable(f"{which} have the same{' slope' if known == count else ''}, so there is no interval")
 
 
 def gain(analysis: Analysis) -> float:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from gradscope.records import Growth
+from gradscope.records import Growth, Verdict
 from gradscope.renderers.terminal.compare import answer, best_first
 from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.view import View
+from gradscope.rules.interval import NARROW
 from renderers.reports import attention, catalogue, exploding, healthy, not_finite, report, vanishing
 
 THREE = report(vanishing(), healthy(), attention())
@@ -78,8 +79,14 @@ def test_answer_names_every_kind_of_trouble():
     assert answer(best_first(models)) == (
         "lstm:forget_bias=5 and attention reach all 199 lags; rnn forgets after 7 steps; "
         "rnn:nonlinearity=relu,gain=1.5 explodes, times 1.06 a step; rnn turns nan at step 37; "
-        "bare is too uncertain to call."
+        "bare is undecided."
     )
+
+
+def test_only_a_rough_measurement_is_called_uncertain():
+    (bare,) = [model for model in catalogue()["compare of everything"].models if model.name == "bare"]
+    wide = Verdict("GS101", "vanishing rate", "error", "inconclusive", "The interval", f"{NARROW}more sequences.")
+    assert answer([replace(bare, verdicts=(wide,))]) == "bare is too uncertain to call."
 
 
 def test_models_that_read_the_future_have_no_reach():

@@ -14,6 +14,7 @@ from gradscope.renderers.text import numbers, probing, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, Span, measure, pad
 from gradscope.renderers.text.strip import Strip, influence_strip, last_steps, newest_steps
+from gradscope.rules.interval import NARROW
 from gradscope.verdicts import STATUSES
 
 FEW_TIPS = 2
@@ -97,8 +98,16 @@ def answer(models: list[ModelResult]) -> str:
             f"{model.name} turns {found.value} at step {found.step}" if found else f"{model.name} is not finite"
         )
     parts += [f"{m.name} is degenerate" for m in models if m.status == "degenerate"]
-    parts += [f"{m.name} is too uncertain to call" for m in models if m.status == "inconclusive"]
+    parts += [_open(m) for m in models if m.status == "inconclusive"]
     return "; ".join(part for part in parts if part) + "."
+
+
+def _open(model: ModelResult) -> str:
+    """Of a model without a verdict: whether it was measured too roughly, or what was measured does not decide."""
+    chosen = wording.deciding(model)
+    if chosen is not None and chosen.advice.startswith(NARROW):
+        return f"{model.name} is too uncertain to call"
+    return f"{model.name} is undecided"
 
 
 def _group(one: str, many: str, models: list[ModelResult]) -> str:
