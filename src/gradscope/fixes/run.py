@@ -114,4 +114,5 @@ def _rank(one: Measured, lag: int) -> tuple[bool, int, bool, bool, float]:
     summary, treated = one.result.summary, one.treated
     share = summary.gradient_share if summary.gradient_share is not None else -math.inf
     firm = share > FIRM_SHARE and (summary.rate or 0.0) * lag <= FIRM_GROWTH
-    return treated.of_training, -GRAVEST_FIRST.index(one.result.status), not firm, treated.another, -share
+    # A hundredth of a decade is what other random numbers change: there the order of the table stays.
+    return treated.of_training, -GRAVEST_FIRST.index(one.result.status), not firm, treated.another, -round(share, 2)
