@@ -12,6 +12,8 @@ from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonS
 
 from cli.conftest import Finished
 from gate.conftest import check, check_all, sample
+from gradscope.renderers.markdown.cells import prose
+from gradscope.renderers.view import View
 from gradscope.saved import read_report
 
 FILES = ("-o", "r.json", "-o", "r.sarif", "-o", "r.md", "-o", "r.csv", "-o", "r.txt", "--junit-xml", "junit.out")
@@ -73,10 +75,9 @@ def test_annotations_come_without_a_flag_worst_first_with_file_and_line(on_githu
     assert found[-1][-1] == "2 failed, 1 passed"
 
 
-def test_code_in_a_comment_is_code(on_github):
-    text = (on_github[0] / "r.md").read_text()
-    assert "`gradscope " in text
-    assert "\\`" not in text
+def test_code_in_a_comment_is_code_and_what_else_it_quotes_is_not():
+    said = prose("Try `gradscope compare lstm:forget_bias=5`, not `rm *`.", View())
+    assert said == "Try `gradscope compare lstm:forget_bias=5`, not \\`rm \\*\\`."
 
 
 def test_the_summary_is_appended(on_github):
