@@ -233,7 +233,6 @@ def twice(run, step): run.log({'loss': step}); run.log({'other': step})
 def by_step(run, step): run.log({'loss': step}, step=step)
 def by_epoch(run, step): step % 6 == 5 and run.log({'loss': step}, step=step // 6)
 
-said = {}
 for log in (as_it_counts, twice, by_step, by_epoch):
     os.makedirs(log.__name__)
     run = wandb.init(project="p", dir=log.__name__)
@@ -245,6 +244,10 @@ for log in (as_it_counts, twice, by_step, by_epoch):
         log(run, step)
     record.close(None)
     run.finish()
+
+wandb.teardown()  # which waits until everything is on the disk
+said = {}
+for log in (as_it_counts, twice, by_step, by_epoch):
     rows = list(stored(glob.glob(f"{log.__name__}/wandb/offline-run*/*.wandb")[0]))
     names = ["gradscope/step", "gradscope/rnn/reach", "gradscope/top/reach"]
     ours = [[row[name] for name in names] for row in rows if names[0] in row]
