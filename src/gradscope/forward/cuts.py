@@ -254,7 +254,22 @@ def _cut(crossings: Crossings, sinks: set[Value], lifetime: Callable[[Value], in
                 stack.append(read)
     # Of several, networkx tells the one that is nearest to the sinks.
     _, (reached, _) = nx.minimum_cut(net, "before", "after")
-    return sorted(value for value in seen if (value, "in") in reached and (value, "out") not in reached)
+    cut = (value for value in seen if (value, "in") in reached and (value, "out") not in reached)
+    return sorted({_viewed(crossings, value) for value in cut} if crossings.ordered else cut)
+
+
+def _viewed(crossings: Crossings, value: Value) -> Value:
+    """What a value is a mere view of, where that is made at the same step."""
+    graph = crossings.graph
+    while graph.names[value[0]] in VIEWS and len(graph.reads[value[0]]) == 1:
+        (source,) = graph.reads[value[0]]
+        mark = crossings.labels.of(source)
+        if source is None or mark is None or not crossings.is_step(mark):
+            break
+        if crossings.when(source) != crossings.when(value) or graph.shape(source).numel() != graph.shape(value).numel():
+            break
+        value = source
+    return value
 
 
 def _made(labels: Labels, value: Value) -> bool:
