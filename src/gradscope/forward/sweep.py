@@ -30,6 +30,12 @@ class Swept:
     """Norm of each step's contribution to dL/dW, t = 1 .. T, (T, sequences); None where it was not asked for."""
     ends: dict[int, list[Term]] = field(default_factory=dict)
     """dL/ds_t itself at the steps that were asked for, flat."""
+    values: dict[Value, list[Term]] = field(default_factory=dict)
+    """What every value of a state receives, where it was asked for."""
+    total: Pending | None = None
+    """dL/dW of its steps by parameter; None where it was not asked for."""
+    input: Tensor | None = None
+    """Norm of the gradient of what each step reads of the layers below, t = 1 .. T; None where it reads x itself."""
 
 
 class Sweeper:
@@ -73,8 +79,42 @@ class Sweeper:
                             stack.append(read[0])
         return found
 
+    @cached_property
+    def picked(self) -> dict[int, list[tuple[int, int]]]:
+        """Of operations that take a step out of what another layer made, which walks read it at which step."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for index, (place, t) in self.owners.items() if len(self.walks) > 1 else ():
+            for read in (*self.graph.reads[index], (index, 0)):
+                if read is None or not self._is_picked(read[0]):
+                    continue
+                if (place, t) not in found.setdefault(read[0], []):
+                    found[read[0]].append((place, t))
+        return {index: uses for index, uses in found.items() if len(uses) == 1}
+
+    @cached_property
+    def fed(self) -> frozenset[int]:
+        """Walks that read what other layers made."""
+        return frozenset(place for uses in self.picked.values() for place, _ in uses)
+
+    def _is_picked(self, index: int) -> bool:
+        """Whether an operation takes one step out of a whole that a layer made."""
+        mark = self.labels.marks[index]
+        wholes = [self.labels.of(read) for read in self.graph.reads[index]]
+        return (
+            mark is not None
+            and mark.pure
+            and mark.level > 0
+            and any(whole is not None and whole.label is None for whole in wholes)
+        )
+
     def sweep(
-        self, seeds: Mapping[Value, list[Term]], leaf: int | None, *, weights: Pending | None, ends: bool = False
+        self,
+        seeds: Mapping[Value, list[Term]],
+        leaf: int | None,
+        *,
+        weights: Pending | None,
+        ends: bool = False,
+        every: bool = False,
     ) -> tuple[list[Swept], list[Term]]:
         """One backward pass.
 
@@ -83,23 +123,24 @@ class Sweeper:
             leaf: the operation that stands for the input.
             weights: what parameters receive is added here; None to leave them out.
             ends: whether to keep the gradients of the first full state and of the last two of every walk.
+            every: whether to keep what every value of every state receives.
 
         Returns:
             What every walk receives, and dL/dx.
         """
-        run = _Run(self, weights is not None, ends)
+        run = _Run(self, weights is not None, ends, every)
         pending = pull_scaled(self.graph, self.order, seeds, run.visit, run.deposit, pulled=run.pulled)
         run.finish(Pull(pending, run.deposit, True, run.pulled))
         if weights is not None:
-            run.totals.add_to(weights)
+            run.add_totals(weights)
         return run.result(), [] if leaf is None else pending.take((leaf, 0))
 
 
 class _Run:
     """One pass under way."""
 
-    def __init__(self, sweeper: Sweeper, weights: bool, ends: bool) -> None:
-        self.sweeper, self.graph, self.weights, self.ends = sweeper, sweeper.graph, weights, ends
+    def __init__(self, sweeper: Sweeper, weights: bool, ends: bool, every: bool = False) -> None:
+        self.sweeper, self.graph, self.weights, self.ends, self.every = sweeper, sweeper.graph, weights, ends, every
         self.next = [len(walk.steps) for walk in sweeper.walks]
         self.state = [[torch.empty(0)] * (len(walk.steps) + 1) for walk in sweeper.walks]
         none = torch.full((sweeper.rows,), -math.inf, dtype=torch.float64)
@@ -109,22 +150,47 @@ class _Run:
         self.first |= {other for walk in sweeper.walks for others in walk.ties.values() for other in others}
         self.inside = {index for walk in sweeper.walks for index in walk.steps[0].nodes}
         self.parts: dict[tuple[int, int], Shares] = {}
-        self.totals = Totals(self.graph)
+        self.totals = [Totals(self.graph) for _ in sweeper.walks]
+        self.total: list[Pending | None] = [None] * len(sweeper.walks)
+        self.values: list[dict[Value, list[Term]]] = [{} for _ in sweeper.walks]
+        self.inputs: list[list[list[Tensor]]] = [[[] for _ in walk.steps] for walk in sweeper.walks]
         self.owners = sweeper.owners if weights else {}
 
     def result(self) -> list[Swept]:
         """What every walk received."""
-        found = zip(self.state, self.weight, self.kept, strict=True)
+        found = zip(self.state, self.weight, self.kept, self.values, self.total, self.inputs, strict=True)
+        rows = self.sweeper.rows
         return [
-            Swept(torch.stack(state), torch.stack(weight) if self.weights else None, kept)
-            for state, weight, kept in found
+            Swept(
+                torch.stack(state),
+                torch.stack(weight) if self.weights else None,
+                kept,
+                values,
+                total,
+                torch.stack([hypot(parts, rows) for parts in inputs]) if place in self.sweeper.fed else None,
+            )
+            for place, (state, weight, kept, values, total, inputs) in enumerate(found)
         ]
 
+    def add_totals(self, weights: Pending) -> None:
+        """dL/dW of every walk, and the sum of them."""
+        for place, totals in enumerate(self.totals):
+            own = self.total[place] = Pending(self.graph)
+            totals.add_to(own)
+            for value, terms in own.terms.items():
+                for m, e in terms:
+                    weights.add(value, m, e)
+
     def visit(self, index: int, pull: Pull) -> None:
-        """Look at the states that everything after has been gone back through."""
+        """Look at the states that everything after has been gone back through, and at what layers read."""
         for place, stage in enumerate(self.sweeper.stages):
             while self.next[place] >= 0 and stage[index] <= self.next[place]:
                 self._arrive(place, self.next[place], pull)
+        for place, t in self.sweeper.picked.get(index, ()):
+            for nr in range(self.graph.results(index)):
+                axis = self.sweeper.axis((index, nr))
+                for m, e in pull.pending.look((index, nr)):
+                    self.inputs[place][t - 1].append(log10_rows(m, e, axis, self.sweeper.rows))
 
     def finish(self, pull: Pull) -> None:
         """States that no operation leads to."""
@@ -154,6 +220,8 @@ class _Run:
         self.state[place][t] = hypot(parts, self.sweeper.rows)
         if self.ends and t in (walk.begins, len(walk.steps) - 1, len(walk.steps)):
             self.kept[place][t] = [self._flat(value, terms) for value, terms in zip(values, arrived, strict=True)]
+        if self.every:
+            self.values[place] |= dict(zip(values, [list(terms) for terms in arrived], strict=True))
         self._close(place, t + 1)
 
     def _arrived(self, walk: Walk, t: int, value: Value, pending: Pending) -> list[Term]:
@@ -190,7 +258,9 @@ class _Run:
             if read is not None and (m is not None or index in self.graph.products) and self.is_weight(read):
                 shares = self.parts.get(owner)
                 if shares is None:
-                    shares = self.parts[owner] = Shares(self.graph, self.sweeper.axis, self.sweeper.rows, self.totals)
+                    shares = self.parts[owner] = Shares(
+                        self.graph, self.sweeper.axis, self.sweeper.rows, self.totals[owner[0]]
+                    )
                 shares.add(index, place, gradients, m, e)
 
     def _close(self, place: int, t: int) -> None:

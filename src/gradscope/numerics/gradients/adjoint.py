@@ -47,8 +47,8 @@ class LayerAdjoint:
     """Norm of each step's contribution to dL/dW, (T, batch); None without parameters."""
     weight_gradient: float | None
     """log10 of the norm of dL/dW itself, summed over steps and batch; None where it was not asked for."""
-    start: Scaled
-    """dL/ds_0 itself, m (batch, size)."""
+    start: Scaled | None
+    """dL/ds_0 itself, m (batch, size); None where only its norm is known."""
 
 
 @dataclass(frozen=True)

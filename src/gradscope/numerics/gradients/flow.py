@@ -112,7 +112,7 @@ def _sweep(one: Recurrence, pulls: Sequence[Pull]) -> tuple[tuple[LayerAdjoint, 
         for _, more in swept[1:]:
             v = Scaled(*add(v.m, v.e, more.m, more.e))
     assert v is not None
-    return tuple(found), v, tuple(Scaled(a.start.m[None], a.start.e[None]) for a in found)
+    return tuple(found), v, tuple(Scaled(a.start.m[None], a.start.e[None]) for a in found if a.start is not None)
 
 
 def _part(v: Scaled | None, unit: Unit, way: int) -> Scaled | None:

@@ -30,8 +30,8 @@ class Back:
     """dL/dx, m (T, batch, features)."""
     weights: Pending | None
     """dL/dW of the steps of the first sequence's graph, summed over the sequences."""
-    total: float | None
-    """log10 ||dL/dW||, all walks together."""
+    totals: tuple[float, ...] | None
+    """log10 ||dL/dW|| of every walk."""
 
 
 def backward(strands: Strands, v: Cotangents, *, weights: bool) -> Back:
@@ -42,20 +42,24 @@ def backward(strands: Strands, v: Cotangents, *, weights: bool) -> Back:
     """
     first, arrived, swept = strands.first, list[Scaled](), list[tuple[Swept, ...]]()
     sums = Pending(first.graph) if weights else None
+    parts = [Pending(first.graph) for _ in first.sweeper.walks] if weights else []
     with uncollected():
         for strand in strands:
             own = Pending(strand.graph) if weights else None
-            found, terms = strand.sweeper.sweep(_seeds(v, strand), strand.leaf, weights=own)
+            found, terms = strand.sweeper.sweep(seeds_of(v, strand), strand.leaf, weights=own)
             swept.append(tuple(found))
             arrived.append(_by_step(terms, strand, first.axis))
             if sums is not None and own is not None:
                 _collect(sums, own, strand.graph)
+            for part, one in zip(parts, found, strict=False):
+                if one.total is not None:
+                    _collect(part, one.total, strand.graph)
     given = Scaled(torch.cat([one.m for one in arrived], 1), torch.cat([one.e for one in arrived], 1))
-    total = None if sums is None else log10_of([term for terms in sums.terms.values() for term in terms])
-    return Back(tuple(swept), given, sums, total)
+    each = tuple(log10_of([term for terms in part.terms.values() for term in terms]) for part in parts)
+    return Back(tuple(swept), given, sums, each if weights else None)
 
 
-def _seeds(v: Cotangents, strand: Strand) -> dict[tuple[int, int], list[Term]]:
+def seeds_of(v: Cotangents, strand: Strand) -> dict[tuple[int, int], list[Term]]:
     """The cotangents of a strand's sequences, by value of its graph."""
     found: dict[tuple[int, int], list[Term]] = {}
     for own, g in zip(strand.recording.outputs, v, strict=True):

@@ -39,7 +39,12 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
     if why := lifted.strands.differ():
         # Its gradients by input are what autograd says of the batch as it is.
         return ModuleTrace(model, x, why=why)
-    return whole if several and whole.followed and not _joins(lifted, whole) else lifted
+    if not several or not whole.followed or _joins(lifted, whole):
+        return lifted
+    if model.key is None and (lifted.is_stacked or (lifted.has_joint and lifted.size == whole.size)):
+        whole.stack = lifted
+    whole.apart = lifted.unjoined
+    return whole
 
 
 def _joins(lifted: LiftedTrace, whole: ModuleTrace) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -10,24 +12,26 @@ from torch import Tensor
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
-from gradscope.forward.graph import operation
+from gradscope.forward.graph import Graph, Value, operation
+from gradscope.forward.joined import JoinedChain, NotJoined, joint_gradients, walk_gradients
 from gradscope.forward.layer import LiftedLayer
 from gradscope.forward.lifted import LiftedChain
 from gradscope.forward.names import walk_names
 from gradscope.forward.opened import Opened
-from gradscope.forward.pull import Term
+from gradscope.forward.pull import Pending, Term
+from gradscope.forward.rows import hypot, log10_rows
 from gradscope.forward.state_values import States, state_values
-from gradscope.forward.walk import Walk
+from gradscope.forward.walk import State, Walk
 from gradscope.models.capture.watch import Seen
 from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
+from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.against_module import against_module
-from gradscope.numerics.traces.backward import Back, backward
+from gradscope.numerics.traces.backward import Back, backward, seeds_of
 from gradscope.numerics.traces.module import Cotangents, ModuleTrace
-from gradscope.numerics.traces.strands import Strands
+from gradscope.numerics.traces.strands import Strand, Strands
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.records import EqualityCheck, Kind
 from gradscope.registry import unknown
@@ -82,10 +86,39 @@ class LiftedTrace(ModuleTrace):
             if self.model.key not in self.names:
                 raise UsageError(unknown("recurrence", self.model.key, list(self.names)) + " (--key)")
             return self._with_state(self.names.index(self.model.key))
-        along = [place for place, walk in enumerate(walks) if len(walk.steps) == self.length]
-        if len(walks) == 1 or (len(along) == 1 and len(walks) == len(along)):
+        if len(walks) == 1:
             return self._with_state(0)
-        raise Unavailable(f"the module holds several recurrences ({', '.join(self.names)}); choose one with --key")
+        held = f"the module holds several recurrences ({', '.join(self.names)})"
+        raise Unavailable(f"{held} without a joint state: {self._stacked[1]}; choose one with --key")
+
+    @cached_property
+    def _stacked(self) -> tuple[JoinedChain | None, str]:
+        """The recurrences of the first sequence as one, and else why they are none."""
+        walks = self.first.walks
+        if self.model.key is not None or len(walks) < 2:
+            return None, ""
+        try:
+            for place in range(len(walks)):
+                self._with_state(place)
+            joined = self._join(self.first)
+            joined.couplings  # noqa: B018 - whether they can be told is what is asked
+        except (NotJoined, Unavailable) as reason:
+            return None, str(reason)
+        return joined, ""
+
+    def _join(self, one: Opened) -> JoinedChain:
+        chains = [self._walk(one, place)[2] for place in range(len(self.first.walks))]
+        return JoinedChain(one.graph, chains, self.names)
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether several recurrences are one state."""
+        return self._stacked[0] is not None
+
+    @property
+    def unjoined(self) -> str:
+        """Why several recurrences are not one state; empty where they are."""
+        return self._stacked[1]
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -93,12 +126,15 @@ class LiftedTrace(ModuleTrace):
         found = list(super().remarks)
         if self.first.recording.branched:
             found.append("its code looks at numbers on the way: steps are those that were taken on this input")
+        if self.is_stacked:
+            since = f"; Jacobians begin at step {self.begins}, the first with all of it" if self.begins else ""
+            found.append(f"one state of all layers: {', '.join(self.names)}{since}")
         for place in self._walking:
             name, walk = self.names[place], self.first.walks[place]
-            if self.has_joint and place == self.joint_place:
+            if not self.is_stacked and self.has_joint and place == self.joint_place:
                 since = f"; Jacobians begin at step {walk.begins}, the first with all of it" if walk.begins else ""
                 found.append(f"state found in the computation: {self._parts(place)}{since}")
-            if self._reads_wholes(walk):
+            if not self.is_stacked and self._reads_wholes(walk):
                 found.append(f"what {name} reads of the whole sequence at every step is taken as given")
         return tuple(found)
 
@@ -131,7 +167,7 @@ class LiftedTrace(ModuleTrace):
     def has_joint(self) -> bool:
         """Whether there is a state that is the model's."""
         try:
-            return self.joint_place >= 0
+            return self.is_stacked or self.joint_place >= 0
         except Unavailable:
             return False
 
@@ -149,8 +185,11 @@ class LiftedTrace(ModuleTrace):
         return place
 
     @property
-    def begins(self) -> int:  # type: ignore[override]
+    def begins(self) -> int:
         """The first step that has a full state."""
+        joined = self._stacked[0]
+        if joined is not None:
+            return joined.begins
         return self.first.walks[self.joint_place].begins if self.has_joint else 0
 
     @property
@@ -266,17 +305,45 @@ class LiftedTrace(ModuleTrace):
 
     def adjoint(self, v: Cotangents, *, totals: bool = True) -> Adjoint:
         """The backward pass through the joint recurrence."""
-        place = self._walking.index(self.joint_place)
         back = self.back(v, weights=True)
-        return Adjoint((self._layer(back, place),), back.given)
+        if self.is_stacked:
+            joint = self._joint_states(v)
+            layers = [replace(one, joint=own) for one, own in zip(self.layer_adjoints(v), joint, strict=True)]
+            return Adjoint(tuple(layers), back.given)
+        place = self._walking.index(self.joint_place)
+        layer = replace(self._layer(back, place), input=log10_norm(back.given.m, back.given.e))
+        if len(self.first.walks[self.joint_place].steps[-1].after) > 1:
+            with contextlib.suppress(NotJoined):
+                layer = replace(layer, joint=self._walk_states(v))
+        return Adjoint((layer,), back.given)
+
+    def _walk_states(self, v: Cotangents) -> Tensor:
+        """log10 ||dL/ds_t|| of the chosen recurrence, (T + 1, sequences)."""
+        found = []
+        for strand in self.strands:
+            walk = self._same(strand.walks, self.joint_place)
+            found.append(_norms(walk, strand, walk_gradients(strand.graph, walk, seeds_of(v, strand))))
+        return torch.cat(found, 1)
+
+    def _joint_states(self, v: Cotangents) -> list[Tensor]:
+        """log10 ||dL/ds_t|| of every layer's state as a coordinate of the joint one, (T + 1, sequences) each."""
+        passes = []
+        for strand in self.strands:
+            pending = joint_gradients(strand.graph, strand.walks, strand.sweeper, strand.leaf, seeds_of(v, strand))
+            walks = [self._same(strand.walks, place) for place in range(len(self.first.walks))]
+            passes.append([_norms(walk, strand, pending) for walk in walks])
+        return [torch.cat(parts, 1) for parts in zip(*passes, strict=True)]
 
     def _layer(self, back: Back, place: int) -> LayerAdjoint:
         own = [swept[place] for swept in back.swept]
         state = torch.cat([one.state for one in own], 1)
         weights = [one.weight for one in own if one.weight is not None]
         weight = torch.cat(weights, 1) if weights else None
-        start = Scaled(torch.zeros(self.sequences, 1), torch.zeros(self.sequences, dtype=torch.int64))
-        return LayerAdjoint(state, state, log10_norm(back.given.m, back.given.e), weight, back.total, start)
+        inputs = [one.input for one in own if one.input is not None]
+        # The layer that reads x itself is told by x, however often it reads it.
+        read = torch.cat(inputs, 1) if inputs else log10_norm(back.given.m, back.given.e)
+        total = None if back.totals is None else back.totals[place]
+        return LayerAdjoint(state, state, read, weight, total, None)
 
     def layer_adjoints(self, v: Cotangents) -> tuple[LayerAdjoint, ...]:
         """What every walk receives, by its own steps."""
@@ -304,6 +371,8 @@ class LiftedTrace(ModuleTrace):
 
     def chain(self, item: int) -> JacobianChain:
         """The Jacobians of the joint state in one sequence."""
+        if self.is_stacked:
+            return self._join(self.opening(item))
         return self._walk(self.opening(item), self.joint_place)[2]
 
     def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
@@ -312,7 +381,9 @@ class LiftedTrace(ModuleTrace):
         Raises:
             Unavailable: the outputs have no steps.
         """
-        one, place = self.opening(item), self._walking.index(self.joint_place)
+        one = self.opening(item)
+        if not self.is_stacked and len(self.first.walks) > 1:
+            return self._ends_of(one)
         own = one.recording.outputs[0]
         shape = self.model.shape_of(own, self.x[item : item + 1])
         if not shape.has_steps:
@@ -324,14 +395,73 @@ class LiftedTrace(ModuleTrace):
         value = one.graph.value(own)
         if value is None:
             raise Unavailable("the output has no gradient")
-        found, _ = one.sweeper.sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
         steps = self.length - 1
+        if self.is_stacked:
+            pending = joint_gradients(one.graph, one.walks, one.sweeper, one.leaf, {value: [(v, 0)]})
+            walks = [self._same(one.walks, place) for place in range(len(self.first.walks))]
+            first, last = (
+                torch.cat([_flat(one.graph, pending, x) for walk in walks for x in walk.states[t] if x])
+                for t in (self.begins, steps)
+            )
+            return first, last, steps
+        place = self._walking.index(self.joint_place)
+        found, _ = one.sweeper.sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
         return _plain(found[place].ends[self.begins]), _plain(found[place].ends[steps]), steps
+
+    def _ends_of(self, one: Opened) -> tuple[Tensor, Tensor, int]:
+        """The same of one recurrence among several, for L = <v, s_T>: others read its states too, at every step."""
+        place = self._walking.index(self.joint_place)
+        last = [value for value in one.walks[place].states[-1] if value is not None]
+        drawn = torch.Generator().manual_seed(0)
+        like = one.recording.outputs[0]
+        seeds = {
+            value: [(torch.randn(one.graph.shape(value), dtype=torch.float64, generator=drawn).to(like), 0)]
+            for value in last
+        }
+        found, _ = one.sweeper.sweep(seeds, one.leaf, weights=None, ends=True)
+        ends = found[place].ends
+        return _plain(ends[self.begins]), torch.cat([seeds[value][0][0].reshape(-1) for value in last]), self.length
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps at which a detach stops the gradient."""
+        if self.is_stacked:
+            return self._join(self.opening(item)).silent
         chain = self._walk(self.opening(item), self.joint_place)[2]
         return chain.silent
+
+
+def _norms(walk: Walk, strand: Strand, pending: Pending) -> Tensor:
+    """log10 of the norm of what arrived at every state of a walk, (T + 1, sequences)."""
+    rows, axis = len(strand.rows), strand.sweeper.axis
+
+    def norm(state: State) -> Tensor:
+        known = [value for value in dict.fromkeys(state) if value is not None]
+        tied = [(value, (value, *(walk.ties.get(value, ()) if state is walk.states[0] else ()))) for value in known]
+        parts = [
+            log10_rows(m, e, axis(value), rows) for value, all_of in tied for m, e in _together(pending, value, all_of)
+        ]
+        return hypot(parts, rows)
+
+    return torch.stack([norm(state) for state in walk.states])
+
+
+def _together(pending: Pending, value: Value, copies: Sequence[Value]) -> list[Term]:
+    """What arrived at a value and at its copies, which are one."""
+    if len(copies) == 1:
+        return pending.look(value)
+    both = Pending(pending.graph)
+    for copy in copies:
+        for m, e in pending.look(copy):
+            both.add(value, m, e)
+    return both.look(value)
+
+
+def _flat(graph: Graph, pending: Pending, value: Value) -> Tensor:
+    """What arrived at a value, in the range of its type."""
+    terms = pending.look(value)
+    if not terms:
+        return torch.zeros(graph.shape(value).numel(), dtype=torch.float64)
+    return sum((m.detach().double().reshape(-1) * 2.0 ** max(e, -1074) for m, e in terms), torch.zeros(()).double())
 
 
 def _plain(parts: Sequence[Term]) -> Tensor:

@@ -44,7 +44,6 @@ class ModuleTrace:
 
     carried: int | None = None
     of_state = False
-    begins = 0
 
     def __init__(self, model: Direct, x: Tensor, *, why: str = "") -> None:
         """Remember the model, x (batch, T, features) or token ids (batch, T), and why no recurrence is followed."""
@@ -52,6 +51,10 @@ class ModuleTrace:
         self.sequences, self.length = x.shape[:2]
         self.why = why
         """Why nothing was found in its computation, where that is known."""
+        self.stack: ModuleTrace | None = None
+        """All its recurrences as one state, along its computation, where they are one."""
+        self.apart = ""
+        """Why several recurrences are not one state, where that is known."""
         self._flows: list[tuple[Cotangents, Flow]] = []
 
     @cached_property
@@ -105,6 +108,11 @@ class ModuleTrace:
         return tuple(found)
 
     @property
+    def begins(self) -> int:
+        """The first step that has a full state."""
+        return 0 if self.stack is None else self.stack.begins
+
+    @property
     def followed(self) -> bool:
         """Whether there are recurrences and nothing stands in the way of following them."""
         seen, _, why = self._seen
@@ -134,7 +142,8 @@ class ModuleTrace:
             found = tuple(one for one in found if one.name == self.model.key)
         if len(found) != 1:
             held = ", ".join(one.name for one in self.seen.recurrences)
-            raise Unavailable(f"the module holds several recurrences ({held}); choose one with --key")
+            why = f" without a joint state: {self.apart}" if self.apart else ""
+            raise Unavailable(f"the module holds several recurrences ({held}){why}; choose one with --key")
         return with_joint_state(found[0], self.length)
 
     @property
@@ -269,6 +278,8 @@ class ModuleTrace:
 
     def adjoint(self, v: Cotangents, *, totals: bool = True) -> Adjoint:
         """The backward pass through the joint recurrence."""
+        if self.stack is not None:
+            return self.stack.adjoint(v)
         place = self.seen.recurrences.index(self.joint)
         flow = self.flow(v)
         return Adjoint(flow.layers[place], flow.below[place])
@@ -316,14 +327,20 @@ class ModuleTrace:
 
     def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
         """dL/ds_0 and dL/ds_T through the unrolled recurrence."""
+        if self.stack is not None:
+            return self.stack.ends(item)
         return (*autograd_ends(*self.recurrence(item)), self.length)
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps at which the recurrence was given a state without gradient, or moves without one."""
+        if self.stack is not None:
+            return self.stack.cut_steps(item)
         return moved_without_gradient(*self.recurrence(item))
 
     def chain(self, item: int) -> JacobianChain:
         """Its trajectory in one sequence."""
+        if self.stack is not None:
+            return self.stack.chain(item)
         model, x = self.recurrence(item)
         return model.run(x)
 

@@ -1,0 +1,251 @@
+"""Layers that each run over the whole sequence are one state: the same numbers as with the steps outermost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradscope
+from gradscope.models.direct import Direct
+from gradscope.numerics.traces.find import module_trace
+
+WIDTH, FEATURES, LENGTH = 4, 3, 10
+X = torch.randn(3, LENGTH, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+
+
+class Stack(nn.Module):
+    """Layers of one kind with something between them; the same weights in both orders of the loops."""
+
+    by_layer = True
+    depth = 2
+
+    def __init__(self, between: str, kind: type[nn.Module], depth: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.cells = nn.ModuleList(kind(WIDTH, WIDTH) for _ in range(depth))
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(depth))
+        self.mixes = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(depth))
+        self.embed = nn.Linear(FEATURES, WIDTH)
+        self.between = between
+        self.double()
+
+    def first(self, x: Tensor, place: int) -> object:
+        zeros = [x.new_zeros(len(x), WIDTH) for _ in range(2)]
+        return tuple(zeros) if isinstance(self.cells[place], nn.LSTMCell) else zeros[0]
+
+    def joined(self, y: Tensor, h: Tensor, place: int) -> Tensor:
+        """What a layer hands on, of what it was given and what it made."""
+        if "norm" in self.between:
+            h = self.norms[place](h)
+        if "linear" in self.between:
+            h = self.mixes[place](h)
+        return y + h if "residual" in self.between else h
+
+    def run(self, place: int, x: Tensor, state: object) -> tuple[object, Tensor]:
+        state = self.cells[place](x, state)
+        return state, state[0] if isinstance(state, tuple) else state
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.embed(x)
+        return self.layers_first(y) if self.by_layer else self.steps_first(y)
+
+    def layers_first(self, y: Tensor) -> Tensor:
+        for place in range(len(self.cells)):
+            state, outputs = self.first(y, place), []
+            for t in range(y.shape[1]):
+                state, h = self.run(place, y[:, t], state)
+                outputs.append(h)
+            y = self.joined(y, torch.stack(outputs, 1), place)
+        return y
+
+    def steps_first(self, y: Tensor) -> Tensor:
+        states, outputs = [self.first(y, place) for place in range(len(self.cells))], []
+        for t in range(y.shape[1]):
+            flow = y[:, t]
+            for place in range(len(self.cells)):
+                states[place], h = self.run(place, flow, states[place])
+                flow = self.joined(flow, h, place)
+            outputs.append(flow)
+        return torch.stack(outputs, 1)
+
+
+class StepsFirst(Stack):
+    by_layer = False
+
+
+class Modules(nn.Module):
+    """The layers of torch.nn with something between them."""
+
+    def __init__(self, between: str, kind: type[nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.embed = nn.Linear(FEATURES, WIDTH)
+        self.lower, self.upper = (kind(WIDTH, WIDTH, batch_first=True) for _ in range(2))
+        self.norm, self.mix, self.between = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), between
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.embed(x)
+        h = self.lower(y)[0]
+        if "norm" in self.between:
+            h = self.norm(h)
+        if "linear" in self.between:
+            h = self.mix(h)
+        return self.upper(y + h if "residual" in self.between else h)[0]
+
+
+def by_hand(module: Stack, x: Tensor) -> list[Tensor]:
+    """J_t of the first sequence: the step of all layers, differentiated by torch."""
+    pair = isinstance(module.cells[0], nn.LSTMCell)
+    count = 2 if pair else 1
+
+    def step(t: int, flat: Tensor) -> Tensor:
+        flow, found = module.embed(x[:1, t]), []
+        for place, own in enumerate(flat.chunk(len(module.cells), 1)):
+            state = tuple(own.chunk(2, 1)) if pair else own
+            state, h = module.run(place, flow, state)
+            found.append(torch.cat(state, 1) if pair else state)
+            flow = module.joined(flow, h, place)
+        return torch.cat(found, 1)
+
+    s, found = torch.zeros(1, len(module.cells) * count * WIDTH, dtype=torch.float64), []
+    for t in range(x.shape[1]):
+        found.append(torch.autograd.functional.jacobian(lambda s, t=t: step(t, s), s)[0, :, 0])
+        s = step(t, s).detach()
+    return found
+
+
+def sigma(matrix: Tensor) -> Tensor:
+    return torch.linalg.svdvals(matrix)
+
+
+def held(own: Tensor, expected: list[Tensor]) -> None:
+    product = theirs = torch.eye(own.shape[-1], dtype=torch.float64)
+    for t, jacobian in enumerate(expected):
+        assert torch.allclose(sigma(own[t]), sigma(jacobian), atol=1e-12), t + 1
+        product, theirs = own[t] @ product, jacobian @ theirs
+        assert torch.allclose(sigma(product), sigma(theirs), atol=1e-12), t + 1
+
+
+BETWEEN = ["nothing", "norm", "residual", "linear norm", "norm residual"]
+
+
+@pytest.mark.parametrize("between", BETWEEN)
+@pytest.mark.parametrize(("kind", "depth"), [(nn.RNNCell, 3), (nn.LSTMCell, 2)])
+def test_jacobians_are_those_of_the_step_of_all_layers(between: str, kind: type[nn.Module], depth: int) -> None:
+    module = Stack(between, kind, depth)
+    chain = module_trace(Direct("m", module, FEATURES, kind="module"), X).chain(0)
+    assert chain.length == LENGTH
+    held(chain.dense(0, LENGTH)[0], by_hand(module, X))
+
+
+@pytest.mark.parametrize("loss", ["final", "every"])
+@pytest.mark.parametrize("between", ["norm", "residual"])
+def test_loops_by_layer_or_by_step_give_the_same_numbers(between: str, loss: str) -> None:
+    one, other = (gradscope.analyze(kind(between, nn.GRUCell), X, loss=loss).models[0] for kind in (Stack, StepsFirst))
+    for name in ("lyapunov", "log10_condition", "directions", "reach", "rate", "carried_floats"):
+        mine, theirs = getattr(one.summary, name), getattr(other.summary, name)
+        assert mine == theirs or mine == pytest.approx(theirs, rel=1e-6), name
+    for model in (one, other):
+        assert model.summary.chain_rule_residual < 1e-12
+    for name in ("log10_grad_state", "log10_grad_input", "log10_jacobian_norm", "log10_product_norm", "weight_share"):
+        mine, theirs = (torch.tensor(model.series.values[name]).double() for model in (one, other))
+        if name != "weight_share":
+            assert torch.allclose(mine, theirs, atol=1e-9), name
+    assert one.status == other.status
+    assert len(one.layers) == 2
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("between", ["norm", "linear residual"])
+def test_modules_with_something_between_are_one_state(kind: type[nn.Module], between: str) -> None:
+    module = Modules(between, kind)
+    trace = module_trace(Direct("m", module, FEATURES, kind="module"), X)
+    chain = trace.chain(0)
+    cells = {nn.RNN: nn.RNNCell, nn.GRU: nn.GRUCell, nn.LSTM: nn.LSTMCell}
+    twin = Stack(between, cells[kind])
+    weights = dict(zip(("lower", "upper"), twin.cells, strict=True))
+    with torch.no_grad():
+        for name, cell in weights.items():
+            for key, parameter in cell.named_parameters():
+                parameter.copy_(getattr(getattr(module, name), f"{key}_l0"))
+        for mine, theirs in ((twin.embed, module.embed), (twin.norms[0], module.norm), (twin.mixes[0], module.mix)):
+            mine.load_state_dict(theirs.state_dict())
+    held(chain.dense(0, LENGTH)[0], by_hand(twin, X))
+    model = gradscope.analyze(module, X).models[0]
+    assert model.summary.chain_rule_residual < 1e-12
+    assert len(model.summary.lyapunov) == chain.size
+    assert len(model.layers) == 2
+
+
+def own_gradients(module: Stack, pull: Callable[[Tensor], Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """(norms of dL/dx_own by sequence and step, norm of dL/dW) of every layer, by torch."""
+    y, inputs = module.embed(X), []
+    for place in range(len(module.cells)):
+        y = y.detach().requires_grad_() if not place else y
+        inputs.append(y)
+        state, outputs = module.first(y, place), []
+        for t in range(LENGTH):
+            state, h = module.run(place, y[:, t], state)
+            outputs.append(h)
+        y = module.joined(y, torch.stack(outputs, 1), place)
+    weights = [list(cell.parameters()) for cell in module.cells]
+    flat = [*inputs, *(p for own in weights for p in own)]
+    found = list(torch.autograd.grad(pull(y), flat))
+    each = []
+    for place, own in enumerate(weights):
+        start = len(inputs) + sum(map(len, weights[:place]))
+        norm = torch.cat([g.flatten() for g in found[start : start + len(own)]]).norm()
+        each.append((found[place].norm(dim=-1), norm))
+    return each
+
+
+def test_a_layer_is_told_by_its_own_input_and_weights() -> None:
+    module = Stack("norm", nn.GRUCell)
+    trace = module_trace(Direct("m", module, FEATURES, kind="module"), X)
+    v = trace.cotangent(lambda y: y.square().sum())
+    expected = own_gradients(module, lambda y: y.square().sum())
+    for layer, (_, weight) in zip(trace.layer_adjoints(v), expected, strict=True):
+        assert layer.weight_gradient == pytest.approx(float(weight.log10()), abs=1e-9)
+    upper = trace.layer_adjoints(v)[1]
+    assert torch.allclose(10**upper.input.T, expected[1][0], atol=1e-12)
+
+
+@pytest.mark.parametrize("between", ["norm", "residual"])
+def test_a_lower_layer_by_itself_keeps_the_chain_rule(between: str) -> None:
+    module = Stack(between, nn.GRUCell)
+    for name in ("cells.0", "cells.1"):
+        model = gradscope.analyze(module, X, key=name).models[0]
+        assert model.summary.chain_rule_residual < 1e-12, name
+        assert len(model.summary.lyapunov) == WIDTH
+
+
+class Convolved(Stack):
+    """What stands between reads several steps."""
+
+    def joined(self, y: Tensor, h: Tensor, place: int) -> Tensor:
+        return nn.functional.avg_pool1d(h.mT, 3, 1, 1).mT
+
+
+class UpperBackwards(Stack):
+    def layers_first(self, y: Tensor) -> Tensor:
+        state, outputs = self.first(y, 0), []
+        for t in range(y.shape[1]):
+            state, h = self.run(0, y[:, t], state)
+            outputs.append(h)
+        y, state, outputs = self.norms[0](torch.stack(outputs, 1)), self.first(y, 1), []
+        for t in reversed(range(y.shape[1])):
+            state, h = self.run(1, y[:, t], state)
+            outputs.append(h)
+        return torch.stack(outputs[::-1], 1)
+
+
+@pytest.mark.parametrize(("kind", "why"), [(Convolved, "more of"), (UpperBackwards, "")])
+def test_what_has_no_joint_state_says_why(kind: type[Stack], why: str) -> None:
+    model = gradscope.analyze(kind("nothing", nn.GRUCell), X).models[0]
+    assert model.summary.lyapunov is None
+    assert any("no Jacobians" in note and why in note for note in model.notes), model.notes
+    assert len(model.layers) == 2
