@@ -13,7 +13,7 @@ from torch import Tensor
 from gradscope.chain import ArrayChain, FirstSteps, JacobianChain
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.checks import finite
+from gradscope.numerics.checks import chain_rule, finite
 from gradscope.numerics.checks.causal import look_ahead
 from gradscope.numerics.gradients import influence
 from gradscope.numerics.gradients.adjoint import Adjoint
@@ -325,10 +325,34 @@ class Analysis:
         """Jacobians of one sequence in float64, kept whole where they fit.
 
         Raises:
-            Unavailable: no recurrent state, or the forward pass is not finite.
+            Unavailable: no recurrent state, the forward pass is not finite, or what is reported would not be the
+                model's: its product does not carry the gradient of the last state to the first.
         """
         self.require_finite()
         self.require_equal()
+        chain = self._jacobians
+        try:
+            residual = self.chain_rule_residual
+        except Unavailable:
+            return chain
+        if not residual <= chain_rule.allowed(self.trace):
+            raise Unavailable(
+                f"their product does not give the gradient of the first state: it is off by {residual:.0e}"
+            )
+        return chain
+
+    @cached_property
+    def chain_rule_residual(self) -> float:
+        """By how much the product of the Jacobians misses the gradient of the first state, relative to it.
+
+        Raises:
+            Unavailable: there is nothing to hold against each other, with the reason.
+        """
+        return chain_rule.residual(self._jacobians, self.trace, self.spec.item)
+
+    @cached_property
+    def _jacobians(self) -> JacobianChain:
+        """The trace's own chain, as numbers where they fit."""
         chain = self.trace.chain(self.spec.item)
         if chain.length * chain.size**2 > DENSE_NUMBERS:
             return chain

@@ -95,7 +95,7 @@ def test_the_joint_chain_carries_the_adjoint_to_the_first_state(case: ModuleCase
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in CASES if not case.joint and case.name not in ("fed", "normed")], ids=str
+    "case", [case for case in CASES if not case.joint and case.name not in ("fed", "normed", "residual")], ids=str
 )
 def test_without_a_joint_state_the_reason_is_said(case: ModuleCase) -> None:
     trace, _ = traced(case)
@@ -103,7 +103,6 @@ def test_without_a_joint_state_the_reason_is_said(case: ModuleCase) -> None:
         trace.chain(0)
     told = {
         "translator": "several recurrences (encoder, decoder)",
-        "residual": "several recurrences (lower, upper)",
         "strided": "walks 5 steps of its own where the input has 9",
     }
     both = "bidirectional=True" in case.name or case.name.endswith("True")
@@ -116,6 +115,8 @@ def test_one_of_several_is_chosen_by_key() -> None:
     trace = ModuleTrace(model, case.x())
     assert trace.joint.name == "upper"
     assert trace.chain(1).size == 6
+    # Without a choice both layers are one state, also with a gradient of the user's own between them.
+    assert module_trace(Direct("residual", case.module(), 3, kind="module"), case.x()).chain(1).size == 9
 
 
 def test_a_long_vanishing_loop_keeps_its_scale() -> None:

@@ -41,7 +41,7 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
         return ModuleTrace(model, x, why=why)
     if not several or not whole.followed or _joins(lifted, whole):
         return lifted
-    if model.key is None and (lifted.is_stacked or (lifted.has_joint and lifted.size == whole.size)):
+    if model.key is None and lifted.has_joint and lifted.size == whole.size:
         whole.stack = lifted
     whole.apart = lifted.unjoined
     return whole
