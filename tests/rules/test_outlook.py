@@ -122,3 +122,9 @@ def test_an_inconclusive_screen_says_what_the_doubt_is(made):
     result = at(made, -3.0, growth=-6.0, reach=39)
     assert wording.deciding(result).code == "GS104"
     assert wording.sentences(result)[0].startswith("Beyond lag 39 of 49")
+
+
+def test_a_wide_interval_of_two_seeds_does_not_outweigh_what_arrives(made):
+    result = at(made, -EVEN, growth=0.1, rate_ci=(-0.5, 0.5))
+    assert (result.status, outcome(result, "GS101"), outcome(result, "GS201")) == ("healthy", "pass", "pass")
+    assert at(made, -EVEN, spec=RunSpec(), rate_ci=(-0.5, 0.5)).status == "inconclusive"
