@@ -925,3 +925,16 @@ def test_a_run_goes_on_after_a_resume_with_the_same_weights(tmp_path):
     assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
     steps = [p.step for p in read_flow(str(tmp_path / "flow.jsonl")).points if p.kind == "signal"]
     assert steps == list(range(2 * UPDATES + 1))
+
+
+def test_a_loss_or_a_batch_that_is_none_is_left_out_and_said():
+    net = Net()
+    flow = gradscope.Monitor(net, log=None, screen=False)
+    net.loss(torch.randn(5, LENGTH, 2)).backward()
+    flow.step({"loss": 1.0}, {"x": 2.0})
+    flow.close()
+    assert [p.kind for p in flow.trajectory.points] == ["signal", "analysis"]
+    assert flow.trajectory.notes == (
+        "flow.step was handed a dict as a loss and leaves it out",
+        "flow.step was handed a dict as x and leaves it out; x is a tensor",
+    )

@@ -116,11 +116,11 @@ class Monitor:
         at = resume or 0
         self._measuring = Measuring(self.model, needs_lag, scaler, self._clock, self._record.note)
         # Hooks come last: what could be refused has been, and they find everything there.
-        self._ears = [Ear(path, layer, self._wants, self._fail, self._called) for path, layer in found.items()]
+        self._ears = [Ear(path, layer, self._wants, self.fail, self._called) for path, layer in found.items()]
         self._streams = [Stream(list(self._ears), at, is_signal_due(at, every))]
-        self._gradients = Gradients(self.model, found.values(), self._backward_over, self._fail)
-        self._input_hook = None if found else self.model.register_forward_pre_hook(Hook(self._taken, self._fail))
-        self._optimizers = Optimizers(self._before_step, self._after_step, self._fail)
+        self._gradients = Gradients(self.model, found.values(), self._backward_over, self.fail)
+        self._input_hook = None if found else self.model.register_forward_pre_hook(Hook(self._taken, self.fail))
+        self._optimizers = Optimizers(self._before_step, self._after_step, self.fail)
         self._gradients.attend()
 
     # -- what the user calls ------------------------------------------------------------------------------------------
@@ -337,13 +337,14 @@ class Monitor:
         """An update is done."""
         if stream.armed and stream.ears and not any(ear.ran for ear in stream.ears):
             self._safely(lambda: self._record.note(SILENT))
-        ids = self._ids(stream)
-        stream.at += 1
-        stream.stamp, stream.loss = self._gradients.newest(ids), None
-        self._gradients.forget(ids)
         for ear in stream.ears if stream.armed else ():
             ear.settle()
+        was, stream.at, stream.loss = stream.armed, stream.at + 1, None
         stream.armed = is_signal_due(stream.at, self.every)
+        if was or stream.armed:
+            ids = self._ids(stream)
+            stream.stamp = self._gradients.newest(ids)
+            self._gradients.forget(ids)
         if any(one.armed or one.optimizer is None for one in self._streams):
             self._gradients.attend()
         else:
@@ -356,7 +357,10 @@ class Monitor:
         if loss is not None:
             self._note_loss(loss)
         if x is not None and any(stream.armed for stream in self._streams):
-            self._measuring.x = x.detach()
+            if isinstance(x, Tensor):
+                self._measuring.x = x.detach()
+            else:
+                self._record.note(f"flow.step was handed a {type(x).__name__} as x and leaves it out; x is a tensor")
         free = self._free
         # Where an optimizer's own hook comes before the update, that is when the gradient is whole.
         if free is not None and not any(point.step == free.at for point in free.pending) and self._is_fresh(free):
@@ -365,7 +369,11 @@ class Monitor:
     def _note_loss(self, loss: Tensor | float) -> None:
         if not any(stream.armed or stream.pending for stream in self._streams):
             return
-        value = _number(loss)
+        try:
+            value = _number(loss)
+        except (TypeError, ValueError, RuntimeError):
+            self._record.note(f"flow.step was handed a {type(loss).__name__} as a loss and leaves it out")
+            return
         for stream in self._streams:
             if stream.stepping and stream.pending:
                 # Of the passes of a closure the first has the weights of this step.
@@ -455,13 +463,13 @@ class Monitor:
             with untouched() if measures else nullcontext():
                 action()
         except Exception as error:  # whatever fails here, the training goes on
-            self._fail(error)
+            self.fail(error)
         finally:
             self._busy = was
             if self._clock.begun and not was:
                 self._clock.spent += time.perf_counter() - self._since
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """Stop measuring, with one warning."""
         if not self._failed and not self._closed:
             self._failed = True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from gradscope.monitor.ear import Hook
 from gradscope.monitor.monitor import Monitor
 
 
@@ -39,8 +40,8 @@ class GradientFlow(TrainerCallback):  # type: ignore[misc]
             resume, scaler = state.global_step or None, getattr(optimizer, "scaler", None)
             self.flow = Monitor(model, **{"resume": resume, "scaler": scaler, **self.settings})
             self._hooks = [
-                model.register_forward_pre_hook(_Hook(self._takes), with_kwargs=True),
-                model.register_forward_hook(_Hook(self._returns)),
+                model.register_forward_pre_hook(Hook(self._takes, self.flow.fail), with_kwargs=True),
+                model.register_forward_hook(Hook(self._returns, self.flow.fail)),
             ]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -85,24 +86,3 @@ class GradientFlow(TrainerCallback):  # type: ignore[misc]
         if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
             value = loss.detach().reshape(())
             loss.register_hook(lambda weight: self._losses.append(value * weight.detach().reshape(())))
-
-
-class _Hook:
-    """A hook of this model alone: a copy, and a model read from a file, have one that does nothing."""
-
-    def __init__(self, call: Callable[..., None]) -> None:
-        self._call = call
-
-    def __call__(self, *given: Any) -> None:
-        self._call(*given)
-
-    def __reduce__(self) -> tuple[Callable[[], Any], tuple[()]]:
-        return _nothing, ()
-
-
-def _nothing() -> Callable[..., None]:
-    return _ignored
-
-
-def _ignored(*given: Any) -> None:
-    return None
