@@ -9,6 +9,7 @@ import math
 import pickle
 import weakref
 from collections.abc import Callable, Iterator
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import pytest
@@ -365,6 +366,7 @@ def saved(run: Run) -> nn.Module:
 
     def meanwhile(net: Net, x: Tensor) -> None:
         torch.save(net, io.BytesIO())
+        ForkingPickler(io.BytesIO()).dump(net)
         kept = pickle.dumps(net)
         # It must be readable where gradscope is not installed.
         assert b"gradscope" not in kept
@@ -938,3 +940,15 @@ def test_a_loss_or_a_batch_that_is_none_is_left_out_and_said():
         "flow.step was handed a dict as a loss and leaves it out",
         "flow.step was handed a dict as x and leaves it out; x is a tensor",
     )
+
+
+def test_weights_of_one_call_are_not_taken_for_those_of_the_layer():
+    net, x = Net(), torch.randn(5, LENGTH, 2)
+    flow = gradscope.Monitor(net, log=None, screen=False)
+    weights = dict(net.named_parameters())
+    steps = torch.autograd.grad(net.loss(x), [*weights.values()], create_graph=True)
+    adapted = {name: p - 0.1 * step for (name, p), step in zip(weights.items(), steps, strict=True)}
+    torch.func.functional_call(net, adapted, x).square().mean().backward()
+    flow.step(0.0)
+    flow.close()
+    assert any("weights that it has for this call alone" in note for note in flow.trajectory.notes)

@@ -31,6 +31,9 @@ class Hook:
     A copy or a pickle of the model gets a hook that does nothing, readable where gradscope is not installed.
     """
 
+    __torch_unserializable__ = True
+    """Says to torch that a tensor is sent to another process without it, on purpose."""
+
     def __init__(self, look: Callable[..., None], failed: Callable[[Exception], None]) -> None:
         self._look, self._failed = look, failed
 
@@ -223,6 +226,8 @@ class Ear:
             return "it is bidirectional, and so reads the future; gradscope analyze shows each direction"
         if self.layer.mode not in KERNELS:
             return f"its mode {self.layer.mode} is none of torch.nn"
+        if any(p is not None and not isinstance(p, nn.Parameter) for p in self.layer._parameters.values()):
+            return "it is called with weights that it has for this call alone (functional_call)"
         packed = isinstance(given, PackedSequence)
         if not packed and not (isinstance(given, Tensor) and given.ndim == 3):
             return "its input is no batch of sequences"
