@@ -15,6 +15,7 @@ from gradscope.forward.graph import Value
 from gradscope.forward.look import Counting, innermost, look_at
 from gradscope.forward.opened import Opened, opened
 from gradscope.forward.pull import pull_scaled
+from gradscope.forward.record import transformed
 from gradscope.models.direct import Direct
 
 
@@ -43,7 +44,7 @@ class Births(Counting):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call."""
         found = super().__torch_function__(func, types, args, kwargs)
-        if self.first is None:
+        if self.first is None and not transformed():
             results = found if isinstance(found, tuple | list) else (found,)
             for place, value in enumerate(results):
                 if _is_bad(value):

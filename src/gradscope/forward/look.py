@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gradscope.forward.execution import Position
-from gradscope.forward.record import NUMBERS, gradients_wanted, stepwise
+from gradscope.forward.record import NUMBERS, gradients_wanted, stepwise, transformed, unwrapped
 from gradscope.models.capture.given import given
 from gradscope.models.direct import Direct
 
@@ -87,7 +87,7 @@ class Counting(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call."""
         self.count += 1
-        if func in NUMBERS:
+        if func in NUMBERS and not transformed():
             self.found.answers.append(self.given.pop() if self.given else func(*args, **(kwargs or {})))
             return self.found.answers[-1]
         found = func(*args, **(kwargs or {}))
@@ -165,7 +165,7 @@ class Values(Counting):
         """A result, as it is now."""
         call = (self.count, place)
         if call in self.wanted:
-            self.found.values[call] = value.detach().clone()
+            self.found.values[call] = unwrapped(value).detach().clone()
         if call in self.named:
             name = next_name(sys._getframe(2), self.paths)
             if name is None:

@@ -163,7 +163,9 @@ def piece_of(graph: Graph, index: int) -> tuple[int, int, int] | None:
     if name == SLICE and node._saved_step == 1:
         size = node._saved_self_sym_sizes
         axis = _axis(node._saved_dim, len(size))
-        start, end = (_within(_signed(at), size[axis]) for at in (node._saved_start, node._saved_end))
+        # TorchScript leaves open ends out.
+        bounds = (0 if node._saved_start is None else node._saved_start, node._saved_end)
+        start, end = (size[axis] if at is None else _within(_signed(at), size[axis]) for at in bounds)
         return (axis, start, end - start) if end > start else None
     return None
 
@@ -177,6 +179,15 @@ def normalised(m: Tensor, e: int) -> Term:
     # Two factors, since one alone may be out of the range of the type.
     half = -shift // 2
     return m * 2.0**half * 2.0 ** (-shift - half), e + shift
+
+
+def summed(terms: Sequence[Term]) -> Term:
+    """Terms of one value, which add up, as one: how large each is, its exponent alone does not say."""
+    held = [normalised(m, e) for m, e in terms if bool((m != 0).any())]
+    if len(held) < 2:
+        return held[0] if held else terms[0]
+    top = max(e for _, e in held)
+    return torch.stack([m * 2.0 ** max(e - top, -1074) for m, e in held]).sum(0), top
 
 
 def _joined(a: Tensor, ea: int, b: Tensor, eb: int) -> Term:

@@ -146,11 +146,13 @@ class Recorder(TorchFunctionMode):
         self.derived = torch.utils.weak.WeakIdKeyDictionary()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """One call."""
+        """One call; within torch.func's transforms tensors cannot be marked, and are but noted."""
         kwargs = kwargs or {}
         self.count += 1
         special = SPECIAL.get(func)
-        if special is not None:
+        if transformed():
+            found = func(*args, **kwargs)
+        elif special is not None:
             found = special(self, func, args, kwargs)
         elif torch.is_grad_enabled():
             found = func(*args, **kwargs)
@@ -165,6 +167,7 @@ class Recorder(TorchFunctionMode):
         return found
 
     def _note(self, value: Tensor, place: int, args: Any) -> None:
+        value = unwrapped(value)
         if value.is_floating_point() and any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
             self.types.add(value.dtype)
         if value.grad_fn is not None:
@@ -249,6 +252,18 @@ SPECIAL: dict[Any, Callable[..., Any]] = {
     Tensor.__setitem__: Recorder.write,
     Tensor.__getitem__: Recorder.read,
 }
+
+
+def transformed() -> bool:
+    """Whether vmap, grad or another transform of torch.func is at work."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def unwrapped(value: Tensor) -> Tensor:
+    """What a transform of torch.func works on, of the tensor that the code sees."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value
 
 
 def stopped(value: Tensor, sources: Sequence[Tensor]) -> Tensor:

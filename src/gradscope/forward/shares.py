@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradscope.forward.graph import PRODUCTS, Graph, Value
-from gradscope.forward.pull import BAND, Pending, pull_scaled
+from gradscope.forward.pull import BAND, Pending, pull_scaled, summed
 from gradscope.forward.rows import Axis, hypot, log10_rows
 
 VIEWS = frozenset(f"{name}Backward0" for name in ("T", "Transpose", "Permute", "View", "Alias", "Clone"))
@@ -123,8 +123,7 @@ class Shares:
         found = [_products([factors for _, factors in group]) for group in self.factors.values()]
         if any(own.terms for own in self.each):
             rows = [
-                [log10_rows(m, e, None, 1) for ts in at_leaves(self.graph, p).values() for m, e in ts]
-                for p in self.each
+                [log10_rows(*summed(terms), None, 1) for terms in at_leaves(self.graph, p).values()] for p in self.each
             ]
             found.append(torch.cat([hypot(parts, 1) for parts in rows]))
         return hypot([part.cpu() for part in found], self.rows)

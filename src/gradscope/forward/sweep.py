@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.labels import Labels
-from gradscope.forward.pull import Pending, Pull, Term, pull_scaled
+from gradscope.forward.pull import Pending, Pull, Term, pull_scaled, summed
 from gradscope.forward.rows import Axis, hypot, log10_rows
 from gradscope.forward.shares import Shares, Totals
 from gradscope.forward.walk import Walk
@@ -238,7 +238,7 @@ class _Run:
     def _flat(self, value: Value, terms: Sequence[Term]) -> Term:
         if not terms:
             return torch.zeros(self.graph.shape(value).numel(), dtype=torch.float64), -(2**40)
-        m, e = max(terms, key=lambda term: term[1])
+        m, e = summed(terms)
         return m.reshape(-1), e
 
     def deposit(self, index: int, read: Value, m: Tensor, e: int) -> bool:

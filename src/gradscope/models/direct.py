@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
@@ -173,6 +174,7 @@ class Direct:
                 as_before(self.module),
                 own_random_numbers(states=self._draws),
                 uncompiled(),
+                Leaving(),
                 watch,
             ):
                 return self.module(x)
@@ -222,6 +224,16 @@ class Direct:
         except UsageError:
             return False
         return True
+
+
+class Leaving(TorchFunctionMode):
+    """Lets numbers leave torch for numpy as they do in training, where no input wants a gradient."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call."""
+        if func in (Tensor.numpy, Tensor.__array__):
+            args = (args[0].detach(), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

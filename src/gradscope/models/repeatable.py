@@ -85,8 +85,8 @@ def _near(a: Tensor, b: Tensor, types: Collection[torch.dtype]) -> bool:
 
 @contextmanager
 def gradients_wanted(module: nn.Module, wanted: bool = True) -> Iterator[None]:
-    """All parameters want gradients, or none, for a while."""
-    changed = [p for p in module.parameters() if p.requires_grad != wanted and p.is_floating_point()]
+    """All parameters want gradients, or none, for a while; those that are made of others (scripted and cast) stay."""
+    changed = [p for p in module.parameters() if p.requires_grad != wanted and p.is_floating_point() and p.is_leaf]
     for parameter in changed:
         parameter.requires_grad_(wanted)
     try:

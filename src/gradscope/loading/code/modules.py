@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -32,7 +33,10 @@ def in_type(module: Module, spec: RunSpec) -> Module:
         return tensor.to(spec.device, kind)
 
     apply: Callable[[Callable[[Tensor], Tensor]], Module] = module._apply
-    return apply(cast)
+    with warnings.catch_warnings():
+        # Of parameters of a program that are no leaves any more, torch asks for the gradient all the same.
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+        return apply(cast)
 
 
 def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Direct:

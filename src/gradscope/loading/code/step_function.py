@@ -28,8 +28,14 @@ def is_cell(thing: Any, spec: RunSpec) -> bool:
     if spec.state_size is not None or spec.state:
         return True
     if isinstance(thing, nn.Module):
+        if not _has_forward(thing):
+            return hasattr(thing, "step")
         return hasattr(thing, "initial_state") and _takes_a_state(thing)
     return hasattr(thing, "initial_state") or hasattr(thing, "step")
+
+
+def _has_forward(module: nn.Module) -> bool:
+    return getattr(type(module), "forward", None) is not nn.Module.forward or "forward" in vars(module)
 
 
 def _takes_a_state(module: nn.Module) -> bool:
@@ -74,7 +80,7 @@ def _initial(thing: Any, name: str, spec: RunSpec) -> Tensor:
 
 
 class StateOf(nn.Module):
-    """A module's new state, where it returns an output beside it."""
+    """A module's new state, where it returns an output beside it; of one without `forward`, that of its `step`."""
 
     def __init__(self, inner: nn.Module) -> None:
         """Take the user's module."""
@@ -83,8 +89,9 @@ class StateOf(nn.Module):
 
     def forward(self, x: Tensor, s: Tensor) -> Any:
         """The new state."""
+        step: Any = self.inner if _has_forward(self.inner) else self.inner.step
         with default_dtype(s.dtype):
-            return _last_like(self.inner(x, s), s)
+            return _last_like(step(x, s), s)
 
 
 def _state_of(step: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:

@@ -28,7 +28,7 @@ def against_module(strands: Strands, back: Back, v: Cotangents) -> EqualityCheck
     return against_gradients(
         _outputs(strands),
         (number(back.given), theirs[0]),
-        [(log10_of(sums[index, 0]), g) for index, g in zip(leaves, theirs[1:], strict=True)],
+        [(log10_of([sums[index, 0]]), g) for index, g in zip(leaves, theirs[1:], strict=True)],
         type(strands.model.module).__name__,
         strands.first.types,
     )
@@ -73,8 +73,9 @@ def _outputs(strands: Strands) -> list[tuple[Tensor, Tensor]]:
 
 
 def _within_steps(one: Opened) -> list[int]:
-    """Parameters that the steps of the walks alone read."""
+    """Parameters that the steps of the walks alone read, and not the state that they begin with."""
     graph, owners = one.graph, one.sweeper.owners
+    first = {value[0] for walk in one.walks if walk.steps for value in walk.steps[0].before if value is not None}
     found = []
     for index in range(len(graph)):
         if not graph.is_leaf[index] or one.labels.marks[index] is not None:
@@ -82,7 +83,9 @@ def _within_steps(one: Opened) -> list[int]:
         stack, inside = [index], True
         while stack and inside:
             for user, _ in graph.users[stack.pop()]:
-                if one.labels.marks[user] is None:
+                if user in first:
+                    inside = False
+                elif one.labels.marks[user] is None:
                     stack.append(user)
                 else:
                     inside = inside and user in owners

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from gradscope.forward.graph import Graph
 from gradscope.forward.opened import uncollected
-from gradscope.forward.pull import Pending, Term, normalised
+from gradscope.forward.pull import Pending, Term, normalised, summed
 from gradscope.forward.rows import hypot, log10_rows
 from gradscope.forward.sweep import Swept
 from gradscope.numerics.gradients.adjoint import Scaled
@@ -55,7 +55,7 @@ def backward(strands: Strands, v: Cotangents, *, weights: bool) -> Back:
                 if one.total is not None:
                     _collect(part, one.total, strand.graph)
     given = Scaled(torch.cat([one.m for one in arrived], 1), torch.cat([one.e for one in arrived], 1))
-    each = tuple(log10_of([term for terms in part.terms.values() for term in terms]) for part in parts)
+    each = tuple(log10_of(part.terms.values()) for part in parts)
     return Back(tuple(swept), given, sums, each if weights else None)
 
 
@@ -101,6 +101,6 @@ def _collect(sums: Pending, own: Pending, graph: Graph) -> None:
                 sums.add((place, 0), m.detach(), e)
 
 
-def log10_of(terms: Sequence[Term]) -> float:
-    """log10 of the norm of several parts side by side; -inf for none."""
-    return float(hypot([log10_rows(m, e, None, 1) for m, e in terms], 1))
+def log10_of(parts: Iterable[Sequence[Term]]) -> float:
+    """log10 of the norm of several values side by side, each the sum of its terms; -inf for none."""
+    return float(hypot([log10_rows(*summed(terms), None, 1) for terms in parts if terms], 1))

@@ -376,14 +376,28 @@ class LiftedTrace(ModuleTrace):
         return self._walk(self.opening(item), self.joint_place)[2]
 
     def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
-        """dL/ds_0 and dL/ds_{T-1} for L = <v, y_T>, v a seeded unit vector: by the graph, not by the Jacobians.
+        """dL/ds_0 and dL/ds_T for L = <v, s_T>, v a seeded unit vector: by the graph, not by the Jacobians.
+
+        The loss reads the last state itself: outputs may read every state, and then the gradient does not come by the
+        last alone. Of stacked recurrences it is L = <v, y_T>, and the later state that of T - 1.
 
         Raises:
-            Unavailable: the outputs have no steps.
+            Unavailable: the outputs of stacked recurrences have no steps.
         """
         one = self.opening(item)
-        if not self.is_stacked and len(self.first.walks) > 1:
-            return self._ends_of(one)
+        if self.is_stacked:
+            return self._ends_of_stack(one, item)
+        _, walk, _ = self._walk(one, self.joint_place)
+        values = [value for value in dict.fromkeys(walk.states[-1]) if value is not None]
+        sizes = [one.graph.shape(value).numel() for value in values]
+        drawn = torch.randn(sum(sizes), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        parts = (drawn / drawn.norm()).to(one.recording.outputs[0]).split(sizes)
+        seeds = {v: [(part.reshape(one.graph.shape(v)), 0)] for v, part in zip(values, parts, strict=True)}
+        found, _ = one.sweeper.sweep(seeds, one.leaf, weights=None, ends=True)
+        ends = found[[other for other in one.walks if other.steps].index(walk)].ends
+        return _plain(ends[walk.begins]), _plain(ends[len(walk.steps)]), len(walk.steps)
+
+    def _ends_of_stack(self, one: Opened, item: int) -> tuple[Tensor, Tensor, int]:
         own = one.recording.outputs[0]
         shape = self.model.shape_of(own, self.x[item : item + 1])
         if not shape.has_steps:
@@ -391,36 +405,18 @@ class LiftedTrace(ModuleTrace):
         drawn = torch.randn(shape.standard[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         asked = own.new_zeros(shape.standard)
         asked[:, -1] = (drawn / drawn.norm()).to(own)
-        v = shape.as_returned(asked)
         value = one.graph.value(own)
         if value is None:
             raise Unavailable("the output has no gradient")
+        seeds = {value: [(shape.as_returned(asked), 0)]}
         steps = self.length - 1
-        if self.is_stacked:
-            pending = joint_gradients(one.graph, one.walks, one.sweeper, one.leaf, {value: [(v, 0)]})
-            walks = [self._same(one.walks, place) for place in range(len(self.first.walks))]
-            first, last = (
-                torch.cat([_flat(one.graph, pending, x) for walk in walks for x in walk.states[t] if x])
-                for t in (self.begins, steps)
-            )
-            return first, last, steps
-        place = self._walking.index(self.joint_place)
-        found, _ = one.sweeper.sweep({value: [(v, 0)]}, one.leaf, weights=None, ends=True)
-        return _plain(found[place].ends[self.begins]), _plain(found[place].ends[steps]), steps
-
-    def _ends_of(self, one: Opened) -> tuple[Tensor, Tensor, int]:
-        """The same of one recurrence among several, for L = <v, s_T>: others read its states too, at every step."""
-        place = self._walking.index(self.joint_place)
-        last = [value for value in one.walks[place].states[-1] if value is not None]
-        drawn = torch.Generator().manual_seed(0)
-        like = one.recording.outputs[0]
-        seeds = {
-            value: [(torch.randn(one.graph.shape(value), dtype=torch.float64, generator=drawn).to(like), 0)]
-            for value in last
-        }
-        found, _ = one.sweeper.sweep(seeds, one.leaf, weights=None, ends=True)
-        ends = found[place].ends
-        return _plain(ends[self.begins]), torch.cat([seeds[value][0][0].reshape(-1) for value in last]), self.length
+        pending = joint_gradients(one.graph, one.walks, one.sweeper, one.leaf, seeds)
+        walks = [self._same(one.walks, place) for place in range(len(self.first.walks))]
+        first, last = (
+            torch.cat([_flat(one.graph, pending, x) for walk in walks for x in walk.states[t] if x])
+            for t in (self.begins, steps)
+        )
+        return first, last, steps
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps at which a detach stops the gradient."""
