@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 import gradscope
 from gradscope.forward.joined import JoinedChain
 from gradscope.models.direct import Direct
+from gradscope.numerics.checks.chain_rule import through_product
 from gradscope.numerics.traces.find import module_trace
 
 WIDTH, FEATURES, LENGTH = 4, 3, 10
@@ -141,6 +143,21 @@ def test_jacobians_are_those_of_the_step_of_all_layers(between: str, kind: type[
     chain = module_trace(Direct("m", module, FEATURES, kind="module"), X).chain(0)
     assert chain.length == LENGTH
     held(chain.dense(0, LENGTH)[0], by_hand(module, X))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_stacks_drawn_at_random(seed: int) -> None:
+    drawn = random.Random(seed)
+    between = " ".join(part for part in ("linear", "norm", "residual") if drawn.random() < 0.5)
+    kind = drawn.choice([nn.RNNCell, nn.GRUCell, nn.LSTMCell])
+    module = drawn.choice([Stack, StepsFirst])(between, kind, drawn.choice([1, 2, 3]))
+    x = X[:1, : drawn.choice([5, 7])]
+    trace = module_trace(Direct("m", module, FEATURES, kind="module"), x)
+    chain = trace.chain(0)
+    assert (chain.begins, chain.length) == (0, x.shape[1])
+    held(chain.dense(0, chain.length)[0], by_hand(module, x))
+    first, last, steps = trace.ends(0)
+    assert float((through_product(chain, last, steps) - first).norm()) < 1e-12 * float(first.norm())
 
 
 @pytest.mark.parametrize(("between", "loss"), [("norm", "final"), ("residual", "every")])

@@ -102,6 +102,7 @@ def test_chain_rule_sees_one_corrupted_jacobian() -> None:
     assert isinstance(found.chain, ArrayChain)
     assert chain_rule.measure(found) < 1e-12
     found.chain.jacobians[0, 3, 1, 2] += 1e-3
+    del found.chain_rule_residual
     assert chain_rule.measure(found) > 1e-6
 
 

@@ -242,7 +242,7 @@ def _cut(crossings: Crossings, sinks: set[Value], lifetime: Callable[[Value], in
             net.add_edge((value, "out"), "after")
         inner = _state_reads(crossings, value[0])
         reads = graph.reads[value[0]]
-        begins = crossings.ordered and any((mark := labels.of(read)) is not None and mark.label == 0 for read in reads)
+        begins = any((mark := labels.of(read)) is not None and mark.label == 0 for read in reads)
         if not inner or begins or crossings.when(value) < oldest or _reads_input(labels, reads):
             # What reads this step's input, or a first state, can be reached otherwise, and no cut lies above it.
             net.add_edge("before", (value, "in"))
