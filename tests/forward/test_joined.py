@@ -276,3 +276,23 @@ def test_a_chain_that_misses_the_gradient_is_not_reported(monkeypatch: pytest.Mo
     assert model.summary.lyapunov is None
     assert "log10_jacobian_norm" not in model.series.values
     assert model.summary.reach is not None
+
+
+class Truncated(nn.Module):
+    """Truncated BPTT: the state is detached between two calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(7)
+        self.lstm = nn.LSTM(FEATURES, WIDTH, batch_first=True).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        lower, (h, c) = self.lstm(x[:, :5])
+        return torch.cat([lower, self.lstm(x[:, 5:], (h.detach(), c.detach()))[0]], 1)
+
+
+def test_a_detached_state_is_cut_on_both_sides_of_the_chain_rule() -> None:
+    model = gradscope.analyze(Truncated(), X).models[0]
+    assert model.summary.cut == 6
+    assert model.summary.chain_rule_residual is None
+    assert "exactly zero" in model.skipped["chain_rule_residual"]
