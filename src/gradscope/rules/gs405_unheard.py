@@ -38,8 +38,8 @@ RULE = Rule(
     ),
     maths=(
         "∂L/∂p = 0 in every entry, as automatic differentiation sees it",
-        "D₊ = L(p + ε) − L(p),  D₋ = L(p) − L(p − ε) as the forward pass does",
-        "found when D₊ ≈ D₋ ≠ 0: not at a kink, nor where L is flat",
+        "above = L(p + ε) − L(p),  below = L(p) − L(p − ε), as the forward pass gives them",
+        "found when above ≈ below ≠ 0: not at a kink, nor where L is flat",
     ),
     measured=(
         "One seeded nudge up and down for each parameter of the user's module that requires a gradient and has none, "
