@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
+from gradscope.forward.joined import JoinedChain
 from gradscope.forward.lifted import LiftedChain
 from gradscope.forward.opened import Opened, opened
 from gradscope.forward.walk import State
@@ -102,14 +103,15 @@ def test_outputs_and_gradients_are_those_of_the_module(case: Pattern) -> None:
 def test_jacobians_are_those_of_autograd(case: Pattern) -> None:
     trace = traced(case.module())
     one = trace.opening(0)
-    (walk,) = one.walks
     chain = trace.chain(0)
-    assert isinstance(chain, LiftedChain)
-    for t, (before, after) in enumerate(pairwise(walk.states[case.begins :]), 1):
-        if case.begins + t in case.zero or (t == 1 and walk.ties) or set(before) & set(after):
+    tied = any(walk.ties for walk in one.walks)
+    for t, (before, after) in enumerate(pairwise(joint_states(one)[case.begins :]), 1):
+        if case.begins + t in case.zero or (t == 1 and tied) or set(before) & set(after):
             continue
         expected = by_autograd(one, before, after)
-        own = chain.jacobian(t)[chain.places(after)][:, chain.places(before)]
+        steps = (case.begins + t - 1, case.begins + t)
+        ahead, behind = (places(one, chain, step) for step in steps[::-1])
+        own = chain.jacobian(t)[ahead][:, behind]
         assert torch.allclose(own, expected, rtol=0, atol=1e-12), t
 
 
@@ -124,15 +126,25 @@ def test_products_carry_the_adjoint_to_the_first_state(case: Pattern) -> None:
     product = torch.eye(chain.size, dtype=torch.float64)
     for t in range(1, steps - case.begins + 1):
         product = chain.jacobian(t) @ product
-    places = chain.places(trace.opening(0).walks[0].states[case.begins])
-    found = (product.mT @ _spread(last, chain, trace.opening(0).walks[0].states[steps]))[places]
+    one, whole = trace.opening(0), torch.zeros(chain.size, dtype=torch.float64)
+    whole[places(one, chain, steps)] = last
+    found = (product.mT @ whole)[places(one, chain, case.begins)]
     assert float((found - first).abs().max()) < 1e-12
 
 
-def _spread(part: Tensor, chain: LiftedChain, state: State) -> Tensor:
-    whole = torch.zeros(chain.size, dtype=torch.float64)
-    whole[chain.places(state)] = part
-    return whole
+def joint_states(one: Opened) -> list[State]:
+    """s_0 .. s_T, layers side by side in the order in which they run."""
+    return [sum(parts, ()) for parts in zip(*(walk.states for walk in one.walks), strict=True)]
+
+
+def places(one: Opened, chain: LiftedChain | JoinedChain, t: int) -> list[int]:
+    """Where the numbers of s_t stand in a Jacobian."""
+    parts = chain.parts if isinstance(chain, JoinedChain) else (chain,)
+    found, start = [], 0
+    for part, walk in zip(parts, one.walks, strict=True):
+        found += [start + int(place) for place in part.places(walk.states[t])]
+        start += part.size
+    return found
 
 
 def test_the_weights_of_every_step_and_sequence_are_those_of_autograd() -> None:

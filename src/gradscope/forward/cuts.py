@@ -67,7 +67,7 @@ class Crossings:
     def is_anew(self, value: Value) -> bool:
         """Whether a value made of one input alone is a state that begins anew: it is made where states are made."""
         mark = self.labels.of(value)
-        return mark is not None and mark.pure and self._place(value) in self.places
+        return mark is not None and mark.pure and mark.level == self.level and self._place(value) in self.places
 
     def _place(self, value: Value) -> tuple[object, ...]:
         position = () if self.code is None else self.code.position(value[0])
@@ -138,7 +138,7 @@ class Crossings:
         mark = self.labels.marks[index]
         if mark is None or mark.label is None:
             return False
-        older = mark.level == self.level and not mark.collected and mark.label < when[index]
+        older = (mark.level == self.level or not mark.label) and not mark.collected and mark.label < when[index]
         return self.is_step(mark) or older
 
     def given_out(self, t: int) -> list[Value]:

@@ -51,7 +51,7 @@ class JoinedChain:
             if len(walk.steps) != len(walks[0].steps):
                 raise NotJoined(f"{name} walks {len(walk.steps)} steps, {names[0]} {len(walks[0].steps)}")
         self.owners, self.steps = owners(walks), steps_of(walks)
-        self.begins = max(chain.begins for chain in chains)
+        self.begins = begins_of(walks)
         self.length = len(walks[0].steps) - self.begins
         self.size = sum(chain.size for chain in chains)
         blocks = sum(up.size * low.size for place, up in enumerate(self.parts) for low in self.parts[:place])
@@ -204,22 +204,35 @@ class JoinedChain:
         return tuple(sorted(set.intersection(*(set(chain.silent) for chain in self.parts))))
 
 
+def begins_of(walks: Sequence[Walk]) -> int:
+    """The first step at which every layer has a full state that is its own."""
+    begins = max(walk.begins for walk in walks)
+    while begins < min(len(walk.steps) for walk in walks):
+        held = [{value for value in walk.states[begins] if value is not None} for walk in walks]
+        if sum(map(len, held)) == len(set.union(*held)):
+            break
+        # Layers may begin with one and the same tensor of zeros.
+        begins += 1
+    return begins
+
+
 def owners(walks: Sequence[Walk]) -> dict[Value, tuple[int, int]]:
-    """Of every value of a state, which walk's and at which step.
+    """Of every value of a state, from the first full one on, which walk's and at which step.
 
     Raises:
         NotJoined: a value is part of several states.
     """
     found: dict[Value, tuple[int, int]] = {}
+    begins = begins_of(walks)
     for place, walk in enumerate(walks):
-        for t, state in enumerate(walk.states):
+        for t, state in enumerate(walk.states[begins:], begins):
             for value in state:
                 if value is None:
                     continue
                 if value in found:
                     raise NotJoined("a part of its states stays as it is over several steps")
                 found[value] = place, t
-        for value, others in walk.ties.items():
+        for value, others in walk.ties.items() if begins == 0 else ():
             found |= dict.fromkeys(others, found[value])
     return found
 
@@ -245,8 +258,8 @@ def joint_gradients(
         seeds: gradients of what the module returned.
     """
     swept, _ = sweeper.sweep(dict(seeds), leaf, weights=None, every=True)
-    totals = {value: terms for one in swept for value, terms in one.values.items()}
     known, steps = owners(walks), steps_of(walks)
+    totals = {value: terms for one in swept for value, terms in one.values.items() if value in known}
     found, order = Pending(graph), range(len(graph) - 1, -1, -1)
 
     def pull(given: Mapping[Value, list[Term]], parity: int | None) -> None:

@@ -3,13 +3,18 @@
 A value is *whole* while it carries all steps at once (the input, and what is made of it before a loop begins), *given*
 when it depends on no input, and has a *label* from where one step is taken out of a whole. What depends on labelled
 values has the newest label among them; what collects all of them (a stack of outputs) is whole again, one level up.
+A layer that walks the sequence again once the one below is done, handing on a list, is one level up too, and what it
+reads of the one below is its input.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from gradscope.forward.graph import PRODUCTS, Graph, Value
 from gradscope.forward.picks import Picks
@@ -21,6 +26,8 @@ SPARE = 2
 LEVELS = 8
 RUN = 3
 """Steps in a row after which something that is only added to counts as a running collection."""
+CLIMB = 3
+"""Steps of a loop from which on its order alone tells it from a last step that reads the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +73,14 @@ class Labels:
             **dict.fromkeys(starts, Mark(0)),
             **dict.fromkeys(wholes, Mark(None, level=1)),
         }
+        self._floors: list[tuple[int, int]] = []
+        """From which operation on what is made by steps is of which level at least."""
         self._walk()
         if running := self._find_running():
             self._running = running
-            self.apart.clear()
+            self._walk()
+        while len(self._floors) < LEVELS and (floors := self._find_floors()):
+            self._floors = sorted({*self._floors, *floors})
             self._walk()
         graph.products = frozenset(
             index
@@ -78,6 +89,7 @@ class Labels:
         )
 
     def _walk(self) -> None:
+        self.apart.clear()
         for index in range(len(self.graph)):
             self.marks[index] = self._first[index] if index in self._first else self._mark(index)
 
@@ -96,6 +108,22 @@ class Labels:
             elif before is None or newer:
                 runs[index] = [index]
         return frozenset(index for run in runs.values() if len(run) >= RUN for index in run)
+
+    def _find_floors(self) -> list[tuple[int, int]]:
+        """Where loops of one level begin again at the first step, once the one before has come to the last."""
+        by_level: dict[int, list[tuple[int, int, bool]]] = defaultdict(list)
+        for index, mark in enumerate(self.marks):
+            if mark is not None and mark.label and not mark.pure and not mark.collected:
+                anew = any((own := self.of(read)) is not None and own.label == 0 for read in self.graph.reads[index])
+                by_level[mark.level].append((index, mark.label, anew))
+        for level, ran in sorted(by_level.items()):
+            if begins := _begun_again(ran):
+                return [(index, level + nr) for nr, index in enumerate(begins, 1)]
+        return []
+
+    def _floor(self, index: int) -> int:
+        place = bisect_right(self._floors, index, key=lambda floor: floor[0])
+        return self._floors[place - 1][1] if place else 0
 
     @cached_property
     def begun(self) -> int:
@@ -123,7 +151,7 @@ class Labels:
             return Mark(None, level=max(mark.level for mark in whole)) if whole else Mark(0)
         if (gathered := self._gathered(index, steps)) is not None:
             return gathered
-        return self._newest(marks, steps)
+        return self._newest(marks, steps, self._floor(index))
 
     def _read(self, read: Value | None) -> Mark | None:
         """The mark of what is read; a collection that is complete is a whole."""
@@ -168,9 +196,13 @@ class Labels:
                 return Mark(None, level=level + 1)
         return None
 
-    def _newest(self, marks: list[Mark], steps: list[Mark]) -> Mark:
+    def _newest(self, marks: list[Mark], steps: list[Mark], floor: int) -> Mark:
         """The newest label among those of the highest level."""
         level = max(mark.level for mark in marks)
+        if floor and floor >= level:
+            # What a loop reads of those before it, step by step, is its input.
+            steps = [Mark(mark.label, pure=True, level=floor) if mark.level < floor else mark for mark in steps]
+            level = floor
         top = [mark for mark in steps if mark.level == level or mark.pure]
         if not top:
             return Mark(None, level=level)
@@ -181,6 +213,42 @@ class Labels:
             return Mark(max(pure), level=level + 1)
         begun = any(mark.label == 0 for mark in marks)
         return Mark(max(pure + mixed), pure=not mixed and not begun and len(set(pure)) == 1, level=level)
+
+
+def _begun_again(ran: Sequence[tuple[int, int, bool]]) -> list[int]:
+    """The operations from which on another loop runs.
+
+    A loop begins at the first step and goes on to the last without leaving one out. What only reads an older state
+    looks like a step back too, but then its loop goes on at its own step at once; of few steps that tells nothing, and
+    a loop is one that begins with a state.
+
+    Args:
+        ran: operations in the order in which they ran, their steps, and whether they read a state that was made.
+    """
+    labels = [label for _, label, _ in ran]
+    order = sorted(set(labels))
+    first, last, after = order[0], order[-1], dict(pairwise(order))
+
+    def climbs(start: int) -> bool:
+        newest, begun = first, len(order) >= CLIMB
+        for _, label, anew in ran[start:]:
+            begun = begun or (anew and label == first)
+            if label > newest:
+                if label != after[newest] or not begun:
+                    return False
+                newest = label
+            if newest == last:
+                return True
+        return False
+
+    found: list[int] = []
+    done = False
+    for place, label in enumerate(labels if len(order) > 1 and labels[0] == first else ()):
+        if done and label == first and climbs(place):
+            found.append(ran[place - 1][0] + 1)
+            done = False
+        done = done or label == last
+    return found
 
 
 def _links(graph: Graph) -> dict[int, int]:

@@ -162,6 +162,8 @@ def _read(model: Direct, x: Tensor, axis: int, look: Look, recording: Recording,
     labels, walks = read(graph)
     forwarded = False
     back = read(graph, backwards=True)[1] if _falls(labels) else []
+    # What a loop from the first step to the last is made of is none from the last to the first.
+    back = [walk for walk in back if not walk.nodes & frozenset().union(*(other.nodes for other in walks))]
     walks += back
     if not back and len(walks) > 1 and len((joint := read(short := graph.forwarded()))[1]) == 1:
         graph, (labels, walks) = short, joint

@@ -45,6 +45,11 @@ class Walk:
         """s_0 .. s_T."""
         return (self.steps[0].before, *(step.after for step in self.steps))
 
+    @cached_property
+    def nodes(self) -> frozenset[int]:
+        """Operations of all steps."""
+        return frozenset(index for step in self.steps for index in step.nodes)
+
     @property
     def lost(self) -> tuple[Value, ...]:
         """Of every part that the last state has no value for, the last value that there was."""

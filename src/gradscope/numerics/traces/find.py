@@ -48,11 +48,12 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
 
 
 def _joins(lifted: LiftedTrace, whole: ModuleTrace) -> bool:
-    """Whether what looks like several recurrences is one that starts anew now and then."""
+    """Whether what looks like several recurrences is fewer that start anew now and then."""
     recurrences = whole.seen.recurrences
-    one = recurrences[0]
-    same = all(other.module is one.module and other.one_way for other in recurrences)
-    return same and lifted.has_joint and lifted.size == sum(state.shape[-1] for state in one.start)
+    layers = {one.module: one for one in recurrences}
+    fewer = len(layers) < len(recurrences) and all(one.one_way for one in recurrences)
+    own = sum(state.shape[-1] for one in layers.values() for state in one.start)
+    return fewer and lifted.has_joint and lifted.size == own
 
 
 def first_opened(model: Direct, x: Tensor) -> Opened | None:
