@@ -137,6 +137,27 @@ def test_a_class_per_sequence_takes_an_output_of_the_last_step_alone(tmp_path: P
     assert loss(output[:, -1]).item() == loss(output).item()
 
 
+@pytest.mark.parametrize("loss", ["mse", "ce"])
+def test_a_target_is_cut_into_the_stretches_of_its_input(tmp_path: Path, loss: str) -> None:
+    rows = np.arange(10)
+    answers = rows % 3 if loss == "ce" else rows * 0.5
+    np.save(tmp_path / "x.npy", rows[:, None] * 0.1)
+    options = {"input": str(tmp_path / "x.npy"), "target": target(tmp_path, answers)}
+    measured = built(loss, **options)
+    y = outputs(2, 4, 1)
+    own = torch.from_numpy(answers[:8].reshape(2, 4))
+    if loss == "mse":
+        wanted = (y[..., 0] - own).square().sum()
+    else:
+        logits = y @ readout(0, 1, 3)
+        wanted = -logits.log_softmax(-1).gather(-1, own[..., None]).sum()
+    assert torch.allclose(measured(y), wanted, rtol=1e-14)
+    assert "the target is cut into the input's 2 stretches" in measured.notes
+    assert "first 8 of 10 steps of the target" in measured.notes
+    short = options | {"target": target(tmp_path, answers[:7])}
+    assert "has 7 steps, the input's 2 stretches of 4 need 8" in error(loss, **short)
+
+
 def test_a_long_class_file_is_cut_like_the_input(tmp_path: Path) -> None:
     loss = built("ce", text=TEXT, target=target(tmp_path, [0, 1, 0, 1, 5, 5]))
     assert loss.notes[1:] == ("first 4 of 6 steps of the target",)

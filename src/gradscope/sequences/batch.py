@@ -29,3 +29,5 @@ class Batch:
     """Whether the outputs are what a user's module answers, and not states of a recurrence."""
     asked: Tensor | None = None
     """What a task asks of each sequence, (B, answers); None without a task."""
+    consecutive: bool = False
+    """Whether the sequences are stretches of one row, each beginning where the one before ends."""

@@ -81,7 +81,13 @@ def file_batch(spec: RunSpec, name: str, features: int | None, *, whole: bool = 
     scaled, notes = SCALES[scale](numbers, names)
     x = torch.from_numpy(np.ascontiguousarray(scaled.reshape(cut.batch, cut.length, -1)))
     return Batch(
-        x=x, tokens=None, token_ids=None, vocabulary=None, notes=(*data.notes, *cut.notes, *notes), source=shown
+        x=x,
+        tokens=None,
+        token_ids=None,
+        vocabulary=None,
+        notes=(*data.notes, *cut.notes, *notes),
+        source=shown,
+        consecutive=cut.consecutive,
     )
 
 

@@ -58,7 +58,15 @@ def given_ids(x: Tensor, spec: RunSpec, ids: TokenIds) -> Batch:
     return _batch(moved, None, ids, (), "given")
 
 
-def _batch(x: Tensor, pieces: Sequence[str] | None, ids: TokenIds, notes: tuple[str, ...], source: str) -> Batch:
+def _batch(
+    x: Tensor,
+    pieces: Sequence[str] | None,
+    ids: TokenIds,
+    notes: tuple[str, ...],
+    source: str,
+    *,
+    consecutive: bool = False,
+) -> Batch:
     """Ids and, where there is a text, the piece that each of them stands for, in one row."""
     places = vocabulary = None
     if pieces is not None:
@@ -66,7 +74,7 @@ def _batch(x: Tensor, pieces: Sequence[str] | None, ids: TokenIds, notes: tuple[
         places = torch.tensor([index[piece] for piece in pieces]).reshape(x.shape)
         vocabulary = tuple(safe_text(piece) for piece in index)
     logits = ids.size if ids.width == ids.size else None
-    return Batch(x, None, places, vocabulary, notes, source, logits)
+    return Batch(x, None, places, vocabulary, notes, source, logits, consecutive=consecutive)
 
 
 def _of_text(spec: RunSpec, ids: TokenIds, raw: bytes, source: str) -> Batch:
@@ -78,7 +86,7 @@ def _of_text(spec: RunSpec, ids: TokenIds, raw: bytes, source: str) -> Batch:
     limited = _limited(cut.length, ids) if spec.length is None else ()
     note = f"{used:,} tokens, {len(set(found[:used])):,} distinct, of {ids.size:,} ids; {origin}"
     x = torch.tensor(found[:used]).reshape(cut.batch, cut.length)
-    return _batch(x, pieces[:used], ids, (note, *limited, *cut.notes), source)
+    return _batch(x, pieces[:used], ids, (note, *limited, *cut.notes), source, consecutive=cut.consecutive)
 
 
 def _encoded(spec: RunSpec, ids: TokenIds, raw: bytes, what: str) -> tuple[list[int], list[str], str]:
@@ -110,7 +118,7 @@ def _of_file(spec: RunSpec, ids: TokenIds, name: str, whole: bool) -> Batch:
     _known(rows, ids.size, f"'{shown}'")
     x = torch.from_numpy(rows.astype(np.int64))
     limited = _limited(cut.length, ids) if spec.length is None else ()
-    return _batch(x, None, ids, (*data.notes, *limited, *cut.notes), shown)
+    return _batch(x, None, ids, (*data.notes, *limited, *cut.notes), shown, consecutive=cut.consecutive)
 
 
 def _ids_by_step(data: FileData, shown: str) -> NDArray[Any]:

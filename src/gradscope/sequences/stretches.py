@@ -14,6 +14,8 @@ class Cut:
     batch: int
     length: int
     notes: tuple[str, ...] = ()
+    consecutive: bool = False
+    """Whether the sequences are stretches of one row, each beginning where the one before ends."""
 
 
 def stretches(total: int, length: int | None, batch: int | None, what: str, unit: str, cap: int | None = None) -> Cut:
@@ -38,7 +40,7 @@ def stretches(total: int, length: int | None, batch: int | None, what: str, unit
     if steps * count < total:
         remedy = "" if length is not None else "; --length to change"
         notes.append(f"first {steps * count:,} of {total:,} {unit}{remedy}")
-    return Cut(count, steps, tuple(notes))
+    return Cut(count, steps, tuple(notes), consecutive=count > 1)
 
 
 def _too_short(total: int, steps: int, count: int, what: str, unit: str) -> str:

@@ -16,11 +16,14 @@ from gradscope.text import safe_text
 MOST_CLASSES = 1_000_000
 
 
-def class_targets(name: str, batch: int, length: int) -> tuple[Tensor, int, tuple[str, ...]]:
+def class_targets(
+    name: str, batch: int, length: int, *, consecutive: bool = False
+) -> tuple[Tensor, int, tuple[str, ...]]:
     """Classes 0, 1, ... of a file, their number (the largest plus one), and notes.
 
     A file of shape (T,) or (B, T) gives a class per step, as (B, T); one of shape (B,) a class per sequence, as (B,).
-    Where B = T the file is read as (T,). Longer files are cut to the steps and sequences used.
+    Where B = T the file is read as (T,). Longer files are cut to the steps and sequences used; where the sequences
+    are `consecutive` stretches of one row, a row of classes beside it is cut as that is.
 
     Raises:
         UsageError: see `read_numbers`; another shape, or numbers that are no classes.
@@ -29,6 +32,7 @@ def class_targets(name: str, batch: int, length: int) -> tuple[Tensor, int, tupl
     values = read_numbers(name, (), "--target").values
     if values.ndim == 2 and 1 in values.shape and values.shape != (batch, length):
         values = values.reshape(-1)  # one column of a table
+    values, cut = _in_stretches(values, batch, length, shown) if consecutive else (values, ())
     used, notes = _classes_in_use(values, batch, length, shown)
     wrong = (used != np.floor(used)) | (used < 0) | (used >= MOST_CLASSES)
     if wrong.any():
@@ -41,14 +45,15 @@ def class_targets(name: str, batch: int, length: int) -> tuple[Tensor, int, tupl
         raise UsageError(
             f"--target '{shown}' holds class 0 alone, which leaves nothing to learn; at least 2 are needed"
         )
-    return torch.from_numpy(used.astype(np.int64)), classes, notes
+    return torch.from_numpy(used.astype(np.int64)), classes, cut + notes
 
 
-def value_targets(name: str, batch: int, length: int) -> tuple[Tensor, tuple[str, ...]]:
+def value_targets(name: str, batch: int, length: int, *, consecutive: bool = False) -> tuple[Tensor, tuple[str, ...]]:
     """Values of a file of shape (T,), (T, F'), (B, T) or (B, T, F'), as (B, T, F') in float64, and notes.
 
     A matrix is (B, T), a value for each sequence and step, where its sizes say so, as x does. One of shape (B,) or
-    (B, 1), where B is not T, gives a value per sequence, as (B, 1).
+    (B, 1), where B is not T, gives a value per sequence, as (B, 1). Where the sequences are `consecutive` stretches of
+    one row, (rows,) and (rows, F') beside it are cut as that is.
 
     Raises:
         UsageError: see `read_numbers`; another shape, NaN or Inf, or too few steps.
@@ -60,15 +65,35 @@ def value_targets(name: str, batch: int, length: int) -> tuple[Tensor, tuple[str
         return torch.from_numpy(once), ("one target value per sequence",)
     if values.ndim == 1:
         values = values[:, None]
+    values, cut = _in_stretches(values, batch, length, shown) if consecutive else (values, ())
     if values.ndim == 2:
         values = values[..., None] if _by_step(values.shape, batch, length) else values[None]
     if values.ndim != 3 or values.shape[1] < length or not (len(values) == 1 or len(values) >= batch):
         raise UsageError(_misfit(shown, held, batch, length, "(T,), (T, F), (B, T), (B, T, F) or (B,)"))
-    notes = _cut_note("steps", length, values.shape[1]) + _cut_note("sequences", batch, len(values))
+    notes = cut + _cut_note("steps", length, values.shape[1]) + _cut_note("sequences", batch, len(values))
     if len(values) == 1 and batch > 1:
         notes += _shared(batch)
     used = finite_floats(values[:batch, :length], f"--target '{shown}'")
     return torch.from_numpy(used).expand(batch, -1, -1), notes
+
+
+def _in_stretches(values: NDArray[Any], batch: int, length: int, shown: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """A row of answers, (rows,) or (rows, F), as the (B, T, ...) that its input was cut into; other shapes as they are.
+
+    Raises:
+        UsageError: a row that ends within the input's stretches.
+    """
+    rows, needed = len(values), batch * length
+    one_each = values.ndim == 2 and _by_step(values.shape, batch, length)
+    if values.ndim > 2 or one_each or rows <= max(batch, length):
+        return values, ()
+    if rows < needed:
+        raise UsageError(
+            f"--target '{shown}' has {rows:,} steps, the input's {batch} stretches of {length:,} need {needed:,}; "
+            "give an answer for each"
+        )
+    notes = (f"the target is cut into the input's {batch} stretches", *_cut_note("steps", needed, rows))
+    return values[:needed].reshape(batch, length, *values.shape[1:]), notes
 
 
 def _by_step(held: tuple[int, ...], batch: int, length: int) -> bool:

@@ -80,7 +80,13 @@ def text_batch(spec: RunSpec, raw: bytes, source: str, features: int | None, see
     note = f"{len(used):,} {spec.tokens} tokens, {len(index):,} distinct; {origin}"
     vocabulary = tuple(safe_text(token) for token in index)
     return Batch(
-        x=table[ids], tokens=None, token_ids=ids, vocabulary=vocabulary, notes=(note, *cut.notes), source=source
+        x=table[ids],
+        tokens=None,
+        token_ids=ids,
+        vocabulary=vocabulary,
+        notes=(note, *cut.notes),
+        source=source,
+        consecutive=cut.consecutive,
     )
 
 
