@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gradscope.config.limits import coerce_limit
 from gradscope.config.setup import setup_of
 from gradscope.errors import UsageError
 from gradscope.gate.baseline import Baseline, entry_of, parse_baseline, refuse_other_setup, updated
@@ -57,6 +60,41 @@ def test_limits(limits, summary, status):
     (found,) = judge_limits(result(**summary), limits)
     assert (found.code, found.status) == ("GS902", status)
     assert found.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("influence", "least", "status", "said"),
+    [
+        ((0.0, -1.0, -2.0, -3.0), 3, "pass", "In float32 the gradient holds over the whole sequence."),
+        ((0.0, -1.0, -2.0, -3.0), 4, "fail", "over all 3 lags that there are, short of precision_horizon = 4."),
+        ((0.0, -1.0, -math.inf, -math.inf), 2, "fail", "Beyond lag 1 the gradient is exactly zero, short of"),
+        ((0.0, -1.0, -math.inf, -3.0), 3, "pass", "In float32 the gradient holds over the whole sequence."),
+        ((-math.inf,) * 4, 1, "fail", "Beyond lag 0 the gradient is exactly zero, short of"),
+    ],
+)
+def test_no_number_type_holds_a_gradient_that_is_not_there(influence, least, status, said):
+    now = result(precision_horizon={"float32": {"lag": None}})
+    series = Series(step=(1, 2, 3, 4), values={"log10_influence": influence})
+    now = replace(now, series=series, length=4)
+    (found,) = judge_limits(now, Limits(precision_horizon={"float32": least}))
+    assert found.status == status
+    assert said in found.message
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "read"),
+    [
+        ("min_reach", np.int64(19), 19),
+        ("rate", np.array([-0.5, 0.25]), (-0.5, 0.25)),
+        ("rate", (np.float32(-0.5), 1), (-0.5, 1.0)),
+        ("max_drop", np.float32(0.5), 0.5),
+        ("precision_horizon", {"float32": np.int32(5)}, {"float32": 5}),
+    ],
+)
+def test_limits_take_the_numbers_of_numpy(name, given, read):
+    assert coerce_limit(name, given, "given") == read
+    with pytest.raises(UsageError, match="expected a whole number"):
+        coerce_limit("min_reach", np.bool_(True), "given")
 
 
 def test_no_limit_no_verdict():

@@ -46,6 +46,30 @@ def test_a_run_is_judged_by_the_lag_that_is_asked_for_now(folder, lag, status, f
     assert (again.status, again.notes) == ("vanishing", ())
 
 
+def test_a_reach_short_of_the_lag_that_is_asked_for_now_warns(folder):
+    """It was measured for lag 50 and ends with a reach of 70, over sequences of 100 steps."""
+    path = str(folder / "good.jsonl")
+    result, _ = result_of_run(path, "mine", RunSpec(needs_lag=80, ignore=("GS5",)), None)
+    assert result.status == "inconclusive"
+    (found,) = result.verdicts
+    assert (found.code, found.status) == ("GS104", "warn")
+    assert found.message.startswith("At the end, step 10: Beyond lag 70 of 80 no step has even 1 %")
+    assert result_of_run(path, "mine", RunSpec(needs_lag=80, ignore=("GS5", "GS104")), None)[0].verdicts == ()
+    kept, _ = result_of_run(path, "mine", RunSpec(needs_lag=70, ignore=("GS5",)), None)
+    assert (kept.status, kept.verdicts) == ("healthy", ())
+    with pytest.raises(UsageError, match=r"--needs-lag 100 is outside 1\.\.99 \(the run has sequences of 100 steps\)"):
+        result_of_run(path, "mine", RunSpec(needs_lag=100), None)
+
+
+def test_a_run_that_ends_between_failing_and_arriving_warns_where_its_reach_is_short(folder):
+    for reach, found in ((49, ["GS104"]), (50, [])):
+        ended = (point(0, 99), point(10, reach, status="inconclusive"))
+        (folder / "between.jsonl").write_text(lines_of(run(*ended)))
+        result, _ = result_of_run(str(folder / "between.jsonl"), "mine", RunSpec(ignore=("GS5",)), None)
+        assert [verdict.code for verdict in result.verdicts if verdict.status == "warn"] == found
+        assert result.status == "inconclusive"
+
+
 def test_what_is_no_run_is_refused(folder):
     (folder / "other.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(UsageError, match="no trajectory"):

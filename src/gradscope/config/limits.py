@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from gradscope.config.check import SYNTHETIC_LENGTH
@@ -57,16 +58,18 @@ def check_limits(limits: Limits, spec: RunSpec, origin: Mapping[str, str]) -> No
 def _lag(value: object) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()):
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 10**9 else None
+    # numpy's whole numbers are Integral too, and its floats Real.
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) and 1 <= value < 10**9 else None
 
 
 def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
     return float(value)
 
 
 def _range(value: object) -> tuple[float, float] | None:
+    value = value.tolist() if hasattr(value, "tolist") else value
     ends = [_finite(end) for end in value] if isinstance(value, list | tuple) else []
     if len(ends) != 2 or ends[0] is None or ends[1] is None or ends[0] > ends[1]:
         return None

@@ -11,7 +11,10 @@ from gradscope.profile import Profile
 from gradscope.records import ModelResult, Number, Verdict
 from gradscope.rules.gate import WORSE
 
-REMEDY = "If the change is meant, write the baseline again: `gradscope check --update-baseline`."
+REMEDY = (
+    "If the change is meant, write the baseline again: `gradscope check --update-baseline` (in pytest "
+    "`--gradscope-update-baseline`)."
+)
 FEWEST_LAGS = 3
 """Lags by which reach or coverage must fall at least: one or two more or less are other random weights."""
 STANDARD_ERRORS = 2

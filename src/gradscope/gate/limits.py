@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from gradscope.config.command import command
 from gradscope.gate.verdict import verdict
+from gradscope.profile import Profile
 from gradscope.records import Limits, ModelResult, RunSpec, Verdict, VerdictStatus
 from gradscope.rules.gate import LIMIT
 
@@ -59,10 +61,17 @@ def _horizon(result: ModelResult, kind: str, least: int) -> Verdict:
     horizons = result.summary.precision_horizon or {}
     if kind not in horizons:
         return _unknown(result, "precision_horizon", about)
-    lag = horizons[kind].get("lag")
-    if lag is None:
+    profile, lag = Profile.of(result), horizons[kind].get("lag")
+    # A number type ends nothing where there is no gradient to be held, nor beyond the first step.
+    held = (k for k, value in enumerate(profile.values) if value != -math.inf)
+    heard = max(held, default=0) if profile.values else profile.longest
+    if lag is not None and lag <= heard:
+        return _at_least(int(lag), least, f"In {kind} the gradient holds to lag {lag}", "precision_horizon", about)
+    if heard >= least:
         return verdict(LIMIT, "pass", f"In {kind} the gradient holds over the whole sequence.", about=about)
-    return _at_least(lag, least, f"In {kind} the gradient holds to lag {lag}", "precision_horizon", about)
+    said = f"In {kind} the gradient holds over all {heard} lags that there are"
+    said = f"Beyond lag {heard} the gradient is exactly zero" if heard < profile.longest else said
+    return _at_least(heard, least, said, "precision_horizon", about)
 
 
 def _at_least(measured: int, least: int, said: str, limit: str, about: str) -> Verdict:

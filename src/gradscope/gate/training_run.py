@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from gradscope.errors import UsageError
 from gradscope.flow_file import SUFFIX, read_flow
 from gradscope.gate.verdict import verdict
-from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Status, Summary, Verdict
+from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Summary, Verdict
 from gradscope.registry import RULES, load
 from gradscope.rules.gate import UNMEASURED
+from gradscope.rules.judge import is_chosen
 from gradscope.rules.training.judge import judged, status_of
 from gradscope.rules.training.rule import stated_lag
 from gradscope.trajectory import Point, Trajectory, leading
+
+SHORT = "GS104"
+"""The rule of a reach that ends before the needed lag."""
 
 
 def is_run(word: str) -> bool:
@@ -23,9 +28,15 @@ def result_of_run(path: str, name: str, spec: RunSpec, location: Location | None
     """The end of a run as a result, with the verdicts over all of it, and what it was measured with.
 
     Raises:
-        UsageError: no trajectory, or one without a point.
+        UsageError: no trajectory, or a lag that its sequences do not have.
     """
     recorded = read_flow(path)
+    longest = max((point.length for point in recorded.points if point.length is not None), default=None)
+    if spec.needs_lag is not None and longest is not None and spec.needs_lag >= longest:
+        raise UsageError(
+            f"--needs-lag {spec.needs_lag} is outside 1..{longest - 1} (the run has sequences of {longest} steps); "
+            "use a lag within it"
+        )
     trajectory = judged(recorded if spec.needs_lag is None else asked_for(recorded, spec.needs_lag), spec)
     points = leading(trajectory)
     last = points[-1] if points else None
@@ -57,10 +68,14 @@ def asked_for(trajectory: Trajectory, lag: int) -> Trajectory:
         about_lag = point.status in ("healthy", "vanishing", "inconclusive")
         if not about_lag or point.reach is None or point.needed_lag == lag:
             return point
-        reaches = point.reach >= lag
-        status: Status | None = "healthy" if reaches else "inconclusive" if point.status == "healthy" else point.status
-        moved = replace(point, status=status, needed_lag=lag, gradient_share=None)
-        return moved if status == point.status else replace(moved, findings=(), message="")
+        moved = replace(point, needed_lag=lag, gradient_share=None)
+        if point.reach >= lag:
+            return moved if point.status == "healthy" else replace(moved, status="healthy", findings=(), message="")
+        if point.status == "vanishing":
+            return moved
+        return (
+            moved if point.status == "inconclusive" else replace(moved, status="inconclusive", findings=(), message="")
+        )
 
     points = tuple(map(asked, trajectory.points))
     lags = sorted({point.needed_lag for point in trajectory.points if point.needed_lag not in (None, lag)})
@@ -87,10 +102,13 @@ def _ended(trajectory: Trajectory, spec: RunSpec) -> tuple[Verdict, ...]:
     last = next((point for point in reversed(trajectory.points) if point.status is not None), None)
     if not trajectory.points:
         return (verdict(UNMEASURED, "fail", "Not measured: the run holds no point."),)
+    lag = stated_lag(trajectory, spec)
+    if last is not None and last.status == "inconclusive" and is_chosen(SHORT, spec):
+        last = _short(last, lag)
     if last is None or not last.findings or not last.message or last.findings[0] not in RULES:
         return ()
     rule = load(RULES[last.findings[0]])
-    softened = rule.needs_stated_lag and stated_lag(trajectory, spec) is None
+    softened = rule.needs_stated_lag and (lag is None or last.status == "inconclusive")
     severity: Severity = "warning" if softened else rule.severity
     return (
         Verdict(
@@ -102,3 +120,11 @@ def _ended(trajectory: Trajectory, spec: RunSpec) -> tuple[Verdict, ...]:
             gives=last.status,
         ),
     )
+
+
+def _short(point: Point, lag: int | None) -> Point:
+    """An inconclusive point with the finding of a reach that is short of the stated lag, as an analysis has it."""
+    if lag is None or point.findings or point.reach is None or point.reach >= lag:
+        return point
+    message = f"Beyond lag {point.reach} of {lag} no step has even 1 % of the influence of the newest lagged one."
+    return replace(point, findings=(SHORT,), message=message)
