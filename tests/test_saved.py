@@ -39,6 +39,19 @@ def test_every_format_is_byte_equal_after_a_round_trip(name, saved):
             assert load(reference)(back, view) == load(reference)(CATALOGUE[name], view)
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"schema":"gradscope.flow/1","head":{}}\n{"point":{}}\n', "holds a training run; name its file"),
+        ('{\n  "schema": "gradscope.sweep/1",\n  "run": "analyze"\n}\n', "holds a sweep; name its file"),
+    ],
+)
+def test_standard_input_that_holds_something_else_of_ours(content, told, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content.encode())))
+    with pytest.raises(UsageError, match=f"standard input {told}: gradscope show FILE"):
+        read_report("-")
+
+
 def test_the_records_themselves_come_back(saved):
     original = report(paired(WORDS), attention(WORDS))
     assert read_report(saved(original)) == original

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gradscope.errors import UsageError
+from gradscope.flow_file import is_flow
 from gradscope.records import SCHEMA, Report
+from gradscope.swept import SCHEMA as SWEEP
 from gradscope.text import safe_text
 
 if TYPE_CHECKING:
@@ -27,9 +29,14 @@ def read_report(path_or_dash: str) -> Report:
             malformed; the message names the path and the first problem.
     """
     name = "standard input" if path_or_dash == "-" else f"'{safe_text(path_or_dash)}'"
-    data = _parsed(_content(path_or_dash, name), name)
+    content = _content(path_or_dash, name)
+    if is_flow(content[:400]):
+        raise UsageError(f"{name} holds a training run; name its file: gradscope show FILE.jsonl")
+    data = _parsed(content, name)
     if not isinstance(data, dict) or "schema" not in data:
         raise UsageError(f"{name} is no gradscope report (it has no 'schema'); write one with --format json")
+    if data["schema"] == SWEEP:
+        raise UsageError(f"{name} holds a sweep; name its file: gradscope show FILE.json")
     if data["schema"] != SCHEMA:
         found = safe_text(data["schema"], limit=60)
         raise UsageError(

@@ -8,6 +8,7 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.sequences.build import make_batch
+from gradscope.sequences.csv_file import read_csv
 
 
 def table(folder: Path, content: str | bytes) -> str:
@@ -38,7 +39,7 @@ def error(name: str, **options: object) -> str:
         ("\n\nx\n\n1\n2\n\n \n", (), [[1], [2]], "columns x"),
         ("x\r\r\n1\r\r\n2\r\r\n", (), [[1], [2]], "columns x"),
         ("d,a,b,c,e\n1/1,1,2,3,4\n1/2,5,6,7,8\n", ("2-3", "5"), [[1, 2, 4], [5, 6, 8]], "columns a, b, e"),
-        (",a\n0,7\n2,8\n", (), [[0, 7], [2, 8]], "columns , a"),
+        (",a\n2,7\n0,8\n", (), [[2, 7], [0, 8]], "columns , a"),
         (",a\n0,7\n1,8\n", ("1-2",), [[0, 7], [1, 8]], "columns , a"),
     ],
 )
@@ -180,12 +181,48 @@ def test_a_constant_column_is_exactly_zero_whatever_its_mean_rounds_to(tmp_path:
     assert x.flatten().tolist() == [0.0] * 7
 
 
+@pytest.mark.parametrize(
+    ("content", "values"),
+    [
+        ('"x, y";z\n1;2\n3;4\n', [[1, 2], [3, 4]]),
+        ("close;open, USD\n1;2\n3;4\n", [[1, 2], [3, 4]]),
+        ("a, b\tc\n1\t2\n3\t4\n", [[1, 2], [3, 4]]),
+        ('a;b,c\n"1",2\n3,4\n', [[1, 2], [3, 4]]),
+    ],
+)
+def test_a_comma_in_a_name_separates_nothing(tmp_path: Path, content: str, values: list[list[float]]) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    assert read_csv(tmp_path / "t.csv", (), "--input").values.tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("content", "cell"), [("a;b\n1,5;2,5\n3,5;4,5\n", "1,5"), ('a,b\n"1,000.5",2\n"3,000",4\n', "1,000.5")]
+)
+def test_numbers_that_are_written_with_commas_are_told(tmp_path: Path, content: str, cell: str) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    told = rf"row 1 \(line 2\), column 'a' is '{cell}', not a number; write it with a decimal point and no comma, or"
+    with pytest.raises(UsageError, match=told):
+        read_csv(tmp_path / "t.csv", (), "--input")
+
+
+@pytest.mark.parametrize(
+    ("first", "left_out"),
+    [((1, 2, 3), True), ((0, 2, 7), True), ((2, 1, 3), False), ((1, 1, 2), False), ((0.5, 1, 2), False)],
+)
+def test_row_numbers_are_no_feature(tmp_path: Path, first: tuple[float, ...], left_out: bool) -> None:
+    """R counts from 1, and a data frame of which rows were dropped has gaps."""
+    (tmp_path / "t.csv").write_text('"","a"\n' + "".join(f'"{one}",{place}\n' for place, one in enumerate(first)))
+    found = read_csv(tmp_path / "t.csv", (), "--input")
+    assert found.columns == (("a",) if left_out else ("", "a"))
+    assert any("left out" in note for note in found.notes) == left_out
+
+
 def test_the_index_that_pandas_writes_is_left_out_and_said(tmp_path: Path) -> None:
     batch = make_batch(RunSpec(input=table(tmp_path, ",a,b\n0,5,7\n1,6,9\n2,5,8\n"), scale="none"), seed=0)
     assert batch.x.tolist() == [[[5, 7], [6, 9], [5, 8]]]
     assert batch.notes == (
         "columns a, b",
-        "the first column has no name and counts the rows: left out; --columns takes it",
+        "the first column has no name and numbers the rows: left out; --columns takes it",
     )
 
 

@@ -53,6 +53,23 @@ def sentences(sweep):
     return frontier.sentences(sweep, list(cells(sweep)))
 
 
+def test_no_two_columns_of_the_data_have_one_name(tmp_path):
+    """The axis `gain` is not the gain that was measured, nor a start's file the state of a run."""
+    axes = (Axis("gain", ("0.9", "1.1"), "option"), Axis("state", ("a.npy", "b.npy")))
+    runs = tuple(SweepRun(point, 0, "done", "healthy", None, (49, 0.5 + point), seconds=0.5) for point in range(4))
+    sweep = Sweep("analyze", RunSpec(models=("rnn",)), axes, (0,), {}, ("reach", "gain"), runs)
+    rows = list(csv.DictReader(StringIO(load(SWEEP_FORMATS["csv"].renderer)(sweep, View()))))
+    assert [(row["gain"], row["run.gain"]) for row in rows] == [
+        ("0.9", "0.5"), ("0.9", "1.5"), ("1.1", "2.5"), ("1.1", "3.5")]  # fmt: skip
+    assert {(row["state"], row["run.state"], row["seed"]) for row in rows} == {
+        ("a.npy", "done", "0"), ("b.npy", "done", "0")}  # fmt: skip
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "s.parquet").write_bytes(load(SWEEP_FORMATS["parquet"].renderer)(sweep, View()))
+    table = parquet.read_table(tmp_path / "s.parquet").to_pydict()
+    assert (table["gain"], table["run.gain"]) == ([0.9, 0.9, 1.1, 1.1], [0.5, 1.5, 2.5, 3.5])
+    assert (table["state"][:2], set(table["run.state"]), table["seed"]) == (["a.npy", "b.npy"], {"done"}, [0] * 4)
+
+
 def test_one_sentence_where_the_edge_depends_on_nothing_else():
     assert sentences(made((BIAS,), needing(lambda values: 4))) == ["reach 49 needs forget_bias >= 4"]
     assert sentences(made((BIAS, LENGTH), needing(lambda values: 4))) == ["the full reach needs forget_bias >= 4"]

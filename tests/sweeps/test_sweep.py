@@ -129,6 +129,8 @@ def test_show_renders_it_again_without_tensors(swept):
     assert data["runs"][-1]["at"] == {"forget_bias": "6", "length": "24"}
     (folder / "s.json").write_text(done.stdout)
     assert read_sweep(folder / "s.json") == read_sweep(folder / "s.db")
+    (folder / "plain").write_bytes((folder / "s.json").read_bytes())
+    assert read_sweep(folder / "plain") == read_sweep(folder / "s.db")
     assert is_sweep(str(folder / "s.json"))
     (folder / "d.json").write_text(done.stdout.replace('"points"', '"pints"').replace('"state"', '"stat"'))
     with pytest.raises(UsageError, match="damaged"):

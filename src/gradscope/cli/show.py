@@ -18,7 +18,7 @@ def show(
     report: Annotated[
         str,
         typer.Argument(
-            help="A report (-o FILE.json), a sweep (.db) or a training run (.jsonl), or - for standard input."
+            help="A report (-o FILE.json), a sweep (.db) or a training run (.jsonl), or - for a report on stdin."
         ),
     ],
     **flags: Unpack[SweepScreenFlags],

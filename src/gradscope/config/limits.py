@@ -59,7 +59,8 @@ def _lag(value: object) -> int | None:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value.strip()):
         value = int(value)
     # numpy's whole numbers are Integral too, and its floats Real.
-    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) and 1 <= value < 10**9 else None
+    lag = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else 0
+    return lag if 1 <= lag < 10**9 else None
 
 
 def _finite(value: object) -> float | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,11 @@ from gradscope.registry import unknown
 from gradscope.sequences.file_data import FileData, as_ranges, column_numbers, is_numbered
 from gradscope.text import safe_text
 
+SAMPLED = 50
+"""Lines by which the separator is told."""
 _MISSING = {"", "-", "?", "na", "n/a", "nan", "none", "null"}
+_WITH_COMMA = re.compile(r"[-+]?\d[\d.]*(,\d+)+(\.\d*)?")
+"""`1,5` or `1,000.5`: a number to whoever wrote it."""
 
 Row = tuple[int, list[str]]
 """Line in the file, counted from 1, and its cells."""
@@ -23,7 +30,8 @@ Row = tuple[int, list[str]]
 def read_csv(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
     """One row per step. A first row of words is the header; `columns` picks by name or by number from 1.
 
-    The separator is the comma, or where the first line has none the semicolon, tab or bar found there.
+    The separator is the comma, semicolon, tab or bar by which all rows have equally many cells; where none does, the
+    first of these in the first line.
 
     Raises:
         UsageError: not UTF-8, no rows, rows of different lengths, unknown columns, or a cell that is no number.
@@ -49,15 +57,22 @@ def read_csv(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
         f"columns {', '.join(safe_text(name, 40) for name in names[:8])}{' ...' if len(names) > 8 else ''}",
     )
     if counted:
-        notes += ("the first column has no name and counts the rows: left out; --columns takes it",)
+        notes += ("the first column has no name and numbers the rows: left out; --columns takes it",)
     if separator != ",":
         notes += (f"columns are separated by {'a tab' if separator == chr(9) else separator}",)
     return FileData(values, columns=names, notes=notes, scale="standard")
 
 
 def _separator(text: str) -> str:
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    return next((mark for mark in ",;\t|" if mark in first), ",")
+    """The mark that cuts the first lines into rows of one width: a comma may also stand in a name."""
+    lines = [line for line in text.splitlines() if line.strip()][:SAMPLED]
+    marks = [mark for mark in ",;\t|" if lines and mark in lines[0]]
+    for mark in marks:
+        with suppress(csv.Error):
+            widths = {len(row) for row in csv.reader(lines, delimiter=mark)}
+            if len(widths) == 1 and widths != {1}:
+                return mark
+    return marks[0] if marks else ","
 
 
 def _rows(text: str, separator: str, what: str) -> list[Row]:
@@ -80,11 +95,17 @@ def _rows(text: str, separator: str, what: str) -> list[Row]:
 
 
 def _is_index(header: list[str], body: list[Row]) -> bool:
-    """Whether the first column is what pandas writes beside a table by default: no name, and 0, 1, 2, ..."""
+    """Whether the first column is what pandas and R write beside a table: no name, and whole numbers that rise.
+
+    They begin at 0 or 1, and have gaps where rows were left out.
+    """
     if len(header) < 2 or header[0] not in ("", "Unnamed: 0"):
         return False
-    values = [_number(row[0]) for _, row in body]
-    return values == [float(place) for place in range(len(values))]
+    cells = [row[0].strip() for _, row in body]
+    if not all(re.fullmatch(r"[0-9]{1,15}(\.0)?", cell) for cell in cells):
+        return False
+    values = [float(cell) for cell in cells]
+    return all(one < following for one, following in pairwise(values))
 
 
 def _has_header(rows: list[Row]) -> bool:
@@ -94,7 +115,8 @@ def _has_header(rows: list[Row]) -> bool:
     words = [i for i, cell in enumerate(first) if _number(cell) is None and cell.strip().lower() not in _MISSING]
     if not below:
         return len(words) == len(first)
-    return any(_number(row[i]) is not None for i in words for row in below if i < len(row))
+    cells = [row[i].strip() for i in words for row in below if i < len(row)]
+    return any(_number(cell) is not None or _WITH_COMMA.fullmatch(cell) for cell in cells)
 
 
 def _check_widths(rows: list[Row], width: int, what: str) -> None:
@@ -128,12 +150,13 @@ def _numbers(number: int, row: Row, picked: list[int], names: tuple[str, ...], w
         if value is None:
             cell = cells[index].strip()
             gap = cell.lower() in _MISSING
+            remedy = "fill the gap, as by interpolation" if gap else "correct it"
+            remedy = "write it with a decimal point and no comma" if _WITH_COMMA.fullmatch(cell) else remedy
             found = "is empty" if not cell else f"is '{safe_text(cell, 40)}', not a number"
             rest = as_ranges([place for place in picked if place != index])
             leave = f", or leave the column out: --columns {rest}" if rest else ""
             raise UsageError(
-                f"{what}: row {number} (line {line}), column '{safe_text(name, 40)}' {found}; "
-                f"{'fill the gap, as by interpolation' if gap else 'correct it'}{leave}"
+                f"{what}: row {number} (line {line}), column '{safe_text(name, 40)}' {found}; {remedy}{leave}"
             )
     return [value for value in values if value is not None]
 

@@ -33,6 +33,15 @@ def is_sweep(path: str) -> bool:
     return begins.startswith(MAGIC) or SCHEMA.encode() in begins
 
 
+def _is_json(path: str | Path) -> bool:
+    """Whether a file holds a sweep as JSON, whatever its name: `-o FILE --format json` asks for no suffix."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(20).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    except (OSError, ValueError):
+        return False
+
+
 def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
     """The sweep that was last worked on in a file, as far as it has got; or the one that was written as JSON.
 
@@ -45,7 +54,7 @@ def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
     """
     name = safe_text(path)
     try:
-        if Path(path).suffix == ".json":
+        if _is_json(path):
             return _from_json(json.loads(Path(path).read_bytes()))
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=60)) as link:
             schema = link.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()

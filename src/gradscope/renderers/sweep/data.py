@@ -10,9 +10,13 @@ STANDARD = ("state", "status", "worst", "seconds", "reason")
 
 
 def names(sweep: Sweep) -> tuple[str, ...]:
-    """The columns: axes, seed, how the run ended, then every number of its summary."""
+    """The columns: axes, seed, how the run ended, then every number of its summary; no name twice.
+
+    What is told of a run under the name of an axis (the axis `gain` and the gain measured) is `run.gain`.
+    """
     axes = tuple(axis.name for axis in sweep.axes)
-    return (*axes, *(() if "seed" in axes else ("seed",)), *STANDARD, *sweep.fields)
+    told = (*(() if "seed" in axes else ("seed",)), *STANDARD, *sweep.fields)
+    return (*axes, *(f"run.{name}" if name in axes else name for name in told))
 
 
 def rows(sweep: Sweep) -> Iterator[tuple[str | float | None, ...]]:

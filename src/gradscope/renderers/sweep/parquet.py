@@ -29,13 +29,14 @@ def render(sweep: Sweep, view: View) -> bytes:
             by_text = dict(zip(axis.values, axis.numbers, strict=True))
             columns[place] = [by_text[text] for text in columns[place]]
     texts = {*data.STANDARD} - {"seconds"}
-    kinds = [
+    kinds = [pyarrow.string() if axis.numbers is None else pyarrow.float64() for axis in sweep.axes]
+    kinds += [
         pyarrow.string()
-        if name in texts or any(axis.name == name and axis.numbers is None for axis in sweep.axes)
+        if name.removeprefix("run.") in texts
         else pyarrow.int64()
-        if name == "seed" and place >= len(sweep.axes)
+        if name == "seed"
         else pyarrow.float64()
-        for place, name in enumerate(names)
+        for name in names[len(sweep.axes) :]
     ]
     schema = pyarrow.schema(list(zip(names, kinds, strict=True)), metadata={"schema": SCHEMA})
     out = BytesIO()
