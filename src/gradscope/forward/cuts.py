@@ -81,7 +81,11 @@ class Crossings:
         firsts: dict[int, int] = {}
         for index in own:
             firsts.setdefault(labels[index], index)
-        found = None if executed is None else executed.steps(firsts)
+        reads = defaultdict[int, list[int]](list)
+        for index in own:
+            if _reads_input(self.labels, self.graph.reads[index], labels[index]):
+                reads[labels[index]].append(index)
+        found = None if executed is None else executed.steps(firsts, reads)
         if found is None or not self._is_one_loop(found, labels, own):
             return False, labels
         for index, mark in enumerate(marks):
@@ -152,6 +156,18 @@ class Crossings:
                     found.append(read)
         return found
 
+    def leaving(self, t: int) -> set[Value]:
+        """Values of step t that something outside the steps reads, or nothing, as what the module returns."""
+        found = set[Value]()
+        for index in self._at_step.get(t, ()):
+            for user, place in self.graph.users[index]:
+                read, mark = self.graph.reads[user][place], self.labels.marks[user]
+                if read is not None and (mark is None or not self.is_step(mark)):
+                    found.add(read)
+            if not self.graph.users[index]:
+                found.add((index, 0))
+        return found
+
     def read_after(self, t: int) -> set[Value]:
         """Values made up to step t that anything of a later step reads, wherever that leads."""
         found = set()
@@ -217,6 +233,12 @@ def narrowest(
         if _floats(crossings.graph, more) <= _floats(crossings.graph, found):
             needed, found = needed | {value}, more
     return found
+
+
+def leaving(crossings: Crossings, t: int, lifetime: Callable[[Value], int]) -> list[Value]:
+    """The narrowest set of values that all has to pass that the module returns of step t, where that is the last."""
+    needed = crossings.leaving(t)
+    return _cut(crossings, needed, lifetime) if any(_made(crossings.labels, value) for value in needed) else []
 
 
 def _floats(graph: Graph, values: Iterable[Value]) -> int:
@@ -286,5 +308,7 @@ def _state_reads(crossings: Crossings, index: int) -> list[Value]:
     ]
 
 
-def _reads_input(labels: Labels, reads: Iterable[Value | None]) -> bool:
-    return any((mark := labels.of(read)) is not None and mark.pure for read in reads)
+def _reads_input(labels: Labels, reads: Iterable[Value | None], step: int | None = None) -> bool:
+    """Whether something made of one step's input alone is among what is read; of a given step, where one is given."""
+    marks = (labels.of(read) for read in reads)
+    return any(mark is not None and mark.pure and step in (None, mark.label) for mark in marks)

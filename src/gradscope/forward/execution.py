@@ -49,42 +49,53 @@ class Executed:
         call = self.calls[index]
         return self.positions[call - 1] if call <= len(self.positions) else ()
 
-    def steps(self, firsts: Mapping[int, int]) -> list[int] | None:
+    def steps(self, firsts: Mapping[int, int], reads: Mapping[int, Sequence[int]]) -> list[int] | None:
         """The step by which every operation was executed, 0 before the first; None where the code does not tell.
 
         Args:
             firsts: by step, the first operation that reads its input beside something older.
+            reads: by step, all operations that read its input.
         """
         known = sorted((t, self.calls[index]) for t, index in firsts.items())
-        begins = self._begins(known)
+        begins = self._begins(known, {t: [self.calls[index] for index in own] for t, own in reads.items()})
         if begins is None:
             return None
         return [bisect_right(begins, call) for call in self.calls]
 
-    def _begins(self, known: Sequence[tuple[int, int]]) -> list[int] | None:
+    def _begins(self, known: Sequence[tuple[int, int]], reads: Mapping[int, Sequence[int]]) -> list[int] | None:
         """The call with which each of the steps 1 .. begins."""
         found: list[int] = []
+        inner = 1
         for (t, call), (after, until) in pairwise(known):
-            window = range(call + 1, until + 1)
-            if after <= t or not window:
+            if after <= t or until <= call:
                 return None
+            # A loop inside a step comes back to the foremost place too: before its input is read, or while it is.
+            last = max((one for one in reads.get(t, ()) if one < until), default=call)
+            window = range(max(call, last) + 1, until + 1)
             foremost = min(self.positions[one - 1] for one in window)
             turns = [one for one in window if self.positions[one - 1] == foremost]
             if len(turns) < after - t:
                 return None
-            found += turns[t - after :]
+            if after == t + 1:
+                found.append(turns[0])
+                inner = len(turns)
+            else:
+                found += turns[t - after :]
         if not found:
             return None
-        return self._completed(known, found)
+        return self._completed(known, found, inner)
 
-    def _completed(self, known: Sequence[tuple[int, int]], found: list[int]) -> list[int]:
-        """The same with the steps before and after those whose operations are known; one without a turn is empty."""
+    def _completed(self, known: Sequence[tuple[int, int]], found: list[int], inner: int) -> list[int]:
+        """The same with the steps before and after those whose operations are known; one without a turn is empty.
+
+        `inner` is how often a step comes to the place where it begins, before it reads its input.
+        """
         (first, until), (_, last) = known[0], known[-1]
         like = self.positions[found[0] - 1]
-        same = [one for one in range(1, until + 1) if self.positions[one - 1] == like][-first:]
+        same = [one for one in range(1, until + 1) if self.positions[one - 1] == like][-first * inner :: inner]
         if not same:
             # The first step begins in another way than those after it, but at no place before theirs.
             same = [next((one for one in range(1, until + 1) if self.positions[one - 1] >= like), until)]
         # Steps after the last whose operations are known read no older state, and begin where the others do.
-        more = [one for one in range(last + 1, len(self.positions) + 1) if self.positions[one - 1] == like]
+        more = [one for one in range(last + 1, len(self.positions) + 1) if self.positions[one - 1] == like][::inner]
         return [*same[:1] * (first - len(same)), *same, *found, *more]

@@ -19,13 +19,6 @@ VIEWS = frozenset(
     f"{name}Backward0" for name in ("Stack", "Select", "View", "Unsqueeze", "Squeeze", "Clone", "Alias", "UnsafeView")
 )
 """Operations that pass on the numbers of what they read."""
-PIECES = {
-    "SelectBackward0": ("dim", "index"),
-    "SliceBackward0": ("dim", "start", "end", "step"),
-    "SplitBackward0": ("dim", "split_size"),
-    "UnbindBackward0": ("dim",),
-}
-"""Operations that take pieces, and what autograd keeps of which."""
 Value = tuple[int, int]
 """An operation's place in the graph, and which of its results."""
 Read = Value | None
@@ -49,13 +42,22 @@ class Graph:
 
     @classmethod
     def of(cls, outputs: Iterable[Tensor]) -> Graph:
-        """All that the outputs were made from."""
+        """All that the outputs were made from.
+
+        Raises:
+            UsageError: torch has no gradient for one of the operations.
+        """
         stack = [edge.node for out in outputs if (edge := _edge(out)) is not None]
         following: dict[Any, Any] = {}
         while stack:
             node = stack.pop()
             if node in following:
                 continue
+            if type(node).__name__ == "NotImplemented":
+                raise UsageError(
+                    "torch has no gradient for an operation of the module (as of t % parameter); does its "
+                    "loss.backward() work?"
+                )
             following[node] = node.next_functions
             stack += [one for one, _ in following[node] if one is not None and one not in following]
         nodes = sorted(following, key=_order)
@@ -82,7 +84,7 @@ class Graph:
             self._shapes[value] = torch.Size(node._input_metadata[value[1]].shape if leaf is None else leaf.shape)
         return self._shapes[value]
 
-    def _form(self, value: Value) -> tuple[torch.Size, torch.dtype]:
+    def form(self, value: Value) -> tuple[torch.Size, torch.dtype]:
         """Shape and number type of a value."""
         node = self.nodes[value[0]]
         leaf = getattr(node, "variable", None)
@@ -150,26 +152,58 @@ class Graph:
         at = nr if self.names[index] == "UnbindBackward0" else signed(node._saved_index)
         return self.reads[source[0]][at]
 
-    @cached_property
-    def recipes(self) -> list[int]:
-        """For every operation a number that two share when they do the same to the same leaves."""
-        known: dict[Any, int] = {}
-        found: list[int] = []
-        for index, name in enumerate(self.names):
-            leaf = index if hasattr(self.nodes[index], "variable") else None
-            key = (
-                name,
-                leaf,
-                self._taken_piece(index),
-                tuple(None if read is None else (found[read[0]], read[1]) for read in self.reads[index]),
-            )
-            found.append(known.setdefault(key, len(known)))
-        return found
+    def recipe(self, index: int) -> int:
+        """A number that two operations share when they do the same to the same leaves: with the same numbers, too."""
+        stack = [index]
+        while stack:
+            own = stack[-1]
+            if own in self._recipes:
+                stack.pop()
+                continue
+            left = [read[0] for read in self.reads[own] if read is not None and read[0] not in self._recipes]
+            stack += left
+            if not left:
+                self._recipes[own] = self._recipe(own)
+        return self._recipes[index]
 
-    def _taken_piece(self, index: int) -> tuple[int, ...]:
-        """Which piece an operation takes of what it reads, as autograd keeps it; nothing where it takes the whole."""
+    def _recipe(self, index: int) -> int:
+        if self.is_leaf[index]:
+            return index
+        numbers, tensors = self._kept_by(index)
+        reads = tuple(None if read is None else (self._recipes[read[0]], read[1]) for read in self.reads[index])
+        alike = self._known_recipes.setdefault((self.names[index], numbers, reads), [])
+        for recipe, others in alike:
+            if len(tensors) == len(others) and all(map(_is_same, tensors, others)):
+                return recipe
+        alike.append((index, tensors))
+        return index
+
+    def _kept_by(self, index: int) -> tuple[tuple[Any, ...], list[Tensor]]:
+        """Numbers and tensors that autograd keeps for an operation: sizes, factors, masks, what it made."""
         node = self.nodes[index]
-        return tuple(getattr(node, f"_saved_{name}") for name in PIECES.get(self.names[index], ()))
+        if isinstance(node, torch.autograd.function.BackwardCFunction):
+            return (index,), []  # a function of the user's own may keep anything
+        kind = type(node)
+        if kind not in self._kept_names:
+            self._kept_names[kind] = tuple(name for name in dir(node) if name.startswith("_saved_"))
+        try:
+            kept = [getattr(node, name) for name in self._kept_names[kind]]
+        except RuntimeError:
+            return (index,), []  # written over since
+        numbers = tuple(str(one) for one in kept if not isinstance(one, Tensor))
+        return numbers, [one for one in kept if isinstance(one, Tensor)]
+
+    @cached_property
+    def _recipes(self) -> dict[int, int]:
+        return {}
+
+    @cached_property
+    def _known_recipes(self) -> dict[Any, list[tuple[int, list[Tensor]]]]:
+        return {}
+
+    @cached_property
+    def _kept_names(self) -> dict[type, tuple[str, ...]]:
+        return {}
 
     def above(self, start: int) -> set[int]:
         """Operations that one reads, directly or not, itself included."""
@@ -209,7 +243,7 @@ class Graph:
         # As torch's engine does: what was broadcast on the way is summed over, and a gradient has its value's type.
         forms = self.forms[index]
         if forms is None:
-            forms = self.forms[index] = [None if read is None else self._form(read) for read in self.reads[index]]
+            forms = self.forms[index] = [None if read is None else self.form(read) for read in self.reads[index]]
         if all(g is None or own is None or (g.shape, g.dtype) == own for g, own in zip(found, forms, strict=False)):
             return tuple(found)
         return [
@@ -247,6 +281,12 @@ class Graph:
 def operation(name: str) -> str:
     """What an operation is called in code: `tanh` of `TanhBackward0`."""
     return name.partition("Backward")[0].lower() or name
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+        return False
+    return (a.data_ptr() == b.data_ptr() and a.stride() == b.stride()) or torch.equal(a, b)
 
 
 def _followed(known: dict[Value, Read], read: Read) -> Read:

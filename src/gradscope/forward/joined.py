@@ -9,7 +9,7 @@ layer k below, C_t times row k of J_t, plus E_t on the block of k.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -43,7 +43,9 @@ class JoinedChain:
         Raises:
             NotJoined: they walk different steps, from different ends, or keep values over several steps.
         """
-        self.graph, self.parts, self.names, self.like = graph, tuple(chains), tuple(names), chains[0].like
+        self.graph, self.parts, self.names = graph, tuple(chains), tuple(names)
+        kind = reduce(torch.promote_types, (chain.like.dtype for chain in chains))
+        self.like = chains[0].like.to(kind)
         walks = [chain.walk for chain in chains]
         for name, walk in zip(names, walks, strict=True):
             if walk.backwards:
@@ -140,7 +142,7 @@ class JoinedChain:
             shapes = [self.graph.shape(value) for value in values]
             own = v[chain.places(state)]
             for value, shape, part in zip(values, shapes, own.split([s.numel() for s in shapes]), strict=True):
-                pending[value] = part.reshape(shape)
+                pending[value] = part.reshape(shape).to(self.graph.form(value)[1])
         with torch.no_grad():
             for index in nodes:
                 taken = [pending.get((index, nr)) for nr in range(self.graph.results(index))]
@@ -160,7 +162,7 @@ class JoinedChain:
         for state in chain.walk.states:
             whole = v.new_zeros(chain.size)
             parts = [
-                arrived[value].reshape(-1) if value in arrived else v.new_zeros(self.graph.shape(value).numel())
+                arrived[value].reshape(-1).to(v) if value in arrived else v.new_zeros(self.graph.shape(value).numel())
                 for value in state
                 if value is not None
             ]
@@ -174,7 +176,7 @@ class JoinedChain:
             step, start = self.begins + t, 0
             for place, chain in enumerate(self.parts):
                 own = self.like.new_zeros(chain.size, self.size)
-                own[:, start : start + chain.size] = chain.jacobian(step - chain.begins)
+                own[:, start : start + chain.size] = chain.jacobian(step - chain.begins).to(own)
                 begun = 0
                 for low in range(place):
                     now, before = self.couplings[place, low]

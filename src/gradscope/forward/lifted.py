@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
@@ -26,9 +26,12 @@ class LiftedChain:
         Args:
             graph: the pass.
             walk: one recurrence in it.
-            like: of the type and on the device of the pass.
+            like: on the device of the pass, and of its type where no state has one.
         """
-        self.graph, self.walk, self.like = graph, walk, like.detach().new_empty(0)
+        # A module may compute its outputs in another type than its states: a head in float32, a scan in float64.
+        types = [graph.form(value)[1] for state in walk.states for value in state if value is not None]
+        kind = reduce(torch.promote_types, types) if types else like.dtype
+        self.graph, self.walk, self.like = graph, walk, like.detach().new_empty(0, dtype=kind)
         self.begins = walk.begins
         self.length = len(walk.steps) - self.begins
         self.sizes = [self._numbers(state) for state in walk.states]
@@ -100,7 +103,8 @@ class LiftedChain:
         seeds: dict[Value, Tensor] = {}
         tied = [other for value in before for other in self.walk.ties.get(value, ())]
         for value, shape, part in zip(after, shapes, parts, strict=True):
-            seeds[value] = part.reshape(shape) + seeds[value] if value in seeds else part.reshape(shape)
+            own = part.reshape(shape).to(self.graph.form(value)[1])
+            seeds[value] = own + seeds[value] if value in seeds else own
         with torch.no_grad():
             pulled = pull_plain(self.graph, nodes, seeds, frozenset([*before, *tied]))
         for value in before:
@@ -108,7 +112,7 @@ class LiftedChain:
                 if other in pulled:
                     pulled[value] = pulled[other] + pulled[value] if value in pulled else pulled[other]
         flat = [
-            pulled[value].reshape(-1) if value in pulled else v.new_zeros(self.graph.shape(value).numel())
+            pulled[value].reshape(-1).to(v) if value in pulled else v.new_zeros(self.graph.shape(value).numel())
             for value in before
         ]
         return torch.cat(flat)

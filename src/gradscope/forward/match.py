@@ -179,4 +179,4 @@ def same_weight(graph: Graph, a: Read, b: Read) -> bool:
     """Whether two values that depend on no input are made in the same way from the same parameters."""
     if a is None or b is None:
         return a is b
-    return a[1] == b[1] and graph.recipes[a[0]] == graph.recipes[b[0]]
+    return a[1] == b[1] and graph.recipe(a[0]) == graph.recipe(b[0])

@@ -69,7 +69,7 @@ class Shares:
         lies = self.rows == 1 or self.axis((index, 0)) == 0
         factors = self._factors(index, place, read, g) if g is not None and lies else None
         if factors is not None:
-            key = (self.graph.recipes[read[0]] << 8) + read[1]
+            key = (self.graph.recipe(read[0]) << 8) + read[1]
             self.factors.setdefault(key, []).append((read, (*factors, e)))
             self.totals.add_product(key, read, *factors, e)
             return
@@ -136,7 +136,7 @@ class Shares:
                 continue
             for read, (x, g, e) in self.factors.pop(key):
                 for row, own in enumerate(self.each):
-                    own.add(read, torch.outer(x[row], g[row]), e)
+                    own.add(read, torch.outer(x[row], g[row]).reshape(self.graph.shape(read)), e)
 
     def _origin(self, value: Value) -> tuple[int | None, bool]:
         """The parameter that a matrix is a mere view of (None for another), and whether it is a piece of it."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from gradscope.forward.cuts import Crossings, narrowest
+from gradscope.forward.cuts import Crossings, leaving, narrowest
 from gradscope.forward.execution import Executed
 from gradscope.forward.graph import Graph, Read, Value
 from gradscope.forward.labels import Labels
@@ -59,7 +59,8 @@ class Lifting:
 
     def _begins(self, steps: Sequence[Step]) -> int:
         """The first step whose state has all its numbers, each made before the next step and counted once."""
-        whole = max(self._numbers(state) for state in (steps[0].before, *(step.after for step in steps)))
+        # What the last step leaves is read by the outputs alone, and no state that is handed on.
+        whole = max(self._numbers(step.before) for step in steps)
         for step in steps:
             state = step.before
             made = [value for value in state if value is not None]
@@ -71,6 +72,9 @@ class Lifting:
     def _unlike(self, last: Step) -> Step | None:
         """The step after the last one known, where it is like no other."""
         after: State = tuple(narrowest(self.crossings, last.t + 1, self.lifetime, at_the_end=True))
+        if self._numbers(after) > self._numbers(last.after):
+            # A last step that makes no state any more has no narrow place for all of it, but for what is read of it.
+            after = tuple(leaving(self.crossings, last.t + 1, self.lifetime)) or after
         if not after or last.t >= self.labels.steps:
             return None
         step = Step(last.t + 1, last.after, after, self._between(last.after, after))

@@ -222,7 +222,7 @@ class LiftedTrace(ModuleTrace):
         parts = [
             self.first.graph.shape(value).numel()
             for place in self._walking
-            for value in self.first.walks[place].steps[-1].after
+            for value in _widest(self.first.graph, self.first.walks[place])
             if value is not None
         ]
         if not parts:
@@ -312,7 +312,7 @@ class LiftedTrace(ModuleTrace):
             return Adjoint(tuple(layers), back.given)
         place = self._walking.index(self.joint_place)
         layer = replace(self._layer(back, place), input=log10_norm(back.given.m, back.given.e))
-        if len(self.first.walks[self.joint_place].steps[-1].after) > 1:
+        if len(_widest(self.first.graph, self.first.walks[self.joint_place])) > 1:
             with contextlib.suppress(NotJoined):
                 layer = replace(layer, joint=self._walk_states(v))
         return Adjoint((layer,), back.given)
@@ -424,6 +424,13 @@ class LiftedTrace(ModuleTrace):
             return self._join(self.opening(item)).silent
         chain = self._walk(self.opening(item), self.joint_place)[2]
         return chain.silent
+
+
+def _widest(graph: Graph, walk: Walk) -> State:
+    """The newest state with most numbers: the last one is what the outputs read, which may be a part of it."""
+    return max(
+        reversed(walk.states), key=lambda state: sum(graph.shape(value).numel() for value in state if value is not None)
+    )
 
 
 def _norms(walk: Walk, strand: Strand, pending: Pending) -> Tensor:
