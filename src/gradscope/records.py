@@ -351,6 +351,9 @@ class EqualityCheck:
     """A coarser number type that took part in the module, by which the differences are judged: `float32`."""
     unheld: tuple[str, ...] = ()
     """Gradients of torch's own that are not finite (`dL/dx`, `dL/dW`), to which nothing could be compared."""
+    rounding_from: int | None = None
+    """Step from which the two differ because the recurrence makes rounding errors grow, in torch as in the chain: a
+    change of its input by one rounding moves its states as far. None where rounding stays small, or is no excuse."""
 
 
 @dataclass(frozen=True)

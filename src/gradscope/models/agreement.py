@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -40,3 +41,17 @@ def coarsest(types: Iterable[torch.dtype]) -> torch.dtype:
 def tolerance(types: Iterable[torch.dtype]) -> Tolerance:
     """What rounding explains where numbers of these types took part."""
     return TOLERANCES[coarsest(types)]
+
+
+ROUNDINGS = 1e4
+"""How many times as far as a change of the input by one rounding all the rounding of a pass may move it, at most."""
+
+
+def roundings(kind: torch.dtype) -> float:
+    """The same for a type: what its tolerance leaves for a pass in which nothing grows."""
+    return min(ROUNDINGS, tolerance((kind,)).gradients / torch.finfo(kind).eps)
+
+
+def nudged(x: Tensor, kind: torch.dtype) -> Tensor:
+    """X changed by about one rounding of this type."""
+    return x + torch.finfo(kind).eps * x.abs().amax().clamp_min(1.0) if x.numel() else x

@@ -82,10 +82,6 @@ class Recurrent:
             steps: x_1 .. x_T, each (batch, input_size).
             states: s_0 of every layer.
         """
-        return self.unrolled(steps, states)[0]
-
-    def unrolled(self, steps: Sequence[Tensor], states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """The outputs, and s_T of every layer."""
         outputs, states = [], list(states)
         for t, x in enumerate(steps, 1):
             flow = x
@@ -95,7 +91,7 @@ class Recurrent:
                 states[index] = cell.step(flow, states[index])
                 flow = cell.output(flow, states[index])
             outputs.append(flow)
-        return outputs, states
+        return outputs
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs (batch, T, output_size) of x (batch, T, input_size), differentiable."""

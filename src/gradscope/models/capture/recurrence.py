@@ -75,7 +75,11 @@ class Recurrence:
     @cached_property
     def levels(self) -> tuple[tuple[Unit, ...], ...]:
         """The units with their linear maps, bottom first."""
-        flow, starts, found = self.x.detach(), iter(self.start), []
+        return self.walked(self.x.detach())
+
+    def walked(self, x: Tensor) -> tuple[tuple[Unit, ...], ...]:
+        """The units along another input, (T, batch, features), from the same start."""
+        flow, starts, found = x, iter(self.start), []
         with torch.no_grad():
             for level in self.cells:
                 units = tuple(self._unit(cell, flow, next(starts).detach(), way) for way, cell in enumerate(level))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from gradscope.models.agreement import coarsest, tolerance
+from gradscope.models.agreement import coarsest, nudged, roundings, tolerance
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.known import is_known
-from gradscope.models.capture.recurrence import Recurrence, reordered
+from gradscope.models.capture.recurrence import Recurrence, Unit, reordered
 from gradscope.models.capture.watch import Seen
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
@@ -23,6 +23,9 @@ from gradscope.records import EqualityCheck
 
 WEIGHTS = {"weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh"}
 NUMBERED = r"_l\d+(_reverse)?$"
+
+Steps = Iterable[tuple[int, Tensor, Tensor, Tensor]]
+"""Values (steps, batch, ...) and their first step: by the chain, by torch, and by the chain for a nudged input."""
 
 
 def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, adjoint: Adjoint) -> EqualityCheck:
@@ -51,7 +54,12 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
         parts = [g for name in own_names if (g := by_name[name]) is not None]
         differences.append(_of_weights([] if layer.weight_gradient is None else [layer.weight_gradient], parts))
     against = str(getattr(module, "stands_for", f"torch.nn.{type(module).__name__}"))
-    return _check(_difference(output, y), differences, against, x.dtype, (), unheld)
+
+    def nudge() -> Steps:
+        own, theirs = output.transpose(0, 1), y.detach().transpose(0, 1)
+        yield 1, own, theirs, model.run(nudged(x, x.dtype)).output.transpose(0, 1)
+
+    return _check(_difference(output, y), differences, against, x.dtype, (), unheld, nudge)
 
 
 def against_module(
@@ -80,7 +88,15 @@ def against_module(
             own = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
             differences.append(_of_weights(own, of_weights[one.module]))
     unheld = _unheld([of_input], [g for own in of_weights.values() for g in own])
-    return _check(max(outputs, default=0.0), differences, name, gradient.dtype, types, unheld)
+    kind = coarsest((gradient.dtype, *types))
+
+    def nudge() -> Steps:
+        for one in seen:
+            moved = _values(one, one.walked(nudged(one.x.detach(), kind)))
+            yield from ((*own, other[1]) for own, other in zip(_values(one, one.levels), moved, strict=True))
+
+    explains = nudge if all(one.one_way for one in seen) else None
+    return _check(max(outputs, default=0.0), differences, name, gradient.dtype, types, unheld, explains)
 
 
 def against_gradients(
@@ -143,12 +159,51 @@ def _check(
     own: torch.dtype,
     types: Collection[torch.dtype],
     unheld: tuple[str, ...],
+    nudge: Callable[[], Steps] | None = None,
 ) -> EqualityCheck:
-    """Judged by the coarsest of the run's own type and of those that took part inside."""
+    """Judged by the coarsest of the run's own type and of those that took part inside.
+
+    Where the two differ by more, `nudge` tells whether the recurrence makes rounding errors grow as far.
+    """
     worst, kind = [output, *differences], coarsest((own, *types))
-    passed = all(error <= tolerance((kind,)).gradients for error in worst)
+    limit = tolerance((kind,)).gradients
+    passed = all(error <= limit for error in worst)
     largest = max(worst[1:], key=lambda e: math.inf if math.isnan(e) else e, default=0.0)
-    return EqualityCheck(output, largest, against, passed, None if kind == own else str(kind)[6:], unheld)
+    step = None if passed or nudge is None else _rounding_from(nudge(), largest, limit, roundings(kind))
+    inside = None if kind == own else str(kind)[6:]
+    return EqualityCheck(output, largest, against, passed or step is not None, inside, unheld, step)
+
+
+def _rounding_from(values: Steps, gradient: float, limit: float, times: float) -> int | None:
+    """The step from which rounding, grown on its way, parts chain and torch; None where it does not explain it all.
+
+    It explains `times` as much as a nudge of the input moves the chain by that step.
+
+    A chain that is not the model's differs at its first steps already, where a nudge has not grown yet. The gradient
+    follows the states: once these share no digit, it need not share any.
+    """
+    found = []
+    for first, own, theirs, moved in values:
+        off, response = _by_step(own, theirs), _by_step(moved, own)
+        found += [(first + at, *pair) for at, pair in enumerate(zip(off.tolist(), response.tolist(), strict=True))]
+    found.sort()
+    grown = 0.0
+    for _, off, response in found:
+        grown = max(grown, times * response)
+        if not off <= max(limit, grown):
+            return None
+    if not (gradient <= max(limit, grown) or (grown >= 1 and math.isfinite(gradient))):
+        return None
+    return next((step for step, off, _ in found if off > limit), found[-1][0])
+
+
+def _by_step(a: Tensor, b: Tensor) -> Tensor:
+    """||a_t - b_t|| / ||b_t|| of every step, over the entries in which b is finite."""
+    a, b = a.detach().double().flatten(1), b.detach().double().flatten(1)
+    a, b = (torch.where(b.isfinite(), value, 0.0) for value in (a, b))
+    top = torch.where((size := b.abs().amax(1, keepdim=True)) > 0, size, 1.0)
+    size = (b / top).norm(dim=1)
+    return ((a - b) / top).norm(dim=1) / torch.where(size > 0, size, 1.0)
 
 
 def _unheld(of_input: Sequence[Tensor], of_weights: Iterable[Tensor | None]) -> tuple[str, ...]:
@@ -159,22 +214,25 @@ def _unheld(of_input: Sequence[Tensor], of_weights: Iterable[Tensor | None]) -> 
 
 def _outputs(one: Recurrence) -> list[float]:
     """By how much the chain's outputs and last states differ from what the module saw."""
-    found = []
+    return [_difference(own, theirs) for _, own, theirs in _values(one, one.levels)]
+
+
+def _values(one: Recurrence, levels: Sequence[Sequence[Unit]]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Outputs, and last states of every call, along `levels` and as the module saw them, with their first step."""
     if one.output is not None:
-        mine = torch.cat([reordered(unit.layer.outputs, unit.order) for unit in one.levels[-1]], -1)
+        mine = torch.cat([reordered(unit.layer.outputs, unit.order) for unit in levels[-1]], -1)
         if one.lengths is not None:
             inside = torch.arange(len(mine))[:, None] < one.lengths.cpu()[None]
             mine = torch.where(inside.to(mine.device)[..., None], mine, torch.zeros_like(mine))
-        found.append(_difference(mine, one.output))
-    units = [unit for level in one.levels for unit in level]
+        yield 1, mine, one.output
+    units = [unit for level in levels for unit in level]
     step = 0
     for reading in one.readings:
         step += len(reading.x)
         for unit, end in zip(units, reading.ends, strict=True):
             states = unit.layer.states
             last = states[step] if one.lengths is None else states[one.lengths, torch.arange(states.shape[1])]
-            found.append(_difference(last, end))
-    return found
+            yield step, last[None], end[None]
 
 
 def _of_weights(log10: Sequence[float], gradients: Sequence[Tensor]) -> float:

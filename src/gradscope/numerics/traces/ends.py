@@ -3,32 +3,51 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from gradscope.models.cell import Linearization
 from gradscope.models.recurrent import Recurrent, Trajectory
 from gradscope.numerics.spectra.products import chunks
 
 
 def autograd_ends(model: Recurrent, x: Tensor) -> tuple[Tensor, Tensor]:
-    """dL/ds_0 and dL/ds_T, each (size,), by torch.autograd through the unrolled model for x (1, T, features)."""
+    """dL/ds_0 and dL/ds_T, each (size,), by torch.autograd through every step of the model for x (1, T, features).
+
+    Each step starts from the state that the chain has there: another run of a chaotic recurrence would soon be at other
+    states, by rounding alone.
+    """
     v = torch.randn(model.output_size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     v = (v / v.norm()).to(x)
+    layers = model.run(x).layers
     with torch.enable_grad():
-        first = [state.requires_grad_() for state in model.initial_states(1)]
-        outputs, states = model.unrolled(x.unbind(1), first)
         # The layers' last states are coordinates of one state: the loss is read off them as they stand.
-        last, top = [state.detach().requires_grad_() for state in states], x[:, -1]
+        last, top = _leaves(layers, -1), x[:, -1]
         for cell, state in zip(model.cells, last, strict=True):
             top = cell.output(top, state)
-        return _joint_gradient((outputs[-1][0] * v).sum(), first), _joint_gradient((top[0] * v).sum(), last)
+        at_last = adjoint = _pulled([top], last, [v[None]])
+        for t in range(x.shape[1], 0, -1):
+            before, flow, after = _leaves(layers, t - 1), x[:, t - 1], list[Tensor]()
+            for cell, state in zip(model.cells, before, strict=True):
+                after.append(cell.step(flow, state.detach() if t in model.cuts else state))
+                flow = cell.output(flow, after[-1])
+            adjoint = _pulled(after, before, adjoint)
+    return torch.cat(adjoint, -1)[0], torch.cat(at_last, -1)[0]
 
 
-def _joint_gradient(loss: Tensor, states: list[Tensor]) -> Tensor:
-    found = torch.autograd.grad(loss, states, allow_unused=True) if loss.requires_grad else [None] * len(states)
-    filled = [torch.zeros_like(s) if g is None else g for g, s in zip(found, states, strict=True)]
-    return torch.cat(filled, -1)[0]
+def _leaves(layers: Sequence[Linearization], at: int) -> list[Tensor]:
+    return [layer.states[at].detach().clone().requires_grad_() for layer in layers]
+
+
+def _pulled(values: Sequence[Tensor], states: Sequence[Tensor], adjoint: Sequence[Tensor]) -> list[Tensor]:
+    """The adjoint of values brought back to states, zeros where nothing comes."""
+    joined = [(value, g) for value, g in zip(values, adjoint, strict=True) if value.requires_grad]
+    if not joined:
+        return [torch.zeros_like(state) for state in states]
+    found = torch.autograd.grad([value for value, _ in joined], states, [g for _, g in joined], allow_unused=True)
+    return [torch.zeros_like(s) if g is None else g for g, s in zip(found, states, strict=True)]
 
 
 def moved_without_gradient(model: Recurrent, x: Tensor) -> tuple[int, ...]:

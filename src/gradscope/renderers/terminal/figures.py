@@ -99,7 +99,11 @@ def _checks(model: ModelResult) -> list[tuple[str, str]]:
     equal = ""
     if check is not None:
         verb = "equals" if check.passed else "DIFFERS FROM"
-        equal = f"{verb} {check.against}: output {check.output:.0e}, gradient {check.grad:.0e}"
+        off = f"output {check.output:.0e}, gradient {check.grad:.0e}"
+        equal = f"{verb} {check.against}: {off}"
+        if check.rounding_from is not None:
+            equal = f"{verb} {check.against} to step {check.rounding_from - 1}; from there on rounding errors grow, "
+            equal += f"in torch as here: {off}"
         equal += f" ({check.inside} inside)" if check.inside else ""
         if check.unheld:
             equal += f" (where torch's own is finite; its {' and '.join(check.unheld)} is not)"
