@@ -203,7 +203,8 @@ def _by_step(a: Tensor, b: Tensor) -> Tensor:
     a, b = (torch.where(b.isfinite(), value, 0.0) for value in (a, b))
     top = torch.where((size := b.abs().amax(1, keepdim=True)) > 0, size, 1.0)
     size = (b / top).norm(dim=1)
-    return ((a - b) / top).norm(dim=1) / torch.where(size > 0, size, 1.0)
+    relative: Tensor = ((a - b) / top).norm(dim=1) / torch.where(size > 0, size, 1.0)
+    return relative
 
 
 def _unheld(of_input: Sequence[Tensor], of_weights: Iterable[Tensor | None]) -> tuple[str, ...]:
