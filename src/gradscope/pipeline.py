@@ -204,7 +204,8 @@ def _given(x: torch.Tensor, spec: RunSpec, features: int | None) -> Batch:
         raise UsageError(f"x has shape {tuple(x.shape)}; expected (batch, T, features) with at least 2 steps")
     if features is not None and x.shape[-1] != features:
         raise UsageError(f"x has {x.shape[-1]} features in shape {tuple(x.shape)}; the model takes {features}")
-    moved = x.detach().to(spec.device, getattr(torch, spec.dtype))
+    # A copy: a step or a module may write into what it is given.
+    moved = x.detach().to(spec.device, getattr(torch, spec.dtype), copy=True)
     return Batch(x=moved, tokens=None, token_ids=None, vocabulary=None, notes=(), source="given")
 
 

@@ -7,7 +7,9 @@ from torch import Tensor
 
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.watch import see
+from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Unavailable
 
 NOISE = 1e3
@@ -17,12 +19,15 @@ NOISE = 1e3
 def measure(analysis: Analysis) -> tuple[int, int] | None:
     """(source, target), from 1: the output of sequence `target` depends on the input of sequence `source`.
 
-    None where none does; families and chains of Jacobians keep their sequences apart by the way they are made.
+    None where none does; families and chains of Jacobians keep their sequences apart by the way they are made. A cell
+    of the user's is asked at its middle step.
 
     Raises:
         Unavailable: a module with a single sequence, or with outputs that have no sequences.
     """
     model, x = analysis.model, analysis.runs[0].x
+    if isinstance(model, Recurrent) and isinstance(model.cells[0], CustomCell):
+        return _in_step(model.cells[0], analysis)
     if not isinstance(model, Direct) or model.kind != "module":
         return None
     if len(x) < 2:
@@ -43,6 +48,23 @@ def measure(analysis: Analysis) -> tuple[int, int] | None:
 def guessed(analysis: Analysis) -> bool | None:
     """Whether time was taken to come first, where the module would fit the other order as well; None of families."""
     return analysis.model.guessed if isinstance(analysis.model, Direct) else None
+
+
+def _in_step(cell: CustomCell, analysis: Analysis) -> tuple[int, int] | None:
+    """The same of a single step of a cell, by what its new state does with the old ones."""
+    x, target = analysis.runs[0].x, len(analysis.runs[0].x) - 1
+    analysis.require_finite()
+    if target < 1:
+        return None
+    (_, layer), *_ = analysis.trace.layers
+    middle = (analysis.length - 1) // 2
+    s = layer.states[middle].detach().requires_grad_()
+    with torch.enable_grad():
+        new = cell.step(x[:, middle], s)
+        drawn = torch.randn(new[target].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        joined = (new[target] * drawn.to(new)).sum()
+        found = torch.autograd.grad(joined, s, allow_unused=True)[0] if joined.requires_grad else None
+    return None if found is None else _pair(found, target)
 
 
 def _pair(gradient: Tensor, target: int) -> tuple[int, int] | None:

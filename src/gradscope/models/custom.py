@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,26 +11,56 @@ from torch import Tensor, nn
 
 from gradscope.chain import step_jacobians
 from gradscope.errors import UsageError
+from gradscope.models.agreement import tolerance
 from gradscope.models.cell import At, Pulled, pull_steps
 from gradscope.text import safe_text
 
 Step = Callable[[Tensor, Tensor], Any]
 CHUNK_NUMBERS = 2**22
+LOOKED = 8
+"""Steps, and sequences, at which a sequence is run by itself to see whether it depends on the others."""
 
 
 class CustomCell:
     """A cell that is a function (or module) from (x (batch, I), s (batch, S)) to the new s (batch, S)."""
 
-    def __init__(self, name: str, step: Step, initial: Tensor, input_size: int) -> None:
-        """Take the step and s_0 of one sequence (S); an nn.Module's parameters are its own."""
+    def __init__(
+        self,
+        name: str,
+        step: Step,
+        initial: Tensor,
+        input_size: int,
+        starts: Callable[[int], Tensor] | None = None,
+    ) -> None:
+        """Take the step; an nn.Module's parameters are its own.
+
+        Args:
+            name: what it is called.
+            step: the function.
+            initial: s_0 of every sequence (S), or (batch, S) with one for each.
+            input_size: I.
+            starts: s_0 of as many sequences as it is asked for, (batch, S) or one for all; None for `initial`.
+        """
         self.name, self.function, self.initial, self.input_size = name, step, initial, input_size
+        self.starts, self._rows = starts, dict[int, Tensor]()
         self.state_size = self.output_size = initial.shape[-1]
         self.module = step if isinstance(step, nn.Module) else None
         self.parameters = {k: p.detach() for k, p in step.named_parameters()} if isinstance(step, nn.Module) else {}
 
     def initial_state(self, batch: int) -> Tensor:
-        """s_0 for every sequence."""
-        return self.initial.expand(batch, -1).clone()
+        """s_0 for every sequence; asked again for as many, the same one.
+
+        Raises:
+            UsageError: there are states for another number of sequences.
+        """
+        if batch not in self._rows:
+            rows = self.initial if self.starts is None else self.starts(batch)
+            if rows.ndim > 2 or rows.shape[-1] != self.state_size or (rows.ndim == 2 and len(rows) not in (1, batch)):
+                wanted = f"({self.state_size},) or ({batch}, {self.state_size}) for {batch} sequences"
+                shape = tuple(rows.shape)
+                raise UsageError(f"the initial state of {safe_text(self.name)} has shape {shape}; expected {wanted}")
+            self._rows[batch] = rows.detach().expand(batch, -1)
+        return self._rows[batch].to(self.initial, copy=True)
 
     def step(self, x: Tensor, s: Tensor) -> Tensor:
         """s_t.
@@ -45,6 +76,9 @@ class CustomCell:
         if not isinstance(new, Tensor) or new.shape != s.shape:
             got = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise UsageError(f"the step of {safe_text(self.name)} returns {got}; expected a state {tuple(s.shape)}")
+        if new.dtype != s.dtype:
+            got, wanted = str(new.dtype)[6:], str(s.dtype)[6:]
+            raise UsageError(f"the step of {safe_text(self.name)} returns a state of {got}; expected {wanted}")
         return new
 
     def output(self, x: Tensor, s: Tensor) -> Tensor:
@@ -52,13 +86,31 @@ class CustomCell:
         return s
 
     def linearize(self, x: Tensor, s0: Tensor) -> CustomLinearization:
-        """Run over x (T, batch, I)."""
+        """Run over x (T, batch, I): each sequence by itself where it would be another one among the others."""
+        states = self._walked(x, s0)
+        self._require_repeatable(x, states)
+        if self._depend(x, states):
+            states = torch.cat([self._walked(x[:, b : b + 1], s0[b : b + 1]) for b in range(len(s0))], 1)
+        return CustomLinearization(self, x, states)
+
+    def _walked(self, x: Tensor, s0: Tensor) -> Tensor:
         states = s0.new_empty(len(x) + 1, *s0.shape)
         states[0] = s0
         for t in range(len(x)):
             states[t + 1] = self.step(x[t], states[t])
-        self._require_repeatable(x, states)
-        return CustomLinearization(self, x, states)
+        return states
+
+    def _depend(self, x: Tensor, states: Tensor) -> bool:
+        """Whether a sequence's step depends on the others: on their numbers, or by a branch on those of all."""
+        near, (steps, batch) = tolerance((states.dtype,)).outputs, x.shape[:2]
+        places = sorted({int(t) for t in torch.linspace(0, steps - 1, LOOKED).round()})
+        for t, b in itertools.product(places, range(min(batch, LOOKED)) if batch > 1 else ()):
+            row = slice(b, b + 1)
+            alone, among = self.step(x[t, row], states[t, row]), states[t + 1, row]
+            size = float(among.nan_to_num(0, 0, 0).abs().max())
+            if not torch.allclose(alone, among, rtol=near, atol=near * size, equal_nan=True):
+                return True
+        return False
 
     def _require_repeatable(self, x: Tensor, states: Tensor) -> None:
         """Refuse a step that draws random numbers or remembers its calls: its derivatives would be another one's."""

@@ -68,11 +68,17 @@ class Recurrent:
             return [state.expand(batch, -1).clone() for state in self.start]
         return [cell.initial_state(batch) for cell in self.cells]
 
-    def of_sequence(self, item: int) -> Recurrent:
-        """The model for one sequence of the batch, from the state that this one starts with."""
-        if self.start is None or all(state.ndim < 2 or state.shape[0] == 1 for state in self.start):
+    def of_sequence(self, item: int, batch: int) -> Recurrent:
+        """The model for one sequence of a batch, from the state that this one starts with."""
+        if self.start is None:
+            states = self.initial_states(batch)
+            if all(bool((state == state[:1]).all()) for state in states):
+                return self
+        elif all(state.ndim < 2 or state.shape[0] == 1 for state in self.start):
             return self
-        start = [state[item : item + 1] if state.ndim > 1 else state for state in self.start]
+        else:
+            states = list(self.start)
+        start = [state[item : item + 1] if state.ndim > 1 else state for state in states]
         return Recurrent(self.name, self.cells, start=start, cuts=self.cuts)
 
     def unroll(self, steps: Sequence[Tensor], states: list[Tensor]) -> list[Tensor]:

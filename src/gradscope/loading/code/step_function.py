@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,6 +50,8 @@ def _takes_a_state(module: nn.Module) -> bool:
 def own_cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
     """The cell; s_0 is from --state, else its `initial_state` (tensor or f(batch)), else zeros of --state-size.
 
+    An `initial_state` is (size,), or (batch, size) with a state for each sequence.
+
     Raises:
         UsageError: no first state, or one that is no vector.
     """
@@ -57,8 +60,10 @@ def own_cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
         thing = in_type(thing, spec).eval()
     step = thing.step if hasattr(thing, "step") and not module else thing
     initial = _initial(thing, name, spec).to(spec.device, dtype)
+    given = getattr(thing, "initial_state", None)
+    starts = partial(_called, given, name) if callable(given) and spec.state is None else None
     size = spec.input_size if spec.input_size is not None else int(getattr(thing, "input_size", FEATURES))
-    return CustomCell("cell", StateOf(step) if module else _state_of(step), initial, size)
+    return CustomCell("cell", StateOf(step) if module else _state_of(step), initial, size, starts)
 
 
 def _initial(thing: Any, name: str, spec: RunSpec) -> Tensor:
@@ -68,15 +73,39 @@ def _initial(thing: Any, name: str, spec: RunSpec) -> Tensor:
         raise UsageError(f"the cell '{safe_text(name)}' has no initial_state; {remedy}")
     initial = torch.zeros(spec.state_size or 0)
     if given is not None:
-        initial = given(1) if callable(given) else torch.as_tensor(given)
-        initial = initial[0] if initial.ndim == 2 else initial
+        initial = _called(given, name, 1) if callable(given) else _as_state(given, name)
+        # What a function says of one sequence is that of one; different rows belong to the sequences of a batch.
+        same = initial.ndim == 2 and len(initial) > 0 and bool((initial == initial[:1]).all())
+        initial = initial[0] if same else initial
     if spec.state is not None:
         # Without any other word on its size, the state in the file says how large it is.
         sizes = [(initial.shape[-1], 0)] if len(initial) else None
         initial = first_states(spec.state, sizes)[0][0]
-    if initial.ndim != 1 or not len(initial):
-        raise UsageError(f"the initial state of '{safe_text(name)}' has shape {tuple(initial.shape)}; expected (size,)")
+    if initial.ndim not in (1, 2) or not initial.numel():
+        shape, expected = tuple(initial.shape), "(size,), or (batch, size) with one for each sequence"
+        raise UsageError(f"the initial state of '{safe_text(name)}' has shape {shape}; expected {expected}")
     return initial.detach()
+
+
+def _called(given: Callable[[int], Any], name: str, batch: int) -> Tensor:
+    """What an `initial_state` that is a function says of a batch."""
+    try:
+        state = given(batch)
+    except Exception as error:
+        what = f"{type(error).__name__}: {safe_text(error)}"
+        raise UsageError(f"the initial_state of '{safe_text(name)}' fails on a batch of {batch}: {what}") from error
+    return _as_state(state, name)
+
+
+def _as_state(state: Any, name: str) -> Tensor:
+    """One tensor."""
+    try:
+        return torch.as_tensor(state)
+    except (TypeError, ValueError, RuntimeError):
+        what, remedy = type(state).__name__, "put (h, c) side by side, torch.cat((h, c), -1), and split it in the step"
+        raise UsageError(
+            f"the initial state of '{safe_text(name)}' is a {what}; expected one tensor (size,): {remedy}"
+        ) from None
 
 
 class StateOf(nn.Module):
@@ -90,16 +119,18 @@ class StateOf(nn.Module):
     def forward(self, x: Tensor, s: Tensor) -> Any:
         """The new state."""
         step: Any = self.inner if _has_forward(self.inner) else self.inner.step
-        with default_dtype(s.dtype):
-            return _last_like(step(x, s), s)
+        return _new_state(step, x, s)
 
 
 def _state_of(step: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor, Tensor], Any]:
-    def state(x: Tensor, s: Tensor) -> Any:
-        with default_dtype(s.dtype):
-            return _last_like(step(x, s), s)
+    return partial(_new_state, step)
 
-    return state
+
+def _new_state(step: Callable[[Tensor, Tensor], Any], x: Tensor, s: Tensor) -> Any:
+    """What a step makes of copies, which it may write into; numbers of another precision in that of the state."""
+    with default_dtype(s.dtype):
+        new = _last_like(step(x.clone(), s.clone()), s)
+    return new.to(s.dtype) if isinstance(new, Tensor) and new.is_floating_point() else new
 
 
 def _last_like(returned: Any, s: Tensor) -> Any:

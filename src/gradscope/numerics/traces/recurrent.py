@@ -75,6 +75,10 @@ class RecurrentTrace:
         """Steps the loss reads."""
         return tuple(influence.anchor_steps(v, count))
 
+    def newest(self, v: Tensor) -> Tensor | None:
+        """Every sequence is asked at the same step."""
+        return None
+
     def alone(self, v: Tensor, step: int) -> Tensor:
         """The cotangent of one step."""
         return influence.only_step(v, step)
@@ -110,7 +114,7 @@ class RecurrentTrace:
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """The model itself, as it runs over one sequence."""
-        return self.model.of_sequence(item), self.x[item : item + 1]
+        return self.model.of_sequence(item, self.sequences), self.x[item : item + 1]
 
     def ends(self, item: int) -> tuple[Tensor, Tensor, int]:
         """dL/ds_0 and dL/ds_T through the unrolled model."""
