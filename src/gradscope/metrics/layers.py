@@ -17,7 +17,7 @@ from gradscope.models.cell import ClosedForm, Linearization
 from gradscope.models.recurrent import Trajectory
 from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.gradients.adjoint import LayerAdjoint
-from gradscope.numerics.gradients.influence import geometric_mean
+from gradscope.numerics.gradients.influence import by_lag, geometric_mean
 from gradscope.numerics.spectra import products
 from gradscope.records import Layer, Number, Series, Values
 
@@ -79,7 +79,8 @@ def _gradients(adjoints: list[LayerAdjoint]) -> dict[str, Values]:
 
 def _reach(analysis: Analysis, adjoints: list[LayerAdjoint]) -> dict[str, Number]:
     """Rate and reach of the influence of the layer's own input on the anchor's output."""
-    profiles = torch.cat([a.input[: analysis.anchor].flip(0).T for a in adjoints]).cpu()
+    pairs = zip(adjoints, analysis.newest, strict=True)
+    profiles = torch.cat([by_lag(a.input.T, newest, analysis.anchor) for a, newest in pairs]).cpu()
     slopes = rate.slopes(profiles[:, 1 : analysis.needed_lag + 1] * math.log(10))
     far = reach.of_profile(geometric_mean(profiles))
     return {"rate": math.fsum(slopes) / len(slopes) if slopes else None, "reach": far}
@@ -102,8 +103,8 @@ def _jacobians(analysis: Analysis, layer: cell.Layer, order: Tensor | None) -> d
         norms, far = norms[own], far[own]
         return {"log10_jacobian_norm": numbers(norms), "log10_product_norm": numbers(torch.cat([whole, far]))}
     absent, after = (None,) * begins, (None,) * (steps + 1)
-    if analysis.anchor <= begins:
+    if analysis.own_anchor <= begins:
         return {"log10_jacobian_norm": (*absent, *numbers(norms))}
-    past = ArrayChain(chain.jacobians[:, : analysis.anchor - begins])
+    past = ArrayChain(chain.jacobians[:, : analysis.own_anchor - begins])
     far = (*absent, *numbers(products.sweep_products(past).log10_norm))
     return {"log10_jacobian_norm": (*absent, *numbers(norms)), "log10_product_norm": (*far, *after[len(far) :])}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.gradients.influence import by_lag
 
 
 def measure(analysis: Analysis) -> float:
@@ -21,7 +22,7 @@ def measure(analysis: Analysis) -> float:
     adjoint = analysis.adjoints[0]
     if adjoint.weight is None or adjoint.weight_gradient is None or not analysis.anchors:
         raise Unavailable("the recurrence has no weights of its own")
-    newest = adjoint.weight[analysis.anchor - 1]
+    newest = by_lag(adjoint.weight.T, analysis.newest[0], analysis.anchor)[:, 0]
     if not bool((newest > -math.inf).any()):
         raise Unavailable("the newest step contributes nothing to the gradient of the weights")
     rms = float((2 * newest * math.log(10)).logsumexp(0) - math.log(len(newest))) / 2 / math.log(10)

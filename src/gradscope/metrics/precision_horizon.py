@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gradscope.metrics.weight_share import shares
 from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.gradients.influence import geometric_mean
+from gradscope.numerics.gradients.influence import by_lag, geometric_mean
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOSS_SCALE = 1.0
@@ -54,9 +54,11 @@ def _profiles(analysis: Analysis) -> tuple[Tensor, Tensor | None]:
         adjoints = [trace.adjoint(v, totals=False) for trace, v in zip(analysis.traces, anchored, strict=True)]
     except Unavailable:
         return analysis.influence, None
-    state = torch.cat([adjoint.state[: newest + 1].flip(0).T for adjoint in adjoints])
-    parts = [adjoint.weight[:newest] for adjoint in adjoints if adjoint.weight is not None]
-    return state, torch.cat([shares(part).flip(0).T for part in parts]) if parts else None
+    ends = list(zip(adjoints, analysis.newest, strict=True))
+    # The state before step 1 is one lag more.
+    state = torch.cat([by_lag(one.state.T, None if own is None else own + 1, newest + 1) for one, own in ends])
+    parts = [(shares(one.weight).T, own) for one, own in ends if one.weight is not None]
+    return state, torch.cat([by_lag(part, own, newest) for part, own in parts]) if parts else None
 
 
 def _horizon(info: torch.finfo, typical: Tensor, worst: Tensor, share: Tensor | None) -> Horizon:

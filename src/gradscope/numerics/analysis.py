@@ -195,8 +195,24 @@ class Analysis:
     @cached_property
     def mean_input_influence(self) -> Tensor:
         """log10 of the *arithmetic* mean over sequences of every seed, (seeds, lags)."""
-        per_seed = self.influence.reshape(len(self.runs), -1, self.influence.shape[1])
-        return log10_sum(per_seed, 1) - math.log10(per_seed.shape[1])
+        found = []
+        for rows, ends in zip(self.influence.tensor_split(len(self.runs)), self.newest, strict=True):
+            # A sequence that is shorter than the needed lag has no say in what arrives there.
+            long = None if ends is None else (ends > self.needed_lag).to(rows.device)
+            kept = rows if long is None or not bool(long.any()) else rows[long]
+            found.append(log10_sum(kept, 0) - math.log10(len(kept)))
+        return torch.stack(found)
+
+    @cached_property
+    def newest(self) -> tuple[Tensor | None, ...]:
+        """The anchor of every sequence of every seed, (batch), where they differ; None where they do not."""
+        return tuple(trace.newest(v) for trace, v in zip(self.traces, self.anchored, strict=True))
+
+    @property
+    def own_anchor(self) -> int:
+        """The anchor of the sequence whose Jacobians are measured."""
+        found = attempted(lambda: self.newest[0])
+        return self.anchor if found is None or isinstance(found, NotMeasured) else int(found[self.spec.item])
 
     @property
     def non_finite(self) -> NonFinite | None:
@@ -369,11 +385,12 @@ class Analysis:
             Unavailable: the loss reads no step after the first full state.
         """
         chain = self.chain
-        count = self.anchor - chain.begins
+        count = self.own_anchor - chain.begins
         if count >= chain.length:
             return chain
         if count < 1:
-            raise Unavailable(f"the loss reads step {self.anchor}, and the state is full from step {chain.begins} on")
+            step = self.own_anchor
+            raise Unavailable(f"the loss reads step {step}, and the state is full from step {chain.begins} on")
         if isinstance(chain, ArrayChain):
             return ArrayChain(chain.jacobians[:, :count], begins=chain.begins)
         return FirstSteps(chain, count)

@@ -47,6 +47,21 @@ def only_step(cotangent: Tensor, step: int) -> Tensor:
     return cotangent if torch.equal(kept, cotangent) else kept
 
 
+def by_lag(logs: Tensor, newest: Tensor | None, lags: int) -> Tensor:
+    """Values by step, (batch, steps), as values by lag, (batch, lags): lag 0 is the anchor, `lags` being its step.
+
+    Args:
+        logs: log10 of what arrives at steps 1, 2, ...
+        newest: the anchor of every sequence, (batch), where they differ: what would lie before step 1 is -inf, as
+            what nothing arrives at.
+        lags: how many.
+    """
+    if newest is None:
+        return logs[:, :lags].flip(1)
+    place = newest[:, None].to(logs.device) - 1 - torch.arange(lags, device=logs.device)
+    return torch.where(place >= 0, logs.gather(1, place.clamp_min(0)), -math.inf)
+
+
 def direct_gradient(model: Direct | Recurrent, x: Tensor, cotangent: Tensor) -> Tensor:
     """log10 ||d<v, y>/dx_t||, (batch, T), by autograd through the whole model."""
     leaf = x.detach().requires_grad_()

@@ -50,6 +50,10 @@ class BareTrace:
         """The newest state."""
         return (self.length,)
 
+    def newest(self, v: Tensor) -> Tensor | None:
+        """Every sequence is asked at the same step."""
+        return None
+
     def alone(self, v: Tensor, step: int) -> Tensor:
         """All there is."""
         return v

@@ -350,6 +350,11 @@ class LiftedTrace(ModuleTrace):
         back = self.back(v, weights=True)
         return tuple(self._layer(back, place) for place in range(len(self._walking)))
 
+    def states_heard(self, v: Cotangents) -> tuple[Tensor, ...]:
+        """log10 ||dL/ds_t|| of every walk, (T + 1, batch)."""
+        back = self.back(v, weights=False)
+        return tuple(self._layer(back, place).state for place in range(len(self._walking)))
+
     def input_gradient(self, v: Cotangents) -> Tensor:
         """log10 ||dL/dx_t||, (batch, T); with respect to the embeddings of tokens."""
         if self.first.recording.given is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -31,7 +32,7 @@ from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
 from gradscope.numerics.traces.reasons import unfollowed, unseen, with_joint_state
 from gradscope.numerics.traces.rows import reals
-from gradscope.numerics.traces.trace import Loss, Unavailable
+from gradscope.numerics.traces.trace import Loss, NotMeasured, Unavailable, attempted
 from gradscope.records import EqualityCheck, Kind, NonFinite
 from gradscope.registry import unknown
 
@@ -56,6 +57,7 @@ class ModuleTrace:
         self.apart = ""
         """Why several recurrences are not one state, where that is known."""
         self._flows: list[tuple[Cotangents, Flow]] = []
+        self._ends: list[tuple[Cotangents, Tensor | None]] = []
 
     @cached_property
     def _seen(self) -> tuple[Seen, list[int], str]:
@@ -232,11 +234,45 @@ class ModuleTrace:
             return torch.autograd.grad(value, asked, allow_unused=True) if value.requires_grad else empty
 
     def anchors(self, v: Cotangents, count: int) -> tuple[int, ...]:
-        """Steps the loss reads; the last, where what it reads has no steps."""
+        """Steps the loss reads; the newest that it hears of, where what it reads has no steps."""
         steps = self._by_step(v)
         if steps is not None:
             return tuple(influence.anchor_steps(steps, count))
-        return (self.length,) if any(g is not None and bool((g != 0).any()) for g in v) else ()
+        if not any(g is not None and bool((g != 0).any()) for g in v):
+            return ()
+        ends = self._heard(v)
+        return (self.length if ends is None else int(ends.max()),)
+
+    def newest(self, v: Cotangents) -> Tensor | None:
+        """The newest step that the loss hears of by sequence, where it differs: those of a padded batch end apart."""
+        ends = None if self._by_step(v) is not None else self._heard(v)
+        return None if ends is None or bool((ends == ends[0]).all()) else ends
+
+    def _heard(self, v: Cotangents) -> Tensor | None:
+        """The newest step whose state or input the loss hears of, (batch); None where nobody knows."""
+        for known, ends in self._ends:
+            if known is v:
+                return ends
+        found = attempted(lambda: self._newest_heard(v))
+        self._ends = [*self._ends[-1:], (v, None if isinstance(found, NotMeasured) else found)]
+        return self._ends[-1][1]
+
+    def _newest_heard(self, v: Cotangents) -> Tensor | None:
+        if not bool(self.output.isfinite().all()):
+            return None
+        states = [state[1:] for state in self.states_heard(v) if len(state) == self.length + 1]
+        if not states:
+            return None
+        heard = torch.stack([(state > -math.inf).T for state in states]).any(0) | (self.input_gradient(v) > -math.inf)
+        ends = (heard * torch.arange(1, self.length + 1, device=heard.device)).amax(1)
+        # A sequence of which nothing is heard at all ends where the others do.
+        return torch.where(ends > 0, ends, ends.max()) if bool((ends > 0).any()) else None
+
+    def states_heard(self, v: Cotangents) -> tuple[Tensor, ...]:
+        """log10 ||dL/ds_t|| of every recurrence along the sequence, (T + 1, batch); none where one reads the future."""
+        if not all(one.one_way for one in self.seen.recurrences):
+            return ()
+        return tuple(layer.state for layers in self.flow(v).layers for layer in layers)
 
     def alone(self, v: Cotangents, step: int) -> Cotangents:
         """The cotangent of one step."""
@@ -296,7 +332,8 @@ class ModuleTrace:
 
     def profile(self, v: Cotangents, step: int) -> Tensor:
         """log10 I(k)."""
-        return influence.overflow_kept(self.input_gradient(v)[:, :step].flip(1), self.output.dtype)
+        logs = influence.by_lag(self.input_gradient(v), self.newest(v), step)
+        return influence.overflow_kept(logs, self.output.dtype)
 
     def equality(self, v: Cotangents) -> EqualityCheck | None:
         """Against the module itself, its graph whole; None where no recurrence was followed."""

@@ -120,6 +120,13 @@ class Trace(Protocol):
         """Steps whose outputs the loss reads, `count` of them spread over the newest half; () for none."""
         ...
 
+    def newest(self, v: Cotangent) -> Tensor | None:
+        """The anchor of every sequence, (batch), where an output without steps hears of states up to different ones.
+
+        None where all have the same.
+        """
+        ...
+
     def alone(self, v: Cotangent, step: int) -> Cotangent:
         """The cotangent of that one step's output; `v` itself where it has no other."""
         ...

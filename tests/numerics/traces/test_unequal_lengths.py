@@ -1,0 +1,98 @@
+"""Sequences of a padded batch end apart: each has its lags from the last step that is read of it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from gradscope import analyze
+
+REAL = torch.float64
+LENGTHS = torch.tensor([14, 9, 5, 14])
+LONGEST = 14
+
+
+class Padded(nn.Module):
+    """One answer for each sequence, from its last real step."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.how, self.rnn, self.head = how, nn.GRU(2, 6, batch_first=True), nn.Linear(6, 1)
+        self.cell = nn.GRUCell(2, 6)
+        with torch.no_grad():
+            for own, other in zip(self.cell.parameters(), self.rnn.parameters(), strict=True):
+                own.copy_(other)
+        self.double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ends = LENGTHS[: len(x)]
+        if self.how == "packed":
+            packed = pack_padded_sequence(x, ends, batch_first=True, enforce_sorted=False)
+            return self.head(self.rnn(packed)[1][0])
+        if self.how == "read at its end":
+            return self.head(self.rnn(x)[0][torch.arange(len(x)), ends - 1])
+        h = x.new_zeros(len(x), 6)
+        states = []
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t], h)
+            states.append(h)
+        return self.head(torch.stack(states, 1)[torch.arange(len(x)), ends - 1])
+
+
+def loss(y: torch.Tensor) -> torch.Tensor:
+    return y.square().sum()
+
+
+def given() -> torch.Tensor:
+    return torch.randn(4, LONGEST, 2, dtype=REAL, generator=torch.Generator().manual_seed(1))
+
+
+def alone(model: Padded) -> list[list[float]]:
+    """log10 I(k) of every sequence run by itself, without its padding."""
+    found = []
+    for x, length in zip(given(), LENGTHS.tolist(), strict=True):
+        leaf = x[None, :length].clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(model.head(model.rnn(leaf)[0][:, -1])), leaf)
+        found.append(gradient[0].norm(dim=-1).log10().flip(0).tolist())
+    return found
+
+
+@pytest.mark.parametrize("how", ["packed", "read at its end", "a loop"])
+def test_lags_count_from_the_last_step_read_of_each(how: str) -> None:
+    model = Padded(how).eval()
+    rows = alone(model)
+    means = [sum(own) / len(own) for k in range(LONGEST) if (own := [row[k] for row in rows if k < len(row)])]
+    found = analyze(model, given(), loss=loss, needs_lag=8).models[0]
+    assert found.series.values["log10_influence"] == pytest.approx(means, abs=1e-8)
+    assert found.summary.reach == max(k for k in range(1, LONGEST) if means[k] >= means[1] - 2)
+    # The sequence of 5 steps has no lag 8: what arrives there is a matter of the others.
+    long = [[10**value for value in row] for row in rows if len(row) > 8]
+    mean = [sum(row[k] for row in long) / len(long) for k in range(9)]
+    assert found.summary.gradient_share == pytest.approx(math.log10(mean[8] / sum(mean)), abs=1e-8)
+
+
+@pytest.mark.parametrize("how", ["read at its end", "a loop"])
+def test_products_end_where_the_chosen_sequence_does(how: str) -> None:
+    model = Padded(how).eval()
+    found = analyze(model, given(), loss=loss, item=2).models[0]
+    short = analyze(Padded("read at its end").rnn, given()[2:3, :5], loss=lambda y: y[:, -1].sum()).models[0]
+    assert found.summary.finite_time_exponents == pytest.approx(short.summary.finite_time_exponents, abs=1e-8)
+    norms = found.series.values["log10_product_norm"]
+    assert norms[:6] == pytest.approx(short.series.values["log10_product_norm"], abs=1e-8)
+    assert norms[6:] == (None,) * 9
+
+
+def test_one_step_read_of_all_is_the_anchor() -> None:
+    class Middle(Padded):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(x)[0][:, 6])
+
+    found = analyze(Middle("").eval(), given(), loss=loss).models[0]
+    assert len(found.series.values["log10_influence"]) == 7
+    assert found.summary.needed_lag == 6
+    assert found.summary.reach is not None
