@@ -48,7 +48,10 @@ def measure(analysis: Analysis) -> tuple[str, ...]:
 
 
 def _acts(p: Tensor, before: Tensor, value: Callable[[], Tensor]) -> bool:
-    """Whether the loss follows a small change of p smoothly."""
+    """Whether the loss follows a small change of p smoothly.
+
+    It is changed through `data`: the graphs of the pass, which are read after this, hold it at its version.
+    """
     precision = torch.finfo(p.dtype).eps
     generator = torch.Generator().manual_seed(0)
     kept = p.detach().clone()
@@ -56,13 +59,12 @@ def _acts(p: Tensor, before: Tensor, value: Callable[[], Tensor]) -> bool:
     nudge *= precision ** (1 / 3) * (float(kept.square().mean().sqrt()) or 1.0)
     try:
         with torch.no_grad():
-            p.copy_(kept + nudge)
+            p.data.copy_(kept + nudge)
             up = float(value() - before)
-            p.copy_(kept - nudge)
+            p.data.copy_(kept - nudge)
             down = float(before - value())
     finally:
-        with torch.no_grad():
-            p.copy_(kept)
+        p.data.copy_(kept)
     size = max(abs(up), abs(down))
     # Rounding of the whole pass is no answer.
     return size > 1e3 * precision * float(before.abs()) and abs(up - down) < SMOOTH * size
