@@ -198,3 +198,21 @@ def test_cross_entropy_with_a_target_is_that_of_the_modules_own_logits(tmp_path:
     expected = gradient.norm(dim=-1).log10().mean(0)
     assert list(found.series.values["log10_grad_input"]) == pytest.approx(expected.tolist(), rel=1e-9)
     assert any("the model's own outputs" in note for note in found.notes)
+
+
+def test_a_task_and_a_probe_are_made_for_the_lag_that_is_given(tmp_path: Path) -> None:
+    found = gradscope.analyze("gru:hidden=4", task="recall", needs_lag=3).models[0]
+    assert (found.length, found.summary.needed_lag) == (4, 3)
+    own = gradscope.compare(nn.GRU(5, 4, batch_first=True), "rnn:hidden=4", task="adding", needs_lag=5)
+    assert [model.length for model in own.models] == [6, 6]
+    (tmp_path / "s.csv").write_text("a,b\n" + "".join(f"{k % 5},{k % 3}\n" for k in range(60)))
+    asked = {"input": tmp_path / "s.csv", "loss": "mse", "needs_lag": 3, "probe": True, "train_steps": 1}
+    trained = gradscope.analyze("gru:hidden=4", **asked).models[0].probe
+    assert trained is not None
+    assert trained.lag == 3
+    for wrong, told in (({"task": "recall"}, "is made for a lag"), ({"probe": True}, "trains on a task")):
+        with pytest.raises(UsageError, match=told):
+            gradscope.analyze("gru", **wrong)
+    for name in ("task", "input", "text"):
+        with pytest.raises(UsageError, match=f"both x and {name} are given"):
+            gradscope.analyze("gru", torch.ones(2, 6, 2), needs_lag=3, **{name: "recall"})

@@ -66,11 +66,15 @@ def _report(models: list[Any], x: Any, loss: Any, settings: dict[str, Any], *, c
         raise UsageError(f"loss is a {type(loss).__name__}; expected a word such as 'final' or a function of it")
     chosen = {"loss": loss} if isinstance(loss, str) else {}
     if x is not None:
+        for name in ("task", "input", "text"):
+            if settings.get(name) is not None:
+                raise UsageError(f"both x and {name} are given; choose one sequence")
         # Half precision is what a training stores; what is analysed is computed in float32.
         chosen["dtype"] = "float64" if x.dtype == torch.float64 or not x.dtype.is_floating_point else "float32"
     spec = RunSpec(models=words, **{**chosen, **settings_of(settings)})
-    # How long the sequence is, and so which lags there are, is known where the objects at hand are.
-    lag = spec.needs_lag if spec.needs_lag is not None and spec.needs_lag < 1 else None
+    # How long the sequence is, and so which lags there are, is known where the objects at hand are, or from the task.
+    asked = spec.task is not None or spec.probe or (spec.needs_lag is not None and spec.needs_lag < 1)
+    lag = spec.needs_lag if asked else None
     check(replace(spec, models=(), needs_lag=lag), dict.fromkeys(NAMES, "given"))
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
     own = None if isinstance(loss, str) else own_loss(loss, f"loss {getattr(loss, '__name__', type(loss).__name__)}")
