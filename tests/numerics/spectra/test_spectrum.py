@@ -83,3 +83,11 @@ def test_exactly_singular_product_is_minus_infinity() -> None:
 def test_log_lags() -> None:
     assert log_lags(200) == [1, 2, 5, 10, 20, 50, 100, 200]
     assert log_lags(3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("decades", [-300, -20, 20, 300])
+def test_factors_of_any_size_multiply_out_within_range(decades: int) -> None:
+    factors = torch.eye(2, dtype=torch.float64).repeat(60, 1, 1) * 10.0**decades
+    short, long = product_spectra(factors, [7, 60])
+    assert short.ln_sigma.tolist() == pytest.approx([7 * decades * math.log(10)] * 2, rel=1e-13)
+    assert long.ln_sigma.tolist() == pytest.approx([60 * decades * math.log(10)] * 2, rel=1e-13)

@@ -72,10 +72,15 @@ def product_spectra(factors: Tensor, counts: list[int], ln_sigma: Tensor | None 
         ln_sigma = torch.linalg.svdvals(factors).log()
     condition = ln_sigma[:, 0] - ln_sigma[:, -1]
     groups = _groups(condition.nan_to_num(posinf=math.inf, nan=math.inf).tolist(), counts)
+    m, e = normalise(factors, dims=2)
+    whole = [_multiply_out(m[start:stop]) for start, stop in groups]
     # The first sweep over the longest product is the first sweep of all shorter ones too.
-    first = _qr_sweep([_multiply_out(factors[start:stop]) for start, stop in groups])
+    first = _qr_sweep([product for product, _ in whole])
     ends = {stop: place + 1 for place, (_, stop) in enumerate(groups)}
-    logs = _triangular_spectra([first[: ends[count]] for count in counts])
+    scales = e.cumsum(0)[[count - 1 for count in counts]] + torch.stack(
+        [torch.stack([scale for _, scale in whole[: ends[count]]]).sum() for count in counts]
+    )
+    logs = _triangular_spectra([first[: ends[count]] for count in counts]) + scales[:, None] * math.log(2)
     fragile = ~(ln_sigma - ln_sigma[:, :1] > math.log(1e-12))
     return [Spectrum(ln, ~fragile[:count].any(0)) for ln, count in zip(logs, counts, strict=True)]
 
@@ -98,11 +103,12 @@ def _groups(ln_condition: list[float], ends: list[int]) -> list[tuple[int, int]]
     return groups
 
 
-def _multiply_out(factors: Tensor) -> Tensor:
-    product = factors[0]
+def _multiply_out(factors: Tensor) -> tuple[Tensor, Tensor]:
+    """The product of factors near one in size, and the power of two beside it."""
+    product, e = normalise(factors[0], dims=2)
     for factor in factors[1:]:
-        product = factor @ product
-    return product
+        product, e = normalise(factor @ product, e, dims=2)
+    return product, e
 
 
 def _triangular_spectra(products: list[list[Tensor]]) -> Tensor:
