@@ -92,7 +92,9 @@ def test_the_command_of_the_best_point_is_on_the_screen_and_runs(swept):
     line = " ".join(screen[screen.index("   gradscope analyze") :].split("\n\n")[0].split())
     assert shlex.split(line) == ["gradscope", *LINES["best"]]
     assert found["best"].code == 0
-    assert "HEALTHY" in found["best"].out.upper()
+    # Of two seeds the 95 % interval is 12.7 standard errors wide on either side: no verdict, and what would give one.
+    assert "inconclusive" in found["best"].out
+    assert "Narrow the interval with more seeds" in found["best"].out
 
 
 def test_the_same_command_again_runs_nothing_and_says_the_same(swept):

@@ -11,6 +11,7 @@ from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Unavailable
+from gradscope.numerics.traces.module import ModuleTrace
 
 NOISE = 1e3
 """Times the rounding of the type that a gradient from another sequence must be above, relative to its own."""
@@ -46,8 +47,11 @@ def measure(analysis: Analysis) -> tuple[int, int] | None:
 
 
 def guessed(analysis: Analysis) -> bool | None:
-    """Whether time was taken to come first, where the module would fit the other order as well; None of families."""
-    return analysis.model.guessed if isinstance(analysis.model, Direct) else None
+    """Whether batch and time could be taken for each other and nobody said which is which; None of families."""
+    model, trace = analysis.model, analysis.trace
+    if not isinstance(model, Direct) or not isinstance(trace, ModuleTrace):
+        return None
+    return model.guessed or (not model.stated and bool(trace.output_shape and model.ambiguous))
 
 
 def _in_step(cell: CustomCell, analysis: Analysis) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.isolation.state import generators, own_random_numbers
-from gradscope.models.output_shape import OutputShape
+from gradscope.models.output_shape import OutputShape, Roles, readings
 from gradscope.models.repeatable import as_before, uncompiled
 from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
@@ -72,8 +72,12 @@ class Direct:
         self.tables: dict[Hashable, slice] = {}
         """Tables of embeddings that read its token ids, by what they are made of."""
         self._draws: dict[str, Any] | None = None
-        self._by_step: bool | None = None
-        """Whether a matrix with one number for each sequence and step is that, once it was found out."""
+        self.stated = time_first is not None
+        """Whether it was said in which order it takes batch and time."""
+        self.ambiguous: tuple[int, ...] = ()
+        """The shape of an output whose axes could be several things, and it cannot be found out which."""
+        self._roles: dict[tuple[int, bool], Roles] = {}
+        """What the axes of an output are, once it was found out, by their number and the layout."""
         if any(map(nn.parameter.is_lazy, module.parameters())):
             self._build_lazy_parts()
 
@@ -126,8 +130,7 @@ class Direct:
     def fits(self, raw: Any, x: Tensor, *, time_first: bool) -> bool:
         """Whether what the module returned for x (batch, T, ...), laid out so, has the sequences where they belong."""
         y = self.first_tensor(raw)
-        shape = OutputShape.of(y.shape, *x.shape[:2], time_first=time_first, by_step=False)
-        return shape.has_sequences or shape.is_number
+        return not y.ndim or bool(readings(y.shape, *x.shape[:2], time_first=time_first))
 
     def turn(self, *, guessed: bool) -> None:
         """Take it to take time first from now on; that is a guess where it would fit the other way as well."""
@@ -136,20 +139,76 @@ class Direct:
 
     def shape_of(self, y: Tensor, x: Tensor) -> OutputShape:
         """What the axes are of a tensor that the module returned for x (batch, T, ...)."""
-        sequences, steps = x.shape[:2]
-        by_step = y.ndim == 2 and sorted(y.shape) == sorted((sequences, steps)) and self._answers_by_step(x)
-        return OutputShape.of(y.shape, sequences, steps, time_first=bool(self.time_first), by_step=by_step)
+        possible = readings(y.shape, *x.shape[:2], time_first=bool(self.time_first))
+        if not possible:
+            return OutputShape.of(y.shape, x.shape[1], (None, None))
+        if len(possible) == 1 or self.kind != "module":
+            return OutputShape.of(y.shape, x.shape[1], possible[0])
+        key = (y.ndim, bool(self.time_first))
+        if self._roles.get(key) not in possible:
+            self._roles[key] = self._found_out(y, x, possible)
+        return OutputShape.of(y.shape, x.shape[1], self._roles[key])
 
-    def _answers_by_step(self, x: Tensor) -> bool:
-        """Whether a matrix of the size (batch, T) grows with T: the module is run once with a step less."""
-        if self._by_step is None:
-            try:
-                with torch.no_grad():
-                    short = self.first_tensor(self.run(self.laid_out(x[:, 1:])))
-                self._by_step = sorted(short.shape) == sorted((len(x), x.shape[1] - 1))
-            except UsageError:
-                self._by_step = False
-        return self._by_step
+    def _found_out(self, y: Tensor, x: Tensor, possible: list[Roles]) -> Roles:
+        """Which of the `possible` readings is right: that whose axes change with the number of sequences and steps.
+
+        Where the module takes no other number of steps, the first output along the axis of steps hears the first input
+        alone.
+        """
+        sizes = {*y.shape, *x.shape[:2], x.shape[1] + 1, x.shape[1] - 1}
+        few = x[[b % len(x) for b in range(next(n for n in range(2, len(sizes) + 3) if n not in sizes))]]
+        # Of two steps one would be left, which code that squeezes takes for none.
+        other = [torch.cat([one[:, :1], one], 1) if x.shape[1] == 2 else one[:, 1:] for one in (few, x)]
+        steps_told = unheard = False
+        for changed in (*other, few):
+            short = self._shape_for(changed)
+            if short is None or len(short) != y.ndim:
+                continue
+            fitting = [
+                roles
+                for roles in possible
+                if all(axis is None or short[axis] == n for axis, n in zip(roles, changed.shape, strict=False))
+            ]
+            if not fitting:
+                continue
+            possible = fitting
+            if changed.shape[1] != x.shape[1]:
+                steps_told = True
+                possible = [roles for roles in fitting if roles[1] is not None] or fitting
+                if len(changed) != len(x):
+                    break
+        timed = [roles for roles in possible if roles[1] is not None]
+        if not steps_told and (y.ndim == 2 or len(timed) > 1):
+            timed = [roles for roles in timed if self._heard_in_order(x, roles)]
+            possible = timed or possible
+            unheard = not timed
+        if unheard or len({roles[0] for roles in possible}) > 1:
+            self.ambiguous = tuple(y.shape)
+        return possible[0]
+
+    def _shape_for(self, x: Tensor) -> tuple[int, ...] | None:
+        """The shape of what the module returns for x (batch, T, ...); None where it does not take that."""
+        try:
+            with torch.no_grad():
+                return tuple(self.first_tensor(self.run(self.laid_out(x))).shape)
+        except UsageError:
+            return None
+
+    def _heard_in_order(self, x: Tensor, roles: Roles) -> bool:
+        """Whether the first output along an axis hears the first step alone, and the last hears others as well."""
+        if not x.is_floating_point() or roles[1] is None:
+            return False
+        leaf = x.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            y = self.first_tensor(self.run(self.laid_out(leaf)))
+        if not y.requires_grad:
+            return False
+        heard = []
+        for step in (0, -1):
+            (found,) = torch.autograd.grad(y.select(roles[1], step).sum(), leaf, retain_graph=True, allow_unused=True)
+            later = None if found is None else found[:, 1:]
+            heard.append(later is not None and bool((later != 0).any()))
+        return heard == [False, True]
 
     def parameters(self) -> dict[str, Tensor]:
         """All weights by name."""

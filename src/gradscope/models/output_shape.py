@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+Roles = tuple[int | None, int | None]
+"""Which axis holds sequences and which steps; None where none does."""
+
+
+def readings(own: Sequence[int], sequences: int, steps: int, *, time_first: bool) -> list[Roles]:
+    """All that the axes of a tensor can be by their sizes, the likeliest first.
+
+    Args:
+        own: the shape returned.
+        sequences: batch, of the input.
+        steps: T, of the input.
+        time_first: whether the module takes (T, batch, ...).
+    """
+    pairs = [(1, 0), (0, 1)] if time_first else [(0, 1), (1, 0)]
+    pairs = [*pairs, (0, 2)] if len(own) == 3 else pairs if len(own) > 1 else []
+    by_step: list[Roles] = [(b, t) for b, t in pairs if (own[b], own[t]) == (sequences, steps)]
+    # (batch, features), and (layers, batch, features) as torch.nn returns its last states.
+    whole: list[Roles] = [(b, None) for b in (0, 1)[: max(1, len(own) - 1)] if own and own[b] == sequences]
+    # A matrix is taken for one answer, however many numbers that has, until it is known to grow with the steps.
+    return [*whole, *by_step] if len(own) == 2 else [*by_step, *whole]
 
 
 @dataclass(frozen=True)
@@ -28,32 +49,19 @@ class OutputShape:
     """Whether it has an answer at every step of the input."""
 
     @classmethod
-    def of(cls, own: torch.Size, sequences: int, steps: int, *, time_first: bool, by_step: bool) -> OutputShape:
-        """Decide what the axes are.
-
-        Args:
-            own: the shape returned.
-            sequences: batch, of the input.
-            steps: T, of the input.
-            time_first: whether the module takes (T, batch, ...).
-            by_step: whether a matrix with one number for each sequence and step is that, and not `steps` features.
-        """
+    def of(cls, own: Sequence[int], steps: int, roles: Roles) -> OutputShape:
+        """The shape `own` for T `steps`, its axes being what `roles` says."""
+        batch, time = roles
         axes = tuple(range(len(own)))
-        pairs = [(1, 0), (0, 1)] if time_first else [(0, 1), (1, 0)]
-        if len(own) >= 3 or (len(own) == 2 and by_step):
-            for batch, time in [*pairs, (0, 2)] if len(own) == 3 else pairs:
-                if (own[batch], own[time]) == (sequences, steps):
-                    rest = tuple(axis for axis in axes if axis not in (batch, time))
-                    features = math.prod(own[axis] for axis in rest)
-                    return cls(tuple(own), (batch, time, *rest), (sequences, steps, features), True, True)
-        if own and own[0] == sequences:
-            # As it stands: (batch, features), or steps of another number than those of the input.
-            standard = (sequences, 1) if len(own) == 1 else tuple(own)
-            return cls(tuple(own), axes, standard, True, False)
-        if len(own) >= 3 and own[1] == sequences:
-            # (layers, batch, features), as torch.nn returns its last states.
-            return cls(tuple(own), (1, 0, *axes[2:]), (sequences, math.prod(own) // sequences), True, False)
-        return cls(tuple(own), axes, tuple(own), False, False)
+        if batch is None:
+            return cls(tuple(own), axes, tuple(own), False, False)
+        rest = tuple(axis for axis in axes if axis not in roles)
+        features = math.prod(own[axis] for axis in rest)
+        if time is not None:
+            return cls(tuple(own), (batch, time, *rest), (own[batch], steps, features), True, True)
+        # As it stands: (batch, features), or steps of another number than those of the input.
+        keeps = batch == 0 and len(own) > 1 and (len(own) == 2 or own[1] != steps)
+        return cls(tuple(own), (batch, *rest), tuple(own) if keeps else (own[batch], features), True, False)
 
     @property
     def is_number(self) -> bool:

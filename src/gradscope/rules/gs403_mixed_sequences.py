@@ -14,8 +14,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     if mixed is None and result.summary.axes_guessed:
         return Finding(
             "inconclusive",
-            "Its axes are ambiguous: it was taken to take time first, since a recurrence in it walks along the first "
-            "axis; if it is given the batch first, that recurrence walks along the batch.",
+            "Its axes are ambiguous: by what it takes and returns, batch and time could be taken for each other; how "
+            "they were taken is noted.",
             "Say which it is: --layout time-first or --layout batch-first, or give data of yours with --input.",
         )
     if mixed is None:

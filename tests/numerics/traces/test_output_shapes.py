@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.output_shape import OutputShape
+from gradscope.models.direct import Direct
+from gradscope.models.output_shape import OutputShape, readings
+from gradscope.numerics.traces.find import module_trace
+from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.records import ModelResult
 from gradscope.sequences.losses import direction
 
@@ -154,10 +157,11 @@ def test_a_loss_on_a_layer_of_torch_nn_is_given_its_output_batch_first(bidirecti
         ((7, 2), (7, 2), False),
     ],
 )
-def test_axes_are_decided_by_their_sizes(
+def test_the_likeliest_axes_by_their_sizes(
     own: tuple[int, ...], standard: tuple[int, ...], has_steps: bool, time_first: bool
 ) -> None:
-    shape = OutputShape.of(torch.Size(own), 3, 7, time_first=time_first, by_step=False)
+    roles = next(iter(readings(own, 3, 7, time_first=time_first)), (None, None))
+    shape = OutputShape.of(own, 7, roles)
     assert (shape.standard, shape.has_steps) == (standard, has_steps)
     assert shape.has_sequences == (own != () and own != (7, 2))
     y = torch.arange(math.prod(own)).reshape(own)
@@ -165,10 +169,83 @@ def test_axes_are_decided_by_their_sizes(
     assert torch.equal(shape.as_returned(shape.standardised(y)), y)
 
 
-@pytest.mark.parametrize(("time_first", "own"), [(False, (3, 7)), (True, (7, 3)), (True, (3, 7))])
-def test_a_matrix_by_step(time_first: bool, own: tuple[int, int]) -> None:
-    shape = OutputShape.of(torch.Size(own), 3, 7, time_first=time_first, by_step=True)
+@pytest.mark.parametrize(("own", "roles"), [((3, 7), (0, 1)), ((7, 3), (1, 0))])
+def test_a_matrix_by_step(own: tuple[int, int], roles: tuple[int, int]) -> None:
+    assert roles in readings(own, 3, 7, time_first=roles == (1, 0))
+    shape = OutputShape.of(own, 7, roles)
     assert (shape.standard, shape.has_steps) == ((3, 7, 1), True)
     y = torch.arange(21).reshape(own)
     assert torch.equal(shape.standardised(y)[..., 0], y if own == (3, 7) else y.T)
     assert torch.equal(shape.as_returned(shape.standardised(y)), y)
+    assert roles in readings((7, 7), 7, 7, time_first=False)
+
+
+class Sized(Net):
+    """A net whose outputs have a width that is stated, and whose steps are all there or not at all."""
+
+    def __init__(self, form: str, width: int, *, time_first: bool, steps: int | None = None) -> None:
+        super().__init__(form, time_first=time_first)
+        self.two, self.steps = nn.Linear(5, width), steps
+
+    def forward(self, x: Tensor) -> Any:
+        assert self.steps in (None, x.shape[0 if self.time_first else 1])
+        return super().forward(x)
+
+
+LIKE_SIZES = [(b, t, f) for t in (2, 5) for b in (1, t, 7) for f in (1, t)]
+
+
+def trace_of(net: Sized, batch: int, steps: int) -> ModuleTrace:
+    """A trace of the net, of which dL/dx is that of autograd."""
+    x, model = torch.randn(batch, steps, 4, dtype=torch.float64), net.double()
+    trace = module_trace(Direct("net", model, 4, kind="module", time_first=net.time_first), x)
+    loss = textbook("final")
+    loss.reads_raw = False  # type: ignore[attr-defined]
+    own = trace.input_gradient(trace.cotangent(loss)).mean(0).tolist()
+    assert own == pytest.approx(by_hand(net, x, loss), abs=1e-9), (batch, steps)
+    return trace
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+@pytest.mark.parametrize("form", ["(B, T, F)", "(T, B, F)", "(B, F, T)", "(B, T)", "(B, F)", "(layers, B, F)"])
+def test_axes_of_one_size_are_told_apart(form: str, time_first: bool) -> None:
+    torch.manual_seed(5)
+    for batch, steps, width in dict.fromkeys(LIKE_SIZES):
+        trace = trace_of(Sized(form, width, time_first=time_first), batch, steps)
+        assert trace.output_shape.has_steps == ("T" in form)
+        assert not trace.model.ambiguous
+
+
+@pytest.mark.parametrize("form", ["(B, T)", "(B, T, F)", "(T, B, F)", "(B, F, T)"])
+def test_where_no_other_number_of_steps_is_taken_the_order_of_what_is_heard_tells(form: str) -> None:
+    torch.manual_seed(6)
+    trace = trace_of(Sized(form, 5, time_first=False, steps=5), 5, 5)
+    assert trace.output_shape.has_steps
+    assert not trace.model.ambiguous
+
+
+def test_axes_that_cannot_be_told_are_said() -> None:
+    torch.manual_seed(7)
+    net = Sized("(B, F)", 5, time_first=False, steps=5)
+    found = gradscope.analyze(net, input_size=4, length=5, batch=3).models[0]
+    verdict = next(one for one in found.verdicts if one.code == "GS403")
+    assert (verdict.status, "--layout" in verdict.advice) == ("inconclusive", True)
+    assert any("(3, 5)" in note and "ambiguous" in note for note in found.notes)
+    stated = gradscope.analyze(net, input_size=4, length=5, batch=3, layout="batch-first").models[0]
+    assert {one.status for one in stated.verdicts if one.code == "GS403"} == {"pass"}
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_as_many_sequences_as_steps_are_taken_in_the_order_that_a_layer_walks(batch_first: bool) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.GRU(4, 5, batch_first=batch_first)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rnn(x)[0]
+
+    model = Direct("net", Wrapped().double(), 4, kind="module", time_first=None)
+    trace = module_trace(model, torch.randn(6, 6, 4, dtype=torch.float64))
+    assert trace.followed
+    assert model.time_first is not batch_first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -57,7 +57,13 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
     if model.time_first is None and found.recurrences:
         batch, steps = x.shape[:2]
         model.time_first = False
-        if batch != steps and all(one.x.shape[:2] == (batch, steps) for one in found.recurrences):
+        walked = found
+        if batch == steps > 2:
+            # With a step less it shows which axis they walk along.
+            steps -= 1
+            with suppress(UsageError):
+                walked = watch(model.module, model.run, x[:, 1:], steps, model.tables)
+        if batch != steps and all(one.x.shape[:2] == (batch, steps) for one in walked.recurrences):
             return _turned(model, x, found)
     return found
 

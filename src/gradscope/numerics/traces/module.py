@@ -86,7 +86,14 @@ class ModuleTrace:
         """What is to be known of how the module was taken, a sentence each."""
         if self.model.guessed:
             return ("its axes are ambiguous: taken as time first; --layout time-first or batch-first says which",)
-        return ("it takes time first; turned",) if self.model.turned else ()
+        turned = ("it takes time first; turned",) if self.model.turned else ()
+        if (shape := self.output_shape) and self.model.ambiguous:
+            taken = "an answer at every step" if shape.has_steps else "one answer for a whole sequence"
+            return (
+                *turned,
+                f"the axes of its output {shape.own} are ambiguous: taken as {taken}; it runs with no other length",
+            )
+        return turned
 
     def read_by(self, v: Cotangents) -> tuple[str, ...]:
         """What is to be known of what the loss reads: the newest output of a reverse half has seen one input."""
