@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from gradscope.forward.graph import Graph, Value
 from gradscope.forward.labels import Labels
 from gradscope.forward.pull import Pending, Pull, Term, pull_scaled, summed
 from gradscope.forward.rows import Axis, hypot, log10_rows
-from gradscope.forward.shares import Shares, Totals
+from gradscope.forward.shares import Shares, Totals, at_leaves
 from gradscope.forward.walk import Walk
 
 NEVER = 2**62
@@ -33,7 +33,7 @@ class Swept:
     values: dict[Value, list[Term]] = field(default_factory=dict)
     """What every value of a state receives, where it was asked for."""
     total: Pending | None = None
-    """dL/dW of its steps by parameter; None where it was not asked for."""
+    """dL/dW of the parameters that its steps read, by whatever way; None where it was not asked for."""
     input: Tensor | None = None
     """Norm of the gradient of what each step reads of the layers below, t = 1 .. T; None where it reads x itself."""
 
@@ -78,6 +78,39 @@ class Sweeper:
                         if read is not None and mark is not None and (mark.pure or mark.label == 0):
                             stack.append(read[0])
         return found
+
+    @cached_property
+    def first(self) -> frozenset[Value]:
+        """Parts of the states that the walks begin with, and their copies."""
+        states = {value for walk in self.walks for value in walk.steps[0].before if value is not None}
+        return frozenset(states | {other for walk in self.walks for others in walk.ties.values() for other in others})
+
+    @cached_property
+    def inside(self) -> frozenset[int]:
+        """Operations of first steps."""
+        return frozenset(index for walk in self.walks for index in walk.steps[0].nodes)
+
+    def is_weight(self, read: Value) -> bool:
+        """Whether a value is made of parameters alone, and no state."""
+        return self.labels.of(read) is None and read not in self.first and read[0] not in self.inside
+
+    @cached_property
+    def shared(self) -> frozenset[Value]:
+        """Values of parameters that steps read, read elsewhere too: to make the first state, in a tied head."""
+        of_steps: set[Value] = set()
+        elsewhere: set[Value] = set()
+        for index, reads in enumerate(self.graph.reads):
+            weights = {read for read in reads if read is not None and self.is_weight(read)}
+            if weights and index in self.owners:
+                of_steps |= weights
+            else:
+                elsewhere |= weights
+        own = self._leaves(of_steps)
+        return frozenset(read for read in elsewhere if self._leaves({read}) & own)
+
+    def _leaves(self, values: Iterable[Value]) -> set[int]:
+        above = {index for value in values for index in self.graph.above(value[0])}
+        return {index for index in above if self.graph.is_leaf[index]}
 
     @cached_property
     def picked(self) -> dict[int, list[tuple[int, int]]]:
@@ -146,15 +179,14 @@ class _Run:
         none = torch.full((sweeper.rows,), -math.inf, dtype=torch.float64)
         self.weight = [[none] * len(walk.steps) for walk in sweeper.walks]
         self.kept: list[dict[int, list[Term]]] = [{} for _ in sweeper.walks]
-        self.first = {value for walk in sweeper.walks for value in walk.steps[0].before if value is not None}
-        self.first |= {other for walk in sweeper.walks for others in walk.ties.values() for other in others}
-        self.inside = {index for walk in sweeper.walks for index in walk.steps[0].nodes}
         self.parts: dict[tuple[int, int], Shares] = {}
         self.totals = [Totals(self.graph) for _ in sweeper.walks]
         self.total: list[Pending | None] = [None] * len(sweeper.walks)
         self.values: list[dict[Value, list[Term]]] = [{} for _ in sweeper.walks]
         self.inputs: list[list[list[Tensor]]] = [[[] for _ in walk.steps] for walk in sweeper.walks]
         self.owners = sweeper.owners if weights else {}
+        self.shared = sweeper.shared if weights else frozenset()
+        self.elsewhere = Pending(self.graph)
 
     def result(self) -> list[Swept]:
         """What every walk received."""
@@ -174,12 +206,14 @@ class _Run:
 
     def add_totals(self, weights: Pending) -> None:
         """dL/dW of every walk, and the sum of them."""
+        elsewhere, known = at_leaves(self.graph, self.elsewhere), set[Value]()
         for place, totals in enumerate(self.totals):
             own = self.total[place] = Pending(self.graph)
             totals.add_to(own)
-            for value, terms in own.terms.items():
-                for m, e in terms:
-                    weights.add(value, m, e)
+            _add(own.terms, own.terms, weights)
+            known |= own.terms.keys()
+            _add(own.terms.keys(), elsewhere, own)
+        _add(known, elsewhere, weights)
 
     def visit(self, index: int, pull: Pull) -> None:
         """Look at the states that everything after has been gone back through, and at what layers read."""
@@ -243,19 +277,19 @@ class _Run:
 
     def deposit(self, index: int, read: Value, m: Tensor, e: int) -> bool:
         """What an operation gives to a parameter goes no further: it is noted by step."""
-        return self.is_weight(read)
-
-    def is_weight(self, read: Value) -> bool:
-        """Whether a value is made of parameters alone, and no state."""
-        return self.sweeper.labels.of(read) is None and read not in self.first and read[0] not in self.inside
+        return self.sweeper.is_weight(read)
 
     def pulled(self, index: int, gradients: Sequence[Tensor | None], e: int, found: Sequence[Tensor | None]) -> None:
         """An operation was gone through; note what it gave to parameters."""
         owner = self.owners.get(index)
-        if owner is None:
-            return
         for place, (read, m) in enumerate(zip(self.graph.reads[index], found, strict=False)):
-            if read is not None and (m is not None or index in self.graph.products) and self.is_weight(read):
+            if read is None or (owner is None and read not in self.shared):
+                continue
+            if owner is None:
+                m = self.graph.apply(index, gradients)[place] if m is None else m
+                if m is not None:
+                    self.elsewhere.add(read, m, e)
+            elif (m is not None or index in self.graph.products) and self.sweeper.is_weight(read):
                 shares = self.parts.get(owner)
                 if shares is None:
                     shares = self.parts[owner] = Shares(
@@ -268,6 +302,13 @@ class _Run:
         part = self.parts.pop((place, t), None)
         if part is not None:
             self.weight[place][t - 1] = part.log10()
+
+
+def _add(values: Iterable[Value], terms: Mapping[Value, Sequence[Term]], to: Pending) -> None:
+    """Add the terms of some values."""
+    for value in list(values):
+        for m, e in terms.get(value, ()):
+            to.add(value, m, e)
 
 
 def _stages(graph: Graph, walk: Walk) -> list[int]:

@@ -177,3 +177,44 @@ def test_a_gradient_that_torch_rounds_to_zero_is_no_difference() -> None:
     assert model.loaded.equality_check is not None
     assert model.loaded.equality_check.passed
     assert model.status == "vanishing"
+
+
+class Begun(nn.Module):
+    """A loop whose first state, or head, is made with parameters that its steps read too."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.w, self.u = way, nn.Linear(5, 5), nn.Linear(3, 5)
+        self.h0 = nn.Parameter(torch.randn(2, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h0 = {
+            "zeros": lambda: torch.zeros(5, dtype=x.dtype),
+            "squashed": lambda: torch.tanh(self.h0[0]),
+            "by the recurrent matrix": lambda: torch.tanh(self.w(self.h0[0])),
+            "by a piece of it": lambda: torch.tanh(self.w.weight)[1] + self.w.weight[0],
+            "a piece of it": lambda: self.w.weight[0],
+            "of the input": lambda: torch.tanh(self.u(x.mean(1))),
+            "tied head": lambda: torch.zeros(5, dtype=x.dtype),
+        }[self.way]()
+        h, states = h0.expand(len(x), 5), []
+        for step in x.unbind(1):
+            h = torch.tanh(self.w(h) + self.u(step))
+            states.append(h)
+        y = torch.stack(states, 1)
+        return self.w(y) if self.way == "tied head" else y
+
+
+@pytest.mark.parametrize(
+    "way",
+    ["zeros", "squashed", "by the recurrent matrix", "by a piece of it", "a piece of it", "of the input", "tied head"],
+)
+def test_the_weight_gradient_is_that_of_every_way_to_the_weights_of_the_steps(way: str) -> None:
+    torch.manual_seed(0)
+    module = Begun(way).double()
+    found = gradscope.analyze(module, X, lambda y: y[:, -1].square().sum(), fix=False).models[0]
+    module(X)[:, -1].square().sum().backward()
+    own = [p.grad.norm() for p in (*module.w.parameters(), *module.u.parameters()) if p.grad is not None]
+    assert found.loaded.equality_check is not None
+    assert found.loaded.equality_check.passed
+    assert found.summary.log10_grad_weight == pytest.approx(float(torch.stack(own).norm().log10()), abs=1e-10)

@@ -17,6 +17,8 @@ from gradscope.numerics.spectra.products import sweep_products
 class Diagonal:
     """Jacobians diag(d_t), whose products are exactly known; matrices only where asked for."""
 
+    begins = 0
+
     def __init__(self, d: Tensor) -> None:
         self.d, self.batch, (self.length, self.size), self.like = d, 1, d.shape, d.new_empty(0)
 

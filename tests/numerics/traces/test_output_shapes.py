@@ -249,3 +249,39 @@ def test_as_many_sequences_as_steps_are_taken_in_the_order_that_a_layer_walks(ba
     trace = module_trace(model, torch.randn(6, 6, 4, dtype=torch.float64))
     assert trace.followed
     assert model.time_first is not batch_first
+
+
+class OneByOne(nn.Module):
+    """Sequences walked one after the other, of which one number is made."""
+
+    def __init__(self, made: str) -> None:
+        super().__init__()
+        self.made, self.w, self.u = made, nn.Linear(5, 5), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = []
+        for sequence in x:
+            h = torch.zeros(5, dtype=x.dtype)
+            for step in sequence:
+                h = torch.tanh(self.w(h) + self.u(step))
+            values.append(h.sum())
+        return getattr(torch.stack(values), self.made)(0)
+
+
+@pytest.mark.parametrize("made", ["sum", "mean", "logsumexp"])
+def test_one_number_for_sequences_that_take_ways_of_their_own(made: str) -> None:
+    torch.manual_seed(8)
+    net, x = OneByOne(made).double(), torch.randn(3, 6, 4, dtype=torch.float64)
+    found = measured(net, x, "final")
+    leaf = x.clone().requires_grad_()
+    net(leaf).backward()
+    assert leaf.grad is not None
+    by_step = leaf.grad.norm(dim=-1).log10().mean(0).tolist()
+    assert found.series.values["log10_grad_input"] == pytest.approx(by_step, abs=1e-9)
+    if made == "logsumexp":
+        assert any("neither the sum nor the mean" in note for note in found.notes)
+        return
+    own = [p.grad.norm() for p in net.parameters() if p.grad is not None]
+    assert found.summary.log10_grad_weight == pytest.approx(float(torch.stack(own).norm().log10()), abs=1e-9)
+    assert found.loaded.equality_check is not None
+    assert found.loaded.equality_check.passed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradscope.forward.opened import Opened
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.watch import see
 from gradscope.numerics.checks.equality import against_gradients, number, wanted
@@ -23,7 +22,7 @@ def against_module(strands: Strands, back: Back, v: Cotangents) -> EqualityCheck
     """Outputs, dL/dx and dL/dW along the graphs of `strands` against torch's own; `back` holds dL/dW."""
     assert back.weights is not None
     graph, sums = strands.first.graph, back.weights.terms
-    leaves = [index for index in _within_steps(strands.first) if (index, 0) in sums]
+    leaves = [index for index, is_leaf in enumerate(graph.is_leaf) if is_leaf and (index, 0) in sums]
     theirs = _by_torch(strands, v, [graph.nodes[index].variable for index in leaves])
     return against_gradients(
         _outputs(strands),
@@ -43,7 +42,7 @@ def _by_torch(strands: Strands, v: Cotangents, weights: list[Tensor]) -> list[Te
         with wanted(weights), torch.enable_grad():
             seen = see(strands.model, strands.x[row], search=False)
             ys = reals(seen.raw)
-            asked_for = [_row(g, y, row, strands.count) for g, y in zip(v, ys, strict=True)]
+            asked_for = [_row(g, y, row, strands, place) for place, (g, y) in enumerate(zip(v, ys, strict=True))]
             pairs = [(y, g) for y, g in zip(ys, asked_for, strict=True) if g is not None and y.requires_grad]
             assert seen.given is not None
             asked = (seen.given, *weights)
@@ -55,11 +54,13 @@ def _by_torch(strands: Strands, v: Cotangents, weights: list[Tensor]) -> list[Te
     return [torch.cat(inputs, 1), *sums]
 
 
-def _row(g: Tensor | None, y: Tensor, row: slice, count: int) -> Tensor | None:
-    """The part of a cotangent that belongs to the sequences of a run."""
+def _row(g: Tensor | None, y: Tensor, row: slice, strands: Strands, place: int) -> Tensor | None:
+    """The part of the cotangent of output `place` that belongs to the sequences of a run."""
     if g is None or row.start is None:
         return g
-    return row_of(g, y.shape, row.start, count)
+    if not y.ndim and (share := strands.shares[place]) is not None:
+        return g * share
+    return row_of(g, y.shape, row.start, strands.count)
 
 
 def _outputs(strands: Strands) -> list[tuple[Tensor, Tensor]]:
@@ -69,26 +70,4 @@ def _outputs(strands: Strands) -> list[tuple[Tensor, Tensor]]:
         for whole, own in zip(reals(strands.seen.raw), strand.recording.outputs, strict=True):
             if (row := strand.part(whole, own.shape)) is not None:
                 found.append((own, row))
-    return found
-
-
-def _within_steps(one: Opened) -> list[int]:
-    """Parameters that the steps of the walks alone read, and not the state that they begin with."""
-    graph, owners = one.graph, one.sweeper.owners
-    first = {value[0] for walk in one.walks if walk.steps for value in walk.steps[0].before if value is not None}
-    found = []
-    for index in range(len(graph)):
-        if not graph.is_leaf[index] or one.labels.marks[index] is not None:
-            continue
-        stack, inside = [index], True
-        while stack and inside:
-            for user, _ in graph.users[stack.pop()]:
-                if user in first:
-                    inside = False
-                elif one.labels.marks[user] is None:
-                    stack.append(user)
-                else:
-                    inside = inside and user in owners
-        if inside:
-            found.append(index)
     return found

@@ -62,11 +62,11 @@ def backward(strands: Strands, v: Cotangents, *, weights: bool) -> Back:
 def seeds_of(v: Cotangents, strand: Strand) -> dict[tuple[int, int], list[Term]]:
     """The cotangents of a strand's sequences, by value of its graph."""
     found: dict[tuple[int, int], list[Term]] = {}
-    for own, g in zip(strand.recording.outputs, v, strict=True):
+    for place, (own, g) in enumerate(zip(strand.recording.outputs, v, strict=True)):
         value = strand.graph.value(own)
         if g is None or value is None or not bool((g != 0).any()):
             continue
-        row = strand.part(g, own.shape)
+        row = strand.cotangent(g, place, own.shape)
         if row is None:
             raise Unavailable(f"the loss reads an output of shape {tuple(g.shape)}, which mixes the sequences")
         found.setdefault(value, []).append(normalised(row.to(own), 0))

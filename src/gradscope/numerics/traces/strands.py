@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -17,9 +17,10 @@ from gradscope.forward.record import Recording, record, stepwise
 from gradscope.forward.rows import axes, same_graph
 from gradscope.forward.sweep import Sweeper
 from gradscope.forward.walk import Walk
+from gradscope.models.agreement import tolerance
 from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
-from gradscope.numerics.traces.rows import row_of, rows_agree
+from gradscope.numerics.traces.rows import reals, row_of, rows_agree
 from gradscope.numerics.traces.trace import NotMeasured, Unavailable, attempted
 
 KEPT_OPERATIONS = 2**21
@@ -39,10 +40,19 @@ class Strand:
     of: int
     """How many sequences there are in all."""
     answers: Sequence[Any] = ()
+    shares: Callable[[], Sequence[float | None]] = tuple
+    """Of `Strands`."""
 
     def part(self, whole: Tensor, shape: torch.Size) -> Tensor | None:
         """Its part, of this shape, of what holds all sequences; None where that has no row for each."""
         return whole if len(self.rows) == self.of else row_of(whole, shape, self.rows[0], self.of)
+
+    def cotangent(self, g: Tensor, place: int, shape: torch.Size) -> Tensor | None:
+        """Its part of the gradient of output `place`; None where that mixes the sequences."""
+        if shape or len(self.rows) == self.of:
+            return self.part(g, shape)
+        share = None if g.ndim else self.shares()[place]
+        return None if share is None else g * share
 
 
 class Strands:
@@ -57,9 +67,7 @@ class Strands:
     @cached_property
     def seen(self) -> Seen:
         """What the module returns, as numbers: its graph is kept by strand."""
-        with torch.no_grad(), stepwise(self.x):
-            raw = self.model.run(self.model.laid_out(self.x))
-        return Seen(raw, self.first.recording.given, ())
+        return Seen(self._plain(self.x), self.first.recording.given, ())
 
     def opening(self, b: int) -> Opened:
         """One sequence by itself.
@@ -76,7 +84,10 @@ class Strands:
         if not self.is_short or self._all is not None:
             return ""
         found = [attempted(partial(self.opening, b)) for b in range(self.count)]
-        return next((one.reason for one in found if isinstance(one, NotMeasured)), "")
+        if why := next((one.reason for one in found if isinstance(one, NotMeasured)), ""):
+            return why
+        mixed = not reals(self.seen.raw)[0].ndim and self.shares[0] is None
+        return "the number that it returns is neither the sum nor the mean of what its sequences give" if mixed else ""
 
     def _agreeing(self, b: int) -> Opened:
         one = self.first if b == 0 else self._open(b)
@@ -97,6 +108,31 @@ class Strands:
         return opened(self.model, x, axis=self.first.axis, look=self.first.look, plain=plain, answers=answers)
 
     @cached_property
+    def shares(self) -> tuple[float | None, ...]:
+        """By output: 1 where it is one number, the sum of what the sequences give by themselves; 1 / batch of a mean.
+
+        None of any other.
+        """
+        alone = [
+            reals(self.opening(b).recording.raw if self.is_short else self._plain(self.x[b : b + 1]))
+            for b in range(self.count)
+        ]
+        found: list[float | None] = []
+        for place, whole in enumerate(reals(self.seen.raw)):
+            if whole.ndim or any(one[place].ndim for one in alone):
+                found.append(None)
+                continue
+            values = torch.stack([one[place].detach().double() for one in alone])
+            near = tolerance((whole.dtype, *self.first.types)).outputs * float(values.abs().sum())
+            told = [n for n in (1.0, 1 / self.count) if abs(float(values.sum()) * n - float(whole)) <= near * n]
+            found.append(told[0] if told else None)
+        return tuple(found)
+
+    def _plain(self, x: Tensor) -> Any:
+        with torch.no_grad(), stepwise(x):
+            return self.model.run(self.model.laid_out(x))
+
+    @cached_property
     def _answers(self) -> list[Any]:
         return answers_of(self.model, self.model.laid_out(self.x))
 
@@ -107,7 +143,8 @@ class Strands:
             return
         for b in range(self.count):
             one = self.opening(b) if self.is_short or b == 0 else self._agreeing(b)
-            yield Strand(one.graph, one.leaf, one.recording, one.sweeper, one.walks, (b,), self.count, one.answers)
+            told = (one.answers, lambda: self.shares)
+            yield Strand(one.graph, one.leaf, one.recording, one.sweeper, one.walks, (b,), self.count, *told)
 
     @property
     def is_short(self) -> bool:
