@@ -110,6 +110,21 @@ def test_paths_in_a_file_count_from_that_file(tmp_path):
     assert settle(tmp_path).spec.input == "data/x.csv"
 
 
+def test_every_path_of_a_list_in_a_file_counts_from_that_file(tmp_path):
+    for name in ("a.py", "b.py", "lib/c.py", "x.npy", "y.npy"):
+        write(tmp_path / name, "")
+    listed = f"models = 'a.py:Net rnn b.py:Net'\nimport-path = 'lib{os.pathsep}nowhere'\n"
+    axes = "over = ['input=x.npy,y.npy', 'length=5,6']\nmodel = 'rnn'\n"
+    write(tmp_path / "gradscope.toml", f"{listed}[targets.t]\n{axes}")
+    (tmp_path / "sub").mkdir()
+    spec = settle(tmp_path / "sub").spec
+    assert spec.models == ("../a.py:Net", "rnn", "../b.py:Net")
+    assert spec.import_path == ("../lib", "nowhere")
+    (asked,) = project(tmp_path / "sub").asked(())
+    assert asked.target.over == ("input=../x.npy,../y.npy", "length=5,6")
+    assert project(tmp_path).asked(())[0].target.over == ("input=x.npy,y.npy", "length=5,6")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

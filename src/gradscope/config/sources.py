@@ -11,7 +11,7 @@ from typing import Any
 
 from gradscope.config.lines import line_of
 from gradscope.config.places import names_path, relative
-from gradscope.config.types import TYPES
+from gradscope.config.types import SEPARATED, TYPES
 from gradscope.errors import UsageError
 from gradscope.registry import unknown
 from gradscope.text import safe_text
@@ -100,7 +100,8 @@ class Table:
             _known(name, where)
             if name in given:
                 raise UsageError(f"{name} is set twice, also as '{safe_text(key)}' ({where}); keep one")
-            given[name] = beside(name, value, self.path.parent, cwd)
+            parts = value.split(SEPARATED[name]) if isinstance(value, str) and name in SEPARATED else value
+            given[name] = beside(name, parts, self.path.parent, cwd)
             shown[name] = where
         return Source(given, shown)
 

@@ -14,7 +14,7 @@ from gradscope.config import settle
 from gradscope.config.axes import read_axes, spec_at
 from gradscope.config.check import check
 from gradscope.config.limits import check_limits, coerce_limit
-from gradscope.config.places import relative, shown_path
+from gradscope.config.places import PATHS, relative, shown_path
 from gradscope.config.sources import GATE, LIMITS, Source, Table, beside, from_environment, from_flags, tables
 from gradscope.config.types import TYPES
 from gradscope.config.words import model_file, parse_model
@@ -158,7 +158,7 @@ class Project:
             spec = replace(spec, seeds=SEEDS)
         limits, origin = self._limits(tables)
         check_limits(limits, spec, origin)
-        over = _axes(tables[0], spec, resolved.origin) if tables else ()
+        over = _axes(tables[0], spec, resolved.origin, self.cwd) if tables else ()
         return Asked(Target(name, spec, limits, location, over), {**resolved.origin, **origin})
 
     def _limits(self, own: list[Table]) -> tuple[Limits, dict[str, str]]:
@@ -223,7 +223,7 @@ def _check_entries(table: Table) -> None:
             raise UsageError(f"{unknown('entry', key, ENTRIES)} of target '{name}' ({table.where(key)})")
 
 
-def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str]) -> tuple[str, ...]:
+def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str], cwd: Path) -> tuple[str, ...]:
     """The axes of a target that is a sweep; `over = ["forget_bias=0:6:1"]`.
 
     Raises:
@@ -238,6 +238,7 @@ def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str]) -> tuple[str, 
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
         raise UsageError(f"over is '{safe_text(value)}' ({where}); expected axes such as [\"forget_bias=0:6:1\"]")
+    words = [_axis_beside(word, table.path.parent, cwd) for word in words]
     try:
         axes = read_axes(words, spec.models, ())
     except UsageError as error:
@@ -245,6 +246,15 @@ def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str]) -> tuple[str, 
     for texts in product(*(axis.values for axis in axes)):
         check(spec_at(spec, axes, texts), {**origin, **{axis.name: where for axis in axes}})
     return tuple(words)
+
+
+def _axis_beside(word: str, folder: Path, cwd: Path) -> str:
+    """An axis of a file, `input=a.npy,b.npy`, with paths that count from that file."""
+    name, equals, text = word.partition("=")
+    setting = "models" if name == "model" else name.replace("-", "_")
+    if setting not in PATHS:
+        return word
+    return name + equals + ",".join(beside(setting, part.strip(), folder, cwd) for part in text.split(","))
 
 
 def toml_value(text: str) -> Any:

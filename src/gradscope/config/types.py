@@ -17,9 +17,9 @@ from gradscope.text import safe_text
 TYPES: Mapping[str, Any] = get_type_hints(RunSpec)
 """Setting -> its type: the fields of RunSpec are the settings."""
 
-_BLANK_SEPARATED = ("models", "pair")
+SEPARATED: Mapping[str, str | None] = {"models": None, "pair": None, "import_path": os.pathsep}
+"""What parts a list that is written as one text, None for blanks; other lists are parted at commas."""
 _CODES = ("select", "ignore")
-_PATHS = ("import_path",)
 
 
 def coerce(name: str, value: object, where: str) -> Any:
@@ -73,7 +73,7 @@ def _words(name: str, value: object) -> tuple[str, ...]:
     if value in ([], ()) and name != "models":
         return ()  # a stronger source may empty a weaker one's list
     if isinstance(value, str):
-        value = value.split() if name in _BLANK_SEPARATED else value.split(os.pathsep) if name in _PATHS else [value]
+        value = value.split(SEPARATED[name]) if name in SEPARATED else [value]
     if isinstance(value, os.PathLike):
         value = [value]
     items = list(value) if isinstance(value, list | tuple) else []
@@ -85,7 +85,7 @@ def _words(name: str, value: object) -> tuple[str, ...]:
     words = [item for item in items if isinstance(item, str) and item.strip()]
     if not words or len(words) < len(items):
         raise ValueError("one or more names")
-    if name in _BLANK_SEPARATED or name in _PATHS:
+    if name in SEPARATED:
         return tuple(words)
     parts = tuple(part.strip() for word in words for part in word.split(",") if part.strip())
     return tuple(part.upper() for part in parts) if name in _CODES else parts
