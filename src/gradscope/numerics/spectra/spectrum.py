@@ -80,7 +80,7 @@ def product_spectra(factors: Tensor, counts: list[int], ln_sigma: Tensor | None 
     scales = e.cumsum(0)[[count - 1 for count in counts]] + torch.stack(
         [torch.stack([scale for _, scale in whole[: ends[count]]]).sum() for count in counts]
     )
-    logs = _triangular_spectra([first[: ends[count]] for count in counts]) + scales[:, None] * math.log(2)
+    logs = _triangular_spectra([first[: ends[count]] for count in counts]) + scales.double()[:, None] * math.log(2)
     fragile = ~(ln_sigma - ln_sigma[:, :1] > math.log(1e-12))
     return [Spectrum(ln, ~fragile[:count].any(0)) for ln, count in zip(logs, counts, strict=True)]
 
