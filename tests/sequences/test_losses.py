@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gradscope import analyze
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.sequences.build import make_batch
@@ -389,3 +390,26 @@ def test_a_function_that_cannot_be_loaded(code: str, tmp_path: Path) -> None:
 def test_losses_are_shared_by_models_of_one_output_size() -> None:
     one, other = built("every"), built("every", input_size=3)
     assert torch.equal(one(outputs(2, 4, 6)), other(outputs(2, 4, 6)))
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["layer", "module"])
+def test_a_loss_may_write_into_what_it_is_given(wrapped: bool) -> None:
+    layer = torch.nn.GRU(2, 3, batch_first=True, dtype=torch.float64)
+    x = torch.randn(2, 8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def masked(y):
+        y[:, 5:] = 0
+        return y.square().sum()
+
+    model = torch.nn.Sequential(layer, Outputs()) if wrapped else layer
+    found = analyze(model, x, loss=masked).models[0]
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(layer(leaf)[0][:, :5].square().sum(), leaf)
+    norms = gradient.norm(dim=-1)[:, :5].log10().mean(0).tolist()
+    assert found.series.values["log10_grad_input"][:5] == pytest.approx(norms, abs=1e-9)
+    assert len(found.series.values["log10_influence"]) == 5
+
+
+class Outputs(torch.nn.Module):
+    def forward(self, returned):
+        return returned[0]

@@ -20,7 +20,8 @@ def cotangent(loss: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
     """The cotangent v = dL/dy; zero where the loss does not read the output."""
     leaf = output.detach().requires_grad_()
     with torch.enable_grad():
-        value = loss(leaf)
+        # A copy, which a loss may write into: torch lets nobody write into a leaf.
+        value = loss(leaf.clone())
         v = torch.autograd.grad(value, leaf, allow_unused=True)[0] if value.requires_grad else None
     return torch.zeros_like(output) if v is None else v
 

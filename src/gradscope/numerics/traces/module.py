@@ -232,8 +232,9 @@ class ModuleTrace:
         """dL/d(every tensor that the module returned)."""
         values, form = pytree.tree_flatten(self.seen.raw)
         leaves = [v.detach().clone().requires_grad_() if _is_real(v) else v for v in values]
-        raw = pytree.tree_unflatten(leaves, form)
         with torch.enable_grad():
+            # Copies, which a loss may write into: torch lets nobody write into a leaf.
+            raw = pytree.tree_unflatten([v.clone() if _is_real(v) else v for v in leaves], form)
             value = loss(raw) if getattr(loss, "reads_raw", True) and self.model.kind == "module" else None
             value = loss(self.model.output(raw, self.x)) if value is None else value
             asked = [leaf for leaf in leaves if _is_real(leaf)]
