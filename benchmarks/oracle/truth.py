@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -166,9 +167,16 @@ class Truth:
         """Steps whose Jacobian is exactly zero."""
         return tuple(t for t, jacobian in enumerate(self.jacobians, 1) if not jacobian.any())
 
-    def exponents(self, first: int = 1) -> np.ndarray:
-        """Lyapunov exponents by QR over the steps from `first` on, largest first, nats per step."""
-        frame, growth = np.eye(self.recipe.size), np.zeros(self.recipe.size)
+    def exponents(self, first: int = 1, order: Sequence[int] = ()) -> np.ndarray:
+        """Lyapunov exponents by QR over the steps from `first` on, largest first, nats per step.
+
+        Args:
+            first: where the frame is the identity.
+            order: of the parts of the state; as they are where nothing is said.
+        """
+        hidden = self.recipe.hidden
+        places = [place * hidden + unit for place in order for unit in range(hidden)] or range(self.recipe.size)
+        frame, growth = np.eye(self.recipe.size)[:, places], np.zeros(self.recipe.size)
         for jacobian in self.jacobians[first - 1 :]:
             frame, upper = np.linalg.qr(jacobian @ frame)
             with np.errstate(divide="ignore"):

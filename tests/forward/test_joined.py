@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -296,3 +297,151 @@ def test_a_detached_state_is_cut_on_both_sides_of_the_chain_rule() -> None:
     assert model.summary.cut == 6
     assert model.summary.chain_rule_residual is None
     assert "exactly zero" in model.skipped["chain_rule_residual"]
+
+
+class Listed(Stack):
+    """Each layer walks the sequence and hands a list on, with nothing that holds all steps at once between them."""
+
+    def __init__(
+        self,
+        kind: type[nn.Module] = nn.RNNCell,
+        between: str = "nothing",
+        depth: int = 2,
+        *,
+        begin: str = "zeros",
+        before: str = "nothing",
+        output: str = "steps",
+    ) -> None:
+        super().__init__(between, kind, depth)
+        self.begin, self.before, self.output = begin, before, output
+        self.learned = nn.Parameter(torch.randn(depth, 2, WIDTH, dtype=torch.float64))
+
+    def begun(self, x: Tensor) -> list[tuple[Tensor, ...]]:
+        one = x.new_zeros(len(x), WIDTH)
+        parts = 2 if isinstance(self.cells[0], nn.LSTMCell) else 1
+        if self.begin == "learned":
+            return [tuple(part.expand(len(x), -1) for part in own[:parts]) for own in self.learned]
+        fresh = (lambda: one) if self.begin == "shared" else (lambda: torch.zeros_like(one))
+        return [tuple(fresh() for _ in range(parts)) for _ in self.cells]
+
+    def moved(self, t: int, place: int, flow: Tensor, state: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
+        """A layer's step t, t = 0 .. T - 1: its new state, and what it hands on."""
+        if self.before == "reset" and t and t % 4 == 0:
+            state = tuple(flow.new_zeros(len(flow), WIDTH) for _ in state)
+        if self.before == "mask":
+            state = tuple(part * float(t % 5 > 0) for part in state)
+        if self.before == "detach" and t and t % 3 == 0:
+            state = tuple(part.detach() for part in state)
+        new, h = self.run(place, flow, state if len(state) > 1 else state[0])
+        return new if isinstance(new, tuple) else (new,), self.joined(flow, h, place)
+
+    def forward(self, x: Tensor) -> Tensor | dict[str, Tensor]:
+        flows = [self.embed(x[:, t]) for t in range(x.shape[1])]
+        for place, state in enumerate(self.begun(x)):
+            above = []
+            for t, flow in enumerate(flows):
+                state, out = self.moved(t, place, flow, state)
+                above.append(out)
+            flows = above
+        if self.output == "last":
+            return flows[-1]
+        if self.output == "scalar":
+            return flows[-1].sum()
+        return {"y": torch.stack(flows, 1)} if self.output == "named" else torch.stack(flows, 1)
+
+    def unrolled(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """s_0 .. s_T, (batch, size) each made from the one before alone, and y_T, made of s_T and x_T."""
+        states = [torch.cat([part for own in self.begun(x) for part in own], 1).clone().requires_grad_()]
+        for t in range(x.shape[1]):
+            flow, made = self.embed(x[:, t]), []
+            for place, own in enumerate(states[-1].chunk(len(self.cells), 1)):
+                new, flow = self.moved(t, place, flow, own.split(WIDTH, 1))
+                made += new
+            states.append(torch.cat(made, 1))
+        flow = self.embed(x[:, -1])
+        for place, own in enumerate(states[-1].chunk(len(self.cells), 1)):
+            flow = self.joined(flow, own[:, :WIDTH], place)
+        return states, flow
+
+
+LISTED = {
+    "lists": {},
+    "lists of an LSTM": {"kind": nn.LSTMCell},
+    "three layers with residual sums": {"kind": nn.GRUCell, "between": "linear residual", "depth": 3},
+    "norms at every step": {"kind": nn.GRUCell, "between": "norm"},
+    "one tensor of zeros for all layers": {"kind": nn.LSTMCell, "begin": "shared"},
+    "learned first states": {"kind": nn.GRUCell, "begin": "learned", "depth": 3, "between": "linear"},
+    "a detach every third step": {"kind": nn.GRUCell, "before": "detach"},
+    "a new state every fourth step": {"kind": nn.GRUCell, "before": "reset"},
+    "a mask": {"kind": nn.LSTMCell, "before": "mask"},
+    "the last output alone": {"kind": nn.LSTMCell, "output": "last"},
+    "one number for all sequences": {"output": "scalar"},
+    "a dict": {"kind": nn.GRUCell, "output": "named", "begin": "shared"},
+}
+
+
+@pytest.mark.parametrize("case", LISTED.values(), ids=LISTED)
+def test_layers_that_hand_a_list_on_are_one_state(case: dict[str, object]) -> None:
+    module = Listed(**case)
+    last = lambda raw: raw["y"] if isinstance(raw, dict) else raw  # noqa: E731
+    end = lambda y: y[:, -1].sum() if y.ndim == 3 else y.sum()  # noqa: E731
+    model = gradscope.analyze(module, X, lambda raw: end(last(raw))).models[0]
+    begins = 1 if case.get("begin") == "shared" else 0
+    assert len(model.layers) == len(module.cells)
+    states, y = module.unrolled(X)
+    one = [s.detach()[:1] for s in states]
+    jacobians = [_step_jacobian(module, t, one[t]) for t in range(LENGTH)]
+    assert model.size == len(jacobians[0])
+    assert near(model.series.values["log10_jacobian_norm"][begins:], [sigma(j)[0] for j in jacobians[begins:]])
+    products = [torch.eye(model.size, dtype=torch.float64)]
+    for j in reversed(jacobians):
+        products.insert(0, products[0] @ j)
+    assert near(model.series.values["log10_product_norm"][begins:], [sigma(p)[0] for p in products[begins:]])
+    found = torch.autograd.grad(y.sum(), states, allow_unused=True)
+    norms = [torch.zeros(3) if g is None else g.norm(dim=1) for g in found[begins:]]
+    means = [n[n > 0].log().mean().exp() if n.any() else n.sum() for n in norms]
+    assert near(model.series.values["log10_grad_state"][begins:], means)
+
+
+def _step_jacobian(module: Listed, t: int, s: Tensor) -> Tensor:
+    """d(all layers' states)/d(those of the step before) at step t + 1, of the first sequence."""
+
+    def step(s: Tensor) -> Tensor:
+        flow, made = module.embed(X[:1, t]), []
+        for place, own in enumerate(s.chunk(len(module.cells), 1)):
+            new, flow = module.moved(t, place, flow, own.split(WIDTH, 1))
+            made += new
+        return torch.cat(made, 1)
+
+    return torch.autograd.functional.jacobian(step, s)[0, :, 0]
+
+
+def near(own: Sequence[float], expected: Sequence[Tensor]) -> bool:
+    """Whether these are the logarithms of those; -inf is told of what is exactly zero."""
+    pairs = zip(own, (float(one) for one in expected), strict=True)
+    return all(a == -math.inf if b == 0 else abs(a - math.log10(b)) < 1e-8 for a, b in pairs)
+
+
+def test_a_layer_of_lists_is_told_by_its_own_input_and_weights() -> None:
+    module = Listed(nn.GRUCell, "norm")
+    trace = module_trace(Direct("m", module, FEATURES, kind="module"), X)
+    v = trace.cotangent(lambda y: y.square().sum())
+    expected = own_gradients(module, lambda y: y.square().sum())
+    for layer, (_, weight) in zip(trace.layer_adjoints(v), expected, strict=True):
+        assert layer.weight_gradient == pytest.approx(float(weight.log10()), abs=1e-9)
+
+
+def test_a_mean_over_sequences_is_told_by_sequence() -> None:
+    """The sequences mix in it, but the gradient of each is its part of the mean."""
+
+    class Mean(Modules):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[:, -1].mean()
+
+    module = Mean("nothing", nn.LSTM)
+    model = gradscope.analyze(module, X, lambda y: y).models[0]
+    x = X.clone().requires_grad_()
+    (found,) = torch.autograd.grad(module(x), x)
+    assert near(model.series.values["log10_grad_input"], found.norm(dim=-1).log().mean(0).exp())
+    assert model.summary.chain_rule_residual is not None or "no steps" in model.skipped["chain_rule_residual"]
+    assert "log10_grad_state" in model.series.values
