@@ -25,6 +25,13 @@ from gradscope.monitor.checkpoints import Order, counters_in, found_files, numbe
         ("step_12_best.pt", 12),
         ("unit2_epoch10.pt", 10),
         ("bit4_epoch7.pt", 7),
+        ("best_30_val0.3023.pth", 30),
+        ("epoch=03-val_loss=0.25.ckpt", 3),
+        ("model_epoch5_loss0.123.pt", 5),
+        ("ep12-acc97.pt", 12),
+        ("net_40_1.5e-3.pt", 40),
+        ("model.10.pt", 10),
+        ("weights.1.5.pt", 5),
     ],
 )
 def test_the_step_in_a_name(name, step, tmp_path):

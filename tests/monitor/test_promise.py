@@ -403,6 +403,46 @@ def anomalous(run: Run) -> nn.Module:
         return loop(run, Net())
 
 
+def sharpness_aware(run: Run) -> nn.Module:
+    """The weights are moved up the gradient and back before every update."""
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    run.watch(net)
+    for x in run.batches():
+        optimizer.zero_grad()
+        net.loss(x).backward()
+        moved = [0.05 * p.grad / p.grad.norm() for p in net.parameters()]
+        with torch.no_grad():
+            for p, by in zip(net.parameters(), moved, strict=True):
+                p.add_(by)
+        optimizer.zero_grad()
+        loss = net.loss(x)
+        loss.backward()
+        with torch.no_grad():
+            for p, by in zip(net.parameters(), moved, strict=True):
+                p.sub_(by)
+        run.step(loss, None, list(net.parameters()))
+        run.done(list(net.parameters()))
+        optimizer.step()
+    return net
+
+
+def own_closure(run: Run) -> nn.Module:
+    """The loop goes back itself, and the optimizer is handed a closure that does nothing, as by Lightning."""
+    net = Net()
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    run.watch(net)
+    for x in run.batches():
+        optimizer.zero_grad()
+        loss = net.loss(x)
+        loss.backward()
+        run.step(loss, x, list(net.parameters()))
+        nn.utils.clip_grad_norm_(net.parameters(), 0.05)
+        run.done(list(net.parameters()))
+        optimizer.step(lambda: None)
+    return net
+
+
 TRAINERS: dict[str, Callable[[Run], nn.Module]] = {
     "plain": plain,
     "fused": fused,
@@ -431,6 +471,8 @@ TRAINERS: dict[str, Callable[[Run], nn.Module]] = {
     "loss of each sequence": vector_loss,
     "two monitors": two_monitors,
     "anomaly mode": anomalous,
+    "sharpness aware": sharpness_aware,
+    "closure that does nothing": own_closure,
 }
 
 
@@ -460,6 +502,24 @@ def test_it_trains_as_without_and_says_what_torch_says(trainer):
             assert point.reach == run.reach[step]
         assert point.norms.backwards == (3 if trainer is accumulated else 1)
     _same_at_every_step(flow)
+
+
+def test_a_gradient_that_is_handed_over_is_not_the_one_before():
+    """torch.autograd.grad adds nothing to p.grad: what lies there is of the update before."""
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with gradscope.Monitor(net, every=1, log=None, screen=False) as flow:
+        for _ in range(3):
+            parameters = list(net.parameters())
+            loss = net.loss(torch.randn(5, LENGTH, 2))
+            for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                p.grad = g
+            flow.step(loss)
+            optimizer.step()
+    points = [point for point in flow.trajectory.points if point.kind == "signal"]
+    assert [point.step for point in points] == [0, 1, 2, 3]
+    assert all(point.norms is None for point in points)
 
 
 class Stateful(Net):
@@ -952,3 +1012,5 @@ def test_weights_of_one_call_are_not_taken_for_those_of_the_layer():
     flow.step(0.0)
     flow.close()
     assert any("weights that it has for this call alone" in note for note in flow.trajectory.notes)
+    # No update was made: what the layer is told of is the call with weights of its own, at step 0.
+    assert {point.step for point in flow.trajectory.points} == {0}

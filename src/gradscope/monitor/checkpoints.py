@@ -23,7 +23,10 @@ NESTED = ("trainer_state", "state", "meta", "training", "progress", "info")
 NAMED = re.compile(
     r"(?<![a-z])(?:global[_-]?step|step|iter(?:ation)?|update|it|checkpoint|ckpt)s?[=_-]*(\d+)", re.IGNORECASE
 )
+NAMED_EPOCH = re.compile(r"(?<![a-z])(?:epoch|ep|round)s?[=_-]*(\d+)", re.IGNORECASE)
 NUMBER = re.compile(r"\d+")
+FRACTION = re.compile(r"\d+\.\d+(?:e[+-]?\d+)?", re.IGNORECASE)
+"""A loss or a metric, and no count of steps."""
 SUFFIXES = tuple(suffix for suffix in FILE_SUFFIXES if suffix not in (".npy",))
 
 
@@ -72,14 +75,20 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def number_in(path: Path) -> int | None:
-    """The step in a file's name, else in its folder's: behind a word for steps, else the last number there is."""
+    """The step in a file's name, else in its folder's: behind a word for steps, else for epochs, else the last number.
+
+    Numbers with a fraction are losses, where there are others.
+    """
     for name in (path.name, path.parent.name):
         stem = name
         while stem.lower().endswith(SUFFIXES):
             stem = stem.rpartition(".")[0]
-        named, plain = NAMED.findall(stem), NUMBER.findall(stem)
-        if named or plain:
-            return int((named or plain)[-1][:15])
+        counted = FRACTION.sub(" ", stem)
+        found = (
+            NAMED.findall(counted) or NAMED_EPOCH.findall(counted) or NUMBER.findall(counted) or NUMBER.findall(stem)
+        )
+        if found:
+            return int(found[-1][:15])
     return None
 
 

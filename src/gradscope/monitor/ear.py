@@ -104,6 +104,8 @@ class Ear:
             called: told of every forward pass with a graph, before `wanted` is asked.
         """
         self.name, self.layer, self.reason = name, layer, ""
+        self.refused = ""
+        """Why some call was not kept."""
         self.ran = False
         """Whether the layer ran with a graph since the last `settle`."""
         self.silence = "it never ran with gradients switched on"
@@ -181,6 +183,7 @@ class Ear:
         if self._wanted(self):
             self.ran, self.silence = True, "no gradient came back to what it returned"
             self.reason = self._listen(args, kwargs, output)
+            self.refused = self.reason or self.refused
 
     def _listen(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> str:
         """Keep some sequences of the input, and hooks on the outputs for what comes back; a reason where it cannot."""

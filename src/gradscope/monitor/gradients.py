@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,7 @@ class Gradients:
         self._model, self._watched = model, tuple(watched)
         self._ended, self._failed = ended, failed
         self._handles: dict[int, RemovableHandle] = {}
-        self._reached: dict[int, nn.Parameter] = {}
+        self._reached: dict[int, _Reached] = {}
         self._norms: dict[int, Tensor] = {}
         self._copies: dict[int, Tensor] = {}
         self._counts: dict[int, int] = {}
@@ -78,7 +79,7 @@ class Gradients:
         """The norm over some parameters before clipping; None where no backward pass left them a gradient."""
         if self._waiting:
             # An optimizer that steps within the backward pass.
-            self._read()
+            self._read(over=False)
         keys = [id(p) for p in self._model.parameters() if id(p) in ids and p.grad is not None and id(p) in self._norms]
         if not keys:
             return None
@@ -101,10 +102,8 @@ class Gradients:
     def _reach(self, parameter: nn.Parameter, _: Tensor) -> None:
         """A backward pass hands a parameter its gradient, which is not yet added to what it had."""
         key, grad = id(parameter), parameter.grad
-        fresh = grad is None or not _any(grad)
-        self.dropped |= fresh and key in self._counts
-        self._counts[key] = 1 if fresh else self._counts.get(key, 0) + 1
-        self._reached[key] = parameter
+        version = None if grad is None else grad._version
+        self._reached[key] = _Reached(parameter, grad, version, grad is None or not _any(grad), self._stamps.get(key))
         if not self._waiting:
             self._waiting = True
             self._passes += 1
@@ -117,21 +116,33 @@ class Gradients:
         def over() -> None:
             if rounds:
                 self._after_backward(rounds - 1)
-            elif self._waiting:
-                self._read()
+            elif self._waiting and self._read(over=True):
                 self._ended()
 
         Variable._execution_engine.queue_callback(Hook(over, self._failed))
 
-    def _read(self) -> None:
-        self._waiting = False
+    def _read(self, *, over: bool) -> bool:
+        """Read what was added to gradients, and whether anything was: torch.autograd.grad adds nothing."""
+        self._waiting, found = False, False
         watched = {id(p) for layer in self._watched for p in layer.parameters()}
-        for key, parameter in self._reached.items():
-            if parameter.grad is not None:
-                self._norms[key] = _norm(parameter.grad)
-                if key in watched:
-                    self._copies[key] = parameter.grad.detach().clone()
-        self._reached = {}
+        for key, one in list(self._reached.items()):
+            grad = one.parameter.grad
+            if grad is None or (grad is one.grad and grad._version == one.version):
+                if over:
+                    del self._reached[key]
+                    if one.stamp is None:
+                        self._stamps.pop(key, None)
+                    else:
+                        self._stamps[key] = one.stamp
+                continue
+            del self._reached[key]
+            found = True
+            self.dropped |= one.fresh and key in self._counts
+            self._counts[key] = 1 if one.fresh else self._counts.get(key, 0) + 1
+            self._norms[key] = _norm(grad)
+            if key in watched:
+                self._copies[key] = grad.detach().clone()
+        return found
 
     def _cosine(self, parameters: Iterable[nn.Parameter]) -> float | None:
         dot = raw = clipped = 0.0
@@ -144,6 +155,19 @@ class Gradients:
         if raw <= 0 or clipped <= 0 or not math.isfinite(raw * clipped):
             return None
         return max(-1.0, min(1.0, dot / math.sqrt(raw) / math.sqrt(clipped)))
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """A parameter that a backward pass hands a gradient, as it was before that."""
+
+    parameter: nn.Parameter
+    grad: Tensor | None
+    version: int | None
+    fresh: bool
+    """Whether nothing was accumulated yet."""
+    stamp: int | None
+    """The backward pass that had reached it before."""
 
 
 def _over_processes() -> int:

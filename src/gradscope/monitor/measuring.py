@@ -82,6 +82,8 @@ class Measuring:
             if ear.reason:
                 self._note(f"no signal of {ear.name}: {ear.reason}")
             return None
+        if ear.refused:
+            self._note(f"some calls of {ear.name} are left out: {ear.refused}")
         begun = time.perf_counter()
         try:
             signal = Signal(ear.layer, heard, ear.name, self._needs_lag)

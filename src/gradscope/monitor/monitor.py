@@ -26,7 +26,7 @@ from gradscope.monitor.layers import plain_model, watched
 from gradscope.monitor.measuring import Measuring
 from gradscope.monitor.record import Record
 from gradscope.monitor.schedule import Clock, is_signal_due
-from gradscope.monitor.updates import Optimizers, Stream, ids_in, ids_of, is_skipped, looks
+from gradscope.monitor.updates import Optimizers, Stream, has_optimizer, ids_in, ids_of, is_skipped, looks
 from gradscope.registry import unknown
 from gradscope.trajectory import Head, Trajectory
 
@@ -101,6 +101,8 @@ class Monitor:
             raise UsageError("every and needs_lag are whole numbers of at least 1, budget a part of 0 or more")
         self.model, self.every = plain_model(model), every
         self._failed, self._busy, self._closed, self._since = False, False, False, 0.0
+        self._is_expected: bool | None = None
+        """Whether an optimizer of torch has the parameters of layers that none has trained yet, once it was asked."""
         found = watched(self.model, layers)
         self._clock = Clock(budget)
         head = Head(
@@ -220,17 +222,21 @@ class Monitor:
         for stream in self._streams:
             if stream.optimizer is None:
                 stream.weights = self._looks(stream)
-            elif stream.stepping and stream.closure and not any(p.step == stream.at for p in stream.pending):
-                self._safely(partial(self._measure, stream))
+            elif stream.stepping and stream.closure:
+                if stream.early or not any(p.step == stream.at for p in stream.pending):
+                    self._safely(partial(self._measure, stream))
+                stream.early = False
 
     def _before_step(self, optimizer: Optimizer, closure: bool) -> None:
-        """An optimizer is about to step; with a closure the backward pass is still to come."""
+        """An optimizer is about to step; with a closure the backward pass is still to come, if there was none yet."""
         if self._is_deaf or (stream := self._stream_of(optimizer)) is None:
             return
         stream.stepping, stream.closure, stream.strangers = True, closure, 0
+        stream.early = closure and self._is_fresh(stream)
         if stream.pending and stream.pending[0].step != stream.at:
             self._safely(partial(self._flush, stream), measures=False)
-        if not closure and stream.armed:
+        # Lightning hands a closure that does nothing over where the loop went back itself.
+        if stream.armed and (not closure or stream.early):
             self._safely(partial(self._updating, stream))
 
     def _after_step(self, optimizer: Optimizer) -> None:
@@ -323,6 +329,11 @@ class Monitor:
         if free is None or free.weights is None or free.weights == self._looks(free):
             return
         free.weights = None
+        if self._is_expected is None:
+            self._is_expected = has_optimizer(self._ids(free))
+        if self._is_expected:
+            # It has not stepped yet: something moves the weights and back, as sharpness-aware minimization does.
+            return
         if self._is_fresh(free):
             self._safely(partial(self._measure, free))
         self._updated(free)

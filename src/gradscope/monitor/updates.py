@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ class Stream:
     """Whether the optimizer is in its step."""
     closure: bool = False
     """Whether it was given a closure, which does the backward pass itself."""
+    early: bool = False
+    """Whether a gradient was there before a closure ran, to which it may add."""
     stamp: int = 0
     """The newest backward pass that was measured, or used up by an update."""
     weights: str | None = None
@@ -73,6 +76,11 @@ def ids_of(optimizer: Optimizer) -> set[int]:
 def ids_in(layers: Iterable[nn.Module]) -> set[int]:
     """The parameters of layers, by id."""
     return {id(p) for layer in layers for p in layer.parameters()}
+
+
+def has_optimizer(ids: set[int]) -> bool:
+    """Whether an optimizer of torch, stepped or not, has any of some parameters; torch keeps no list of them."""
+    return any(issubclass(type(one), Optimizer) and ids & ids_of(one) for one in gc.get_objects())
 
 
 def is_skipped(optimizer: Optimizer) -> bool:

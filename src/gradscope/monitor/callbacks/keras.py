@@ -138,7 +138,9 @@ class GradientFlow(keras.callbacks.Callback):  # type: ignore[misc]
         if self._is_for_the_model():
             try:
                 layer = self.model.get_layer(name.partition("/")[0])
-                found = keras.Model(self.model.inputs, layer.input)(self._x, training=False)
+                # A mask that goes along is no input of the sequence.
+                taken = layer.input[0] if isinstance(layer.input, list | tuple) else layer.input
+                found = keras.Model(self.model.inputs, taken)(self._x, training=False)
             except Exception:  # a model that is a class of its own has no graph of its layers
                 found = self._x
         given = torch.as_tensor(keras.ops.convert_to_numpy(found))
