@@ -30,8 +30,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known: --strict-markers refuses others."""
     config.addinivalue_line("markers", MARKER)
-    if config.getoption("--gradscope-update-baseline") and not config.getini("gradscope_baseline"):
-        raise pytest.UsageError("--gradscope-update-baseline needs a file: set gradscope_baseline in the ini file")
+    if config.getoption("--gradscope-update-baseline"):
+        file = config.getini("gradscope_baseline")
+        if not file:
+            raise pytest.UsageError("--gradscope-update-baseline needs a file: set gradscope_baseline in the ini file")
+        folder = (Path(config.rootpath) / file).parent
+        if not folder.is_dir():
+            raise pytest.UsageError(f"--gradscope-update-baseline: there is no folder {folder}; make it first")
 
 
 class Gradscope:
@@ -86,7 +91,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         config.workeroutput["gradscope"] = config.stash[RECORDER].handed_over()
         config.workeroutput["gradscope_unheld"] = config.stash[RECORDER].unheld
     elif config.getoption("--gradscope-update-baseline"):
-        config.stash[RECORDER].write()
+        from gradscope.errors import UsageError
+
+        try:
+            config.stash[RECORDER].write()
+        except UsageError as error:
+            pytest.exit(f"gradscope: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

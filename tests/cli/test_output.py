@@ -182,6 +182,8 @@ def test_a_folder_and_a_doubled_file_are_refused(tmp_path):
         plan({"output": [str(tmp_path / "r.json")]}, {})
     with pytest.raises(UsageError, match="given twice"):
         plan({"output": [str(tmp_path / "a.json")] * 2}, {})
+    with pytest.raises(UsageError, match="given twice"):
+        plan({"output": ["a.json"]}, {}, also=[(os.path.abspath("a.json"), "junit")])
 
 
 def test_the_input_is_never_overwritten(gradscope, tmp_path):
@@ -191,6 +193,14 @@ def test_the_input_is_never_overwritten(gradscope, tmp_path):
     assert done.code == 2
     assert "would overwrite the run's own input" in done.err
     assert data.read_text() == "a\n1\n2\n3\n"
+
+
+def test_a_baseline_that_is_written_for_the_first_time_is_not_overwritten(gradscope, tmp_path):
+    new = str(tmp_path / "new.json")
+    for other in (["-o", "./new.json"], ["--junit-xml", new]):
+        done = gradscope("check", "rnn", "--length", "8", "--baseline", "new.json", "--update-baseline", *other)
+        assert done.code == 2
+        assert "would overwrite the baseline" in done.err
 
 
 def test_files_are_readable_as_the_umask_says_and_keep_their_mode(tmp_path):

@@ -77,6 +77,14 @@ def test_a_baseline_is_written_on_request_and_accepts_what_it_holds(folder: Path
     done = pytest_in(folder, "--gradscope-update-baseline")
     assert done.returncode == 4
     assert "gradscope_baseline" in done.stderr + done.stdout
+    (folder / "pytest.ini").write_text("[pytest]\ngradscope_baseline = nowhere/flow.json\n")
+    done = pytest_in(folder, "--gradscope-update-baseline")
+    assert done.returncode == 4
+    assert f"there is no folder {folder / 'nowhere'}" in done.stderr
+    (folder / "nowhere" / "flow.json").mkdir(parents=True)
+    done = pytest_in(folder, "--gradscope-update-baseline", "-k", "test_module")
+    assert done.returncode in (1, 4)
+    assert "INTERNALERROR" not in done.stdout + done.stderr
 
 
 def test_the_plugin_alone_imports_no_tensors(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
     output = _output(flags, asked, baseline)
     if update and baseline is not None:
         check_writable(Path(baseline))
+        for path, _ in output.files:
+            if os.path.realpath(path) == os.path.realpath(baseline):
+                raise UsageError(f"-o '{safe_text(path)}' would overwrite the baseline; choose another name")
     from gradscope.gate.run import Gate, pass_through
 
     gate = Gate(

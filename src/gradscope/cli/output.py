@@ -157,7 +157,7 @@ def plan(
     named = [(word, None) for word in flags.get("output") or ()]
     for word, kind in (*named, *also):
         path = Path(word)
-        if any(path == other for other, _ in files):
+        if any(os.path.realpath(path) == os.path.realpath(other) for other, _ in files):
             raise UsageError(f"-o '{safe_text(word)}' is given twice; name each file once")
         files.append((path, kind or _format_of(path, flags.get("format"), formats)))
         check_writable(path, inputs)
