@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -103,3 +105,55 @@ def test_a_needed_lag_of_which_nothing_arrives_fails():
     result = gradscope.analyze(Hole(15).double(), data(), needs_lag=15).models[0]
     assert result.status == "vanishing"
     assert {verdict.status for verdict in result.verdicts if verdict.code in ("GS102", "GS104")} == {"fail"}
+
+
+class Leftover(nn.Module):
+    """A cell whose state is a fresh one every ten steps, and an answer at the last."""
+
+    def __init__(self, *, like: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.like, self.cell, self.head = like, nn.GRUCell(3, 6), nn.Linear(6, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x.new_zeros(len(x), 6)
+        for t in range(x.shape[1]):
+            fresh = torch.zeros_like(h) if self.like else x.new_zeros(len(x), 6)
+            h = self.cell(x[:, t], fresh if t % 10 == 0 else h)
+        return self.head(h)
+
+
+@pytest.mark.parametrize("like", [False, True])
+@pytest.mark.parametrize("steps", [13, 40])
+def test_a_leftover_reset_is_said_however_the_fresh_state_is_made(steps, like):
+    found = gradscope.analyze(Leftover(like=like), torch.randn(2, steps, 3)).models[0]
+    said = next(verdict for verdict in found.verdicts if verdict.code == "GS401")
+    assert (found.status, said.status) == ("degenerate", "warn" if said.severity == "warning" else "fail")
+    anew = (steps - 1) // 10 * 10 + 1
+    assert f"made anew at step {anew}" in said.message
+    assert f"lag {steps - anew} is learned" in said.message
+
+
+@pytest.mark.parametrize("like", [False, True])
+def test_a_state_that_begins_late_is_named(like):
+    found = gradscope.analyze(Leftover(like=like), torch.randn(2, 40, 3)).models[0]
+    said = next(note for note in found.notes if note.startswith("state found in the computation"))
+    assert said.startswith("state found in the computation: h (6, by ")
+
+
+def test_what_is_exactly_zero_is_not_said_to_be_lost_in_float32(tmp_path):
+    model = Leftover()
+    with gradscope.Monitor(model, needs_lag=20, log=tmp_path / "flow.jsonl") as flow:
+        loss = model(torch.randn(2, 40, 3)).square().sum()
+        loss.backward()
+        flow.step(loss)
+    points = flow.trajectory.points
+    assert any(point.log10_influence and -math.inf in point.log10_influence for point in points)
+    assert all(point.below_float32 is None for point in points)
+
+
+def test_more_steps_of_training_are_no_advice_where_no_gradient_arrives():
+    found = gradscope.analyze(Leftover(), task="recall", needs_lag=12, probe=True, train_steps=50).models[0]
+    said = {verdict.code: verdict for verdict in found.verdicts}
+    assert said["GS401"].status == "fail"
+    assert "--train-steps" not in said["GS105"].advice

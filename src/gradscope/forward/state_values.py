@@ -26,7 +26,7 @@ def state_values(
         return None if value is None else calls.get((graph.nodes[value[0]], value[1]))
 
     wanted = frozenset(call for state in walk.states for value in state if (call := call_of(value)) is not None)
-    parts = [call_of(value) for value in walk.steps[len(walk.steps) // 2].after]
+    parts = [call_of(value) for value in walk.steps[(walk.begins + len(walk.steps)) // 2].after]
     look = values(model, x, wanted, frozenset(part for part in parts if part), answers)
 
     def known(value: Value | None) -> Tensor | None:

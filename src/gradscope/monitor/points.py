@@ -61,9 +61,9 @@ def thinned(profile: Values) -> tuple[tuple[int, ...], Values]:
 
 
 def below_float32(profile: Values) -> int | None:
-    """The first lag >= 1 at which a gradient of this size is zero in float32; None where none is."""
+    """The first lag >= 1 at which a gradient is too small for float32; one that is zero in any type is not meant."""
     lagged = enumerate(profile[1:], 1)
-    return next((lag for lag, value in lagged if value is not None and value < SMALLEST_FLOAT32), None)
+    return next((lag for lag, value in lagged if value is not None and -math.inf < value < SMALLEST_FLOAT32), None)
 
 
 def _gates(result: ModelResult) -> dict[str, Number]:

@@ -182,7 +182,7 @@ class Signal:
         result = replace(unjudged, verdicts=judge(unjudged, RunSpec(models=("rnn",), needs_lag=lag, dtype="float32")))
         found = point_of(replace(result, status=status(result.verdicts)), step)
         lags, kept = thinned(self.values)
-        below = (lag for lag, value in enumerate(profile[1:], 1) if value + self._size < SMALLEST_FLOAT32)
+        below = (lag for lag, value in enumerate(profile[1:], 1) if -math.inf < value + self._size < SMALLEST_FLOAT32)
         point = replace(
             found,
             kind="signal",

@@ -31,8 +31,8 @@ class Modules:
         with torch.no_grad(), own_random_numbers():
             seen = self._run(0, _two_steps(self.direct))
         self.output_size, self.has_steps = int(seen.shape[-1]), seen.ndim == 3
-        # Fused kernels are faster alone than what torch.vmap makes of them.
-        fused = any(isinstance(part, nn.RNNBase) for part in self.modules[0].modules())
+        # Fused kernels are faster alone than what torch.vmap makes of them; it has no rule for cells, and warns of it.
+        fused = any(isinstance(part, nn.RNNBase | nn.RNNCellBase) for part in self.modules[0].modules())
         self._as_one = _AsOne(self) if len(models) > 1 and not fused else None
         self._checked = False
 

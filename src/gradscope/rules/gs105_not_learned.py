@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
@@ -49,10 +51,17 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     return Finding(
         "found",
         f"{said}: {runs} learned it within {probe.train_steps} steps{twin}.",
-        MORE if probe.train_steps < STEPS else advise("vanishing", result, spec),
+        _advice(result, spec, probe.train_steps),
         measured=part,
         threshold=wanted,
     )
+
+
+def _advice(result: ModelResult, spec: RunSpec, train_steps: int) -> str:
+    """What may help; nothing where no gradient at all comes from the lag: what stops it has a finding of its own."""
+    if result.summary.gradient_share == -math.inf:
+        return ""
+    return MORE if train_steps < STEPS else advise("vanishing", result, spec)
 
 
 RULE = Rule(

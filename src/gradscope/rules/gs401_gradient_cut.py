@@ -21,10 +21,11 @@ def made_anew(result: ModelResult) -> tuple[int, ...]:
     """
     profile, norms = Profile.of(result), result.series.values.get("log10_jacobian_norm", ())
     norms = norms[: profile.anchor]
-    begins = next((step for step, norm in enumerate(norms, 1) if norm is not None and norm > -math.inf), 1)
-    unheard = [profile.at(step) == -math.inf for step in range(1, begins + 1)]
-    if begins > 2 and all(unheard[:-1]) and not unheard[-1]:
-        return (begins,)
+    known = next((step for step, norm in enumerate(norms, 1) if norm is not None and norm > -math.inf), 1)
+    heard = next((step for step in range(1, known + 1) if profile.at(step) != -math.inf), known)
+    # The first step that is heard begins with the fresh state, whose Jacobian to the one before may be given or not.
+    if heard > 2 and known <= heard + 1 and profile.at(heard) != -math.inf:
+        return (heard,)
     steps = tuple(step for step, norm in enumerate(norms, 1) if norm == -math.inf and step > 1)
     apart = {later - earlier for earlier, later in pairwise(steps)}
     return steps if len(apart) == 1 and min(apart) > 1 else ()

@@ -18,8 +18,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         "found",
         f"{named} {verbs[0]} on the loss and {verbs[1]} a gradient of exactly zero: a detach, .data or no_grad lies "
         "between.",
-        "Look between it and the loss for detach(), .data, torch.no_grad(), or a new tensor made from its "
-        "values; what is meant to stay as it is takes requires_grad_(False).",
+        "Take away what lies between it and the loss: detach(), .data, torch.no_grad(), or a new tensor made from its "
+        "values. Freeze what is meant to stay as it is with requires_grad_(False) instead.",
     )
 
 

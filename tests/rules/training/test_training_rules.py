@@ -162,3 +162,13 @@ def test_a_layer_of_short_sequences_leads_only_where_there_is_no_other():
     assert {p.layer for p in leading(both)} == {"long"}
     assert status_of(judged(both, RunSpec())) == "healthy"
     assert {p.layer for p in leading(run(short(0, layer="short")))} == {"short"}
+
+
+def test_what_exploded_before_it_was_not_finite_is_sent_to_the_recurrence():
+    exploding = point(0, loss=math.inf, status="exploding")
+    said = verdict("GS504", run(exploding, point(10, loss=math.nan, status="non-finite")))
+    assert "recurrent weights" in said.advice
+    assert "checkpoint" not in said.advice
+    calm = verdict("GS504", run(point(0, status="healthy"), point(10, loss=math.nan, status="non-finite")))
+    assert "last finite checkpoint" in calm.advice
+    assert "recurrent weights" not in calm.advice

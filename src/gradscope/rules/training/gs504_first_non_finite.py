@@ -26,10 +26,25 @@ def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
     return Finding(
         "found",
         f"{_what(told)} first at {where(found)}.{since}",
-        "Go back to the last finite checkpoint; clip the norm of the gradient, lower the learning rate, and look for a "
-        "logarithm, division or exponential without a floor.",
+        _advice(trajectory, found),
         first_step=found.step,
         measured=float(found.step),
+    )
+
+
+def _advice(trajectory: Trajectory, found: Point) -> str:
+    """Where to look: at the recurrence, where its gradient was exploding when it was last known."""
+    earlier = any(point.step < found.step for point in trajectory.points)
+    back = "Go back to the last finite checkpoint" if earlier else "Start again"
+    known = [p for p in trajectory.points if p.step <= found.step and p.status not in (None, "non-finite")]
+    if known and known[-1].status == "exploding":
+        return (
+            f"{back} and tame the recurrence, whose gradient was exploding: smaller recurrent weights, an orthogonal "
+            "matrix, or a norm inside it. Clipping alone does not help where the forward pass overflows."
+        )
+    return (
+        f"{back}; clip the norm of the gradient, lower the learning rate, and look for a logarithm, division or "
+        "exponential without a floor."
     )
 
 
