@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import JacobianChain
+from gradscope.numerics.checks.equality import digits_left, saturated
 from gradscope.numerics.scale import normalise, power_of_two
 from gradscope.numerics.traces.trace import Trace, Unavailable
 
@@ -36,13 +37,24 @@ def residual(chain: JacobianChain, trace: Trace, item: int) -> float:
     tiny = torch.finfo(first.dtype).tiny / torch.finfo(first.dtype).eps
     if not tiny < float(scale) < torch.finfo(first.dtype).max:
         raise Unavailable(f"dL/ds_0 is outside the range of {str(first.dtype)[6:]}, in which autograd works")
-    return float((first.double() - through_product(chain, last.double(), steps - chain.begins)).norm() / scale)
+    found = float((first.double() - through_product(chain, last.double(), steps - chain.begins)).norm() / scale)
+    kinds = (first.dtype, *_types(trace))
+    quiet = float(scale) < digits_left(kinds) * float(last.double().norm())
+    if not found <= allowed(trace) and quiet and saturated([layer for _, layer in trace.layers], kinds):
+        raise Unavailable("units are saturated, so torch's own gradient of the first state is what rounding has left")
+    return found
 
 
 def allowed(trace: Trace) -> float:
     """What the residual of a model may be, by the coarsest number type that took part."""
-    types: list[torch.dtype] = [dtype for dtype in getattr(trace, "types", ()) if dtype.is_floating_point]
-    return max([LEAST, *(10 * math.sqrt(torch.finfo(dtype).eps) for dtype in types)])
+    return max([LEAST, *(10 * math.sqrt(torch.finfo(dtype).eps) for dtype in _types(trace))])
+
+
+def _types(trace: Trace) -> list[torch.dtype]:
+    """Number types that took part, as far as they are known."""
+    given = getattr(trace, "x", None)
+    types = [*getattr(trace, "types", ()), *([] if given is None else [given.dtype])]
+    return [dtype for dtype in types if dtype.is_floating_point]
 
 
 def through_product(chain: JacobianChain, adjoint: Tensor, steps: int) -> Tensor:

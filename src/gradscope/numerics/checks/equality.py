@@ -16,12 +16,15 @@ from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.known import is_known
 from gradscope.models.capture.recurrence import Recurrence, Unit, reordered
 from gradscope.models.capture.watch import Seen
+from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
 from gradscope.numerics.scale import log10_hypot, log10_norm
 from gradscope.records import EqualityCheck
 
 WEIGHTS = {"weight_ih", "weight_hh", "weight_hr", "bias_ih", "bias_hh"}
+MARGIN = 100
+"""Roundings that may meet in the gradient of a step."""
 NUMBERED = r"_l\d+(_reverse)?$"
 
 Steps = Iterable[tuple[int, Tensor, Tensor, Tensor]]
@@ -46,7 +49,10 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
         returned = module(leaf)
         y = returned[0] if isinstance(returned, tuple) else returned
         own, *of_weights = torch.autograd.grad(y, (leaf, *weights), v, allow_unused=True)
-    differences = [_of_input(number(adjoint.below).transpose(0, 1), own, (x.dtype,))] if x.shape[-1] else []
+    differences = []
+    if x.shape[-1]:
+        flat = lambda: saturated(model.run(x).layers, (x.dtype,))  # noqa: E731
+        differences.append(_of_input(number(adjoint.below).transpose(0, 1), own, (x.dtype,), flat))
     unheld = _unheld([own] if x.shape[-1] else [], of_weights)
     by_name = dict(zip((name for name, _ in module.named_parameters()), of_weights, strict=True))
     for index, layer in enumerate(adjoint.layers):
@@ -82,7 +88,9 @@ def against_module(
     """
     outputs = [error for one in seen for error in _outputs(one)]
     of_input, of_weights = expected
-    differences = [_of_input(gradient, of_input, (gradient.dtype, *types))]
+    units = [unit.layer for one in seen for level in one.levels for unit in level]
+    kinds = (gradient.dtype, *types)
+    differences = [_of_input(gradient, of_input, kinds, lambda: saturated(units, kinds))]
     for one, layers in zip(seen, swept, strict=True):
         if one.module in of_weights:
             own = [layer.weight_gradient for layer in layers if layer.weight_gradient is not None]
@@ -267,20 +275,50 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float(((a - b) / top).norm() / (b / top).norm())
 
 
-def _of_input(a: Tensor, b: Tensor, types: Collection[torch.dtype]) -> float:
+def _of_input(a: Tensor, b: Tensor, types: Collection[torch.dtype], flat: Callable[[], bool] = lambda: False) -> float:
     """The difference of two gradients (..., features); where a quiet step is plainly wrong beside loud ones, that one.
 
-    A norm over all steps sees the loud ones only. Rounding may cost a quiet step some digits, but not four.
+    A norm over all steps sees the loud ones only. Rounding may cost a quiet step some digits, but not four: unless the
+    slopes are `flat`, for then torch's own gradient of a quiet step is what rounding has left of louder ones.
     """
     over_all = _difference(a, b)
     limits = tolerance(types)
     a, b = a.detach().double(), b.detach().double()
     size = b.norm(dim=-1)
     held = size.isfinite() & (size > limits.quiet)
-    if not bool(held.any()):
+
+    def by_step(held: Tensor) -> float:
+        if not bool(held.any()):
+            return 0.0
+        return float(((a[held] - b[held]) / size[held][..., None]).norm(dim=-1).max())
+
+    worst = by_step(held)
+    if worst < limits.one_step:
         return over_all
-    by_step = float(((a[held] - b[held]) / size[held][..., None]).norm(dim=-1).max())
-    return over_all if by_step < limits.one_step else by_step
+    loud = held & (size > digits_left(types) * size[size.isfinite()].max())
+    return over_all if flat() and by_step(loud) < limits.one_step else worst
+
+
+def saturated(layers: Iterable[Layer], types: Collection[torch.dtype]) -> bool:
+    """Whether a tanh or an open gate is so near one that torch's slope of it, 1 - y^2 or y (1 - y), is mere rounding.
+
+    The cells' own slopes are taken of what goes in and keep their digits.
+    """
+    limit = 1 - digits_left(types)
+
+    def ends(layer: Layer) -> Iterator[Tensor]:
+        for name, value in layer.values.items():
+            if name in ("activation.tanh", "candidate") or name.startswith("gate."):
+                yield value
+            elif name == "cell":
+                yield value.tanh()
+
+    return any(bool((value.double().abs() > limit).any()) for layer in layers for value in ends(layer))
+
+
+def digits_left(types: Collection[torch.dtype]) -> float:
+    """Size beside one, of a slope or of what it lets through, at which rounding may be all that a limit allows."""
+    return MARGIN * torch.finfo(coarsest(types)).eps / tolerance(types).one_step
 
 
 class wanted:  # noqa: N801 - used like a function
