@@ -56,6 +56,8 @@ def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ..
     by_layer = attempted(lambda: layers.measure(analysis))
     if isinstance(by_layer, NotMeasured):
         why["layers"] = by_layer.reason
+    if analysis.refused:
+        why["chain"] = analysis.refused
     measured = (summary, series, {**skipped, **more, **why})
     result = replace(
         outline(source.name, loaded, analysis, measured, tokens=batch.tokens, notes=notes),

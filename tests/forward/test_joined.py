@@ -277,6 +277,20 @@ def test_a_chain_that_misses_the_gradient_is_not_reported(monkeypatch: pytest.Mo
     assert model.summary.lyapunov is None
     assert "log10_jacobian_norm" not in model.series.values
     assert model.summary.reach is not None
+    doubted = [verdict for verdict in model.verdicts if verdict.code == "GS103"]
+    assert [verdict.status for verdict in doubted] == ["inconclusive"]
+    assert "off by 5e-01" in doubted[0].message
+
+
+def test_a_model_whose_chain_misses_the_gradient_is_not_called_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Listed(nn.LSTMCell)
+    with torch.no_grad():
+        for cell in kept.cells:
+            cell.bias_hh[WIDTH : 2 * WIDTH] = 6.0
+    assert gradscope.analyze(kept, X).models[0].status == "healthy"
+    own = JoinedChain.jacobian
+    monkeypatch.setattr(JoinedChain, "jacobian", lambda chain, t: own(chain, t) * (0.5 if t == 3 else 1.0))
+    assert gradscope.analyze(kept, X).models[0].status == "inconclusive"
 
 
 class Truncated(nn.Module):

@@ -347,15 +347,22 @@ class Analysis:
         self.require_finite()
         self.require_equal()
         chain = self._jacobians
-        try:
-            residual = self.chain_rule_residual
-        except Unavailable:
-            return chain
-        if not residual <= chain_rule.allowed(self.trace):
-            raise Unavailable(
-                f"their product does not give the gradient of the first state: it is off by {residual:.0e}"
-            )
+        if self.refused:
+            raise Unavailable(self.refused)
         return chain
+
+    def _residual(self) -> float:
+        self.require_finite()
+        self.require_equal()
+        return self.chain_rule_residual
+
+    @cached_property
+    def refused(self) -> str:
+        """Why the Jacobians that were found are not those of the model; empty where they are, or there are none."""
+        residual = attempted(self._residual)
+        if isinstance(residual, NotMeasured) or residual <= chain_rule.allowed(self.trace):
+            return ""
+        return f"their product does not give the gradient of the first state: it is off by {residual:.0e}"
 
     @cached_property
     def chain_rule_residual(self) -> float:

@@ -98,7 +98,9 @@ def _is_inconclusive(verdicts: list[Verdict]) -> bool:
 def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
     """Judge one rule, or say why it cannot be judged."""
     reason = _absent(rule, result)
-    finding = Finding("skip", reason) if reason else rule.judge(result, spec)
+    # Jacobians that miss the gradient are a doubt about what was measured, and not the mere lack of a number.
+    refused = bool(reason) and any(result.skipped.get("chain") == result.skipped.get(own, "") for own in rule.requires)
+    finding = Finding("inconclusive" if refused else "skip", reason) if reason else rule.judge(result, spec)
     verdict = rule.verdict(finding, lag_stated=spec.needs_lag is not None)
     if finding.outcome == "doubtful":
         return replace(verdict, gives="inconclusive")
