@@ -223,6 +223,8 @@ class Summary:
     non_finite: NonFinite | None = None
     cut: int | None = None
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
+    made_anew: tuple[int, ...] | None = None
+    """Steps up to the anchor at which a state begins that is not made of the one before."""
     input_cut: int | None = None
     """Newest step up to which no input receives a gradient although the outputs depend on them (a detach)."""
     silent: tuple[str, ...] | None = None

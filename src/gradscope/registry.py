@@ -54,6 +54,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "precision_horizon": "gradscope.metrics.precision_horizon:measure",
     "saturation": "gradscope.metrics.saturation:measure",
     "cut": "gradscope.metrics.cut:measure",
+    "made_anew": "gradscope.metrics.cut:made_anew",
     "input_cut": "gradscope.metrics.cut:of_input",
     "mixed": "gradscope.metrics.mixed:measure",
     "axes_guessed": "gradscope.metrics.mixed:guessed",

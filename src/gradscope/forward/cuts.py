@@ -14,7 +14,7 @@ from functools import cached_property
 
 import networkx as nx
 
-from gradscope.forward.execution import Executed
+from gradscope.forward.execution import Executed, Turns
 from gradscope.forward.graph import VIEWS, Graph, Value
 from gradscope.forward.labels import Labels, Mark
 
@@ -30,7 +30,8 @@ class Crossings:
         self.graph, self.labels, self.level, self.code = graph, labels, level, executed
         self.places: set[tuple[object, ...]] = set()
         """Where in the code states are made, as what; nothing where the code does not tell."""
-        self.ordered, self._when = self._executed(executed)
+        self.turns, self._when = self._executed(executed)
+        self.ordered = self.turns is not None
         self.newest = self._newest(self._when)
         self.at: dict[int, set[Value]] = defaultdict(set)
         """Values made up to step t and read after it, by t."""
@@ -39,7 +40,7 @@ class Crossings:
         reach = self._reach()
         if self.ordered:
             # What is made where states are made is one, though no step reads it before the next begins anew.
-            self.places = {self._place(value) for value in reach if self._is_made(value)}
+            self.places = {self._place(value) for value in reach if self._is_made(value)} or self._returning()
             self.newest = self._newest(self._when)
             reach = self._reach()
         ages = [last - self.when(value) for value, last in reach.items() if self._is_made(value)]
@@ -64,6 +65,31 @@ class Crossings:
                     found[read] = max(found.get(read, 0), own)
         return found
 
+    def _returning(self) -> set[tuple[object, ...]]:
+        """Places in the code that are led to from what was made there one step before, and no further: a restart comes.
+
+        A state that begins anew before every other step leads on to no later step.
+        """
+        found: set[tuple[object, ...]] = set()
+        for index, own in enumerate(self._when):
+            if not self._is_inside(index, self._when):
+                continue
+            older = [read for read in self.graph.reads[index] if read is not None and 0 < self.when(read) < own]
+            places = {self._place(read) for read in older if self.is_step_value(read)} - found
+            stack, seen = [index] if places else [], set[int]()
+            while stack:
+                place = self._place((at := stack.pop(), 0))
+                found |= {place} & places
+                new = {user for user, _ in self.graph.users[at] if self._when[user] == own} - seen
+                seen |= new
+                stack += new
+        return found
+
+    def is_step_value(self, value: Value) -> bool:
+        """Whether a value is made by a step of this level."""
+        mark = self.labels.of(value)
+        return mark is not None and self.is_step(mark)
+
     def is_anew(self, value: Value) -> bool:
         """Whether a value made of one input alone is a state that begins anew: it is made where states are made."""
         mark = self.labels.of(value)
@@ -73,25 +99,24 @@ class Crossings:
         position = () if self.code is None else self.code.position(value[0])
         return position, self.graph.names[value[0]], value[1], self.graph.shape(value)
 
-    def _executed(self, executed: Executed | None) -> tuple[bool, list[int]]:
-        """Whether the steps by which operations were executed are known, and these; else those of what they read."""
+    def _executed(self, executed: Executed | None) -> tuple[Turns | None, list[int]]:
+        """The steps of the code where they are known, and those of all operations; else those of what they read."""
         marks = self.labels.marks
         own = [index for index, mark in enumerate(marks) if mark is not None and self.is_step(mark)]
         labels = [0 if mark is None else mark.label or 0 for mark in marks]
         firsts: dict[int, int] = {}
         for index in own:
             firsts.setdefault(labels[index], index)
-        reads = defaultdict[int, list[int]](list)
-        for index in own:
-            if _reads_input(self.labels, self.graph.reads[index], labels[index]):
-                reads[labels[index]].append(index)
-        found = None if executed is None else executed.steps(firsts, reads)
-        if found is None or not self._is_one_loop(found, labels, own):
-            return False, labels
+        turns = None if executed is None else executed.turns(firsts, self.labels.steps)
+        if executed is None or turns is None:
+            return None, labels
+        found = [turns.step(call) for call in executed.calls]
+        if not self._is_one_loop(found, labels, own):
+            return None, labels
         for index, mark in enumerate(marks):
             if mark is not None and mark.label == 0:
                 found[index] = self._made_at(index, found)
-        return True, found
+        return turns, found
 
     def _made_at(self, index: int, found: Sequence[int]) -> int:
         """A leaf for a state that is made anew is there when it is first read, and a view of it as soon as that."""
@@ -180,6 +205,21 @@ class Crossings:
                     if self.is_step(mark) or self.is_anew(read):
                         found.add(read)
         return found
+
+    def holds(self, state: Iterable[Value | None], t: int) -> bool:
+        """Whether all that crosses the end of step t comes out of a state."""
+        held = set(state)
+        stack, seen = list(self.at[t]), set()
+        while stack:
+            value = stack.pop()
+            if value in held or value in seen:
+                continue
+            seen.add(value)
+            inner = _state_reads(self, value[0])
+            if not inner or _reads_input(self.labels, self.graph.reads[value[0]]):
+                return False
+            stack += inner
+        return True
 
     def passes(self, state: Iterable[Value | None], t: int) -> bool:
         """Whether all that is read after step t comes through a state."""

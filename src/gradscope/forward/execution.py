@@ -8,14 +8,21 @@ loop the places of its calls go forwards; the turn begins at the foremost of the
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 
-from gradscope.forward.graph import Graph
+from gradscope.forward.graph import Graph, Value
 
 Position = tuple[int, ...]
 """The instruction that a call came from, in the frame of every function on the way to it, outermost first."""
+Result = tuple[int, int]
+"""Which call, and which of its results."""
+Place = tuple[int, Position, int, int]
+"""How many steps ago a value was made, where in the code, how many calls of that step had come from there before, and
+which of the call's results it is."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,8 @@ class Executed:
     """For every operation of the graph, the call that made it."""
     positions: Sequence[Position]
     """For every call, where it came from; the first call is number 1."""
+    results: Mapping[Value, Result] = field(default_factory=dict)
+    """Of every value that a call returned, which."""
 
     @classmethod
     def of(
@@ -42,60 +51,108 @@ class Executed:
             # What one call makes on the way to its result was made by that call.
             later = min([later, *own])
             found[index] = later
-        return cls(found, positions)
+        results = {(graph.place[node], nr): call for (node, nr), call in calls.items() if node in graph.place}
+        return cls(found, positions, results)
 
     def position(self, index: int) -> Position:
         """The place in the code that made an operation."""
         call = self.calls[index]
         return self.positions[call - 1] if call <= len(self.positions) else ()
 
-    def steps(self, firsts: Mapping[int, int], reads: Mapping[int, Sequence[int]]) -> list[int] | None:
-        """The step by which every operation was executed, 0 before the first; None where the code does not tell.
+    def turns(self, firsts: Mapping[int, int], count: int) -> Turns | None:
+        """The steps by which calls were made; None where the code does not tell.
 
         Args:
             firsts: by step, the first operation that reads its input beside something older.
-            reads: by step, all operations that read its input.
+            count: how many steps there are at most.
         """
         known = sorted((t, self.calls[index]) for t, index in firsts.items())
-        begins = self._begins(known, {t: [self.calls[index] for index in own] for t, own in reads.items()})
-        if begins is None:
-            return None
-        return [bisect_right(begins, call) for call in self.calls]
+        begins = self._begins(known, count)
+        return None if begins is None else Turns(self, begins)
 
-    def _begins(self, known: Sequence[tuple[int, int]], reads: Mapping[int, Sequence[int]]) -> list[int] | None:
-        """The call with which each of the steps 1 .. begins."""
-        found: list[int] = []
-        inner = 1
-        for (t, call), (after, until) in pairwise(known):
-            if after <= t or until <= call:
-                return None
-            # A loop inside a step comes back to the foremost place too: before its input is read, or while it is.
-            last = max((one for one in reads.get(t, ()) if one < until), default=call)
-            window = range(max(call, last) + 1, until + 1)
-            foremost = min(self.positions[one - 1] for one in window)
-            turns = [one for one in window if self.positions[one - 1] == foremost]
-            if len(turns) < after - t:
-                return None
-            if after == t + 1:
-                found.append(turns[0])
-                inner = len(turns)
-            else:
-                found += turns[t - after :]
-        if not found:
-            return None
-        return self._completed(known, found, inner)
+    def _begins(self, known: Sequence[tuple[int, int]], count: int) -> list[int] | None:
+        """The call with which each of the steps 1 .. begins: right after the last call that stands later in the code.
 
-    def _completed(self, known: Sequence[tuple[int, int]], found: list[int], inner: int) -> list[int]:
-        """The same with the steps before and after those whose operations are known; one without a turn is empty.
-
-        `inner` is how often a step comes to the place where it begins, before it reads its input.
+        The turn goes on from there to the operation that is known of the step, however often it comes past other places
+        before and after that.
         """
-        (first, until), (_, last) = known[0], known[-1]
-        like = self.positions[found[0] - 1]
-        same = [one for one in range(1, until + 1) if self.positions[one - 1] == like][-first * inner :: inner]
-        if not same:
-            # The first step begins in another way than those after it, but at no place before theirs.
-            same = [next((one for one in range(1, until + 1) if self.positions[one - 1] >= like), until)]
-        # Steps after the last whose operations are known read no older state, and begin where the others do.
-        more = [one for one in range(last + 1, len(self.positions) + 1) if self.positions[one - 1] == like][::inner]
-        return [*same[:1] * (first - len(same)), *same, *found, *more]
+        anchors = self._anchors(known, count)
+        if anchors is None:
+            return None
+        begins = [self._begun(call, before) for before, call in pairwise([0, *anchors])]
+        # The first turn has all before it to go back through; it begins no earlier in the code than the others.
+        foremost = min(self.positions[call - 1] for call in begins[1:])
+        first = range(begins[0], anchors[0] + 1)
+        return [next((call for call in first if self.positions[call - 1] >= foremost), anchors[0]), *begins[1:]]
+
+    def _begun(self, anchor: int, after: int) -> int:
+        """The first of the calls after another one from which the code only goes forwards to an anchor."""
+        call = anchor
+        while call - 1 > after and self.positions[call - 2] < self.positions[anchor - 1]:
+            call -= 1
+        return call
+
+    def _anchors(self, known: Sequence[tuple[int, int]], count: int) -> list[int] | None:
+        """A call of each of the steps 1 .., those included of which no operation is known."""
+        if len(known) < 2 or any(t == after or call >= until for (t, call), (after, until) in pairwise(known)):
+            return None
+        (first, begun), (_, last) = known[0], known[-1]
+        each = min(len(self._like(until, call, until)) // (after - t) for (t, call), (after, until) in pairwise(known))
+        if not each:
+            return None
+        # A loop over layers inside the step comes past the same place several times.
+        earlier = self._like(begun, 0, begun - 1)[::-1][each - 1 :: each][: first - 1][::-1]
+        found = [*([*earlier, begun][:1] * (first - 1 - len(earlier))), *earlier, begun]
+        for (t, call), (after, until) in pairwise(known):
+            found += self._like(until, call, until)[::-each][: after - t][::-1]
+        # Steps after the last whose operations are known read no older state, and come past the same place.
+        return [*found, *self._like(last, last, len(self.positions))[each - 1 :: each][: max(0, count - len(found))]]
+
+    def _like(self, call: int, after: int, until: int) -> list[int]:
+        """Calls from the same place in the code as one, after one and until another."""
+        return [one for one in range(after + 1, until + 1) if self.positions[one - 1] == self.positions[call - 1]]
+
+
+@dataclass(frozen=True)
+class Turns:
+    """The steps of a loop, told by the calls with which they begin."""
+
+    code: Executed
+    begins: Sequence[int]
+    """The first call of the steps 1 .. ."""
+
+    def step(self, call: int) -> int:
+        """The step that a call was made by, 0 before the first."""
+        return bisect_right(self.begins, call)
+
+    @cached_property
+    def _ranks(self) -> tuple[list[int], dict[tuple[int, Position, int], int]]:
+        """For every call, how many of its step came from the same place before; and the call, by all three."""
+        counts: Counter[tuple[int, Position]] = Counter()
+        ranks, found = [], {}
+        for call, position in enumerate(self.code.positions, 1):
+            step = self.step(call)
+            ranks.append(counts[step, position])
+            found[step, position, counts[step, position]] = call
+            counts[step, position] += 1
+        return ranks, found
+
+    @cached_property
+    def _values(self) -> dict[Result, Value]:
+        return {result: value for value, result in self.code.results.items()}
+
+    def place(self, value: Value, t: int) -> Place | None:
+        """Where a value that is there after step t was made; None where no call of a step returned it."""
+        call, nr = self.code.results.get(value, (0, 0))
+        step = self.step(call)
+        return (t - step, self.code.positions[call - 1], self._ranks[0][call - 1], nr) if step else None
+
+    def result(self, place: Place, t: int) -> Result | None:
+        """What was returned at a place of the code, as it is there after step t; None where nothing was."""
+        age, position, rank, nr = place
+        call = self._ranks[1].get((t - age, position, rank))
+        return None if call is None or t <= age else (call, nr)
+
+    def value(self, result: Result) -> Value | None:
+        """What a call returned; None where it is not part of the graph."""
+        return self._values.get(result)

@@ -128,6 +128,11 @@ class LiftedChain:
         return tuple(sorted(nodes, reverse=True))
 
     @cached_property
+    def anew(self) -> tuple[int, ...]:
+        """Steps that read nothing of the state before."""
+        return tuple(step.t for step in self.walk.steps[self.begins :] if step.before and not self._dependent(step))
+
+    @cached_property
     def silent(self) -> tuple[int, ...]:
         """Steps whose Jacobian is exactly zero although the step does read the state before: a detach."""
         return tuple(step.t for step in self.walk.steps[self.begins :] if self._is_stopped(step))

@@ -63,7 +63,9 @@ class Opened:
         """Calls that made parts of last states which the graph does not lead to: the last from the same place."""
         if self.recording.count != self.look.count:
             return frozenset()
-        found = set()
+        found = {result for walk in self.walks for result in walk.missing}
+        if self._is_late:
+            found |= {call for (node, _), call in self.recording.calls.items() if node not in self.graph.place}
         for walk in self.walks:
             for value in walk.lost:
                 call = self.recording.calls.get((self.graph.nodes[value[0]], value[1]))
@@ -74,6 +76,12 @@ class Opened:
                 if call is not None and later:
                     found.add((later[-1], call[1]))
         return frozenset(found) - self.recording.kept.keys()
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the graph holds a loop from a later step on: what was before a restart is not part of it."""
+        steps = [mark.label for mark in self.labels.marks if mark is not None and mark.label and not mark.pure]
+        return bool(steps) and min(steps) > 1
 
     @cached_property
     def chains(self) -> tuple[LiftedChain, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from gradscope.forward.cuts import Crossings, leaving, narrowest
-from gradscope.forward.execution import Executed
+from gradscope.forward.execution import Executed, Place, Result, Turns
 from gradscope.forward.graph import Graph, Read, Value
 from gradscope.forward.labels import Labels
 from gradscope.forward.match import Match, carried_on
@@ -15,6 +16,8 @@ from gradscope.forward.walk import State, Step, Walk
 
 SHORT = 4
 """Steps of a sequence up to which one that reads what the one before made is enough to be a recurrence."""
+PROBED = 9
+"""Steps whose states are looked at to learn where in the code states are made."""
 
 
 class Lifting:
@@ -32,7 +35,8 @@ class Lifting:
         self.crossings = Crossings(graph, labels, level, executed)
         self.kinds: list[Step] = []
         """Steps unlike each other."""
-        self.repeats = 0
+        self.missing: set[Result] = set()
+        """What calls returned that is part of a state, though the graph does not lead to it."""
         self.ties: dict[Value, tuple[Value, ...]] = {}
 
     def walk(self, backwards: bool) -> Walk | None:
@@ -41,7 +45,60 @@ class Lifting:
         if len(steps) < 2 and not (steps and self.labels.steps <= SHORT):
             return None
         if grown := self._growth(steps):
-            return Walk(self.level, backwards, (), 0, grows=grown)
+            return Walk(self.level, backwards, (), grows=grown)
+        filled = tuple(self._placed(steps) or self._matched(steps))
+        return Walk(self.level, backwards, filled, self.ties, self._begins(filled), missing=frozenset(self.missing))
+
+    def _placed(self, steps: Sequence[int]) -> list[Step]:
+        """Steps between states that are made at the same places in the code; none where that is not so at all of them.
+
+        So the state after the last step, and one before a restart, is known though nothing reads it.
+        """
+        turns = self.crossings.turns
+        if turns is None:
+            return []
+        cuts = [tuple(narrowest(self.crossings, t, self.lifetime)) for t in self._probed(steps)]
+        kinds = Counter(
+            tuple(turns.place(value, t) for value in cut) for t, cut in zip(self._probed(steps), cuts, strict=True)
+        )
+        for places, _ in kinds.most_common():
+            if places and None not in places and (found := self._made_at(turns, places)):
+                return found
+        return []
+
+    def _made_at(self, turns: Turns, places: Sequence[Place | None]) -> list[Step]:
+        """Steps between the states that are made at these places; none where more than these is read later."""
+        count = min(len(turns.begins), self.labels.steps)
+        first = 1 + max(place[0] for place in places if place)
+        states: dict[int, State] = {}
+        missing: set[Result] = set()
+        for t in range(first, count + 1):
+            results = [turns.result(place, t) for place in places if place]
+            if None in results:
+                return []
+            states[t] = tuple(turns.value(result) for result in results if result)
+            if any((mark := self.labels.of(value)) is not None and mark.level != self.level for value in states[t]):
+                return []
+            missing |= {result for result in results if result and turns.value(result) is None}
+            if t < count and not self.crossings.holds(states[t], t):
+                return []
+        pairs = [(t, states[t - 1], states[t]) for t in states if t > first]
+        found = [Step(t, before, after, self._between(before, after)) for t, before, after in pairs]
+        self.kinds = [step for step in found if None not in (*step.before, *step.after)][:PROBED]
+        self.missing = missing
+        state = states[first]
+        for t in range(first, 0, -1):
+            found.insert(0, self._step(t, state))
+            state = found[0].before
+        return found
+
+    @staticmethod
+    def _probed(steps: Sequence[int]) -> list[int]:
+        """Steps that lie evenly among all."""
+        return sorted({steps[i * (len(steps) - 1) // (PROBED - 1)] for i in range(PROBED)})
+
+    def _matched(self, steps: Sequence[int]) -> list[Step]:
+        """Steps that are like each other, operation by operation."""
         # The newest steps are not read any more by all that would read them if there were more.
         settled = steps[-1] - self.crossings.longest
         last = max((t for t in steps if t <= settled), default=steps[-1])
@@ -54,8 +111,7 @@ class Lifting:
         found.reverse()
         while (more := self._following(found[-1]) or self._unlike(found[-1])) is not None:
             found.append(more)
-        filled = tuple(self._filled(found))
-        return Walk(self.level, backwards, filled, self.repeats, self.ties, self._begins(filled))
+        return self._filled(found)
 
     def _begins(self, steps: Sequence[Step]) -> int:
         """The first step whose state has all its numbers, each made before the next step and counted once."""
@@ -111,7 +167,6 @@ class Lifting:
         for place, kind in enumerate(self.kinds):
             if (found := self._recognised(kind, t, after)) is not None:
                 self.kinds.insert(0, self.kinds.pop(place))
-                self.repeats += 1
                 return found
         before: State = tuple(narrowest(self.crossings, t - 1, self.lifetime)) if t > 1 else self._made_before(after)
         before = self._aligned(before, after)
@@ -179,16 +234,29 @@ class Lifting:
     def _between(self, before: State, after: State) -> tuple[int, ...]:
         """Operations of a step: all that leads to `after` and is made of this level's values, up to `before`."""
         found: set[int] = set()
-        stack = [value for value in after if value is not None and value not in before]
+        begun = {value for value in before if value is not None}
+        oldest = min((self.crossings.when(value) for value in begun), default=0)
+        stack = [value for value in after if value is not None and value not in begun]
         while stack:
             value = stack.pop()
             mark = self.labels.of(value)
-            begins = mark is not None and mark.label == 0 and not self.graph.is_leaf[value[0]]
-            if value[0] in found or mark is None or not (begins or self.crossings.is_step(mark)):
+            if value[0] in found or mark is None or mark.label is None or self.graph.is_leaf[value[0]]:
                 continue
-            found.add(value[0])
-            stack += [read for read in self.graph.reads[value[0]] if read is not None and read not in before]
-        return tuple(sorted(found))
+            made_here = mark.pure and mark.level == self.level and self.crossings.when(value) >= oldest
+            if made_here or self._is_inside(value[0]):
+                found.add(value[0])
+                stack += [read for read in self.graph.reads[value[0]] if read is not None and read not in begun]
+        nodes: set[int] = set()
+        for index in sorted(found):
+            # After a step that began with a learned state even what reads that step is made of one input alone.
+            reads = self.graph.reads[index]
+            if self._is_inside(index) or any(read in begun or (read and read[0] in nodes) for read in reads):
+                nodes.add(index)
+        return tuple(sorted(nodes))
+
+    def _is_inside(self, index: int) -> bool:
+        mark = self.labels.marks[index]
+        return mark is not None and (mark.label == 0 or self.crossings.is_step(mark))
 
     def _recognised(self, kind: Step, t: int, after: State) -> Step | None:
         """The step that ends in `after`, if it is like `kind`."""
@@ -219,7 +287,6 @@ class Lifting:
             found = None if after is None else self._recognised(kind, last.t + 1, after)
             same = found is not None and all(a in (None, b) for a, b in zip(found.before, last.after, strict=True))
             if found is not None and same and self.crossings.passes(found.after, found.t):
-                self.repeats += 1
                 return replace(found, before=last.after)
         return None
 

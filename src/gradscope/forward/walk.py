@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from gradscope.forward.execution import Result
 from gradscope.forward.graph import Read, Value
 
 State = tuple[Read, ...]
@@ -30,8 +31,6 @@ class Walk:
     level: int
     backwards: bool
     steps: tuple[Step, ...]
-    repeats: int
-    """How many steps are like another one, operation by operation."""
     ties: Mapping[Value, tuple[Value, ...]] = field(default_factory=dict)
     """Where s_0 was made in several copies that are one and the same from then on, the others of each."""
     begins: int = 0
@@ -39,6 +38,9 @@ class Walk:
     for two parts of the state, or with a delay line that is not yet full."""
     grows: tuple[int, ...] = ()
     """Floats carried by step, where they grow with every step and there is no fixed state; no steps then."""
+
+    missing: frozenset[Result] = frozenset()
+    """What calls returned that is part of a state, though nothing the module returns was made of it."""
 
     @cached_property
     def states(self) -> tuple[State, ...]:

@@ -17,6 +17,13 @@ def measure(analysis: Analysis) -> int | None:
     return max((step for step in analysis.trace.cut_steps(analysis.spec.item) if step <= analysis.anchor), default=None)
 
 
+def made_anew(analysis: Analysis) -> tuple[int, ...] | None:
+    """Steps up to the anchor that begin with a fresh state: nothing of the one before is read."""
+    analysis.require_full()
+    found = analysis.trace.anew_steps(analysis.spec.item)
+    return tuple(step for step in found if step <= analysis.anchor) or None
+
+
 def of_input(analysis: Analysis) -> int | None:
     """The newest step up to which no input receives a gradient, though the output at the anchor depends on them.
 

@@ -15,10 +15,12 @@ from gradscope.rules.rule import Finding, Rule
 def made_anew(result: ModelResult) -> tuple[int, ...]:
     """Steps up to the anchor at which the state is made anew; () where none is.
 
-    Their Jacobians are exactly zero at even distances. Or nothing up to one step enters the loss: no Jacobian is known
-    there, or it is zero, and the influence is zero too. Units that happen to be dead at a step make zeros as well, but
-    not like that.
+    They read nothing of the state before. Or their Jacobians are exactly zero at even distances. Or nothing up to one
+    step enters the loss: no Jacobian is known there, or it is zero, and the influence is zero too. Units that happen to
+    be dead at a step make zeros as well, but not like that.
     """
+    if result.summary.made_anew:
+        return result.summary.made_anew
     profile, norms = Profile.of(result), result.series.values.get("log10_jacobian_norm", ())
     norms = norms[: profile.anchor]
     known = next((step for step, norm in enumerate(norms, 1) if norm is not None and norm > -math.inf), 1)
@@ -38,7 +40,8 @@ def _anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding
     if len(steps) > 1:
         listed = [str(step) for step in (steps if len(steps) < 4 else steps[:2])]
         end = f", ..., {steps[-1]}" if len(steps) > 3 else ""
-        named = f"steps {', '.join(listed)}{end} (every {steps[1] - steps[0]} steps)"
+        apart = {later - earlier for earlier, later in pairwise(steps)}
+        named = f"steps {', '.join(listed)}{end}" + (f" (every {apart.pop()} steps)" if len(apart) == 1 else "")
     return Finding(
         "found",
         f"The state is made anew at {named}: a reset or a fresh state in the loop. Nothing further back than lag {lag} "

@@ -86,6 +86,10 @@ class BareTrace:
         """There is nothing beside the chain."""
         raise Unavailable("a file of Jacobians has no model")
 
+    def anew_steps(self, item: int) -> tuple[int, ...]:
+        """None."""
+        return ()
+
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """There is nothing beside the chain."""
         raise Unavailable("a file of Jacobians has no model")

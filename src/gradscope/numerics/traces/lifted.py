@@ -430,6 +430,12 @@ class LiftedTrace(ModuleTrace):
         chain = self._walk(self.opening(item), self.joint_place)[2]
         return chain.silent
 
+    def anew_steps(self, item: int) -> tuple[int, ...]:
+        """Steps that read nothing of the old state."""
+        one = self.opening(item)
+        places = range(len(self.first.walks)) if self.is_stacked else (self.joint_place,)
+        return tuple(sorted(set.intersection(*(set(self._walk(one, place)[2].anew) for place in places))))
+
 
 def _widest(graph: Graph, walk: Walk) -> State:
     """The newest state with most numbers: the last one is what the outputs read, which may be a part of it."""

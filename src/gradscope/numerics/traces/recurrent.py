@@ -120,6 +120,10 @@ class RecurrentTrace:
         """dL/ds_0 and dL/ds_T through the unrolled model."""
         return (*autograd_ends(*self.recurrence(item)), self.length)
 
+    def anew_steps(self, item: int) -> tuple[int, ...]:
+        """None."""
+        return ()
+
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps that move without a gradient."""
         return moved_without_gradient(*self.recurrence(item))

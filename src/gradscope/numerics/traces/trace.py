@@ -166,6 +166,10 @@ class Trace(Protocol):
         """Steps whose Jacobian is exactly zero although the new state depends on the old one."""
         ...
 
+    def anew_steps(self, item: int) -> tuple[int, ...]:
+        """Steps that read nothing of the old state."""
+        ...
+
     def chain(self, item: int) -> JacobianChain:
         """Jacobians of the joint state in sequence `item`."""
         ...
