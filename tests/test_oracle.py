@@ -42,6 +42,11 @@ def test_every_number_is_that_of_plain_autograd(seed: int) -> None:
     assert differences(recipe) == [], str(recipe)
 
 
+def test_where_there_is_no_joint_state_inputs_are_measured_all_the_same() -> None:
+    found = differences(draw(843))
+    assert all("without a joint state" in line for line in found), found
+
+
 def analysed(module: Written, x: Tensor, of_loss: Callable[[Any], Tensor], **settings: Any) -> ModelResult:
     if module.recipe.output == "time first":
         settings["layout"] = "time-first"

@@ -47,7 +47,8 @@ class LiftedLayer:
         """(T + 1, sequences, numbers) of one part in one pass."""
         states, _, axes, rows = looked
         known = [state[place] if place < len(state) else None for state in states]
-        shown = [None if value is None else by_row(value, axes[place], rows) for value in known]
+        # What all sequences share, a first state of zeros for one, is the same in each.
+        shown = [None if value is None else by_row(value, axes[place], rows).expand(rows, -1) for value in known]
         like = next((value for value in shown[1:] if value is not None), None)
         if like is None:
             return None
