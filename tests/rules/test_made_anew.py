@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import gradscope
 from gradscope.renderers.text import wording
@@ -158,3 +158,25 @@ def test_more_steps_of_training_are_no_advice_where_no_gradient_arrives():
     said = {verdict.code: verdict for verdict in found.verdicts}
     assert said["GS401"].status == "fail"
     assert "--train-steps" not in said["GS105"].advice
+
+
+class Dilated(nn.Module):
+    """Every state is made of the one five steps before: five interleaved chains, none of which begins anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: list[Tensor] = []
+        for t in range(x.shape[1]):
+            states.append(self.cell(x[:, t], states[t - 5] if t >= 5 else x.new_zeros(len(x), 4)))
+        return torch.stack(states, 1)
+
+
+@pytest.mark.parametrize("steps", [20, 21])
+def test_a_dilated_recurrence_begins_nowhere_anew(steps: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, steps, 3, dtype=torch.float64)
+    found = {v.code: v.status for v in gradscope.analyze(Dilated().double(), x, needs_lag=10).models[0].verdicts}
+    assert found["GS401"] == "pass"

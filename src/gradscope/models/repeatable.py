@@ -78,6 +78,8 @@ def alike(first: Any, second: Any, types: Collection[torch.dtype] = ()) -> bool:
 def _near(a: Tensor, b: Tensor, types: Collection[torch.dtype]) -> bool:
     if a.shape != b.shape or not b.numel():
         return a.shape == b.shape
+    if not (b.is_floating_point() or b.is_complex()):
+        return torch.equal(a, b)
     near = tolerance((a.dtype, *types)).outputs
     size = near * float(b.detach().nan_to_num(0, 0, 0).abs().max())
     return torch.allclose(a.to(b), b, near, size, equal_nan=True)

@@ -13,11 +13,21 @@ from gradscope.rules.rule import Finding, Rule
 
 
 def made_anew(result: ModelResult) -> tuple[int, ...]:
-    """Steps up to the anchor at which the state is made anew; () where none is.
+    """Steps up to the anchor at which the state is made anew; () where none is, or where something else is heard.
 
-    They read nothing of the state before. Or their Jacobians are exactly zero at even distances. Or nothing up to one
-    step enters the loss: no Jacobian is known there, or it is zero, and the influence is zero too. Units that happen to
-    be dead at a step make zeros as well, but not like that.
+    An outer recurrence over chunks, say, hears what comes before the new beginning of an inner one.
+    """
+    steps, profile = _restarts(result), Profile.of(result)
+    before = [profile.at(step) for step in range(1, steps[-1])] if steps else []
+    return steps if all(value in (None, -math.inf) for value in before) else ()
+
+
+def _restarts(result: ModelResult) -> tuple[int, ...]:
+    """Steps that read nothing of the state before.
+
+    They are known as such. Or their Jacobians are exactly zero at even distances. Or nothing up to one step enters the
+    loss and all from there on does: no Jacobian is known there, or it is zero, and the influence is zero too. Units
+    that happen to be dead at a step make zeros as well, but not like that.
     """
     if result.summary.made_anew:
         return result.summary.made_anew
@@ -26,7 +36,8 @@ def made_anew(result: ModelResult) -> tuple[int, ...]:
     known = next((step for step, norm in enumerate(norms, 1) if norm is not None and norm > -math.inf), 1)
     heard = next((step for step in range(1, known + 1) if profile.at(step) != -math.inf), known)
     # The first step that is heard begins with the fresh state, whose Jacobian to the one before may be given or not.
-    if heard > 2 and known <= heard + 1 and profile.at(heard) != -math.inf:
+    all_heard = all(profile.at(step) != -math.inf for step in range(heard, profile.anchor + 1))
+    if heard > 2 and known <= heard + 1 and all_heard:
         return (heard,)
     steps = tuple(step for step, norm in enumerate(norms, 1) if norm == -math.inf and step > 1)
     apart = {later - earlier for earlier, later in pairwise(steps)}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
+from gradscope.errors import UsageError
 from gradscope.models.direct import Direct
 from gradscope.models.output_shape import OutputShape, readings
 from gradscope.numerics.traces.find import module_trace
@@ -285,3 +286,34 @@ def test_one_number_for_sequences_that_take_ways_of_their_own(made: str) -> None
     assert found.summary.log10_grad_weight == pytest.approx(float(torch.stack(own).norm().log10()), abs=1e-9)
     assert found.loaded.equality_check is not None
     assert found.loaded.equality_check.passed
+
+
+class Beside(nn.Module):
+    """A recurrence that returns something else beside its outputs."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.rnn, self.kind = nn.GRU(3, 4, batch_first=True), kind
+
+    def forward(self, x: Tensor) -> object:
+        y = self.rnn(x)[0]
+        if self.kind == "mask":
+            return y, x.abs().sum(-1) > 0
+        return (y.argmax(-1), y) if self.kind == "ids first" else (y, torch.fft.rfft(y, dim=-1))
+
+
+@pytest.mark.parametrize("kind", ["mask", "ids first", "spectrum"])
+def test_what_is_returned_beside_the_outputs_changes_no_gradient(kind: str) -> None:
+    torch.manual_seed(0)
+    module, x = Beside(kind).double(), torch.randn(2, 9, 3, dtype=torch.float64)
+    place = 1 if kind == "ids first" else 0
+    found = gradscope.analyze(module, x, lambda raw: raw[place][:, -1].square().sum()).models[0]
+    leaf = x.clone().requires_grad_()
+    module(leaf)[place][:, -1].square().sum().backward()
+    assert found.series.values["log10_grad_input"] == pytest.approx(leaf.grad.norm(dim=-1).log10().mean(0).tolist())
+
+
+def test_a_loss_that_reads_a_complex_output_is_refused_with_the_remedy() -> None:
+    module, x = Beside("spectrum").double(), torch.randn(2, 9, 3, dtype=torch.float64)
+    with pytest.raises(UsageError, match="view_as_real"):
+        gradscope.analyze(module, x, lambda raw: raw[1][:, -1].abs().square().sum() + raw[0][:, 3].sum())

@@ -231,15 +231,24 @@ class ModuleTrace:
     def cotangent(self, loss: Loss) -> Cotangents:
         """dL/d(every tensor that the module returned)."""
         values, form = pytree.tree_flatten(self.seen.raw)
-        leaves = [v.detach().clone().requires_grad_() if _is_real(v) else v for v in values]
+        leaves = [v.detach().clone().requires_grad_() if _is_real(v) or _is_complex(v) else v for v in values]
         with torch.enable_grad():
             # Copies, which a loss may write into: torch lets nobody write into a leaf.
-            raw = pytree.tree_unflatten([v.clone() if _is_real(v) else v for v in leaves], form)
+            raw = pytree.tree_unflatten([v.clone() if _is_real(v) or _is_complex(v) else v for v in leaves], form)
             value = loss(raw) if getattr(loss, "reads_raw", True) and self.model.kind == "module" else None
             value = loss(self.model.output(raw, self.x)) if value is None else value
             asked = [leaf for leaf in leaves if _is_real(leaf)]
             empty: tuple[Any, ...] = (None,) * len(asked)
-            return torch.autograd.grad(value, asked, allow_unused=True) if value.requires_grad else empty
+            if not value.requires_grad:
+                return empty
+            apart = [leaf for leaf in leaves if _is_complex(leaf)]
+            found = torch.autograd.grad(value, [*asked, *apart], allow_unused=True)
+        if any(g is not None and bool((g != 0).any()) for g in found[len(asked) :]):
+            raise UsageError(
+                "the loss reads a complex output, whose gradient is not followed; let the module return its real form, "
+                "torch.view_as_real(y)"
+            )
+        return found[: len(asked)]
 
     def anchors(self, v: Cotangents, count: int) -> tuple[int, ...]:
         """Steps the loss reads; the newest that it hears of, where what it reads has no steps."""
@@ -341,7 +350,8 @@ class ModuleTrace:
     def profile(self, v: Cotangents, step: int) -> Tensor:
         """log10 I(k)."""
         logs = influence.by_lag(self.input_gradient(v), self.newest(v), step)
-        return influence.overflow_kept(logs, self.output.dtype)
+        carried = next((g.dtype for g in v if g is not None), self.output.dtype)
+        return influence.overflow_kept(logs, carried)
 
     def equality(self, v: Cotangents) -> EqualityCheck | None:
         """Against the module itself, its graph whole; None where no recurrence was followed."""
@@ -405,3 +415,7 @@ def _by_input(found: LayerAdjoint, order: Tensor | None) -> LayerAdjoint:
 
 def _is_real(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _is_complex(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_complex()
