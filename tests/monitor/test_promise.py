@@ -1014,3 +1014,20 @@ def test_weights_of_one_call_are_not_taken_for_those_of_the_layer():
     assert any("weights that it has for this call alone" in note for note in flow.trajectory.notes)
     # No update was made: what the layer is told of is the call with weights of its own, at step 0.
     assert {point.step for point in flow.trajectory.points} == {0}
+
+
+def test_a_part_of_the_loss_that_is_weighted_by_zero_hides_no_other():
+    """A part that is warmed up later: of two calls the newest gets a gradient of exactly zero."""
+    torch.manual_seed(0)
+    net = nn.GRU(3, 8, batch_first=True)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    flow = gradscope.Monitor(net, every=5, log=None, screen=False)
+    for _ in range(6):
+        optimizer.zero_grad()
+        first, second = (net(torch.randn(4, 10, 3))[0][:, -1] for _ in range(2))
+        (first.square().mean() + 0.0 * second.mean()).backward()
+        optimizer.step()
+    flow.close()
+    reaches = [point.reach for point in flow.trajectory.points]
+    assert reaches
+    assert all(reach is not None and reach > 0 for reach in reaches)

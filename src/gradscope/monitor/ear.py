@@ -82,6 +82,10 @@ class Call:
     sent: dict[int, Tensor] = field(default_factory=dict)
     """What came back: dL/dy at 0, dL/dh_T at 1, dL/dc_T at 2."""
 
+    def moves(self) -> bool:
+        """Whether anything that came back is not zero."""
+        return any(bool((gradient != 0).any()) for gradient in self.sent.values())
+
 
 class Ear:
     """Listens to one layer while `wanted` says so."""
@@ -162,9 +166,11 @@ class Ear:
 
         A sequence that begins anew on the way, as an episode does, is left out.
         """
-        place = next((place for place in reversed(range(len(self._calls))) if self._calls[place].sent), None)
-        if place is None:
+        heard = [place for place, call in enumerate(self._calls) if call.sent]
+        if not heard:
             return [], torch.zeros(0, dtype=torch.bool)
+        # A call whose part of the loss is weighted by zero for now says nothing of the gradient.
+        place = next((place for place in reversed(heard) if self._calls[place].moves()), heard[-1])
         chain = [self._calls[place]]
         rows = _continued(chain)
         for call in reversed(self._calls[:place]):
