@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gradscope.__main__ import main
 from gradscope.cli.config_ import config
 from gradscope.config import ModelWord, build_spec, parse_model
+from gradscope.config.command import command
 from gradscope.config.targets import Project, baseline_path, job_count
 from gradscope.errors import UsageError
-from gradscope.records import RunSpec
+from gradscope.records import Report, RunSpec
 
 
 def settle(cwd: Path, environ: dict[str, str] | None = None, **flags: object):
@@ -310,6 +313,58 @@ def test_a_stronger_source_stands_in_place_of_what_it_contradicts(tmp_path, file
         assert found.origin[name] == "default"
     assert {name: getattr(found.spec, name) for name in flags} == flags
     assert any(f"{gone[0]} (gradscope.toml:1) is left out: " in sentence for sentence in found.replaced)
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "kept", "gone"),
+    [
+        ("input = 'a.csv'\ntarget = 'y.csv'\ncolumns = [1]\n", {"input": "b.csv"}, {}, ("target", "columns")),
+        ("input = 'a.csv'\ntarget = 'y.csv'\n", {"input": "./a.csv"}, {"target": "y.csv"}, ()),
+        ("input = 'a.csv'\ntarget = 'y.csv'\n", {"input": "b.csv", "target": "z.csv"}, {"target": "z.csv"}, ()),
+        ("columns = [1]\n", {"input": "b.csv"}, {"columns": ("1",)}, ()),
+        ("models = ['m.py:A']\nargs = {hidden = 3}\nweights = 'w.pt'\n", {"models": ["rnn"]}, {}, ("args", "weights")),
+        ("models = ['m.py:A']\nargs = {hidden = 3}\n", {"models": ["m.py:A"]}, {"args": {"hidden": "3"}}, ()),
+    ],
+)
+def test_what_a_file_says_about_its_own_input_or_model_is_not_said_of_another(tmp_path, file, flags, kept, gone):
+    write(tmp_path / "gradscope.toml", file)
+    found = settle(tmp_path, **flags)
+    assert {name: getattr(found.spec, name) for name in kept} == kept
+    for name in gone:
+        assert getattr(found.spec, name) == getattr(RunSpec(), name)
+        assert found.origin[name] == "default"
+    assert {sentence.split()[0] for sentence in found.replaced} == set(gone)
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "flags"),
+    [
+        ("layers = 2\ndtype = 'float32'\nseeds = 3\n", {}, {"layers": 1, "dtype": "float64", "seeds": 1}),
+        ("fix = true\ntrust = true\n", {}, {"fix": False, "trust": False}),
+        ("loss = 'every'\n", {"GRADSCOPE_LOSS": "final"}, {}),
+        ("loss = 'every'\nlength = 30\n", {}, {"task": "recall", "needs_lag": 5}),
+        ("layers = 2\n", {}, {"seed": 3}),
+    ],
+)
+def test_a_printed_command_asks_for_the_same_run_where_it_is_pasted(tmp_path, monkeypatch, file, environ, flags):
+    write(tmp_path / "gradscope.toml", file)
+    monkeypatch.chdir(tmp_path)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    spec = settle(tmp_path, environ, **flags).spec
+    for name in environ:
+        monkeypatch.delenv(name)
+    asked: list[RunSpec] = []
+    monkeypatch.setattr("gradscope.examine.examine", lambda spec, **other: asked.append(spec) or Report(spec, {}, ()))
+    assert main(shlex.split(command(spec))[1:]) == 0
+    assert asked == [spec]
+
+
+def test_a_printed_command_names_no_setting_that_everybody_has_by_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command(RunSpec(length=9)) == "gradscope analyze rnn --length 9"
+    write(tmp_path / "gradscope.toml", "length = [broken")
+    assert command(RunSpec(length=9)) == "gradscope analyze rnn --length 9"
 
 
 def test_a_command_that_brings_a_task_takes_the_length_out_of_a_file_but_not_out_of_a_flag(tmp_path):

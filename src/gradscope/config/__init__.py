@@ -5,6 +5,7 @@ Checks names, types and ranges as far as no file has to be opened; every refusal
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -35,8 +36,12 @@ EXCLUSIVE = (
     ("state", "state_size"),
 )
 """Settings that cannot be had together: a stronger source's word is instead of a weaker one's."""
-COMES_WITH: Mapping[str, tuple[str, ...]] = {"input": ("columns", "target"), "text": ("embedding",)}
-"""What means nothing without another setting, and goes with it."""
+COMES_WITH: Mapping[str, tuple[str, ...]] = {
+    "models": ("key", "cell", "nonlinearity", "layout", "weights", "args", "state", "state_size"),
+    "input": ("columns", "target"),
+    "text": ("embedding",),
+}
+"""What is about the value of another setting, and goes with it."""
 REMEDIES = ("save", "remedy")
 """What means nothing where `fix` is taken back."""
 Rest = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -70,11 +75,13 @@ def settle(sources: Iterable[Source], rest: Rest | None = None) -> Resolved:
     origin = {item.name: "default" for item in fields(RunSpec)}
     rank: dict[str, int] = {}
     sources = list(sources)
+    replaced: list[str] = []
     for strength, source in enumerate(sources):
-        for name, value in source.given.items():
-            origin[name], rank[name] = source.shown[name], strength
-            values[name] = coerce(name, value, origin[name])
-    replaced = displace(values, origin, rank)
+        given = {name: coerce(name, value, source.shown[name]) for name, value in source.given.items()}
+        replaced += _leave_behind(values, origin, {name: source.shown[name] for name in given}, given)
+        for name, value in given.items():
+            values[name], origin[name], rank[name] = value, source.shown[name], strength
+    replaced += displace(values, origin, rank)
     for name, value in (rest(values) if rest is not None else {}).items():
         if values.get(name) is None:
             # What a command adds is part of the command, as its flags are.
@@ -83,6 +90,31 @@ def settle(sources: Iterable[Source], rest: Rest | None = None) -> Resolved:
     spec = RunSpec(**values)
     check(spec, origin)
     return Resolved(spec, origin, tuple(replaced))
+
+
+def _leave_behind(
+    values: dict[str, Any], origin: dict[str, str], shown: Mapping[str, str], given: Mapping[str, Any]
+) -> list[str]:
+    """Take away what weaker sources say about a value that a stronger one, `given`, replaces by another.
+
+    Returns:
+        What was taken away, a sentence each.
+    """
+    said = []
+    for name, companions in COMES_WITH.items():
+        if name not in given or values.get(name) is None or _is_same(name, values[name], given[name]):
+            continue
+        for companion in companions:
+            if values.get(companion) and companion not in given:
+                about = f"it is about another {name.removesuffix('s')} than {name} ({shown[name]})"
+                said.append(f"{companion} ({origin[companion]}) is left out: {about}")
+                values.pop(companion)
+                origin[companion] = "default"
+    return said
+
+
+def _is_same(name: str, one: Any, other: Any) -> bool:
+    return bool(os.path.normpath(one) == os.path.normpath(other) if name == "input" else one == other)
 
 
 def displace(values: dict[str, Any], origin: dict[str, str], rank: Mapping[str, int]) -> list[str]:

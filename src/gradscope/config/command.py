@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Collection
 from dataclasses import fields
+from pathlib import Path
+from typing import Any
 
+from gradscope.config.sources import from_environment, from_files
+from gradscope.config.types import coerce
+from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 
 NAMES = {"args": "--arg", "thresholds": "--threshold"}
@@ -16,15 +22,16 @@ def command(spec: RunSpec, always: Collection[str] = (), *, run: str = "analyze"
     """`gradscope analyze lstm:forget_bias=5 --length 50`: a command, its models and its settings.
 
     Args:
-        spec: the settings; those that differ from the defaults are written.
+        spec: the settings; those are written that differ from the defaults, or from what files or variables say here.
         always: names of settings that are written all the same.
         run: the command.
         without: names of settings that are left out.
     """
-    default, words = RunSpec(), ["gradscope", run, *spec.models]
+    default, words, here = RunSpec(), ["gradscope", run, *spec.models], _given_here()
     for item in fields(spec):
         value, name = getattr(spec, item.name), item.name
-        if name in (*SCREEN, *without) or value is None or (value == getattr(default, name) and name not in always):
+        otherwise = any(one != value for one in (getattr(default, name), *here.get(name, ())))
+        if name in (*SCREEN, *without) or value is None or not (otherwise or name in always):
             continue
         flag = NAMES.get(name, "--" + name.replace("_", "-"))
         if value is True:
@@ -33,6 +40,20 @@ def command(spec: RunSpec, always: Collection[str] = (), *, run: str = "analyze"
             words += [word for key, entry in value.items() for word in (flag, f"{key}={entry}")]
         elif isinstance(value, tuple):
             words += [word for entry in value for word in (flag, entry)]
-        elif value is not False:
+        elif value is False:
+            words.append(flag.replace("--", "--no-", 1))
+        else:
             words += [flag, str(value)]
     return shlex.join(words)
+
+
+def _given_here() -> dict[str, list[Any]]:
+    """What files and variables would make of a line without flags: every value that one of them has for a setting."""
+    found: dict[str, list[Any]] = {}
+    try:
+        for source in (*from_files(Path.cwd()), from_environment(os.environ)):
+            for name, value in source.given.items():
+                found.setdefault(name, []).append(coerce(name, value, source.shown[name]))
+    except (OSError, UsageError):
+        return {}  # a folder or file that cannot be read gives no line other settings
+    return found
