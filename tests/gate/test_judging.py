@@ -12,7 +12,7 @@ import pytest
 from gradscope.config.limits import coerce_limit
 from gradscope.config.setup import setup_of
 from gradscope.errors import UsageError
-from gradscope.gate.baseline import Baseline, entry_of, parse_baseline, refuse_other_setup, updated
+from gradscope.gate.baseline import Baseline, entry_of, limits_held, parse_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import is_better, judge_against
 from gradscope.gate.limits import judge_limits
 from gradscope.gate.verdict import unmeasured
@@ -35,7 +35,7 @@ def entry(found: ModelResult, spec: RunSpec | None = None, tmp_path: Any = "."):
 
 
 def against(now: ModelResult, before: ModelResult, max_drop: float = 0.1) -> ModelResult:
-    return judge_against(now, entry(before), max_drop)
+    return judge_against(now, entry(before), Limits(max_drop=max_drop))
 
 
 @pytest.mark.parametrize(
@@ -230,6 +230,54 @@ def test_limits_are_accepted_one_by_one():
         ("limit on min_reach", True),
         ("limit on rate", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "accepted", "worse"),
+    [
+        # The reach of 100 misses 150 as the baseline did; of 160 nobody has said that it may be missed.
+        (Limits(min_reach=150), Limits(min_reach=150), True, ""),
+        (Limits(min_reach=150), Limits(min_reach=160), False, ""),
+        (Limits(min_reach=150), Limits(min_reach=120), False, "min_reach is 120, it was 150"),
+        (Limits(min_reach=90), Limits(min_reach=80), None, "min_reach is 80, it was 90"),
+        (Limits(min_reach=80), Limits(min_reach=90), None, ""),
+        (Limits(min_reach=90), Limits(), None, "min_reach is not set, it was 90"),
+        (Limits(), Limits(min_reach=90), None, ""),
+        (Limits(rate=(-0.1, 0.1)), Limits(rate=(-0.1, 0.2)), None, "rate is [-0.1, 0.2], it was [-0.1, 0.1]"),
+        (Limits(rate=(-0.1, 0.2)), Limits(rate=(-0.05, 0.1)), None, ""),
+        (Limits(rate=(0.1, 0.2)), Limits(rate=(0.12, 0.2)), False, ""),
+        (
+            Limits(precision_horizon={"float32": 50}),
+            Limits(precision_horizon={"float32": 5}),
+            None,
+            "precision_horizon.float32 is 5, it was 50",
+        ),
+        (Limits(max_drop=0.1), Limits(max_drop=0.2), None, ""),
+    ],
+)
+def test_a_limit_is_held_by_its_value(before, now, accepted, worse):
+    found = result(precision_horizon={"float32": {"lag": 60}})
+
+    def judged(limits):
+        return replace(found, verdicts=judge_limits(found, limits))
+
+    held = entry_of(setup_of(RunSpec(), "."), judged(before), VERSIONS, limits_held(before, "error"))
+    held = parse_baseline(Baseline({"net": held}).content(), "it").targets["net"]
+    *of_limits, against = judge_against(judged(now), held, now).verdicts
+    missed = [verdict.accepted for verdict in of_limits if verdict.status == "fail"]
+    assert missed == ([] if accepted is None else [accepted])
+    assert against.status == ("fail" if worse else "pass")
+    assert worse in against.message
+
+
+def test_a_baseline_that_was_written_without_limits_is_read_as_it_was():
+    missed = replace(result(), verdicts=judge_limits(result(), Limits(min_reach=150)))
+    content = Baseline({"net": entry(missed)}).content()
+    old = parse_baseline(content.replace(b'      "limits": null,\n', b""), "it").targets["net"]
+    assert b"limits" in content
+    assert old == entry(missed)
+    again = judge_against(replace(result(), verdicts=judge_limits(result(), Limits(min_reach=160))), old, Limits())
+    assert [v.accepted for v in again.verdicts] == [True, False]
 
 
 def test_a_target_without_a_result_is_never_accepted():

@@ -9,7 +9,7 @@ import pytest
 import gradscope
 from gradscope.gate.baseline import entry_of
 from gradscope.gate.compare import judge_against
-from gradscope.records import Report
+from gradscope.records import Limits, Report
 from gradscope.verdicts import fails
 
 NETS = Path(__file__).parent / "nets.py"
@@ -50,7 +50,7 @@ def verdicts(reports: dict[str, Report], name: str):
     """What the gate finds of a variant alone, and against the model before the change."""
     report = reports[next(base for base in ASKED if name.startswith(base))]
     found = next(model for model in report.models if model.name.endswith(f":{name}"))
-    against = judge_against(found, entry_of({}, report.models[0], report.environment), 0.1)
+    against = judge_against(found, entry_of({}, report.models[0], report.environment), Limits())
     return found.verdicts, against.verdicts
 
 

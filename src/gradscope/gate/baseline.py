@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gradscope.errors import UsageError
-from gradscope.records import ModelResult, Number, Status, Verdict
+from gradscope.records import Limits, ModelResult, Number, Status, Verdict
 from gradscope.rules.gate import LIMIT, UNMEASURED
 from gradscope.text import safe_text
 
@@ -48,6 +48,8 @@ class Entry:
     """Standard error of reach and coverage; None for a single sequence and seed."""
     gates: dict[str, float] = field(default_factory=dict)
     """Mean of every gate over steps, by name."""
+    limits: dict[str, Any] | None = None
+    """What it was held to, by name (see `limits_held`); None in files of versions that did not write it down."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,18 @@ def parse_baseline(content: bytes, name: str) -> Baseline:
     raise UsageError(f"{name} is malformed: {problem}; {remedy}")
 
 
-def entry_of(setup: dict[str, Any], result: ModelResult, environment: Mapping[str, str]) -> Entry:
-    """What is to be written down of a target that finished."""
+def limits_held(limits: Limits, fail_on: str) -> dict[str, Any]:
+    """Every limit that decides what passes, by the name that its verdict has: `precision_horizon.float32`."""
+    held = {"min_reach": limits.min_reach, "rate": limits.rate and list(limits.rate)}
+    held |= {f"precision_horizon.{kind}": lag for kind, lag in limits.precision_horizon.items()}
+    set_ones = {name: value for name, value in held.items() if value is not None}
+    return {**set_ones, "max_drop": limits.max_drop, "fail_on": fail_on}
+
+
+def entry_of(
+    setup: dict[str, Any], result: ModelResult, environment: Mapping[str, str], limits: dict[str, Any] | None = None
+) -> Entry:
+    """What is to be written down of a target that finished, and of the limits that it was held to."""
     summary = result.summary
     ends = summary.rate_ci
     return Entry(
@@ -121,6 +133,7 @@ def entry_of(setup: dict[str, Any], result: ModelResult, environment: Mapping[st
         if summary.spread is None
         else {name: _rounded(value) or 0.0 for name, value in summary.spread.items()},
         gates={name: _rounded(value) or 0.0 for name, value in gates_of(result).items()},
+        limits=limits,
     )
 
 

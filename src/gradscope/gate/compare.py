@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
-from gradscope.gate.baseline import TOLERANCE, Entry, found_by, gates_of, is_finding
+from gradscope.gate.baseline import TOLERANCE, Entry, found_by, gates_of, is_finding, limits_held
 from gradscope.gate.verdict import verdict
 from gradscope.profile import Profile
-from gradscope.records import ModelResult, Number, Verdict
-from gradscope.rules.gate import WORSE
+from gradscope.records import Limits, ModelResult, Number, Verdict
+from gradscope.rules.gate import LIMIT, WORSE
 
 REMEDY = (
     "If the change is meant, write the baseline again: `gradscope check --update-baseline` (in pytest "
@@ -19,19 +20,58 @@ FEWEST_LAGS = 3
 """Lags by which reach or coverage must fall at least: one or two more or less are other random weights."""
 STANDARD_ERRORS = 2
 """A fall within so many of its own standard errors is chance."""
+APART = ("max_drop", "fail_on")
+"""What says how findings count, and is told of where it changed."""
 GATE_MOVED = 0.05
 """A mean gate that moved by this much is told of beside what got worse."""
 
 
-def judge_against(result: ModelResult, entry: Entry, max_drop: float) -> ModelResult:
-    """The result with its GS903 verdict; unless it got worse, findings that the entry holds are accepted."""
-    against = _verdict(result, entry, max_drop)
+def judge_against(result: ModelResult, entry: Entry, limits: Limits) -> ModelResult:
+    """The result with its GS903 verdict; unless it got worse, findings that the entry holds are accepted.
+
+    A missed limit is accepted where the entry missed it too, and was held to one at least as strict.
+    """
+    looser, stricter = moved_limits(entry, limits)
+    against = _verdict(result, entry, limits.max_drop)
+    if looser and against.status != "fail":
+        against = verdict(WORSE, "fail", f"Looser than in the baseline: {'; '.join(looser.values())}.", advice=REMEDY)
     verdicts = result.verdicts
     if against.status != "fail":
-        verdicts = tuple(
-            replace(found, accepted=is_finding(found) and found_by(found) in entry.findings) for found in verdicts
-        )
+        held = set(entry.findings) - {f"{LIMIT.code} {name}" for name in stricter}
+        verdicts = tuple(replace(found, accepted=is_finding(found) and found_by(found) in held) for found in verdicts)
     return replace(result, verdicts=(*verdicts, against))
+
+
+def moved_limits(entry: Entry, limits: Limits) -> tuple[dict[str, str], dict[str, str]]:
+    """Limits that allow more than those of the entry, and those that allow less, each by name with a sentence.
+
+    One that is gone allows all. How much worse than the baseline a number may be is no limit of the target's own.
+    """
+    if entry.limits is None:
+        return {}, {}
+    looser, stricter = {}, {}
+    now = limits_held(limits, "")
+    for name in (*entry.limits, *(name for name in now if name not in entry.limits)):
+        before, here = entry.limits.get(name), now.get(name)
+        if name in APART or before == here:
+            continue
+        said = f"{name} is {_limit(here)}, it was {_limit(before)}"
+        lows, highs = zip(_ends(before), _ends(here), strict=True)
+        if lows[1] < lows[0] or highs[1] > highs[0]:
+            looser[name] = said
+        if lows[1] > lows[0] or highs[1] < highs[0]:
+            stricter[name] = said
+    return looser, stricter
+
+
+def _ends(limit: Any) -> tuple[float, float]:
+    """The least and the largest value that a limit allows."""
+    low, high = limit if isinstance(limit, list) else (limit, None)
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _limit(value: Any) -> str:
+    return "not set" if value is None else str(value)
 
 
 def is_better(result: ModelResult, entry: Entry, max_drop: float) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from gradscope import __version__
 from gradscope.config.setup import setup_of
-from gradscope.gate.baseline import Baseline, Entry, entry_of, read_baseline, refuse_other_setup, updated
-from gradscope.gate.compare import is_better, judge_against
+from gradscope.gate.baseline import Baseline, Entry, entry_of, limits_held, read_baseline, refuse_other_setup, updated
+from gradscope.gate.compare import APART, is_better, judge_against
 from gradscope.gate.limits import judge_limits
 from gradscope.gate.measure import Measured, Task, measure, prepare
 from gradscope.gate.over import runs_of, together
@@ -161,14 +161,15 @@ def _judged(target: Target, points: Sequence[tuple[str, Target]], endings: Seque
 def _entry(target: Target, result: ModelResult, ending: Ending, folder: Path) -> Entry | None:
     if ending.value is None or target.over or is_unmeasured(result):
         return None
-    return entry_of(setup_of(target.spec, folder), result, ending.value.environment)
+    held = limits_held(target.limits, target.spec.fail_on)
+    return entry_of(setup_of(target.spec, folder), result, ending.value.environment, held)
 
 
 def _compared(target: Target, result: ModelResult, baseline: Baseline) -> ModelResult:
     entry = baseline.targets.get(target.name)
     if entry is None or not result.length or is_unmeasured(result):
         return result
-    return judge_against(result, entry, target.limits.max_drop)
+    return judge_against(result, entry, target.limits)
 
 
 def _notes(
@@ -187,6 +188,12 @@ def _notes(
             continue
         if is_better(result, before, target.limits.max_drop):
             notes.append(f"{target.name} is better than the baseline; --update-baseline keeps it so")
+        held = now.limits or {}
+        notes += [
+            f"{name} of {target.name} is {held[name]}, it was {before.limits[name]} when the baseline was written"
+            for name in APART
+            if before.limits is not None and before.limits.get(name, held.get(name)) != held.get(name)
+        ]
         other = [f"{name} {v}" for name, v in before.versions.items() if now.versions.get(name) != v]
         if other:
             notes.append(f"the baseline of {target.name} was measured with {', '.join(other)}")

@@ -74,7 +74,8 @@ WORSE = GateRule(
         "overlap and its size grew by more than `max_drop` of itself, or of 1/K nats per step where that is more (K is "
         "the needed lag: the signal there changes by about that part). Only equal set-ups are compared: model word, "
         "sequence, loss, seed, number type and device must be those of the baseline. A finding that the baseline "
-        "already held, and that did not get worse, is accepted: shown, and never failing."
+        "already held, and that did not get worse, is accepted: shown, and never failing. A limit that allows more "
+        "than when the baseline was written is worse too; of one that asks for more, a miss is not accepted."
     ),
     setting="`max_drop` (default 10%) in the target's table or for all of them, or `--max-drop`.",
     remedies=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +60,20 @@ def measured(model: Any, x: Tensor | None = None, *, loss: Any = "final", **sett
     from gradscope.gate.limits import judge_limits
     from gradscope.gate.verdict import unmeasured
 
-    given = {name: coerce_limit(name, settings.pop(name), "given") for name in HERE if name in settings}
-    report = analyze(model, x, loss, **settings)
+    limits = limits_among(settings)
+    report = analyze(model, x, loss, **{name: value for name, value in settings.items() if name not in HERE})
     result = report.models[0]
-    judged = replace(result, verdicts=(*unmeasured(result), *result.verdicts, *judge_limits(result, Limits(**given))))
+    judged = replace(result, verdicts=(*unmeasured(result), *result.verdicts, *judge_limits(result, limits)))
     return replace(report, models=(judged,))
+
+
+def limits_among(settings: Mapping[str, Any]) -> Limits:
+    """The limits that a test holds its model to.
+
+    Raises:
+        UsageError: a value that a limit cannot be.
+    """
+    return Limits(**{name: coerce_limit(name, settings[name], "given") for name in HERE if name in settings})
 
 
 def failure(result: ModelResult, fail_on: str = "error") -> str:

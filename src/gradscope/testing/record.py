@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from gradscope.atomic import write_file
-from gradscope.config.limits import coerce_limit
 from gradscope.config.setup import setup_of
-from gradscope.gate.baseline import Baseline, Entry, entry_of, parse_baseline, read_baseline, refuse_other_setup
+from gradscope.gate.baseline import (
+    Baseline,
+    Entry,
+    entry_of,
+    limits_held,
+    parse_baseline,
+    read_baseline,
+    refuse_other_setup,
+)
 from gradscope.gate.compare import judge_against
 from gradscope.gate.verdict import is_unmeasured
-from gradscope.records import Limits, ModelResult
-from gradscope.testing.flow import failure, measured
+from gradscope.records import ModelResult
+from gradscope.testing.flow import failure, limits_among, measured
 from gradscope.verdicts import fails
 
 
@@ -54,16 +61,18 @@ class Recorder:
             UsageError: something asked for cannot be had, or the baseline is of another set-up.
         """
         settings = {"loss": "final", **settings}
-        drop = coerce_limit("max_drop", settings.get("max_drop", Limits().max_drop), "given")
+        limits = limits_among(settings)
         report = measured(model, x, **settings)
         result, setup = report.models[0], setup_of(report.run, self.folder)
         if x is not None:
             setup["x"] = [*x.shape, str(x.dtype)]
         if is_unmeasured(result):
             return result
-        self.entries[name] = entry_of(setup, result, report.environment)
+        self.entries[name] = entry_of(
+            setup, result, report.environment, limits_held(limits, settings.get("fail_on", "error"))
+        )
         if self.update:
-            return judge_against(result, self.entries[name], drop)
+            return judge_against(result, self.entries[name], limits)
         if self.file is not None:
             refuse_other_setup(self.old, self.file, name, setup)
         entry = self.old.targets.get(name)
@@ -71,7 +80,7 @@ class Recorder:
             if self.file is not None:
                 self.unheld.append(name)
             return result
-        return judge_against(result, entry, drop)
+        return judge_against(result, entry, limits)
 
     def handed_over(self) -> str:
         """What was measured, for another process."""
