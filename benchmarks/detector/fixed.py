@@ -10,8 +10,8 @@ from benchmarks.detector.catalogue import HIDDEN, RATES, SEEDS, STEPS
 from benchmarks.detector.outcome import built
 from benchmarks.detector.statistics import Row
 from benchmarks.detector.twins import labels
-from gradscope.fixes.prove import MOST, treated_source
-from gradscope.fixes.run import Measured, measure_fixes
+from gradscope.fixes.measure_remedies import Measured, measure_fixes
+from gradscope.fixes.train_remedies import MOST, treated_source
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.probe.copies import copies_of

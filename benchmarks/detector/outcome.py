@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from benchmarks.detector.catalogue import CLIP, HIDDEN, LOOK, RATES, SEEDS, STEPS, Combination
-from gradscope.fixes.layers import changed
+from gradscope.fixes.layer_edit import changed
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
 from gradscope.models.recurrent import Recurrent

@@ -77,7 +77,7 @@ def _fixed(
     x: Tensor | None,
     loss: Callable[[Tensor], Tensor] | None,
 ) -> ModelResult:
-    from gradscope.fixes.run import measure_fixes
+    from gradscope.fixes.measure_remedies import measure_fixes
 
     code = next((v.code for v in model.verdicts if v.gives == model.status and v.code in OF_CODE), None)
     if code is not None:
@@ -88,12 +88,12 @@ def _fixed(
         model = replace(model, skipped={**model.skipped, "fixes": NONE_SUITS})
     fixes = tuple(one.record() for one in found)
     if spec.probe:
-        from gradscope.fixes.prove import proven
+        from gradscope.fixes.train_remedies import proven
 
         fixes = proven(source, spec, found, told)
     model = replace(model, fixes=fixes)
     if spec.save is not None:
-        from gradscope.fixes.save import save
+        from gradscope.fixes.measure_remedies import save
 
         model = replace(model, notes=(*model.notes, save(found, spec, model)))
     return model

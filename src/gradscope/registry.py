@@ -127,22 +127,22 @@ SWEEP_RUNS: Mapping[str, str] = {
 """What `gradscope sweep --run` can do at a point: run(spec) -> Outcome."""
 
 FIXES: Mapping[str, str] = {
-    "open gates": "gradscope.fixes.open_gates:REMEDY",
-    "chrono": "gradscope.fixes.chrono:REMEDY",
-    "uniform gates": "gradscope.fixes.uniform_gates:REMEDY",
-    "unit exponent": "gradscope.fixes.unit_exponent:REMEDY",
-    "critical": "gradscope.fixes.critical:REMEDY",
+    "open gates": "gradscope.fixes.initial_weights:OPEN_GATES",
+    "chrono": "gradscope.fixes.initial_weights:CHRONO",
+    "uniform gates": "gradscope.fixes.initial_weights:UNIFORM_GATES",
+    "unit exponent": "gradscope.fixes.solved_numbers:UNIT_EXPONENT",
+    "critical": "gradscope.fixes.solved_numbers:CRITICAL",
     "flossing": "gradscope.fixes.flossing:REMEDY",
-    "orthogonal": "gradscope.fixes.orthogonal:REMEDY",
-    "identity": "gradscope.fixes.identity:REMEDY",
-    "leaky state": "gradscope.fixes.leaky:REMEDY",
-    "layer norm": "gradscope.fixes.normed:REMEDY",
-    "truncated": "gradscope.fixes.truncated:REMEDY",
-    "clipped": "gradscope.fixes.clipped:REMEDY",
-    "lstm instead": "gradscope.fixes.swap_lstm:REMEDY",
-    "gru instead": "gradscope.fixes.swap_gru:REMEDY",
-    "lru instead": "gradscope.fixes.swap_lru:REMEDY",
-    "attention instead": "gradscope.fixes.swap_attention:REMEDY",
+    "orthogonal": "gradscope.fixes.initial_weights:ORTHOGONAL",
+    "identity": "gradscope.fixes.initial_weights:IDENTITY",
+    "leaky state": "gradscope.fixes.other_steps:LEAKY_STATE",
+    "layer norm": "gradscope.fixes.other_steps:LAYER_NORM",
+    "truncated": "gradscope.fixes.solved_numbers:TRUNCATED",
+    "clipped": "gradscope.fixes.solved_numbers:CLIPPED",
+    "lstm instead": "gradscope.fixes.other_family:LSTM_INSTEAD",
+    "gru instead": "gradscope.fixes.other_family:GRU_INSTEAD",
+    "lru instead": "gradscope.fixes.other_family:LRU_INSTEAD",
+    "attention instead": "gradscope.fixes.other_family:ATTENTION_INSTEAD",
 }
 
 

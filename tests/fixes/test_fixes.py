@@ -12,13 +12,12 @@ from torch import nn
 
 from gradscope.errors import UsageError
 from gradscope.examine import examine
-from gradscope.fixes import critical, prove
-from gradscope.fixes.clipped import of_sequences
-from gradscope.fixes.layers import changed
-from gradscope.fixes.remedy import Patient, Treated
-from gradscope.fixes.run import measure_fixes, treat
-from gradscope.fixes.solve import LOG_GAINS, crossing
-from gradscope.fixes.swap import parameters
+from gradscope.fixes import solved_numbers, train_remedies
+from gradscope.fixes.layer_edit import changed
+from gradscope.fixes.measure_remedies import measure_fixes, treat
+from gradscope.fixes.other_family import parameters
+from gradscope.fixes.remedy import RemedyInput, RemedyResult
+from gradscope.fixes.solved_numbers import LOG_GAINS, crossing, of_sequences
 from gradscope.loading.word import source_of
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
@@ -35,10 +34,10 @@ def patient(word="lstm", lag=30, layers=1):
     made = family_model(name, given, word, {"hidden": 12, "layers": layers})
     model = made.build(input_size=3, seed=0, dtype=torch.float64)
     x = torch.randn(2, lag + 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return Patient(model, word, lag, x, 0, lambda y: y[:, -1].sum())
+    return RemedyInput(model, word, lag, x, 0, lambda y: y[:, -1].sum())
 
 
-def treated(name, **more) -> Treated:
+def treated(name, **more) -> RemedyResult:
     found = load(FIXES[name]).apply(patient(**more))
     assert found is not None
     return found
@@ -128,7 +127,7 @@ def test_a_small_elman_network_that_saturates_at_a_large_gain_has_a_unit_exponen
         scaled_by = changed(made, lambda layer, gain=gain: layer.scale(gain))
         exponents.append(float(lyapunov(scaled_by.model.run(x[:1]), 1).mean[0]))
     assert max(exponents) < 0
-    found = load(FIXES["unit exponent"]).apply(Patient(made, "rnn", 29, x, 0, lambda y: y[:, -1].sum()))
+    found = load(FIXES["unit exponent"]).apply(RemedyInput(made, "rnn", 29, x, 0, lambda y: y[:, -1].sum()))
     assert abs(float(lyapunov(found.model.run(x[:1]), 1).mean[0])) < 0.1
 
 
@@ -291,7 +290,7 @@ def test_training_is_truncated_where_it_is_chaotic_and_nowhere_else():
 
 def test_large_states_are_made_critical_without_forming_jacobians(monkeypatch):
     exact = load(FIXES["critical"]).apply(patient("gru"))
-    monkeypatch.setattr(critical, "FORMED", 0)
+    monkeypatch.setattr(solved_numbers, "FORMED", 0)
     found = load(FIXES["critical"]).apply(patient("gru"))
     given = patient("gru")
     bias = [float(one.weights["bias_ih_l0"][12:24].mean()) for one in (exact, found)]
@@ -406,14 +405,14 @@ def test_what_learned_comes_first_and_what_can_only_be_trained_is_tried_too(monk
         asked.append((source.name, taught, everywhere))
         return outcomes.get(source.name, {}).get("everywhere" if everywhere else taught, [None, None])
 
-    monkeypatch.setattr(prove, "learned_by", learned_by)
+    monkeypatch.setattr(train_remedies, "learned_by", learned_by)
     spec = RunSpec(models=("rnn",), task="recall", needs_lag=12, hidden=8, fix=True)
     source = source_of("rnn", spec)
-    found = prove.proven(source, spec, measure_fixes(source, spec), lambda label, done, of: None)
+    found = train_remedies.proven(source, spec, measure_fixes(source, spec), lambda label, done, of: None)
     trained = [(fix.name, fix.learned, fix.learned_at) for fix in found if fix.runs]
     assert ("rnn", "spread", False) in asked
     assert ("rnn", None, True) in asked
-    assert len(trained) == prove.MOST + 2
+    assert len(trained) == train_remedies.MOST + 2
     assert trained[0] == ("loss at every step", 2, 20)
     assert [name for name, learned, _ in trained if learned][1:] == sorted(
         (name for name, learned, _ in trained[1:] if learned),
@@ -473,4 +472,4 @@ def test_layers_above_one_that_cannot_be_flossed_are_left_alone():
     for name in ("bias_ih", "bias_hh"):
         made.cells[0].parameters[name].fill_(-100.0)
     x = torch.randn(1, 30, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    assert load(FIXES["flossing"]).apply(Patient(made, "rnn", 20, x, 0, lambda y: y.sum())) is None
+    assert load(FIXES["flossing"]).apply(RemedyInput(made, "rnn", 20, x, 0, lambda y: y.sum())) is None

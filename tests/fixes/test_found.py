@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from gradscope.fixes.layers import changed
-from gradscope.fixes.remedy import Patient
-from gradscope.fixes.run import measure_fixes, treat
-from gradscope.fixes.save import save
+from gradscope.fixes.layer_edit import changed
+from gradscope.fixes.measure_remedies import measure_fixes, save, treat
+from gradscope.fixes.remedy import RemedyInput
 from gradscope.forward.weights import recurrent_weights
 from gradscope.loading.source import Source
 from gradscope.models.custom import CustomCell
@@ -300,7 +299,7 @@ def test_gates_that_keep_are_found_in_cells_that_others_wrote(cell, sign, keeps)
 def test_the_lines_change_what_the_remedy_changed_and_nothing_else(kind, name):
     model = made(kind)
     before = {key: value.clone() for key, value in model.module.state_dict().items()}
-    patient = Patient(model, "own", 30, inputs(), 0, lambda y: y[:, -1].sum())
+    patient = RemedyInput(model, "own", 30, inputs(), 0, lambda y: y[:, -1].sum())
     found = load(FIXES[name]).apply(patient)
     assert all(torch.equal(value, before[key]) for key, value in model.module.state_dict().items())
     if found is None:
@@ -331,7 +330,7 @@ def test_gates_opened_for_a_lag_hold_half_of_the_state_over_it(kind):
         for name, value in model.module.named_parameters():
             value.mul_(1.0 if "bias" in name or name in ("b", "f") else 0.0)
     with torch.enable_grad():
-        found = load(FIXES["open gates"]).apply(Patient(model, "own", 30, inputs(), 0, lambda y: y[:, -1].sum()))
+        found = load(FIXES["open gates"]).apply(RemedyInput(model, "own", 30, inputs(), 0, lambda y: y[:, -1].sum()))
     state = torch.full((1, H), 0.1, dtype=torch.float64)
     for _ in range(30):
         given = (torch.zeros_like(state), state) if model.module.pair else state
@@ -353,7 +352,7 @@ class Wide(Elman):
 
 
 def test_a_gain_is_solved_for_a_loop_by_its_own_exponent():
-    found = load(FIXES["unit exponent"]).apply(Patient(made(Wide), "own", 30, inputs(100), 0, torch.sum))
+    found = load(FIXES["unit exponent"]).apply(RemedyInput(made(Wide), "own", 30, inputs(100), 0, torch.sum))
     chain = module_trace(found.model, inputs(100)[:1]).chain(0)
     assert abs(float(lyapunov(chain, 1).mean[0])) < 0.05
 
@@ -405,7 +404,7 @@ def test_steps_of_the_users_are_changed_as_loops_are():
     step = Step().double()
     before = {key: value.clone() for key, value in step.state_dict().items()}
     model = Recurrent("own", [CustomCell("own", step, torch.zeros(H, dtype=torch.float64), 3)])
-    found = load(FIXES["open gates"]).apply(Patient(model, "own", 30, inputs(), 0, torch.sum))
+    found = load(FIXES["open gates"]).apply(RemedyInput(model, "own", 30, inputs(), 0, torch.sum))
     assert {key for key, value in found.weights.items() if not torch.equal(value, before[key])} == {"z.bias"}
     assert all(torch.equal(value, before[key]) for key, value in step.state_dict().items())
     own = copy.deepcopy(step)
@@ -508,7 +507,7 @@ def test_only_what_multiplies_the_state_counts_and_nothing_fails(kind, matrices)
     model = made(kind)
     found = weights_of(model, inputs(12))
     assert {(one.piece.name, one.piece.spans[one.axis]) for one in found.matrices} == matrices
-    patient = Patient(model, "own", 20, inputs(30), 0, lambda y: y[:, -1].sum())
+    patient = RemedyInput(model, "own", 20, inputs(30), 0, lambda y: y[:, -1].sum())
     remedied = {name: load(path).apply(patient) for name, path in FIXES.items()}
     assert (remedied["orthogonal"] is not None) == bool(matrices)
     if kind is Layered:
@@ -539,7 +538,7 @@ def test_names_are_those_of_the_users_own_step():
     torch.manual_seed(0)
     step = OwnStep()
     cell = own_cell(step, "own", RunSpec(input_size=3))
-    found = load(FIXES["open gates"]).apply(Patient(Recurrent("own", [cell]), "own", 30, inputs(), 0, torch.sum))
+    found = load(FIXES["open gates"]).apply(RemedyInput(Recurrent("own", [cell]), "own", 30, inputs(), 0, torch.sum))
     own = OwnStep().double()
     own.load_state_dict(dict(found.weights))
     exec(found.code, {"torch": torch, "model": step})
@@ -565,7 +564,7 @@ def test_lines_for_layers_of_torch_fit_cells_and_both_directions(kind, name):
             return torch.stack(seen, 1)
 
     model = made(Net)
-    patient = Patient(model, "own", 20, inputs(20), 0, lambda y: y[:, -1].sum())
+    patient = RemedyInput(model, "own", 20, inputs(20), 0, lambda y: y[:, -1].sum())
     found, own = load(FIXES[name]).apply(patient), copy.deepcopy(model.module)
     exec(found.code, {"torch": torch, "rnn": own.part})
     before = model.module.state_dict()
@@ -634,7 +633,7 @@ def test_what_is_measured_is_what_the_weights_and_the_lines_make_of_every_varian
     """Of every remedy: the copy is another model, its weights load, and the lines run and do the same."""
     model, steps, known = made(lambda: Held(LAYERS[kind])), 12, 0
     model.module.eval()
-    patient = Patient(model, "own", steps, inputs(steps), 0, lambda y: y[:, -1].sum())
+    patient = RemedyInput(model, "own", steps, inputs(steps), 0, lambda y: y[:, -1].sum())
     run = Run(model, patient.x, patient.loss, 0)
     with torch.no_grad():
         before = model.module(patient.x)

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp
 
-from gradscope.fixes.layer import Kind, Layer
-from gradscope.fixes.layers import changed, which
-from gradscope.fixes.remedy import Patient, Remedy, Treated, of_first_steps
+from gradscope.fixes.layer_edit import changed, which
+from gradscope.fixes.remedy import Kind, Layer, Remedy, RemedyInput, RemedyResult, of_first_steps
 from gradscope.models.cell import Cell
 from gradscope.models.direct import Direct
 from gradscope.models.gru import GRUCell
@@ -74,7 +73,7 @@ for end in [f"_l{{layer}}" for layer in range(getattr(rnn, "num_layers", 0))] or
 """
 
 
-def apply(patient: Patient) -> Treated | None:
+def apply(patient: RemedyInput) -> RemedyResult | None:
     """Layers of torch.nn and gradscope's own of the same kinds, in the direction of time; None where there is none."""
     heard = _heard(patient)
     leading: list[tuple[float, float]] = []
@@ -101,7 +100,9 @@ def apply(patient: Patient) -> Treated | None:
     if made is None:
         return None
     before, after = max(one for one, _ in leading), max(one for _, one in leading)
-    return Treated(f"λ₁ from {before:.2g} to {after:.2g}", made.model, which(made.parts or ()) + LINES, made.weights)
+    return RemedyResult(
+        f"λ₁ from {before:.2g} to {after:.2g}", made.model, which(made.parts or ()) + LINES, made.weights
+    )
 
 
 CELLS: Mapping[Kind, Callable[[Layer, dict[str, Tensor]], Cell]] = {
@@ -146,7 +147,7 @@ def _descended(cell: Cell, x: Tensor) -> tuple[float, float] | None:
     return (before, after) if math.isfinite(after) else None
 
 
-def _heard(patient: Patient) -> dict[str, Tensor]:
+def _heard(patient: RemedyInput) -> dict[str, Tensor]:
     """What drives the lowest layer of every part of the model in the first sequence, (T, 1, features)."""
     model = patient.model
     if not isinstance(model, Direct):

@@ -1,4 +1,4 @@
-"""The layers of torch.nn in a model, wherever they stand, and copies of the model with their weights changed."""
+"""The recurrent layers of a copy of the model, changed one by one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from gradscope.fixes.found import found_in_step, found_layers
-from gradscope.fixes.layer import Change, Kind, Layer
+from gradscope.fixes.found_layers import found_in_step, found_layers
+from gradscope.fixes.remedy import Change, Kind, Layer
 from gradscope.loading.code.step_function import StateOf
 from gradscope.models.cell import Cell
 from gradscope.models.copied import copied

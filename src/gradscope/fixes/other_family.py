@@ -1,17 +1,16 @@
-"""What a remedy puts in the place of a model: lines of PyTorch, and the weights measured, named as theirs.
-
-They stand by themselves: a class where torch.nn has none, and a line that builds `model`.
-"""
+"""Remedies that put another family of as many parameters in the model's place, and the code that does it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from gradscope.fixes.remedy import Remedy, RemedyInput, RemedyResult
 from gradscope.models.direct import Direct
-from gradscope.models.family import Model
+from gradscope.models.family import FamilyModel, Model, family_model
 from gradscope.models.recurrent import Recurrent
+from gradscope.rules.advice import half_life_bias
 
 HEAD = "import torch\nfrom torch import nn\n\n\n"
 GATED = """
@@ -129,3 +128,82 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
     for before, after in names.items():
         name = name.replace(f"{before}.", f"{after}.") if name.startswith(f"{before}.") else name
     return name
+
+
+WIDEST = 4096
+
+
+def swapped(
+    family: str, options: Callable[[int], dict[str, str]], *, multiple: int = 1
+) -> Callable[..., RemedyResult | None]:
+    """What `apply` of a swap is.
+
+    Args:
+        family: the word of the family.
+        options: lag -> its options as text.
+        multiple: of which its hidden size must be one.
+    """
+
+    def apply(patient: RemedyInput) -> RemedyResult | None:
+        model = patient.model
+        if not isinstance(model, Recurrent) or model.name.partition(":")[0] == family:
+            return None
+        given, wanted = options(patient.lag), parameters(model)
+        first = next(iter(model.parameters().values()), None)
+        if first is None or not wanted or not model.input_size:
+            return None
+
+        def settled(hidden: int) -> FamilyModel:
+            chosen = {"hidden": str(hidden), **given}
+            text = f"{family}:{','.join(f'{key}={value}' for key, value in chosen.items())}"
+            return family_model(family, chosen, text, {})
+
+        def build(hidden: int) -> Model:
+            return settled(hidden).build(
+                input_size=model.input_size, seed=patient.seed, dtype=first.dtype, device=str(first.device)
+            )
+
+        low, high = 1, 2
+        while parameters(build(high * multiple)) < wanted and high < WIDEST:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if parameters(build(middle * multiple)) <= wanted else (low, middle)
+        word = settled(low * multiple).text
+        found = build(low * multiple)
+        code, weights = other_cell(found)
+        return RemedyResult(word, found, f"# gradscope analyze {word}\n{code}", weights, another=True)
+
+    return apply
+
+
+def parameters(model: Model) -> int:
+    """How many numbers are trained."""
+    return sum(value.numel() for value in model.parameters().values())
+
+
+def held(name: str) -> Callable[[int], dict[str, str]]:
+    """Options with a gate bias for a half-life of the lag."""
+    return lambda lag: {name: f"{half_life_bias(lag):.2f}"}
+
+
+LSTM_INSTEAD = Remedy("lstm instead", "gates decide what is kept", swapped("lstm", held("forget_bias")))
+
+
+GRU_INSTEAD = Remedy("gru instead", "gates decide what is kept", swapped("gru", held("update_bias")))
+
+
+def ring(lag: int) -> dict[str, str]:
+    """|lambda| from a half-life of the lag to ten times that."""
+    inner = min(0.5 ** (1 / max(lag, 1)), 0.9999)
+    return {"r_min": f"{inner:.4f}", "r_max": f"{1 - (1 - inner) / 10:.5f}"}
+
+
+LRU_INSTEAD = Remedy(
+    "lru instead", "a linear recurrence whose eigenvalues lie where one wants them", swapped("lru", ring)
+)
+
+
+ATTENTION_INSTEAD = Remedy(
+    "attention instead", "every step is read directly", swapped("attention", lambda lag: {}, multiple=4)
+)

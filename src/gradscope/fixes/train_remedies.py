@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
-from gradscope.fixes.run import Measured, treat
+from gradscope.fixes.measure_remedies import Measured, treat
 from gradscope.loading.source import Source
 from gradscope.models.family import Model
 from gradscope.numerics.analysis import Run

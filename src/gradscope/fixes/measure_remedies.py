@@ -1,16 +1,20 @@
-"""Apply each remedy that suits a model to a copy, and measure it on the same input and seed."""
+"""Remedies applied to copies of the model, measured like the model itself, ranked and saved."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from safetensors.torch import save as as_bytes
 from torch import Tensor
 
+from gradscope.atomic import write_file
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
-from gradscope.fixes.remedy import Patient, Remedy, Treated
+from gradscope.fixes.remedy import Remedy, RemedyInput, RemedyResult
 from gradscope.loading.source import Source
 from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
@@ -20,7 +24,8 @@ from gradscope.numerics.traces.trace import Unavailable
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
 from gradscope.registry import FIXES, load
-from gradscope.verdicts import GRAVEST_FIRST
+from gradscope.text import safe_text
+from gradscope.verdicts import GRAVEST_FIRST, best_remedy
 
 FIRM_SHARE, FIRM_GROWTH = -1.75, 1.0
 """Share (log10) and growth over the lag (nats) by which a remedy's gradient is firm: limits that were chosen on the
@@ -32,7 +37,7 @@ class Measured:
     """A remedy, what it made of the first seed's model, and how that came out."""
 
     remedy: Remedy
-    treated: Treated
+    treated: RemedyResult
     result: ModelResult
 
     def record(self) -> Fix:
@@ -86,13 +91,13 @@ def _measured(remedy: Remedy, runs: tuple[Run, ...], spec: RunSpec, name: str) -
     return Measured(remedy, treated[0], glance(made, spec, name))
 
 
-def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> Treated | None:
+def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> RemedyResult | None:
     """The remedy's changed copy of one run's model; None where it does not suit, or the model cannot be run for it."""
     assert not isinstance(run.model, ArrayChain)
     lag = _lag(run, spec)
     with threads_for(_width(run.model)):
         try:
-            return remedy.apply(Patient(run.model, name, lag, run.x, run.seed, run.loss))
+            return remedy.apply(RemedyInput(run.model, name, lag, run.x, run.seed, run.loss))
         except (UsageError, Unavailable):
             return None
 
@@ -116,3 +121,49 @@ def _rank(one: Measured, lag: int) -> tuple[bool, int, bool, bool, float]:
     firm = share > FIRM_SHARE and (summary.rate or 0.0) * lag <= FIRM_GROWTH
     # A hundredth of a decade is what other random numbers change: there the order of the table stays.
     return treated.of_training, -GRAVEST_FIRST.index(one.result.status), not firm, treated.another, -round(share, 2)
+
+
+NO_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
+"""What a file's name is spared."""
+
+
+def save(found: Sequence[Measured], spec: RunSpec, model: ModelResult) -> str:
+    """Write the remedy that was asked for, else the one that is recommended; returns what was written, in words.
+
+    Raises:
+        UsageError: the remedy that was asked for was not measured, or the folder cannot be written to.
+    """
+    best = best_remedy(model.fixes, model.status, model.summary.gradient_share)
+    wanted, name = spec.remedy or (best.name if best is not None else None), safe_text(model.name)
+    chosen = next((one for one in found if one.remedy.name == wanted), None)
+    if chosen is None:
+        names = ", ".join(one.remedy.name for one in found) or "none"
+        if spec.remedy is not None or not found:
+            raise UsageError(f"--save: {spec.remedy or 'no remedy'} does not suit {name} (measured: {names})")
+        why = f"{wanted} changes no weights" if wanted else "no remedy makes it better"
+        return f"--save wrote nothing for {name}: {why}; --remedy NAME writes one all the same (measured: {names})"
+    # Several models, and runs of others in the same folder, have the same remedies.
+    stem = f"{NO_NAME.sub('_', model.name).strip('_.') or 'model'}-{chosen.remedy.name.replace(' ', '_')}"
+    folder = Path(spec.save or ".")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--save '{safe_text(folder)}': {error.strerror}; name a folder that can be written") from None
+    paths = [folder / f"{stem}.py"]
+    write_file(paths[0], f"{_head(chosen, stem)}{chosen.treated.code}".encode())
+    if chosen.treated.weights:
+        paths.insert(0, folder / f"{stem}.safetensors")
+        weights = {key: value.detach().cpu().contiguous().clone() for key, value in chosen.treated.weights.items()}
+        write_file(paths[0], as_bytes(weights))
+    about = "" if chosen.treated.weights else " (no weights: it changes the training)"
+    return f"{chosen.remedy.name} for {name} written to {safe_text(' and '.join(map(str, paths)))}{about}"
+
+
+def _head(chosen: Measured, stem: str) -> str:
+    """What the lines are, and where the weights that were measured are; some lines draw others at random."""
+    said = f"# {chosen.remedy.name}: {chosen.treated.change}\n"
+    if not chosen.treated.weights:
+        return said
+    said += f'# What was measured: load_state_dict(safetensors.torch.load_file("{stem}.safetensors"))'
+    drawn = any(word in chosen.treated.code for word in ("uniform_", "orthogonal_", "model = "))
+    return f"{said}; these lines draw anew.\n" if drawn else f"{said}\n"

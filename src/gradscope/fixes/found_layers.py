@@ -1,4 +1,4 @@
-"""Recurrences of the user's own code as remedies see them: found in the computation, changed in a copy."""
+"""The recurrences found in a user's own code, as layers whose weights can be changed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.fixes.layer import Layer, orthogonal
-from gradscope.fixes.remedy import of_first_steps
+from gradscope.fixes.remedy import Layer, of_first_steps, orthogonal
 from gradscope.forward.gates import Keep
 from gradscope.forward.opened import Opened
 from gradscope.forward.step_reader import Piece
