@@ -114,12 +114,12 @@ def test_growth_is_told_of_the_steps_that_grow(model):
 
 def test_charts_count_from_the_anchor(early, model):
     pytest.importorskip("altair", reason="the extra [report] is not installed")
-    from gradscope.charts import words
+    from gradscope.charts import influence_charts
     from gradscope.renderers.page.figures import figures
 
     tokens = tuple(f"w{step}" for step in range(1, STEPS + 1))
     told = replace(model, series=replace(model.series, token=tokens))
-    made = words._rows(told)
+    made = influence_charts._words_rows(told)
     assert [(row["lag"], row["word"]) for row in made][-2:] == [(2, "w10"), (1, "w11")]
     drawn = figures(early, ("profile",)).drawn
     assert {(one["last"], one["anchor"]) for one in drawn.values()} == {(STEPS, READ)}

@@ -22,12 +22,12 @@ FAMILIES: Mapping[str, str] = {
 }
 
 TASKS: Mapping[str, str] = {
-    "recall": "gradscope.sequences.tasks.recall:TASK",
-    "copy": "gradscope.sequences.tasks.copy:TASK",
-    "adding": "gradscope.sequences.tasks.adding:TASK",
-    "xor": "gradscope.sequences.tasks.xor:TASK",
-    "parity": "gradscope.sequences.tasks.parity:TASK",
-    "digits": "gradscope.sequences.tasks.digits:TASK",
+    "recall": "gradscope.sequences.tasks.builtin:RECALL",
+    "copy": "gradscope.sequences.tasks.builtin:COPY",
+    "adding": "gradscope.sequences.tasks.builtin:ADDING",
+    "xor": "gradscope.sequences.tasks.builtin:XOR",
+    "parity": "gradscope.sequences.tasks.builtin:PARITY",
+    "digits": "gradscope.sequences.tasks.builtin:DIGITS",
 }
 
 SUMMARY_METRICS: Mapping[str, str] = {
@@ -176,8 +176,8 @@ FORMATS: Mapping[str, Format] = {
     "csv": Format("gradscope.renderers.csv:render", ".csv"),
     "markdown": Format("gradscope.renderers.markdown.report:render", ".md"),
     "html": Format("gradscope.renderers.page.page:render", ".html", *_DRAWN),
-    "svg": Format("gradscope.charts.sheet:svg", ".svg", *_DRAWN),
-    "png": Format("gradscope.charts.sheet:png", ".png", *_DRAWN),
+    "svg": Format("gradscope.charts.draw:svg", ".svg", *_DRAWN),
+    "png": Format("gradscope.charts.draw:png", ".png", *_DRAWN),
     "github": Format("gradscope.renderers.ci.github:render"),
     "junit": Format("gradscope.renderers.ci.junit:render", ".xml"),
     "sarif": Format("gradscope.renderers.ci.sarif:render", ".sarif"),
@@ -201,8 +201,8 @@ FLOW_FORMATS: Mapping[str, Format] = {
     "csv": Format("gradscope.renderers.flow.csv:render", ".csv"),
     "markdown": Format("gradscope.renderers.flow.markdown:render", ".md"),
     "html": Format("gradscope.renderers.page.flow:render", ".html", *_DRAWN),
-    "svg": Format("gradscope.charts.flow_sheet:svg", ".svg", *_DRAWN),
-    "png": Format("gradscope.charts.flow_sheet:png", ".png", *_DRAWN),
+    "svg": Format("gradscope.charts.draw:training_run_svg", ".svg", *_DRAWN),
+    "png": Format("gradscope.charts.draw:training_run_png", ".png", *_DRAWN),
 }
 """Forms that a trajectory can take."""
 
@@ -215,19 +215,19 @@ SINKS: Mapping[str, str] = {
 """Where a monitor writes, by the name that `Monitor(sinks=...)` takes."""
 
 CHARTS: Mapping[str, str] = {
-    "profile": "gradscope.charts.profile:CHART",
-    "words": "gradscope.charts.words:CHART",
-    "gradients": "gradscope.charts.gradients:CHART",
-    "heatmap": "gradscope.charts.heatmap:CHART",
-    "spectrum": "gradscope.charts.spectrum:CHART",
-    "exponents": "gradscope.charts.exponents:CHART",
-    "jacobians": "gradscope.charts.jacobians:CHART",
-    "gates": "gradscope.charts.gates:CHART",
-    "attention": "gradscope.charts.attention:CHART",
-    "weights": "gradscope.charts.weights:CHART",
-    "precision": "gradscope.charts.precision:CHART",
-    "costs": "gradscope.charts.costs:CHART",
-    "learning": "gradscope.charts.learning:CHART",
+    "profile": "gradscope.charts.influence_charts:PROFILE",
+    "words": "gradscope.charts.influence_charts:WORDS",
+    "gradients": "gradscope.charts.gradient_charts:GRADIENTS",
+    "heatmap": "gradscope.charts.pair_charts:HEATMAP",
+    "spectrum": "gradscope.charts.dynamics_charts:SPECTRUM",
+    "exponents": "gradscope.charts.dynamics_charts:EXPONENTS",
+    "jacobians": "gradscope.charts.gradient_charts:JACOBIANS",
+    "gates": "gradscope.charts.dynamics_charts:GATES",
+    "attention": "gradscope.charts.pair_charts:ATTENTION",
+    "weights": "gradscope.charts.gradient_charts:WEIGHTS",
+    "precision": "gradscope.charts.cost_charts:PRECISION",
+    "costs": "gradscope.charts.cost_charts:COSTS",
+    "learning": "gradscope.charts.cost_charts:LEARNING",
 }
 """Pictures in the order of a page."""
 

@@ -13,9 +13,9 @@ from renderers import reports
 pytest.importorskip("altair", reason="the extra [report] is not installed")
 pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
 
-from gradscope.charts import rows, sheet
+from gradscope.charts import draw, rows
 from gradscope.charts.chart import Chart
-from gradscope.charts.harmless import harmless, panels_of, told
+from gradscope.charts.draw import harmless, panels_of, told
 from gradscope.errors import UsageError
 from gradscope.records import Report
 from gradscope.registry import CHARTS, load
@@ -73,7 +73,7 @@ def test_every_chart_is_valid_wherever_it_has_something_to_draw(name):
 @pytest.mark.parametrize("name", ["profile", "words"])
 def test_files_are_what_their_suffix_says(name):
     view = View(charts=(name,))
-    svg, png = sheet.svg(CATALOGUE["compare text"], view), sheet.png(CATALOGUE["compare text"], view)
+    svg, png = draw.svg(CATALOGUE["compare text"], view), draw.png(CATALOGUE["compare text"], view)
     assert svg.startswith("<svg")
     assert "attention" in svg
     assert "http" not in svg.replace("http://www.w3.org", "")
@@ -81,23 +81,23 @@ def test_files_are_what_their_suffix_says(name):
 
 
 def test_several_charts_stand_on_one_sheet():
-    spec = sheet.whole(CATALOGUE["compare"], ["profile", "gates", "profile"])
+    spec = draw.whole(CATALOGUE["compare"], ["profile", "gates", "profile"])
     assert [part["title"]["text"] for part in spec["vconcat"]][1] == "Gates over time"
     assert len(spec["datasets"]) > 3
 
 
 def test_what_cannot_be_drawn_says_what_is_missing():
     with pytest.raises(UsageError, match="--chart attention: this report has no attention weights"):
-        sheet.svg(CATALOGUE["vanishing"], View(charts=("attention",)))
+        draw.svg(CATALOGUE["vanishing"], View(charts=("attention",)))
     with pytest.raises(UsageError, match="did you mean 'heatmap'"):
-        sheet.svg(CATALOGUE["vanishing"], View(charts=("heatmaps",)))
+        draw.svg(CATALOGUE["vanishing"], View(charts=("heatmaps",)))
 
 
 def test_the_screen_can_be_a_picture():
-    svg = sheet.svg(CATALOGUE["vanishing"], View(charts=("screen",)))
+    svg = draw.svg(CATALOGUE["vanishing"], View(charts=("screen",)))
     assert "VANISHING" in svg
     assert "url(http" not in svg
-    assert sheet.png(CATALOGUE["vanishing"], View(charts=("screen",))).startswith(b"\x89PNG")
+    assert draw.png(CATALOGUE["vanishing"], View(charts=("screen",))).startswith(b"\x89PNG")
 
 
 def test_thinning_keeps_the_worst_of_every_stretch_and_all_that_is_odd():

@@ -71,7 +71,7 @@ def test_what_cannot_be_drawn_is_one_line(gradscope, report, words, said):
 
 def test_what_no_report_of_a_family_holds_is_refused_before_measuring():
     pytest.importorskip("altair", reason="the extra [report] is not installed")
-    from gradscope.charts.harmless import panels_of
+    from gradscope.charts.draw import panels_of
     from gradscope.examine import examine
 
     for name in FAMILIES:

@@ -8,16 +8,16 @@ import pytest
 
 from gradscope.__main__ import main
 from gradscope.models.rnn import SLOPE
-from gradscope.selftest import calculus, cases
+from gradscope.selftest import chain_cases, run_selftest
 from gradscope.selftest.case import Case, compared
 
-QUICK = tuple(case for case in calculus.CASES if case.name.endswith(", rnn"))
+QUICK = tuple(case for case in chain_cases.DERIVATIVES if case.name.endswith(", rnn"))
 FAILS = Case("never right", lambda: compared(1.0, 2.0, 0.1, "wrong on purpose"))
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(cases, "CASES", QUICK)
+    monkeypatch.setattr(run_selftest, "CASES", QUICK)
     return monkeypatch
 
 
@@ -27,10 +27,10 @@ def test_the_installation_is_right(gradscope):
     assert (done.code, done.err) == (0, ""), lines[-1]
     assert lines[0].split() == ["case", "measured", "exact", "error", "limit"]
     rows, sources = lines[1:-2:2], lines[2:-2:2]
-    assert [row[:30].strip() for row in rows] == [case.name for case in cases.CASES]
+    assert [row[:30].strip() for row in rows] == [case.name for case in run_selftest.CASES]
     assert all(row.endswith(" ok") for row in rows)
     assert all(source.startswith("  ") and source.strip() for source in sources)
-    assert lines[-1].startswith(f"selftest: all {len(cases.CASES)} cases ok, ")
+    assert lines[-1].startswith(f"selftest: all {len(run_selftest.CASES)} cases ok, ")
     assert max(map(len, lines)) <= 80
 
 
@@ -40,7 +40,7 @@ def test_quiet_prints_the_last_line_only(quick, capsys):
 
 
 def test_one_failed_case_exits_1_in_every_form(quick, capsys):
-    quick.setattr(cases, "CASES", (*QUICK, FAILS))
+    quick.setattr(run_selftest, "CASES", (*QUICK, FAILS))
     assert main(["selftest"]) == 1
     shown = capsys.readouterr().out
     assert shown.splitlines()[3].split() == ["never", "right", "1", "2", "5.0e-01", "1e-01", "FAILED"]

@@ -10,56 +10,55 @@ import pytest
 import torch
 
 from gradscope.cli.commands import COMMANDS
-from gradscope.lesson import give, sentences
-from gradscope.lesson.measure import heard, left, shares
-from gradscope.lesson.readers import KINDS
-from gradscope.lesson.train import fresh, train
+from gradscope.lesson import readers
+from gradscope.lesson.lesson import give, heard, left, shares
+from gradscope.lesson.readers import KINDS, fresh, train
 from gradscope.registry import LESSONS, load
 from gradscope.renderers.view import View
 
 
 @pytest.fixture(scope="module")
 def lesson():
-    return give.give(steps={15: 12, 20: 2})
+    return give(steps={15: 12, 20: 2})
 
 
 @pytest.mark.parametrize("length", [15, 16, 17, 18, 19, 20, 100])
 def test_sentences_have_their_length_and_one_right_answer(length):
-    batch = sentences.drawn(60, length, Random(3))
+    batch = readers.drawn(60, length, Random(3))
     assert batch.ids.shape == (60, length)
-    singular = {noun[0] for noun in sentences.NOUNS}
+    singular = {noun[0] for noun in readers.NOUNS}
     kinds = set()
     for ids, plural in zip(batch.ids.tolist(), batch.plural.tolist(), strict=True):
-        words = [sentences.WORDS[place] for place in ids]
-        assert (words[sentences.SUBJECT - 1] in singular) == (plural == 0)
-        assert words[-2:] == [",", sentences.BLANK]
-        others = words[5] in {form for noun in sentences.NOUNS for form in noun}
+        words = [readers.WORDS[place] for place in ids]
+        assert (words[readers.SUBJECT - 1] in singular) == (plural == 0)
+        assert words[-2:] == [",", readers.BLANK]
+        others = words[5] in {form for noun in readers.NOUNS for form in noun}
         verb = words[6] if others else words[4]
-        kinds.add((others, sentences.VERBS.index(verb) == plural))
+        kinds.add((others, readers.VERBS.index(verb) == plural))
     assert kinds == {(False, True), (True, True), (True, False)}
 
 
 def test_the_nearest_verb_is_right_as_often_as_the_lesson_says():
     source, right = Random(0), 0
     for _ in range(4000):
-        words, plural = sentences._sentence(20, source.randrange)
-        nearest = [word for word in words if word in sentences.VERBS][-1]
-        right += nearest == sentences.VERBS[plural]
-    assert right / 4000 == pytest.approx(sentences.NEAREST, abs=0.02)
+        words, plural = readers._sentence(20, source.randrange)
+        nearest = [word for word in words if word in readers.VERBS][-1]
+        right += nearest == readers.VERBS[plural]
+    assert right / 4000 == pytest.approx(readers.NEAREST, abs=0.02)
 
 
 def test_the_shown_sentence_is_the_one_everybody_knows():
-    assert " ".join(sentences.shown(15)[:-1]) == (
+    assert " ".join(readers.shown(15)[:-1]) == (
         "The cat , which was sitting on the mat and looking quite comfortable ,"
     )
-    assert len(sentences.shown(500)) == 500
+    assert len(readers.shown(500)) == 500
 
 
 def test_untrained_recurrences_hear_the_newest_words_and_attention_all():
     report = heard({kind: fresh(kind, 0) for kind in KINDS}, 15, trained=False)
     rnn, lstm, attention = report.models
     assert [model.name for model in report.models] == list(KINDS)
-    assert rnn.series.token == (*sentences.shown(15)[:-1], "was")
+    assert rnn.series.token == (*readers.shown(15)[:-1], "was")
     assert left(rnn, 2) < -3 < left(attention, 2)
     assert left(rnn, 2) < left(lstm, 2) < left(attention, 2)
     assert sum(shares(attention)) == pytest.approx(1)
@@ -70,7 +69,7 @@ def test_untrained_recurrences_hear_the_newest_words_and_attention_all():
 
 def test_the_influence_is_the_gradient_that_autograd_finds():
     reader = fresh("lstm", 0).double()
-    batch = sentences.measured(15)
+    batch = readers.measured(15)
     embedded = reader.embed(batch.ids).detach().requires_grad_()
     output = reader.head(reader.body(embedded)[0])
     torch.nn.functional.cross_entropy(output[:, -1], batch.plural).backward()
@@ -85,7 +84,7 @@ def test_attention_learns_the_agreement_briefly():
     (model,) = heard({"attention": trained.reader}, 15, trained=True).models
     heads = torch.tensor(model.attention.weights[0])
     assert heads[:, -1].max() > 0.5
-    assert shares(model)[sentences.SUBJECT - 1] > shares(model)[0]
+    assert shares(model)[readers.SUBJECT - 1] > shares(model)[0]
     assert model.loaded.trained is True
 
 

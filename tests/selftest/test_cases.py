@@ -21,9 +21,8 @@ from gradscope.models.rnn import SLOPE, RNNLinearization
 from gradscope.numerics.spectra.exponents import Exponents
 from gradscope.numerics.spectra.spectrum import Spectrum
 from gradscope.registry import FAMILIES
-from gradscope.selftest.cases import CASES
-from gradscope.selftest.models import RECURRENT
-from gradscope.selftest.run import run
+from gradscope.selftest.cell_cases import RECURRENT
+from gradscope.selftest.run_selftest import CASES, run
 
 BY_NAME = {case.name: case for case in CASES}
 
@@ -91,7 +90,7 @@ def nothing_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     def unresolved(chain: ArrayChain, lags: list[int]) -> list[Spectrum]:
         return [Spectrum(found.ln_sigma, ~found.resolved) for found in spectra(chain, lags)]
 
-    monkeypatch.setattr("gradscope.selftest.products.spectra", unresolved)
+    monkeypatch.setattr("gradscope.selftest.chain_cases.spectra", unresolved)
 
 
 def binary_logarithm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +157,7 @@ def missing_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nan_influence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradscope.selftest.influence.temporal_range.measure", lambda analysis: math.nan)
+    monkeypatch.setattr("gradscope.selftest.chain_cases.temporal_range.measure", lambda analysis: math.nan)
 
 
 def known_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ import math
 import pytest
 import torch
 
-from gradscope.selftest import table
+from gradscope.selftest import run_selftest
 from gradscope.selftest.case import Case, compared, largest
-from gradscope.selftest.run import run
+from gradscope.selftest.run_selftest import run
 
 
 def broken():
@@ -77,7 +77,7 @@ def test_the_random_state_and_the_threads_stay_as_they_were() -> None:
 
 
 def test_text_shows_the_first_number_or_the_one_that_is_off() -> None:
-    lines = table.text(run([GOOD, OFF, RAISES]), 1.25).splitlines()
+    lines = run_selftest.text(run([GOOD, OFF, RAISES]), 1.25).splitlines()
     assert lines == [
         "case                               measured        exact    error   limit",
         "good                            0.500000000  0.500000000  0.0e+00   1e-12 ok",
@@ -92,8 +92,8 @@ def test_text_shows_the_first_number_or_the_one_that_is_off() -> None:
 
 def test_quiet_is_the_last_line_and_sources_are_said_on_request() -> None:
     outcomes = run([GOOD])
-    assert table.text(outcomes, 1.25, quiet=True) == "selftest: all 1 cases ok, 1.2 s\n"
-    assert "  halves" in table.text(outcomes, 1.25, sources=True).splitlines()
+    assert run_selftest.text(outcomes, 1.25, quiet=True) == "selftest: all 1 cases ok, 1.2 s\n"
+    assert "  halves" in run_selftest.text(outcomes, 1.25, sources=True).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_quiet_is_the_last_line_and_sources_are_said_on_request() -> None:
 )
 def test_numbers_fit_their_column(value: float, shown: str) -> None:
     (outcome,) = run([Case("n", lambda: compared(value, value, 1.0, ""))])
-    row = table.text([outcome], 0.0).splitlines()[1]
+    row = run_selftest.text([outcome], 0.0).splitlines()[1]
     assert row.split()[1] == shown
     assert len(row) <= 80
 
 
 def test_json_holds_every_number_and_spells_what_json_cannot() -> None:
     odd = Case("odd", lambda: compared([-math.inf, math.nan], [-math.inf, 0.0], 0.1, "none"))
-    found = json.loads(table.as_json(run([GOOD, odd, RAISES]), 1.25))
+    found = json.loads(run_selftest.as_json(run([GOOD, odd, RAISES]), 1.25))
     assert (found["schema"], found["passed"]) == ("gradscope.selftest/1", False)
     assert found["timing"] == {"seconds": 1.25}
     good, odd_one, raised = found["cases"]

@@ -1,1 +1,1 @@
-"""Pictures of a report: one file per chart, each a plain function from a `Report` to Altair charts."""
+"""Pictures of a report, by topic: each chart is a plain function from a `Report` to Altair charts."""

@@ -34,7 +34,7 @@ def lesson(
     for path, name in planned.files:
         if name not in LESSONS:
             raise UsageError(f"-o '{safe_text(path)}': a lesson is written as .html or .txt; choose one of these")
-    from gradscope.lesson.give import give
+    from gradscope.lesson.lesson import give
     from gradscope.renderers.view import View
 
     gc.freeze()

@@ -27,16 +27,15 @@ def selftest(
     """
     if format not in FORMATS:
         raise UsageError(unknown("format", format, FORMATS))
-    from gradscope.selftest import table
-    from gradscope.selftest.cases import CASES
-    from gradscope.selftest.run import run
+    from gradscope.selftest import run_selftest
+    from gradscope.selftest.run_selftest import CASES, run
 
     begun = time.perf_counter()
     with ProgressBar(quiet=quiet) as progress:
         outcomes = run(CASES, full, progress)
     seconds = time.perf_counter() - begun
     if format == "json":
-        emit(table.as_json(outcomes, seconds), text=False)
+        emit(run_selftest.as_json(outcomes, seconds), text=False)
     else:
-        emit(table.text(outcomes, seconds, quiet=quiet, sources=verbose))
+        emit(run_selftest.text(outcomes, seconds, quiet=quiet, sources=verbose))
     return int(not all(outcome.passed for outcome in outcomes))

@@ -163,9 +163,9 @@ def test_a_run_becomes_a_page_and_pictures():
 
 @pictures
 def test_what_is_drawn_of_a_run_is_what_was_measured():
-    from gradscope.charts.flow import CHARTS
+    from gradscope.charts.training_run_charts import TRAINING_RUN_CHARTS
 
-    drawn = {chart.name: chart.draw(RUN) for chart in CHARTS}
+    drawn = {chart.name: chart.draw(RUN) for chart in TRAINING_RUN_CHARTS}
     reach = drawn["reach"].data[drawn["reach"].data.first]
     assert {(row["x"], row["y"]) for row in reach} == {(p.step, p.reach) for p in leading(RUN) if p.reach is not None}
     cells = drawn["lags"].data[drawn["lags"].data.first]

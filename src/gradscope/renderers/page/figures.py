@@ -52,8 +52,8 @@ def figures(report: Report, names: Iterable[str] = (), prefix: str = "") -> Figu
         names: charts, in their order; none: all.
         prefix: of the ids, where a page holds several reports.
     """
-    panels_of, told = load("gradscope.charts.harmless:panels_of"), load("gradscope.charts.harmless:told")
-    single = load("gradscope.charts.sheet:single")
+    panels_of, told = load("gradscope.charts.draw:panels_of"), load("gradscope.charts.draw:told")
+    single = load("gradscope.charts.draw:single")
     made, drawn = [], {}
     for name in names or CHARTS:
         panels = panels_of(name, report)

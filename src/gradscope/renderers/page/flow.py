@@ -46,7 +46,7 @@ def render(trajectory: Trajectory, view: View) -> str:
 
 
 def _charts() -> tuple[Any, ...]:
-    found: tuple[Any, ...] = load("gradscope.charts.flow:CHARTS")
+    found: tuple[Any, ...] = load("gradscope.charts.training_run_charts:TRAINING_RUN_CHARTS")
     return found
 
 
@@ -54,7 +54,7 @@ def _figure(chart: Any, trajectory: Trajectory, drawn: dict[str, Any]) -> Figure
     panel = chart.draw(trajectory)
     if panel is None:
         return None
-    place, single = f"{chart.name}-0", load("gradscope.charts.sheet:single")
+    place, single = f"{chart.name}-0", load("gradscope.charts.draw:single")
     drawn[place] = {"spec": single(panel), "reads": {}, "last": 0, "anchor": 0}
     return Figure(chart.name, chart.title, chart.teaches, chart.tell(trajectory), (Place(place, "", True, ()),))
 

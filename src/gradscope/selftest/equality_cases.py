@@ -14,7 +14,7 @@ from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.gradients.adjoint import backpropagate
 from gradscope.numerics.gradients.influence import direct_gradient
 from gradscope.selftest.case import Case, Measurement, compared, largest
-from gradscope.selftest.models import family, noise, stacked
+from gradscope.selftest.cell_cases import family, noise, stacked
 
 HIDDEN, HEADS, STEPS, BATCH = 4, 2, 7, 2
 LIMIT = 1e-12
@@ -164,7 +164,7 @@ def _fill(theirs: dict[str, Tensor], model: Recurrent | Direct) -> None:
             weight.copy_(mine[name])
 
 
-CASES = (
+EQUALITY = (
     Case("rnn equals torch.nn.RNN", partial(recurrent, "rnn", nn.RNN)),
     Case("gru equals torch.nn.GRU", partial(recurrent, "gru", nn.GRU)),
     Case("lstm equals torch.nn.LSTM", partial(recurrent, "lstm", nn.LSTM)),

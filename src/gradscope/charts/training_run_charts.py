@@ -15,9 +15,9 @@ from gradscope.records import Number
 from gradscope.renderers.text import numbers
 from gradscope.trajectory import Point, Trajectory, leading
 
-MOST = 120
+MOST_POINTS = 120
 """Points of a run that the map of lags shows."""
-FLOOR = -12.0
+FLOOR_DECADE = -12.0
 """Influence (log10, of that at lag 1) below which the map is of one shade."""
 
 
@@ -58,12 +58,12 @@ def _needed(trajectory: Trajectory, title: str, data: Data) -> list[alt.Chart]:
 def _map(trajectory: Trajectory) -> Panel | None:
     """Influence of every lag, of that at lag 1, by step of training."""
     points = [point for point in leading(trajectory) if len(point.lags) > 1]
-    points = points[:: max(1, math.ceil(len(points) / MOST))]
+    points = points[:: max(1, math.ceil(len(points) / MOST_POINTS))]
     found = [row for point in points for row in _column(point)]
     if not found:
         return None
     legend = alt.Legend(title=None, labelExpr=f"datum.value == 0 ? '1' : '10' + {look.POWER}", gradientLength=180)
-    scale = alt.Scale(scheme=look.SHADES, domain=[FLOOR, 0.0], clamp=True)
+    scale = alt.Scale(scheme=look.SHADES, domain=[FLOOR_DECADE, 0.0], clamp=True)
     tips = [alt.Tooltip("step:O", title="step"), alt.Tooltip("lag:O", title="lag"), alt.Tooltip("said:N", title="I(k)")]
     base = (data := Data()).chart(found)
     picture = base.mark_rect(stroke=None).encode(
@@ -83,7 +83,7 @@ def _column(point: Point) -> list[dict[str, Any]]:
     found = []
     for lag, value in known.items():
         if lag and value is not None:
-            own = rows.rounded(max(value - first, 2 * FLOOR)) if value < math.inf else None
+            own = rows.rounded(max(value - first, 2 * FLOOR_DECADE)) if value < math.inf else None
             found.append({"step": point.step, "lag": lag, "v": own, "said": numbers.scientific(value - first)})
     return found
 
@@ -104,7 +104,7 @@ def _share(point: Point) -> str:
 
 
 REACH = "reach, in lags"
-CHARTS = (
+TRAINING_RUN_CHARTS = (
     FlowChart(
         "reach",
         "How far back it learns, over training",
