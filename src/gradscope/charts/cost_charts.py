@@ -17,7 +17,10 @@ NUMBER_TYPES = ("float32", "bfloat16", "float16")
 
 
 def draw_precision(report: Report) -> list[Panel]:
-    """A bar per model and type, from lag 0 to its horizon; a rule at the needed lag."""
+    """How many lags the gradient survives in each number type.
+
+    A bar per model and type, from lag 0 to its horizon; a rule at the needed lag.
+    """
     found = [row for model in report.models for row in _precision_rows(model)]
     if not found:
         return []
@@ -73,7 +76,10 @@ COUNTS = {"path_length": "path from first input to last output", "sequential_ste
 
 
 def draw_costs(report: Report) -> list[Panel]:
-    """Time of forward and backward pass by length, and the counts of operations by length."""
+    """What a training step costs as the sequence grows.
+
+    Time of forward and backward pass by length, and the counts of operations by length.
+    """
     timed = [row for model in report.models for row in _timed(report, model)]
     panels = (
         [_costs_panel(timed, report, "milliseconds, forward and backward", "time of a training step")] if timed else []
@@ -146,7 +152,10 @@ CHANCE, GOAL = "chance", "learned"
 
 
 def draw_learning(report: Report) -> list[Panel]:
-    """A panel per model that was probed."""
+    """Learning curves of a probe: the error of every learning rate's best run over the steps of training.
+
+    A panel per model that was probed.
+    """
     alone = len(report.models) == 1
     return [
         _learning_panel(model.probe, "" if alone else model.name)

@@ -20,7 +20,10 @@ DEEPEST_DECADE = 60.0
 
 
 def draw_spectrum(report: Report) -> list[Panel]:
-    """A panel per model: log10 of the singular values over the lag, hollow where float64 cannot resolve them."""
+    """Singular values of the product of the last Jacobians, by how many are multiplied.
+
+    A panel per model: log10 of the singular values over the lag, hollow where float64 cannot resolve them.
+    """
     return [panel for model in report.models if (panel := _spectrum_panel(model, len(report.models) > 1))]
 
 
@@ -102,7 +105,10 @@ EXPONENT_KINDS = {"lyapunov": "Lyapunov, along the trajectory", "finite_time_exp
 
 
 def draw_exponents(report: Report) -> list[Panel]:
-    """Exponents by rank; of several models the Lyapunov ones, of a single one both kinds."""
+    """Lyapunov exponents beside the finite-time ones.
+
+    Exponents by rank; of several models the Lyapunov ones, of a single one both kinds.
+    """
     alone = len(report.models) == 1
     kinds = list(EXPONENT_KINDS) if alone else ["lyapunov"]
     found = [
@@ -169,7 +175,10 @@ GATE_PARTS = {"gate.": ".mean", "state.": ".rms"}
 
 
 def draw_gates(report: Report) -> list[Panel]:
-    """A panel per model with gates: mean activation over units, 0 to 1; another for named parts of a state."""
+    """Gates and parts of the state over time.
+
+    A panel per model with gates: mean activation over units, 0 to 1; another for named parts of a state.
+    """
     panels = []
     for model in report.models:
         for start, end in GATE_PARTS.items():

@@ -14,7 +14,10 @@ GRADIENTS_OF = {"log10_grad_state": "‖dL/ds‖", "log10_grad_input": "‖dL/dx
 
 
 def draw_gradients(report: Report) -> list[Panel]:
-    """‖dL/ds_t‖ of each model over steps; of a single model ‖dL/dx_t‖ beside it."""
+    """Gradients over time: what each state and each input gets of the whole loss.
+
+    ‖dL/ds_t‖ of each model over steps; of a single model ‖dL/dx_t‖ beside it.
+    """
     if len(report.models) == 1:
         model = report.models[0]
         held = [name for name in GRADIENTS_OF if model.series.values.get(name)]
@@ -54,7 +57,10 @@ JACOBIAN_NORM = "log10_jacobian_norm"
 
 
 def draw_jacobians(report: Report) -> list[Panel]:
-    """‖J_t‖ over steps, a line per model that has Jacobians."""
+    """Single steps: how much one step can stretch or shrink what it passes on.
+
+    ‖J_t‖ over steps, a line per model that has Jacobians.
+    """
     found = [row for model in report.models for row in rows.over_steps(model, JACOBIAN_NORM)]
     return lines(found, rows.names(report), "norm of one Jacobian")
 
@@ -84,7 +90,10 @@ JACOBIANS = Chart(
 
 
 def draw_weights(report: Report) -> list[Panel]:
-    """log10 of each step's share of the contributions to dL/dW, a line per model."""
+    """Which steps the update of the recurrent weights comes from.
+
+    log10 of each step's share of the contributions to dL/dW, a line per model.
+    """
     found = []
     for model in report.models:
         values = _logs(model)

@@ -20,7 +20,10 @@ REACH = -2.0
 
 
 def draw_profile(report: Report) -> list[Panel]:
-    """log10 I(k) / I(1) over the lag k, a line per model, with band, reach and needed lag."""
+    """The influence profile: how much of the signal is left, by how far back it has to go.
+
+    log10 I(k) / I(1) over the lag k, a line per model, with band, reach and needed lag.
+    """
     names = rows.names(report)
     found = [row for m in report.models for row in rows.thinned(range(10**9), rows.profile(m), m.name)]
     if not found:
@@ -100,7 +103,10 @@ DEEPEST_SHADE = -6.0
 
 
 def draw_words(report: Report) -> list[Panel]:
-    """A row per model, a cell per token: log10 of its influence beside the strongest of all tokens."""
+    """What each token of a text still means to the newest output.
+
+    A row per model, a cell per token: log10 of its influence beside the strongest of all tokens.
+    """
     held = [model for model in report.models if model.series.token and any(_values(model))]
     if not held:
         return []

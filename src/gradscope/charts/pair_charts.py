@@ -15,7 +15,10 @@ from gradscope.renderers.text import numbers
 
 
 def draw_heatmap(report: Report) -> list[Panel]:
-    """A panel per model: log10 ‖ds_t/ds_u‖, from step u across, to step t down; all panels on one scale."""
+    """Every pair of steps: what a change of one state does to another.
+
+    A panel per model: log10 ‖ds_t/ds_u‖, from step u across, to step t down; all panels on one scale.
+    """
     found = {model.name: _heatmap_rows(model) for model in report.models}
     known = [row["v"] for each in found.values() for row in each if row["v"] is not None]
     if not known:
@@ -113,7 +116,10 @@ UNTRAINED = {True: "", False: "untrained", None: "weights as given"}
 
 
 def draw_attention(report: Report) -> list[Panel]:
-    """A panel per model, layer and head: rows look, columns are looked at."""
+    """Attention weights: where each token looks, by layer and head.
+
+    A panel per model, layer and head: rows look, columns are looked at.
+    """
     panels = []
     for model in report.models:
         for layer, heads in enumerate(model.attention.weights if model.attention else ()):

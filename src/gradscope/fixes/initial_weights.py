@@ -52,7 +52,10 @@ def biased(
 
 
 def open_gates(patient: RemedyInput) -> RemedyResult | None:
-    """One bias for all units."""
+    """Gate biases solved for a half-life of the needed lag: sigmoid(b)^K = 1/2 (Gers et al. 2000).
+
+    One bias for all units.
+    """
     bias = half_life_bias(patient.lag)
     change = f"gate bias {bias:.2g} (half-life {patient.lag})"
     return biased(patient, change, lambda hidden: bias, f"bias = {bias!r}", complement=False)
@@ -62,7 +65,10 @@ OPEN_GATES = Remedy("open gates", "the gate that keeps the old state holds half 
 
 
 def chrono(patient: RemedyInput) -> RemedyResult | None:
-    """Time scales from one step to the needed lag, a unit each."""
+    """Chrono initialisation (Tallec & Ollivier 2018): forget biases ln U[1, K - 1], input biases their opposite.
+
+    Time scales from one step to the needed lag, a unit each.
+    """
     longest, stream = max(patient.lag - 1, 2), patient.stream("chrono")
 
     def drawn(hidden: int) -> Tensor:
@@ -76,7 +82,10 @@ CHRONO = Remedy("chrono", "units remember over all times from one step to the ne
 
 
 def uniform_gates(patient: RemedyInput) -> RemedyResult | None:
-    """b_f = logit(u) with u uniform in [1/H, 1 - 1/H], b_i = -b_f."""
+    """Uniform gate initialisation (Gu et al. 2020): forget gates uniform in (0, 1), input gates their complement.
+
+    b_f = logit(u) with u uniform in [1/H, 1 - 1/H], b_i = -b_f.
+    """
     stream = patient.stream("uniform gates")
 
     def drawn(hidden: int) -> Tensor:
@@ -94,7 +103,10 @@ UNIFORM_GATES = Remedy(
 
 
 def orthogonal_matrices(patient: RemedyInput) -> RemedyResult | None:
-    """Each (H, H) block of W_hh, uniform over orthogonal matrices."""
+    """Orthogonal recurrent matrices (Saxe et al. 2014; Le et al. 2015 for the identity): they keep every norm.
+
+    Each (H, H) block of W_hh, uniform over orthogonal matrices.
+    """
     stream = patient.stream("orthogonal")
 
     def change(layer: Layer) -> bool:
@@ -116,7 +128,10 @@ ORTHOGONAL = Remedy("orthogonal", "the recurrent matrix itself neither shrinks n
 
 
 def identity(patient: RemedyInput) -> RemedyResult | None:
-    """W_hh = I and no biases, in layers without gates."""
+    """The identity as recurrent matrix (Le, Jaitly & Hinton 2015): units hold what they have until the input says more.
+
+    W_hh = I and no biases, in layers without gates.
+    """
 
     def change(layer: Layer) -> bool:
         if layer.kind != "rnn":

@@ -66,7 +66,10 @@ def exchanged(model: Model, step: Callable[[dict[str, Tensor], str], nn.Module])
 
 
 def leaky_state(patient: RemedyInput) -> RemedyResult | None:
-    """(1 - a)^K = 1/2."""
+    """A leaky state (Jaeger et al. 2007): h' = (1 - a) h + a phi(...), with a for a half-life of the needed lag.
+
+    (1 - a)^K = 1/2.
+    """
     leak = 1 - 0.5 ** (1 / max(patient.lag, 1))
     model = exchanged(patient.model, lambda weights, phi: Leaky(weights, phi, leak))
     if model is None:
@@ -81,7 +84,10 @@ LEAKY_STATE = Remedy("leaky state", "a straight path that keeps half of the stat
 
 
 def layer_norm(patient: RemedyInput) -> RemedyResult | None:
-    """phi(norm(W x + U h + b))."""
+    """Layer normalisation inside the recurrence (Ba, Kiros & Hinton 2016).
+
+    phi(norm(W x + U h + b)).
+    """
     model = exchanged(patient.model, Normed)
     if model is None:
         return None

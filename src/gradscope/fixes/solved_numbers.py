@@ -68,7 +68,10 @@ EXPONENT_STEPS = 100
 
 
 def unit_exponent(patient: RemedyInput) -> RemedyResult | None:
-    """Bisection on ln gain; None where the exponent has one sign between the ends."""
+    """The gain of W_hh solved so that the leading Lyapunov exponent on this data is 0: the edge of chaos, measured.
+
+    Bisection on ln gain; None where the exponent has one sign between the ends.
+    """
     if isinstance(patient.model, Recurrent) and not all(map(_has_gain, patient.model.cells)):
         return None
     if changed(patient.model, scaled(LOG_GAINS[0]), patient.x) is None:
@@ -113,7 +116,15 @@ PROBES = 32
 
 
 def critical(patient: RemedyInput) -> RemedyResult | None:
-    """Bisection; None for stacks, and where chi never comes to the value asked for."""
+    """Critical initialisation (Schoenholz et al. 2017; Gilboa et al. 2019): no step shrinks a typical perturbation.
+
+    The mean-field condition is that the mean squared singular value of one step's Jacobian, chi, is 1. Here it is
+    solved for on the data at hand: by the gain of W_hh for an Elman network; by the bias of the gate that keeps the
+    old state for a GRU or an LSTM (of which the cell's own block counts), where chi only tends to 1, so that what is
+    asked is a half-life of the needed lag: chi^K = 1/4.
+
+    Bisection; None for stacks, and where chi never comes to the value asked for.
+    """
     model = patient.model
     if not isinstance(model, Recurrent) or len(model.cells) > 1:
         return None
@@ -178,7 +189,10 @@ CRITICAL = Remedy("critical", "a step leaves the size of a typical perturbation 
 
 
 def truncated(patient: RemedyInput) -> RemedyResult | None:
-    """The gradient is cut every tau steps, counted from the newest; None where nothing grows or would be cut."""
+    """Truncated BPTT over what chaos lets one predict (Mikhaeil et al. 2022): tau = ln 2 / lambda_1 steps.
+
+    The gradient is cut every tau steps, counted from the newest; None where nothing grows or would be cut.
+    """
     model, length = patient.model, patient.x.shape[1]
     if not isinstance(model, Recurrent) or model.cuts:
         return None
@@ -211,7 +225,10 @@ UNEVEN = 3.0
 
 
 def clipped(patient: RemedyInput) -> RemedyResult | None:
-    """Norms are those of single sequences; None where they are even, or cannot be had."""
+    """Clipping at a measured quantile of the gradient's norms (Pascanu et al. 2013), and what it costs in direction.
+
+    Norms are those of single sequences; None where they are even, or cannot be had.
+    """
     try:
         gradients = of_sequences(patient)
     except UsageError:

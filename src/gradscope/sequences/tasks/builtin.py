@@ -31,6 +31,7 @@ RECALL = Task(
     goal=0.1,
     chance=1 - 1 / SYMBOLS,
 )
+"""`recall`: name the marked symbol among random ones, `lag` steps after it was shown."""
 
 
 SYMBOLS, WORD = 4, 3
@@ -66,6 +67,7 @@ COPY = Task(
     answers=WORD,
     shortest=WORD,
 )
+"""`copy`: say a short word again, each of its symbols exactly `lag` steps after it was shown."""
 
 
 def draw_adding(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
@@ -93,6 +95,7 @@ ADDING = Task(
     values=True,
     symbols=False,
 )
+"""`adding`: the sum of two marked numbers (Hochreiter & Schmidhuber 1997, experiment 4)."""
 
 
 def draw_xor(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
@@ -118,6 +121,7 @@ XOR = Task(
     goal=0.1,
     chance=0.5,
 )
+"""`xor`: whether two marked bits differ; neither says anything without the other."""
 
 
 def draw_parity(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
@@ -136,6 +140,7 @@ PARITY = Task(
     goal=0.1,
     chance=0.5,
 )
+"""`parity`: of all bits. Every step matters, so failing it is not a matter of gradients alone: a control."""
 
 
 PIXELS = 64
@@ -175,3 +180,4 @@ DIGITS = Task(
     symbols=False,
     shortest=PIXELS - 1,
 )
+"""`digits`: handwritten digits of 8 x 8 pixels, one pixel a step, then blank steps until `lag` after the first."""
