@@ -187,6 +187,46 @@ def test_a_loss_that_reads_only_the_first_output_has_no_lags():
         Signal(layer, listened(layer, lambda y, s: y[:, 0].sum(), x).heard(1.0), "rnn", None).point(0)
 
 
+@pytest.mark.parametrize(
+    ("reads", "steps", "rows"),
+    [
+        (lambda y: y[9:, -1].square().sum(), LENGTH, range(9, 12)),
+        (lambda y: (y[:, -1].square().sum(-1) * (torch.arange(12) % 5 == 4)).sum(), LENGTH, (4, 9)),
+        # A mean over the last output of each: the longest sequences tell of the oldest steps.
+        (lambda y: y[torch.arange(12), torch.arange(12) // 3 * 2 + 3].square().sum(), 10, range(9, 12)),
+        (lambda y: y[1:, -1].square().sum(), LENGTH, range(1, 9)),
+    ],
+)
+def test_sequences_are_those_that_the_loss_reads(reads, steps, rows):
+    torch.manual_seed(6)
+    layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(12, LENGTH, 3)
+    ear = listened(layer, lambda y, s: reads(y), x)
+    signal = Signal(layer, ear.heard(1.0), "rnn", None)
+    leaf = x.clone().requires_grad_()
+    (sizes,) = torch.autograd.grad(reads(layer(leaf)[0]), leaf)
+    # One output of each sequence is read: the gradient of the loss is the influence but for the size of dL/dy.
+    logs = sizes[list(rows), :steps].double().norm(dim=-1).log10().flip(1)
+    assert signal.anchor == steps
+    assert torch.equal(ear.heard(1.0).x, x[list(rows)])
+    torch.testing.assert_close(signal.logs - signal.logs[:, :1], logs - logs[:, :1], atol=1e-3, rtol=0)
+
+
+def test_of_packed_sequences_those_count_that_the_loss_reads():
+    torch.manual_seed(7)
+    layer, x, lengths = nn.GRU(3, 5, batch_first=True), torch.randn(12, 9, 3), [*[9] * 9, 6, 5, 6]
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    ear = Ear("rnn", layer, lambda ear: True, raised)
+    layer(packed)[1][0, 9:].square().sum().backward()
+    ear.remove()
+    heard = ear.heard(1.0)
+    assert torch.equal(heard.x, x[[9, 11], :6])
+    leaf = x[[9, 11], :6].clone().requires_grad_()
+    (sizes,) = torch.autograd.grad(layer(leaf)[1].square().sum(), leaf)
+    logs = sizes.double().norm(dim=-1).log10().flip(1)
+    found = Signal(layer, heard, "rnn", None).logs
+    torch.testing.assert_close(found - found[:, :1], logs - logs[:, :1], atol=1e-3, rtol=0)
+
+
 def test_exactly_zero_influence_stays_zero():
     layer, x = nn.RNN(1, 2, nonlinearity="relu", batch_first=True), torch.rand(2, 8, 1)
     with torch.no_grad():

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -69,22 +68,59 @@ with suppress(AttributeError):
 
 @dataclass
 class Call:
-    """One forward pass of a layer over some sequences."""
+    """One forward pass of a layer over all its sequences: which of them the loss reads is known after a backward pass.
 
-    x: Tensor
-    """(sequences, T, features)."""
+    It is held by the hooks in its own graph, and goes with that where no gradient ever comes back.
+    """
+
+    number: int
+    x: Tensor | None
+    """(sequences, T, features); a copy once a gradient came back, None once it is of no more use."""
+    lengths: Tensor
+    """Steps of each sequence, (sequences)."""
     state: tuple[Tensor, ...]
     """The state it was handed, h or (h, c), each (layers, sequences, size); empty for none."""
     carried: bool
     """Whether a gradient passes on through that state."""
     ends: tuple[Tensor, ...]
     """The state it ended with."""
-    sent: dict[int, Tensor] = field(default_factory=dict)
-    """What came back: dL/dy at 0, dL/dh_T at 1, dL/dc_T at 2."""
+    sent: dict[int, dict[int, Tensor]] = field(default_factory=dict)
+    """What came back, by backward pass: dL/dy at 0, dL/dh_T at 1, dL/dc_T at 2."""
 
-    def moves(self) -> bool:
-        """Whether anything that came back is not zero."""
-        return any(bool((gradient != 0).any()) for gradient in self.sent.values())
+    def hear(self, task: int, place: int, gradient: Tensor, worth: Callable[[int], int]) -> None:
+        """A backward pass sends a gradient back."""
+        if not self.sent and self.x is not None:
+            # Until now it is what the forward pass took in, or autograd would have refused to go back.
+            self.x = self.x.clone()
+        if task not in self.sent:
+            self.fold(worth)
+        _add(self.sent.setdefault(task, {}), {place: gradient})
+
+    def fold(self, worth: Callable[[int], int]) -> dict[int, dict[int, Tensor]]:
+        """What came back by the worth of its backward pass: those that are worth the same are added up."""
+        newest: dict[int, int] = {}
+        for task in sorted(self.sent):
+            value = worth(task)
+            if value in newest:
+                _add(self.sent[task], self.sent.pop(newest[value]))
+            newest[value] = task
+        return {value: self.sent[task] for value, task in newest.items()}
+
+    def read(self, sent: dict[int, Tensor]) -> Tensor:
+        """The sequences whose output the loss reads at the newest step at which it reads any, (sequences).
+
+        Of those the longest: for others that step is another in the order of a packed batch.
+        """
+        assert self.x is not None
+        read = torch.zeros(self.x.shape[:2], dtype=torch.bool, device=self.x.device)
+        for place, gradient in sent.items():
+            if place:
+                read[torch.arange(len(read)), self.lengths - 1] |= (gradient != 0).any(2).any(0)
+            else:
+                read |= (gradient != 0).any(2)
+        steps = read.any(0).nonzero()
+        rows = read[:, steps[-1, 0]] if len(steps) else torch.ones_like(read[:, 0])
+        return rows & (self.lengths == self.lengths[rows].max())
 
 
 class Ear:
@@ -97,6 +133,7 @@ class Ear:
         wanted: Callable[[Ear], bool],
         failed: Callable[[Exception], None],
         called: Callable[[Ear], None] = lambda ear: None,
+        worth: Callable[[int], int] = lambda task: 0,
     ) -> None:
         """Hook the layer.
 
@@ -106,6 +143,7 @@ class Ear:
             wanted: whether what it takes in is kept.
             failed: told of what goes wrong in a hook.
             called: told of every forward pass with a graph, before `wanted` is asked.
+            worth: how much a backward pass counts, by its number in torch; those that count most are measured.
         """
         self.name, self.layer, self.reason = name, layer, ""
         self.refused = ""
@@ -114,11 +152,13 @@ class Ear:
         """Whether the layer ran with a graph since the last `settle`."""
         self.silence = "it never ran with gradients switched on"
         """Why nothing was heard so far."""
-        self._wanted, self._failed, self._called = wanted, failed, called
+        self._wanted, self._failed, self._called, self._worth = wanted, failed, called, worth
         self._is_strange = type(layer).forward is not getattr(nn, layer.mode.partition("_")[0], nn.RNNBase).forward
         """Whether it has a forward pass of its own, which was not yet held against that of torch.nn."""
-        self._calls: list[Call] = []
-        self._kept: list[Call] = []
+        self._count = 0
+        self._calls: dict[int, Call] = {}
+        """Those of this update that got a gradient back, by number."""
+        self._kept: Heard | None = None
         self._handle = layer.register_forward_hook(Hook(self._look, failed), with_kwargs=True)
 
     def remove(self) -> None:
@@ -126,60 +166,68 @@ class Ear:
         self._handle.remove()
 
     def settle(self) -> None:
-        """An update is done: its calls are kept for a look at the end, and those of another begin."""
-        chain, _ = self._chain()
-        self._kept, self._calls, self.ran = chain or self._kept, [], False
+        """An update is done: what it heard is kept for a look at the end, and another begins."""
+        self._kept = self._newest() or self._kept
+        for call in self._calls.values():
+            # Whoever holds on to the loss holds the call.
+            call.x, call.sent = None, {}
+        self._calls, self.ran = {}, False
 
     def heard(self, scale: float, *, before: bool = False) -> Heard | None:
         """What the layer took in and got back in this update; None where that gives no lags (see `reason`).
-
-        Of several calls the last one counts that got a gradient back, joined with those whose state it was handed.
 
         Args:
             scale: the loss scale that the cotangents still carry.
             before: where this update has nothing, that of the last one that had.
         """
-        chain, rows = self._chain()
-        if not chain and before and self._kept:
-            chain, rows = self._kept, _continued(self._kept)
-        if not chain:
-            return None
-        if sum(call.x.shape[1] for call in chain) < 2:
-            self.reason = STEPWISE
-            return None
-        self.reason = ""
-        first, final = chain[0], chain[-1]
-        return Heard(
-            x=torch.cat([call.x for call in chain], 1)[rows],
-            state=_rows(first.state, rows),
-            output=_outputs(chain, rows),
-            last=tuple(
-                None if (sent := final.sent.get(place)) is None else sent[:, rows]
-                for place in range(1, len(final.ends) + 1)
-            ),
-            scale=scale,
-            carried=first.carried,
-        )
+        found = self._newest() or (self._kept if before else None)
+        return None if found is None else replace(found, scale=scale)
 
-    def _chain(self) -> tuple[list[Call], Tensor]:
-        """The last call that got a gradient back behind those that it goes on from, and the sequences that do so.
+    def _newest(self) -> Heard | None:
+        """Of several calls the last one that got a gradient back, joined with those whose state it was handed.
 
         A sequence that begins anew on the way, as an episode does, is left out.
         """
-        heard = [place for place, call in enumerate(self._calls) if call.sent]
-        if not heard:
-            return [], torch.zeros(0, dtype=torch.bool)
+        folded = {number: call.fold(self._worth) for number, call in sorted(self._calls.items())}
+        best = max((max(sent) for sent in folded.values()), default=0)
+        known = [(self._calls[number], sent[best]) for number, sent in folded.items() if best in sent]
+        if not known:
+            return None
         # A call whose part of the loss is weighted by zero for now says nothing of the gradient.
-        place = next((place for place in reversed(heard) if self._calls[place].moves()), heard[-1])
-        chain = [self._calls[place]]
-        rows = _continued(chain)
-        for call in reversed(self._calls[:place]):
-            if not chain[-1].carried:
+        place = next((place for place in reversed(range(len(known))) if _moves(known[place][1])), len(known) - 1)
+        chain = [known[place]]
+        rows = known[place][0].read(known[place][1])
+        for call, sent in reversed(known[:place]):
+            if not chain[-1][0].carried:
                 break
-            if bool((more := rows & _goes_on(call, chain[-1])).any()):
-                chain.append(call)
+            more = rows & _goes_on(call, chain[-1][0])
+            if bool(more.any()):
+                chain.append((call, sent))
                 rows = more
-        return chain[::-1], rows
+        return self._joined(chain[::-1], rows.nonzero().flatten()[:SEQUENCES])
+
+    def _joined(self, chain: list[tuple[Call, dict[int, Tensor]]], rows: Tensor) -> Heard | None:
+        """Some sequences of calls that go on from each other, as one; None where that is a single step."""
+        (first, _), (final, sent) = chain[0], chain[-1]
+        # A packed sequence may end before the longest does.
+        ends = [slice(None)] * (len(chain) - 1) + [slice(int(final.lengths[rows].max()))]
+        x = torch.cat([call.x[rows, end] for (call, _), end in zip(chain, ends, strict=True) if call.x is not None], 1)
+        self.reason = "" if x.shape[1] > 1 else STEPWISE
+        if self.reason:
+            return None
+        sizes = [back[0] for _, back in chain if 0 in back]
+        outputs = [
+            (back[0] if 0 in back else sizes[0].new_zeros(*call.x.shape[:2], sizes[0].shape[2]))[rows, end]
+            for (call, back), end in zip(chain, ends, strict=True)
+            if sizes and call.x is not None
+        ]
+        return Heard(
+            x=x,
+            state=_rows(first.state, rows),
+            output=torch.cat(outputs, 1) if outputs else None,
+            last=tuple(None if place not in sent else sent[place][:, rows] for place in range(1, len(final.ends) + 1)),
+            carried=first.carried,
+        )
 
     def _look(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         # A shallow copy and the replicas of data parallelism share the hooks of the layer.
@@ -198,35 +246,30 @@ class Ear:
         returned, ends = (output[0], _parts(output[1])) if _is_pair(output) else (output, ())
         if reason := self._unfit(given, state, returned, ends):
             return reason
-        axis = 0 if self.layer.batch_first else 1
-        if isinstance(given, PackedSequence):
-            x, lengths = pad_packed_sequence(given, batch_first=True)
-            # Sequences as long as the longest: for shorter ones the newest step is another.
-            rows = (lengths == lengths.max()).nonzero().flatten()[:SEQUENCES].to(x.device)
-        else:
-            x = given if axis == 0 else given.transpose(0, 1)
-            rows = torch.arange(min(SEQUENCES, x.shape[0]), device=x.device)
+        some = slice(SEQUENCES)
         with torch.no_grad():
+            x, lengths = _steps(given, self.layer.batch_first)
+            # States have one step each: copies, for a mask may be laid over them in place.
             call = Call(
-                x=x.index_select(0, rows),
-                state=tuple(part.index_select(1, rows) for part in state),
+                number=self._count,
+                x=x,
+                lengths=lengths.to(x.device),
+                state=tuple(part.detach().clone() for part in state),
                 carried=any(part.requires_grad for part in state),
-                ends=tuple(part.index_select(1, rows) for part in ends),
+                ends=tuple(part.detach().clone() for part in ends),
             )
             if self._is_strange and not isinstance(returned, PackedSequence):
-                if reason := differs(
-                    self.layer, call.x, _rows(call.state, slice(None)), _batch_first(returned, axis, rows)
-                ):
+                output, _ = _steps(returned, self.layer.batch_first)
+                if reason := differs(self.layer, x[some], _rows(call.state, some), output[some]):
                     return reason
                 self._is_strange = False
-        self._calls.append(call)
-        del self._calls[:-MOST_CALLS]
+        self._count += 1
         if isinstance(returned, PackedSequence):
-            self._hear(call, 0, returned.data, lambda gradient: _unpacked(gradient, returned, rows))
+            self._hear(call, 0, returned.data, lambda gradient: _steps(returned._replace(data=gradient), True)[0])
         else:
-            self._hear(call, 0, returned, lambda gradient: _batch_first(gradient, axis, rows))
+            self._hear(call, 0, returned, lambda gradient: _steps(gradient, self.layer.batch_first)[0])
         for place, end in enumerate(ends, 1):
-            self._hear(call, place, end, lambda gradient: gradient.index_select(1, rows))
+            self._hear(call, place, end, Tensor.detach)
         return ""
 
     def _unfit(self, given: Any, state: tuple[Any, ...], returned: Any, ends: tuple[Any, ...]) -> str:
@@ -255,10 +298,13 @@ class Ear:
             return
 
         def came(gradient: Tensor) -> None:
+            if call.x is None or not self._wanted(self):
+                return
             with torch.no_grad():
-                kept = some(gradient).detach()
-                # A second backward pass over the same outputs adds to the first.
-                call.sent[place] = call.sent[place] + kept if place in call.sent else kept
+                call.hear(torch._C._current_graph_task_id(), place, some(gradient), self._worth)
+            self._calls[call.number] = call
+            if len(self._calls) > MOST_CALLS:
+                self._calls.pop(min(self._calls)).x = None
 
         tensor.register_hook(Hook(came, self._failed))
 
@@ -282,36 +328,34 @@ def _parts(state: Any) -> tuple[Any, ...]:
     return tuple(state) if isinstance(state, tuple | list) else (state,)
 
 
-def _batch_first(tensor: Tensor, axis: int, rows: Tensor) -> Tensor:
-    kept = tensor.detach().index_select(axis, rows)
-    return kept if axis == 0 else kept.transpose(0, 1)
+def _steps(tensor: Tensor | PackedSequence, batch_first: bool) -> tuple[Tensor, Tensor]:
+    """Sequences as (sequences, T, features), and the steps of each, (sequences)."""
+    if isinstance(tensor, PackedSequence):
+        x, lengths = pad_packed_sequence(tensor, batch_first=True)
+        return x.detach(), lengths
+    x = tensor.detach() if batch_first else tensor.detach().transpose(0, 1)
+    return x, torch.full(x.shape[:1], x.shape[1])
 
 
-def _unpacked(gradient: Tensor, packed: PackedSequence, rows: Tensor) -> Tensor:
-    whole = PackedSequence(gradient, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
-    return pad_packed_sequence(whole, batch_first=True)[0].index_select(0, rows)
+def _add(to: dict[int, Tensor], more: dict[int, Tensor]) -> None:
+    for place, gradient in more.items():
+        to[place] = to[place] + gradient if place in to else gradient
+
+
+def _moves(sent: dict[int, Tensor]) -> bool:
+    """Whether anything that came back is not zero."""
+    return any(bool((gradient != 0).any()) for gradient in sent.values())
 
 
 def _goes_on(earlier: Call, later: Call) -> Tensor:
     """Which sequences of a call were handed the state that another ended with, (sequences)."""
     pairs = list(zip(earlier.ends, later.state, strict=False))
-    if (
-        not later.carried
-        or not pairs
-        or len(earlier.ends) != len(later.state)
-        or earlier.x.shape[0] != later.x.shape[0]
-    ):
-        return torch.zeros(later.x.shape[0], dtype=torch.bool, device=later.x.device)
+    if not pairs or len(earlier.ends) != len(later.state) or any(end.shape != start.shape for end, start in pairs):
+        return torch.zeros_like(later.lengths, dtype=torch.bool)
     # Equal numbers, and not the same tensor: a mask of ones between two calls changes nothing.
-    return torch.stack([(end == start).all(2).all(0) for end, start in pairs]).all(0)
-
-
-def _continued(chain: list[Call]) -> Tensor:
-    """The sequences that go on through all of a chain, (sequences)."""
-    rows = torch.ones(chain[-1].x.shape[0], dtype=torch.bool, device=chain[-1].x.device)
-    for earlier, later in pairwise(chain):
-        rows = rows & _goes_on(earlier, later)
-    return rows
+    same = torch.stack([(end == start).all(2).all(0) for end, start in pairs]).all(0)
+    # What is packed with padding behind it is no part of a longer sequence.
+    return same & (earlier.lengths == earlier.lengths.max())
 
 
 def _rows(state: tuple[Tensor, ...], rows: Tensor | slice) -> Any:
@@ -319,15 +363,3 @@ def _rows(state: tuple[Tensor, ...], rows: Tensor | slice) -> Any:
     if not state:
         return None
     return tuple(part[:, rows] for part in state) if len(state) > 1 else state[0][:, rows]
-
-
-def _outputs(chain: list[Call], rows: Tensor) -> Tensor | None:
-    """dL/dy over a chain, zeros for calls whose outputs the loss did not read."""
-    sizes = [call.sent[0] for call in chain if 0 in call.sent]
-    if not sizes:
-        return None
-    parts = [
-        call.sent[0] if 0 in call.sent else sizes[0].new_zeros(call.x.shape[0], call.x.shape[1], sizes[0].shape[2])
-        for call in chain
-    ]
-    return torch.cat(parts, 1)[rows]

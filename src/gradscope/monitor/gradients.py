@@ -16,6 +16,9 @@ from torch.utils.hooks import RemovableHandle
 from gradscope.monitor.ear import Hook
 from gradscope.trajectory import Norms
 
+MOST_ASKED = 64
+"""Calls of torch.autograd.grad that are remembered of a parameter."""
+
 
 class Gradients:
     """Reads the gradients of a model when a backward pass has ended, and again when an optimizer uses them."""
@@ -24,7 +27,7 @@ class Gradients:
         self,
         model: nn.Module,
         watched: Iterable[nn.Module],
-        ended: Callable[[], None],
+        added: Callable[[bool], None],
         failed: Callable[[Exception], None],
     ) -> None:
         """Nothing is hooked yet.
@@ -32,16 +35,19 @@ class Gradients:
         Args:
             model: norms are over its parameters.
             watched: the watched layers; the angle is over their parameters.
-            ended: called when a backward pass that reached a parameter is over.
+            added: called when a backward pass has added to gradients, with whether it is over.
             failed: told of what goes wrong in a hook.
         """
         self._model, self._watched = model, tuple(watched)
-        self._ended, self._failed = ended, failed
+        self._tell_added, self._failed = added, failed
         self._handles: dict[int, RemovableHandle] = {}
         self._reached: dict[int, _Reached] = {}
         self._norms: dict[int, Tensor] = {}
         self._copies: dict[int, Tensor] = {}
-        self._counts: dict[int, int] = {}
+        self._added: dict[int, list[int]] = {}
+        """The backward passes, by their numbers in torch, whose gradients lie added up in p.grad of a parameter."""
+        self._handed: dict[int, list[int]] = {}
+        """Those that handed a parameter's gradient to whoever asked for it, as torch.autograd.grad does."""
         self._stamps: dict[int, int] = {}
         self._passes = 0
         self._waiting = False
@@ -69,10 +75,23 @@ class Gradients:
         """The number of the newest backward pass that reached any of some parameters; 0 for none."""
         return max((self._stamps[key] for key in ids & self._stamps.keys()), default=0)
 
+    def worth(self, layer: nn.Module, task: int) -> int:
+        """How much a backward pass counts as the training of a layer, by its number in torch.
+
+        2: its gradient lies in p.grad of the layer, or of the model where the layer is frozen. 1: it was asked for the
+        gradient of such a parameter, which the caller may put there. 0: neither, as where it was asked for that of the
+        inputs alone.
+        """
+        own = {id(p) for p in layer.parameters() if p.requires_grad}
+        for value, found in ((2, self._added), (1, self._handed)):
+            if any(task in tasks for key, tasks in found.items() if not own or key in own):
+                return value
+        return 0
+
     def forget(self, ids: set[int]) -> None:
         """An update of these parameters is done: what was kept of it goes."""
         for key in ids:
-            for kept in (self._reached, self._norms, self._copies, self._counts):
+            for kept in (self._reached, self._norms, self._copies, self._added, self._handed):
                 kept.pop(key, None)
 
     def raw(self, ids: set[int], scale: float) -> Norms | None:
@@ -85,7 +104,7 @@ class Gradients:
             return None
         return Norms(
             log10_raw=_log10(self._norms[key] for key in keys) - math.log10(scale),
-            backwards=max(self._counts.get(key, 1) for key in keys),
+            backwards=max(len(self._added.get(key, [0])) for key in keys),
             loss_scale=scale if scale != 1.0 else None,
         )
 
@@ -103,7 +122,8 @@ class Gradients:
         """A backward pass hands a parameter its gradient, which is not yet added to what it had."""
         key, grad = id(parameter), parameter.grad
         version = None if grad is None else grad._version
-        self._reached[key] = _Reached(parameter, grad, version, grad is None or not _any(grad), self._stamps.get(key))
+        fresh, task = grad is None or not _any(grad), torch._C._current_graph_task_id()
+        self._reached[key] = _Reached(parameter, grad, version, fresh, self._stamps.get(key), task)
         if not self._waiting:
             self._waiting = True
             self._passes += 1
@@ -116,13 +136,13 @@ class Gradients:
         def over() -> None:
             if rounds:
                 self._after_backward(rounds - 1)
-            elif self._waiting and self._read(over=True):
-                self._ended()
+            elif self._waiting:
+                self._read(over=True)
 
         Variable._execution_engine.queue_callback(Hook(over, self._failed))
 
-    def _read(self, *, over: bool) -> bool:
-        """Read what was added to gradients, and whether anything was: torch.autograd.grad adds nothing."""
+    def _read(self, *, over: bool) -> None:
+        """Read what was added to gradients: torch.autograd.grad adds nothing."""
         self._waiting, found = False, False
         watched = {id(p) for layer in self._watched for p in layer.parameters()}
         for key, one in list(self._reached.items()):
@@ -130,6 +150,7 @@ class Gradients:
             if grad is None or (grad is one.grad and grad._version == one.version):
                 if over:
                     del self._reached[key]
+                    self._handed[key] = [*self._handed.get(key, [])[1 - MOST_ASKED :], one.task]
                     if one.stamp is None:
                         self._stamps.pop(key, None)
                     else:
@@ -137,12 +158,13 @@ class Gradients:
                 continue
             del self._reached[key]
             found = True
-            self.dropped |= one.fresh and key in self._counts
-            self._counts[key] = 1 if one.fresh else self._counts.get(key, 0) + 1
+            self.dropped |= one.fresh and key in self._added
+            self._added[key] = [one.task] if one.fresh else [*self._added.get(key, []), one.task]
             self._norms[key] = _norm(grad)
             if key in watched:
                 self._copies[key] = grad.detach().clone()
-        return found
+        if found:
+            self._tell_added(over)
 
     def _cosine(self, parameters: Iterable[nn.Parameter]) -> float | None:
         dot = raw = clipped = 0.0
@@ -168,6 +190,8 @@ class _Reached:
     """Whether nothing was accumulated yet."""
     stamp: int | None
     """The backward pass that had reached it before."""
+    task: int
+    """The number of this one in torch."""
 
 
 def _over_processes() -> int:

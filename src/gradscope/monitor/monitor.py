@@ -101,6 +101,8 @@ class Monitor:
             raise UsageError("every and needs_lag are whole numbers of at least 1, budget a part of 0 or more")
         self.model, self.every = plain_model(model), every
         self._failed, self._busy, self._closed, self._since = False, False, False, 0.0
+        self._taken_last: Tensor | None = None
+        """The newest batch of a model that is analysed whole, until a backward pass shows that it trains."""
         self._is_expected: bool | None = None
         """Whether an optimizer of torch has the parameters of layers that none has trained yet, once it was asked."""
         found = watched(self.model, layers)
@@ -118,9 +120,12 @@ class Monitor:
         at = resume or 0
         self._measuring = Measuring(self.model, needs_lag, scaler, self._clock, self._record.note)
         # Hooks come last: what could be refused has been, and they find everything there.
-        self._ears = [Ear(path, layer, self._wants, self.fail, self._called) for path, layer in found.items()]
+        self._gradients = Gradients(self.model, found.values(), self._added, self.fail)
+        self._ears = [
+            Ear(path, layer, self._wants, self.fail, self._called, partial(self._gradients.worth, layer))
+            for path, layer in found.items()
+        ]
         self._streams = [Stream(list(self._ears), at, is_signal_due(at, every))]
-        self._gradients = Gradients(self.model, found.values(), self._backward_over, self.fail)
         self._input_hook = None if found else self.model.register_forward_pre_hook(Hook(self._taken, self.fail))
         self._optimizers = Optimizers(self._before_step, self._after_step, self.fail)
         self._gradients.attend()
@@ -213,11 +218,13 @@ class Monitor:
         if module is self.model and torch.is_grad_enabled() and not self._is_deaf:
             self._called(None)
             if self._streams[0].armed and args and isinstance(args[0], Tensor):
-                self._measuring.x = args[0].detach()
+                self._taken_last = args[0].detach()
 
-    def _backward_over(self) -> None:
-        """A backward pass has ended; within an optimizer's step the weights are about to move on."""
-        if self._is_deaf:
+    def _added(self, over: bool) -> None:
+        """A backward pass has added to gradients; once it is over within an optimizer's step, the weights move on."""
+        if self._taken_last is not None:
+            self._measuring.x, self._taken_last = self._taken_last, None
+        if self._is_deaf or not over:
             return
         for stream in self._streams:
             if stream.optimizer is None:
