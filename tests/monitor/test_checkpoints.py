@@ -61,6 +61,30 @@ def test_a_counter_serves_only_where_all_have_their_own():
     assert order_of(zip([Path("a.pt"), Path("b.pt")], [{}, {}], strict=True)) == Order("time")
 
 
+@pytest.mark.parametrize(
+    ("files", "steps"),
+    [
+        ({"ckpt_100.pt": {}, "ckpt_200.pt": {}, "last.pt": {"step": 300}}, [100, 200, 300]),
+        ({"ckpt_0.pt": {}, "ckpt_200.pt": {}, "best.pt": {"global_step": 150, "epoch": 3}}, [0, 200, 150]),
+        ({"1.pt": {}, "2.pt": {}, "3.pt": {}, "best.pt": {"global_step": 950, "epoch": 2}}, [1, 2, 3, 2]),
+        ({"epoch_1.pt": {}, "epoch_4.pt": {}, "best.pt": {"epoch": 3, "global_step": 4}}, [1, 4, 3]),
+        # Copies of one step, told apart by nothing.
+        ({"ckpt_100.pt": {}, "ckpt_200.pt": {}, "last.pt": {"step": 200}}, [100, 200, 200]),
+        ({"best.pt": {"step": 5}, "last.pt": {"step": 9}, "a.pt": {"step": 5}, "b.pt": {"step": 9}}, [5, 9, 5, 9]),
+        # What counts epochs in names is no step of a counter, nor what differs from it where a file has both.
+        ({"epoch_1.pt": {}, "epoch_2.pt": {}, "last.pt": {"step": 300}}, None),
+        ({"m_1.pt": {"step": 70}, "m_2.pt": {}, "last.pt": {"step": 150}}, None),
+        ({"m_1.pt": {}, "m_2.pt": {}, "last.pt": {"step": 150}}, None),
+        ({"a.pt": {"step": 7}, "b.pt": {"step": 7}}, None),
+    ],
+)
+def test_a_counter_and_the_numbers_of_names_are_one_order_where_they_count_the_same(files, steps):
+    every = [(Path("run") / name, counters) for name, counters in files.items()]
+    order = order_of(every)
+    assert order == Order("time") if steps is None else [step_of(*file, order) for file in every] == steps
+    assert steps is None or ("names" in str(order)) == any(not counters for counters in files.values())
+
+
 def test_an_order_says_what_it_is():
     assert str(Order("counter", "step")) == "by the checkpoints' own counter 'step'"
     assert "number in their names" in str(Order("name"))
@@ -81,3 +105,8 @@ def test_folders_give_their_model_files_and_no_optimizers(tmp_path):
 def test_a_word_that_names_nothing_is_refused(tmp_path):
     with pytest.raises(UsageError, match="names no file"):
         found_files([str(tmp_path / "*.pt")])
+    with pytest.raises(UsageError, match="holds no checkpoint"):
+        found_files([str(tmp_path)])
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match="holds no checkpoint"):
+        found_files([str(tmp_path)])

@@ -171,6 +171,7 @@ def test_the_command_shows_writes_and_fails_where_asked(folder):
     ("words", "said"),
     [
         (("nowhere/*.pt",), "names no file"),
+        (("empty",), "'empty' holds no checkpoint"),
         (("ckpt", "--format", "sarif"), "unknown format 'sarif'"),
         (("ckpt", "--weights", "a.pt"), "--module"),
         (("ckpt", "--interval", "0"), "--interval"),
@@ -178,6 +179,7 @@ def test_the_command_shows_writes_and_fails_where_asked(folder):
     ],
 )
 def test_wrong_requests_are_one_line(folder, words, said):
+    (folder.parent / "empty").mkdir()
     done = command(*words, cwd=folder.parent)
     assert done.code == 2
     assert said in done.err

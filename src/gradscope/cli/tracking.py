@@ -47,7 +47,7 @@ def track_runs(runs: list[str], flags: TrackFlags) -> int:
         track = Track(runs, spec, module=flags.get("module"), progress=progress)
         if flags.get("follow"):
             _follow(track, output, interval, progress)
-        else:
+        if not track.points:
             with aside():
                 track.look()
     trajectory = track.trajectory

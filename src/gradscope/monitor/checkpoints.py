@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,9 @@ from gradscope.config.words import FILE_SUFFIXES
 from gradscope.errors import UsageError
 from gradscope.text import safe_text
 
-COUNTERS = (
-    *("global_step", "step", "steps", "iteration", "iter", "iter_num", "num_updates", "current_step", "it"),
-    *("epoch", "epochs", "current_epoch"),
-)
+UPDATES = ("global_step", "step", "steps", "iteration", "iter", "iter_num", "num_updates", "current_step", "it")
+EPOCHS = ("epoch", "epochs", "current_epoch")
+COUNTERS = (*UPDATES, *EPOCHS)
 """Entries of a checkpoint that count its training, the finest first."""
 NESTED = ("trainer_state", "state", "meta", "training", "progress", "info")
 NAMED = re.compile(
@@ -27,6 +27,10 @@ NAMED_EPOCH = re.compile(r"(?<![a-z])(?:epoch|ep|round)s?[=_-]*(\d+)", re.IGNORE
 NUMBER = re.compile(r"\d+")
 FRACTION = re.compile(r"\d+\.\d+(?:e[+-]?\d+)?", re.IGNORECASE)
 """A loss or a metric, and no count of steps."""
+COPIES = 3
+"""Files that may be of one step: the best, the last and a numbered one."""
+BEYOND = 2
+"""How many times the largest number in a name a counter may be, for both to count the same."""
 SUFFIXES = tuple(suffix for suffix in FILE_SUFFIXES if suffix not in (".npy",))
 
 
@@ -38,11 +42,14 @@ class Order:
     """`counter`, `name` or `time`."""
     entry: str = ""
     """The entry of the file that counts, where `by` is `counter`."""
+    named: bool = False
+    """Whether the number in its name stands in where a file has no such entry."""
 
     def __str__(self) -> str:
         """`by the checkpoints' own counter 'global_step'`."""
         if self.by == "counter":
-            return f"by the checkpoints' own counter '{safe_text(self.entry, 40)}'"
+            names = ", of those without it by the number in their names" if self.named else ""
+            return f"by the checkpoints' own counter '{safe_text(self.entry, 40)}'{names}"
         return {"name": "by the number in their names", "time": "by the time they were written, as steps 0, 1, 2"}[
             self.by
         ]
@@ -52,7 +59,7 @@ def found_files(words: Sequence[str]) -> list[Path]:
     """The files that words name: files, folders (their model files, one level of folders down), and patterns.
 
     Raises:
-        UsageError: a word that names nothing.
+        UsageError: a word that names nothing, or folders without a model file and nothing else.
     """
     files: dict[Path, None] = {}
     for word in words:
@@ -63,6 +70,11 @@ def found_files(words: Sequence[str]) -> list[Path]:
             )
         for path in here:
             files.update(dict.fromkeys(_inside(path) if path.is_dir() else [path]))
+    if not files:
+        raise UsageError(
+            f"'{safe_text(words[0])}' holds no checkpoint: no file that ends in {', '.join(SUFFIXES[:4])} or the like, "
+            "nor a folder of such; name the files themselves, or a pattern: 'ckpt/*'"
+        )
     return list(files)
 
 
@@ -79,16 +91,25 @@ def number_in(path: Path) -> int | None:
 
     Numbers with a fraction are losses, where there are others.
     """
+    found = _number(path)
+    return None if found is None else found[1]
+
+
+def _number(path: Path) -> tuple[str, int] | None:
+    """What the number counts, `update`, `epoch` or nothing that is said, and the number."""
     for name in (path.name, path.parent.name):
         stem = name
         while stem.lower().endswith(SUFFIXES):
             stem = stem.rpartition(".")[0]
         counted = FRACTION.sub(" ", stem)
-        found = (
-            NAMED.findall(counted) or NAMED_EPOCH.findall(counted) or NUMBER.findall(counted) or NUMBER.findall(stem)
-        )
-        if found:
-            return int(found[-1][:15])
+        for kind, pattern, text in (
+            ("update", NAMED, counted),
+            ("epoch", NAMED_EPOCH, counted),
+            ("", NUMBER, counted),
+            ("", NUMBER, stem),
+        ):
+            if found := pattern.findall(text):
+                return kind, int(found[-1][:15])
     return None
 
 
@@ -116,19 +137,48 @@ def _whole(value: Any) -> int | None:
 def order_of(files: Iterable[tuple[Path, Mapping[str, int]]]) -> Order:
     """What all of these checkpoints can be put in order by: their own counter, else their names, else time.
 
-    A counter serves when every file has it, and no two have the same value.
+    A counter serves where every file has it, or has a number of the same kind in its name. Two files may share a step,
+    as the best one and a numbered one do, where nothing tells all of them apart.
     """
     every = list(files)
-    for entry in COUNTERS:
-        values = [counters[entry] for _, counters in every if entry in counters]
-        if every and len(values) == len(every) == len(set(values)):
-            return Order("counter", entry)
-    numbers = [number_in(path) for path, _ in every]
-    if None not in numbers and len(set(numbers)) == len(numbers):
-        return Order("name")
+    counted = [Order("counter", entry) for entry in COUNTERS]
+    mixed = [Order("counter", entry, named=True) for entry in COUNTERS if _is_one_scale(every, entry)]
+    for most, orders in ((1, [*counted, Order("name"), *mixed]), (COPIES, [*counted, *mixed])):
+        for order in orders:
+            steps = [step_of(path, counters, order) for path, counters in every]
+            times = Counter(steps)
+            if every and None not in times and max(times.values()) <= most and len(times) >= min(2, len(every)):
+                return order
     return Order("time")
+
+
+def _is_one_scale(files: Sequence[tuple[Path, Mapping[str, int]]], entry: str) -> bool:
+    """Whether the numbers in names count what an entry of other files counts, as far as the files tell.
+
+    Where a file has both they are the same. Without such a file, a number behind no word may count anything: the
+    counter is then not far beyond it.
+    """
+    both = [(counters[entry], _named(path, entry)) for path, counters in files if entry in counters]
+    if known := [counter == step for counter, step in both if step is not None]:
+        return all(known)
+    bare = [found[1] for path, counters in files if entry not in counters and (found := _number(path)) and not found[0]]
+    return bool(both) and (not bare or max(counter for counter, _ in both) <= BEYOND * max(bare))
+
+
+def _named(path: Path, entry: str) -> int | None:
+    """The number in a name that may count the same as an entry: updates or epochs."""
+    found = _number(path)
+    return None if found is None or found[0] not in ("", _kind(entry)) else found[1]
+
+
+def _kind(entry: str) -> str:
+    return "epoch" if entry in EPOCHS else "update"
 
 
 def step_of(path: Path, counters: Mapping[str, int], order: Order) -> int | None:
     """The step of one checkpoint; None where `order` does not tell (for time, it is the place that counts)."""
-    return counters.get(order.entry) if order.by == "counter" else number_in(path) if order.by == "name" else None
+    if order.by == "name":
+        return number_in(path)
+    if order.by == "counter" and order.entry not in counters and order.named:
+        return _named(path, order.entry)
+    return counters.get(order.entry) if order.by == "counter" else None
