@@ -36,7 +36,6 @@ from gradscope.verdicts import FOR_GOOD
 Progress = Callable[[str, int, int], None]
 
 
-IN_FLOAT32 = "run in float32: the module makes float32 tensors of its own, which weights in float64 do not fit"
 Early = Callable[[ModelResult], None]
 
 
@@ -173,7 +172,7 @@ def runs_of(
         chosen = make_loss(spec, replace(batch, has_head=head), seed=seed) if loss is None else loss
         if isinstance(model, Direct):
             batch = replace(batch, x=model.fitted(batch.x))
-            notes += [IN_FLOAT32] if model.in_float32 else []
+            notes += [model.unfit] if model.unfit else []
         runs.append(Run(model, batch.x, chosen, seed))
         batches.append(batch)
         notes += [*batch.notes, *getattr(chosen, "notes", ())]
@@ -188,8 +187,9 @@ def runs_of(
 
 def _settled(spec: RunSpec, runs: tuple[Run, ...]) -> RunSpec:
     """The settings as they hold for what is run."""
-    in_float32 = any(isinstance(run.model, Direct) and run.model.in_float32 for run in runs)
-    return replace(spec, dtype="float32") if in_float32 else spec
+    types = (run.model.runs_in for run in runs if isinstance(run.model, Direct) and run.model.runs_in is not None)
+    kind = next(types, None)
+    return spec if kind is None else replace(spec, dtype=str(kind)[6:])
 
 
 def _ids_in(x: torch.Tensor) -> TokenIds | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gradscope.forward.graph import Graph, Value
-from gradscope.forward.lifted import LiftedChain
+from gradscope.forward.lifted import LiftedChain, WrittenChain
 from gradscope.forward.pull import Pending, Term, pull_scaled
 from gradscope.forward.sweep import Sweeper
 from gradscope.forward.walk import Walk
@@ -32,10 +32,8 @@ class NotJoined(Exception):  # noqa: N818 - a state of affairs, not a failure
     """Why recurrences have no joint state; in words for the user."""
 
 
-class JoinedChain:
+class JoinedChain(WrittenChain):
     """J_t of all layers together, in one sequence."""
-
-    batch = 1
 
     def __init__(self, graph: Graph, chains: Sequence[LiftedChain], names: Sequence[str]) -> None:
         """Take the layers in the order in which they run.
@@ -187,18 +185,6 @@ class JoinedChain:
                 start += chain.size
             self._kept[t] = torch.cat(rows)
         return self._kept[t]
-
-    def matmat(self, t: int, q: Tensor) -> Tensor:
-        """J_t Q."""
-        return self.jacobian(t) @ q
-
-    def rmatmat(self, t: int, q: Tensor) -> Tensor:
-        """J_t^T Q."""
-        return self.jacobian(t).mT @ q
-
-    def dense(self, start: int, stop: int) -> Tensor:
-        """J_{start+1} .. J_stop, (1, stop - start, size, size)."""
-        return torch.stack([self.jacobian(t) for t in range(start + 1, stop + 1)])[None]
 
     @property
     def silent(self) -> tuple[int, ...]:

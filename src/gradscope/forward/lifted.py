@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property, reduce
 
 import torch
@@ -15,10 +16,30 @@ KEPT = 2**25
 """Numbers of Jacobians that are kept."""
 
 
-class LiftedChain:
-    """J_t of one sequence, from the first full state on; a later one that is narrower is filled with zeros."""
+class WrittenChain(ABC):
+    """Jacobians of one sequence that are there as matrices."""
 
     batch = 1
+
+    @abstractmethod
+    def jacobian(self, t: int) -> Tensor:
+        """J_t, (size, size), t = 1 for the step after the first full state."""
+
+    def matmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t Q."""
+        return self.jacobian(t) @ q
+
+    def rmatmat(self, t: int, q: Tensor) -> Tensor:
+        """J_t^T Q."""
+        return self.jacobian(t).mT @ q
+
+    def dense(self, start: int, stop: int) -> Tensor:
+        """J_{start+1} .. J_stop, (1, stop - start, size, size)."""
+        return torch.stack([self.jacobian(t) for t in range(start + 1, stop + 1)])[None]
+
+
+class LiftedChain(WrittenChain):
+    """J_t of one sequence, from the first full state on; a later one that is narrower is filled with zeros."""
 
     def __init__(self, graph: Graph, walk: Walk, like: Tensor) -> None:
         """Take the walk.
@@ -30,7 +51,8 @@ class LiftedChain:
         """
         # A module may compute its outputs in another type than its states: a head in float32, a scan in float64.
         types = [graph.form(value)[1] for state in walk.states for value in state if value is not None]
-        kind = reduce(torch.promote_types, types) if types else like.dtype
+        # Half-precision ones are held in float32, in which linear algebra exists.
+        kind = reduce(torch.promote_types, types or [like.dtype], torch.float32)
         self.graph, self.walk, self.like = graph, walk, like.detach().new_empty(0, dtype=kind)
         self.begins = walk.begins
         self.length = len(walk.steps) - self.begins
@@ -44,18 +66,6 @@ class LiftedChain:
     def forget(self) -> None:
         """Drop the Jacobians that are kept."""
         self._kept.clear()
-
-    def matmat(self, t: int, q: Tensor) -> Tensor:
-        """J_t Q."""
-        return self.jacobian(t) @ q
-
-    def rmatmat(self, t: int, q: Tensor) -> Tensor:
-        """J_t^T Q."""
-        return self.jacobian(t).mT @ q
-
-    def dense(self, start: int, stop: int) -> Tensor:
-        """J_{start+1} .. J_stop, (1, stop - start, size, size)."""
-        return torch.stack([self.jacobian(t) for t in range(start + 1, stop + 1)])[None]
 
     def jacobian(self, t: int) -> Tensor:
         """J_t, (size, size), t = 1 for the step after the first full state."""

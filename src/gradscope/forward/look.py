@@ -69,7 +69,7 @@ def look_at(model: Direct, x: Tensor, mode: Counting, answers: Sequence[Any] = (
     if taken.leaf is not None:
         taken.taken = taken.taken.detach()
     with stepwise(x), gradients_wanted(model.module, False), torch.enable_grad():
-        mode.found.raw = model.run(taken.taken, mode)
+        mode.found.raw = model.run(taken.taken, mode, copied=True)
     mode.found.count = mode.count
     mode.finish()
     return mode.found

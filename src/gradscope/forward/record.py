@@ -109,7 +109,7 @@ def record(
     taken = given(model.module, x, model.tables)
     mode = Recorder(taken, plain=plain, answers=answers, keep=keep)
     with stepwise(x), gradients_wanted(model.module), torch.enable_grad():
-        raw = model.run(taken.taken, mode)
+        raw = model.run(taken.taken, mode, copied=True)
     if taken.outgrown:
         return record(model, x, plain=plain, answers=answers)
     return Recording(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,11 @@ from gradscope.models.repeatable import as_before, uncompiled
 from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
 
+Module = TypeVar("Module", bound=nn.Module)
+
 NOTHING: AbstractContextManager[Any] = nullcontext()
+IN_FLOAT32 = "run in float32: the module makes float32 tensors of its own, which weights in float64 do not fit"
+OWN_TYPES = "run in the number types it was made in, {}: its code does not run in others"
 
 
 class Direct:
@@ -39,6 +45,7 @@ class Direct:
         closed: str = "",
         turns: bool = True,
         carried: Callable[[int], int | None] | None = None,
+        own_types: Mapping[str, torch.dtype] | None = None,
     ) -> None:
         """Wrap `module`: (batch, T, input_size) -> (batch, T, features).
 
@@ -54,6 +61,7 @@ class Direct:
             turns: whether an input that was not made for it may be turned to fit it.
             closed: why nothing is looked for inside, as it is said of the recurrent state; empty to look.
             carried: T -> how many numbers it takes from step T to the next, where that is known.
+            own_types: number types that its parameters and buffers had before they were put into that of the run.
         """
         # What torch.compile makes of a module stands for that module.
         module = getattr(module, "_orig_mod", module)
@@ -67,8 +75,11 @@ class Direct:
         """Whether it would have fitted in either order."""
         if time_first is None and not turns:
             self.time_first = False
-        self.in_float32 = False
-        """Whether it was put into float32 for the sake of tensors that it makes itself."""
+        self.own_types = {} if own_types is None else own_types
+        self.runs_in: torch.dtype | None = None
+        """The number type of its input, where that is not the one that was asked for."""
+        self.unfit = ""
+        """Why that is so, in words for the user."""
         self.tables: dict[Hashable, slice] = {}
         """Tables of embeddings that read its token ids, by what they are made of."""
         self._draws: dict[str, Any] | None = None
@@ -214,18 +225,22 @@ class Direct:
         """All weights by name."""
         return dict(self.module.named_parameters())
 
-    def run(self, x: Tensor, watch: AbstractContextManager[Any] = NOTHING) -> Any:
+    def run(self, x: Tensor, watch: AbstractContextManager[Any] = NOTHING, *, copied: bool = False) -> Any:
         """The module's own call on x as it takes it, and whatever it returns: the same whenever it is run.
+
+        The module gets a copy, joined to x, which it may write into.
 
         Args:
             x: the input.
             watch: entered for the call alone.
+            copied: whether x is such a copy already.
 
         Raises:
             UsageError: it fails, with its own words.
         """
         if self._draws is None:
             self._draws = generators()
+        taken = x if copied else x.clone()
         dtype = next((p.dtype for p in self.module.parameters()), x.dtype)
         try:
             with (
@@ -236,7 +251,7 @@ class Direct:
                 Leaving(),
                 watch,
             ):
-                return self.module(x)
+                return self.module(taken)
         except UsageError:
             raise
         except Exception as error:
@@ -251,15 +266,31 @@ class Direct:
     def fitted(self, x: Tensor) -> Tensor:
         """X (batch, T, features) in the type that the module runs in; ids (batch, T) as they are.
 
-        A module that makes float32 tensors of its own, which weights in float64 do not fit, is put into float32.
+        A module whose code makes or mixes number types of its own, which one type for all weights does not fit, is put
+        into float32, or else into the types that it was made in.
         """
-        weights = {p.dtype for p in self.module.parameters() if p.is_floating_point()} or {x.dtype}
-        if self.kind == "module" and torch.float64 in weights and self._refuses_types(x):
-            self.module.float()
-            self.in_float32 = self._refusal(x.float() if x.is_floating_point() else x) is None
-            if not self.in_float32:
-                self.module.double()
-        return x.float() if self.in_float32 and x.is_floating_point() else x
+        if self.kind == "module" and self.runs_in is None and self._refuses_types(x):
+            self._refit(x)
+        return self._typed(x)
+
+    def _typed(self, x: Tensor) -> Tensor:
+        return x.to(self.runs_in) if self.runs_in is not None and x.is_floating_point() else x
+
+    def _refit(self, x: Tensor) -> None:
+        """Put the module into the first types in which it runs; without any it stays as it is."""
+        names = {id(value): name for name, value in _held(self.module)}
+        before = {name: value.dtype for name, value in _held(self.module)}
+        own = list(dict.fromkeys(self.own_types.values()))
+        single, mixed = dict.fromkeys(before, torch.float32), " and ".join(str(kind)[6:] for kind in own)
+        tried = [(single, torch.float32, IN_FLOAT32)]
+        tried += [(self.own_types, kind, OWN_TYPES.format(mixed)) for kind in dict.fromkeys((torch.float32, *own))]
+        for types, self.runs_in, self.unfit in tried:
+            applied(self.module, partial(_put, types=types, names=names))
+            if self._refusal(self._typed(x)) is None:
+                return
+            names = {id(value): name for name, value in _held(self.module)}
+        applied(self.module, partial(_put, types=before, names=names))
+        self.runs_in, self.unfit = None, ""
 
     def _refuses_types(self, x: Tensor) -> bool:
         """Whether the module fails since torch does not compute with two number types at once."""
@@ -283,6 +314,29 @@ class Direct:
         except UsageError:
             return False
         return True
+
+
+def applied(module: Module, change: Callable[[Tensor], Tensor]) -> Module:
+    """The module itself, with a change made to every parameter and buffer."""
+    apply: Callable[[Callable[[Tensor], Tensor]], Module] = module._apply
+    with warnings.catch_warnings():
+        # Of parameters of a program that are no leaves any more, torch asks for the gradient all the same.
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
+        return apply(change)
+
+
+def types_of(module: nn.Module) -> dict[str, torch.dtype]:
+    """Number types of parameters and buffers, by name."""
+    return {name: value.dtype for name, value in _held(module) if value.is_floating_point()}
+
+
+def _held(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _put(value: Tensor, types: Mapping[str, torch.dtype], names: Mapping[int, str]) -> Tensor:
+    return value.to(types.get(names.get(id(value), ""), value.dtype)) if value.is_floating_point() else value
 
 
 class Leaving(TorchFunctionMode):

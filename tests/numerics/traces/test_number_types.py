@@ -132,7 +132,7 @@ def test_a_module_of_float32_runs_in_float32_and_says_so(first: Callable[[Tensor
     torch.manual_seed(2)
     net = Plain(first, cell=cell)
     loss = lambda y: y[:, -1].sum()  # noqa: E731
-    found = gradscope.analyze(net, X, loss, seeds=2).models[0]
+    found = gradscope.analyze(net, X, loss).models[0]
     leaf = X.float().requires_grad_()
     loss(net(leaf)).backward()
     assert leaf.grad is not None
@@ -154,3 +154,88 @@ def test_zeros_of_the_default_type_stay_in_float64() -> None:
     found = gradscope.analyze(Plain(lambda x: torch.zeros(len(x), 5), cell=False), X).models[0]
     assert "float64" in found.heading
     assert not any("float32" in note for note in found.notes)
+
+
+class Island(nn.Module):
+    """Two layers of parameters in two number types; the code turns one into the other."""
+
+    def __init__(self, low: torch.dtype, kind: str) -> None:
+        super().__init__()
+        self.low, self.kind = low, kind
+        self.e, self.w, self.n = nn.Linear(4, 5).to(low), nn.Linear(5, 5), nn.LayerNorm(5)
+        self.cell, self.lower = nn.GRUCell(5, 5), nn.LSTM(4, 5, batch_first=True).to(low)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "fused":
+            return self.n(self.lower(x.to(self.low))[0].float())
+        h, out = torch.zeros(len(x), 5), []
+        for step in x.unbind(1):
+            read = self.e(step.to(self.low)).float()
+            h = self.cell(read, h) if self.kind == "cell" else torch.tanh(self.w(h) + read)
+            out.append(h)
+        return torch.stack(out, 1)
+
+
+def only_low(module: Island) -> Island:
+    """All in one type that linear algebra does not know."""
+    module.to(module.low)
+    module.forward = lambda x: _walked(module, x)  # type: ignore[method-assign]
+    return module
+
+
+def _walked(module: Island, x: Tensor) -> Tensor:
+    h = torch.zeros(len(x), 5, dtype=module.low)
+    for step in x.unbind(1):
+        h = torch.tanh(module.w(h) + module.e(step))
+    return h
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["written", "cell", "fused", "low"])
+def test_a_module_that_mixes_types_runs_in_its_own_and_says_so(kind: str, low: torch.dtype) -> None:
+    torch.manual_seed(3)
+    net = Island(low, kind) if kind != "low" else only_low(Island(low, kind))
+    loss = lambda y: (y.float() * torch.arange(5.0)).sum()  # noqa: E731
+    found = gradscope.analyze(net, X, loss).models[0]
+    check = found.loaded.equality_check
+    assert check is not None
+    assert check.passed
+    assert any(note.startswith("run in the number types it was made in") for note in found.notes)
+    rows = []
+    for row in X.split(1):
+        leaf = row.float().requires_grad_()
+        loss(net(leaf.to(low) if kind == "low" else leaf)).backward()
+        assert leaf.grad is not None
+        rows.append(leaf.grad.norm(dim=-1))
+    right = torch.cat(rows).log10().mean(0).tolist()
+    assert found.series.values["log10_grad_input"] == pytest.approx(right, abs=0.1)
+    assert None not in found.series.values["log10_jacobian_norm"][1:]
+    assert {p.dtype for p in net.parameters()} == ({low} if kind == "low" else {low, torch.float32})
+
+
+class LongIsland(Island):
+    """What reads the input is of half precision; the recurrence forgets far below its range."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(len(x), 5)
+        for step in x.unbind(1):
+            h = self.cell(self.e(step.to(self.low)).float(), h)
+        return h
+
+
+def test_gradients_keep_their_scale_on_the_way_through_half_precision() -> None:
+    torch.manual_seed(3)
+    x = torch.randn(2, 80, 4, generator=torch.Generator().manual_seed(1))
+    net = LongIsland(torch.float16, "cell")
+    found = gradscope.analyze(net, x, lambda y: y.sum()).models[0].series.values["log10_grad_input"]
+    wide = LongIsland(torch.float64, "cell").double()
+    wide.load_state_dict(net.state_dict())
+    wide.float().e.double()
+    rows = []
+    for row in x.double().split(1):
+        leaf = row.clone().requires_grad_()
+        wide(leaf).sum().backward()
+        assert leaf.grad is not None
+        rows.append(leaf.grad.norm(dim=-1))
+    assert found == pytest.approx(torch.cat(rows).log10().mean(0).tolist(), abs=0.05)
+    assert found[0] < -10

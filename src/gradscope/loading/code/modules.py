@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +13,9 @@ from gradscope.loading.code.widths import features
 from gradscope.loading.source import Source
 from gradscope.models.capture.attended import reader
 from gradscope.models.capture.known import cells_of
-from gradscope.models.direct import Direct
+from gradscope.models.direct import Direct, Module, applied, types_of
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def in_type(module: Module, spec: RunSpec) -> Module:
@@ -32,11 +27,7 @@ def in_type(module: Module, spec: RunSpec) -> Module:
         kind = real.to_complex() if tensor.is_complex() else real if tensor.is_floating_point() else tensor.dtype
         return tensor.to(spec.device, kind)
 
-    apply: Callable[[Callable[[Tensor], Tensor]], Module] = module._apply
-    with warnings.catch_warnings():
-        # Of parameters of a program that are no leaves any more, torch asks for the gradient all the same.
-        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
-        return apply(cast)
+    return applied(module, cast)
 
 
 def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Direct:
@@ -94,16 +85,27 @@ class Looped(nn.Module):
 
 
 def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> Source:
-    """Any nn.Module, in the type and on the device of the run."""
+    """Any nn.Module, put into the type of the run, and on its device."""
+    own_types = types_of(module)
+    module = in_type(module, spec).eval()
     ids = token_ids(module) if spec.input_size is None else None
-    size = spec.input_size if spec.input_size is not None else features(module)
+    size = spec.input_size if spec.input_size is not None else features(module, own_types)
     closed = str(getattr(module, "closed", "")) or (COMPLEX if any(p.is_complex() for p in module.parameters()) else "")
     time_first = None if spec.layout is None else spec.layout == "time-first"
     # With the user's own data, what is analysed is what their training does; only a layer that itself says which axis
     # it takes first is handed what it asks for.
     turns = spec.input is None or hasattr(module, "batch_first")
     model = Direct(
-        name, module, size, kind="module", time_first=time_first, ids=ids, key=spec.key, closed=closed, turns=turns
+        name,
+        module,
+        size,
+        kind="module",
+        time_first=time_first,
+        ids=ids,
+        key=spec.key,
+        closed=closed,
+        turns=turns,
+        own_types=own_types,
     )
     model.weights = reader(model)
     loaded = replace(loaded, assumed=(*loaded.assumed, *([closed] if closed else [])))

@@ -84,7 +84,7 @@ def _source(thing: Any, name: str, spec: RunSpec) -> Source:
     if isinstance(thing, nn.RNNCellBase):
         return _fixed(name, from_cell(in_type(thing, spec), name), thing.input_size, loaded)
     if isinstance(thing, nn.Module) and not is_cell(thing, spec):
-        return from_module(in_type(thing, spec).eval(), name, spec, loaded)
+        return from_module(thing, name, spec, loaded)
     if callable(thing) or hasattr(thing, "step"):
         cell = own_cell(thing, name, spec)
         return _fixed(name, Recurrent(name, [cell]), cell.input_size, loaded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
@@ -16,11 +16,11 @@ MOST = 12
 """Widths that are tried."""
 
 
-def features(module: nn.Module) -> int:
+def features(module: nn.Module, own_types: Mapping[str, torch.dtype] | None = None) -> int:
     """The first width that a layer declares with which the module runs; the first of all where it runs with none."""
     widths = list(dict.fromkeys(_declared(module)))[:MOST]
     if len(widths) > 1 and not any(map(nn.parameter.is_lazy, module.parameters())):
-        return next((width for width in widths if _runs(module, width)), widths[0])
+        return next((width for width in widths if _runs(module, width, own_types)), widths[0])
     return widths[0] if widths else FEATURES
 
 
@@ -37,16 +37,16 @@ def _declared(module: nn.Module) -> Iterator[int]:
             yield part.in_features - part.out_features
 
 
-def _runs(module: nn.Module, width: int) -> bool:
+def _runs(module: nn.Module, width: int, own_types: Mapping[str, torch.dtype] | None) -> bool:
     """Whether it takes two sequences of three steps."""
     x = next(module.parameters(), torch.zeros(())).new_zeros(2, 3, width)
-    model = Direct("", module, width, kind="module")
+    model = Direct("", module, width, kind="module", own_types=own_types)
     try:
         with torch.no_grad():
             model.run(model.fitted(x))
     except UsageError:
         return False
     finally:
-        if model.in_float32:
+        if model.runs_in is not None:
             module.to(x.dtype)
     return True

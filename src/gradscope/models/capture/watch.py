@@ -53,7 +53,8 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
     walk along the batch say otherwise, if what the module returns fits that; the model remembers.
     """
     search = search and model.kind == "module" and not model.closed
-    found = watch(model.module, model.run, model.laid_out(x), x.shape[1], model.tables, search=search)
+    call = partial(model.run, copied=True)
+    found = watch(model.module, call, model.laid_out(x), x.shape[1], model.tables, search=search)
     if model.time_first is None and found.recurrences:
         batch, steps = x.shape[:2]
         model.time_first = False
@@ -62,7 +63,7 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
             # With a step less it shows which axis they walk along.
             steps -= 1
             with suppress(UsageError):
-                walked = watch(model.module, model.run, x[:, 1:], steps, model.tables)
+                walked = watch(model.module, call, x[:, 1:], steps, model.tables)
         if batch != steps and all(one.x.shape[:2] == (batch, steps) for one in walked.recurrences):
             return _turned(model, x, found)
     return found
@@ -72,7 +73,7 @@ def _turned(model: Direct, x: Tensor, found: Seen) -> Seen:
     """The pass with time first, where what the module returns has its sequences there; else the pass as it was."""
     model.time_first = True
     try:
-        turned = watch(model.module, model.run, model.laid_out(x), x.shape[1], model.tables)
+        turned = watch(model.module, partial(model.run, copied=True), model.laid_out(x), x.shape[1], model.tables)
         fits = model.fits(turned.raw, x, time_first=True)
     except UsageError:
         fits = False
@@ -88,7 +89,7 @@ def watch(module: nn.Module, call: Call, x: Tensor, steps: int, tables: Tables, 
 
     Args:
         module: what is looked into.
-        call: runs it; differentiable.
+        call: runs it; differentiable, and may write into what it is given.
         x: the input as the module takes it, floating point, or token ids.
         steps: T.
         tables: of embeddings, as known from passes before.

@@ -396,8 +396,9 @@ class LiftedTrace(ModuleTrace):
         values = [value for value in dict.fromkeys(walk.states[-1]) if value is not None]
         sizes = [one.graph.shape(value).numel() for value in values]
         drawn = torch.randn(sum(sizes), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        parts = (drawn / drawn.norm()).to(one.recording.outputs[0]).split(sizes)
-        seeds = {v: [(part.reshape(one.graph.shape(v)), 0)] for v, part in zip(values, parts, strict=True)}
+        parts = (drawn / drawn.norm()).to(one.x.device).split(sizes)
+        forms = map(one.graph.form, values)
+        seeds = {v: [(p.reshape(shape).to(kind), 0)] for v, p, (shape, kind) in zip(values, parts, forms, strict=True)}
         found, _ = one.sweeper.sweep(seeds, one.leaf, weights=None, ends=True)
         ends = found[[other for other in one.walks if other.steps].index(walk)].ends
         return _plain(ends[walk.begins]), _plain(ends[len(walk.steps)]), len(walk.steps)

@@ -78,8 +78,10 @@ class ModuleTrace:
 
     @property
     def types(self) -> frozenset[torch.dtype]:
-        """Number types that took part in the pass."""
-        return Graph.of(reals(self._seen[0].raw)).types
+        """Number types that took part in the pass, the recurrences' own included."""
+        seen = self._seen[0]
+        within = [tensor for one in seen.recurrences for tensor in (one.x, *one.start, *one.leaves)]
+        return Graph.of([*reals(seen.raw), *within]).types | {tensor.dtype for tensor in within}
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -303,7 +305,7 @@ class ModuleTrace:
         Raises:
             Unavailable: it has another form, as in a packed sequence.
         """
-        first, *others = [value for value in pytree.tree_leaves(self.seen.raw) if _is_real(value)]
+        first, *others = reals(self.seen.raw)
         if tuple(first.shape) != self.output_shape.own or tuple(v.shape) != self.output_shape.standard:
             raise Unavailable("the output has no steps")
         return (self.output_shape.as_returned(v), *[None] * len(others))
@@ -323,8 +325,7 @@ class ModuleTrace:
         seen, order, _ = self._seen
         if seen.given is None:
             raise Unavailable("no embedding of the module reads its token ids: there is no input to differentiate by")
-        outputs = [value for value in pytree.tree_leaves(seen.raw) if _is_real(value)]
-        pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None]
+        pairs = [(y, g) for y, g in zip(reals(seen.raw), v, strict=True) if g is not None]
         found = flow_back(seen, order, [y for y, _ in pairs], [g for _, g in pairs])
         self._flows = [*self._flows[-1:], (v, found)]
         return found
@@ -363,8 +364,7 @@ class ModuleTrace:
         asked_for = [p for parameters in weights.values() for p in parameters]
         with wanted(asked_for):
             whole = see(self.model, self.x, search=False)
-            outputs = [value for value in pytree.tree_leaves(whole.raw) if _is_real(value)]
-            pairs = [(y, g) for y, g in zip(outputs, v, strict=True) if g is not None and y.requires_grad]
+            pairs = [(y, g) for y, g in zip(reals(whole.raw), v, strict=True) if g is not None and y.requires_grad]
             assert whole.given is not None
             ys, gs = [y for y, _ in pairs], [g for _, g in pairs]
             found = iter(gradients(ys, (whole.given, *asked_for), gs) if pairs else [None] * (1 + len(asked_for)))
