@@ -281,7 +281,8 @@ class Direct:
         names = {id(value): name for name, value in _held(self.module)}
         before = {name: value.dtype for name, value in _held(self.module)}
         own = list(dict.fromkeys(self.own_types.values()))
-        single, mixed = dict.fromkeys(before, torch.float32), " and ".join(str(kind)[6:] for kind in own)
+        single: Mapping[str, torch.dtype] = dict.fromkeys(before, torch.float32)
+        mixed = " and ".join(str(kind)[6:] for kind in own)
         tried = [(single, torch.float32, IN_FLOAT32)]
         tried += [(self.own_types, kind, OWN_TYPES.format(mixed)) for kind in dict.fromkeys((torch.float32, *own))]
         for types, self.runs_in, self.unfit in tried:
