@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import permutations
 
 import pytest
 import torch
@@ -184,6 +185,40 @@ class TwoLayers(Cell):
         return torch.stack(outputs, 1)
 
 
+class HiddenFirst(Cell):
+    """Parts of one shape that are made in another order than they are updated in."""
+
+    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = self.zeros(x), self.zeros(x)
+        return h, c
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, s = [], self.begin(x)
+        for t in range(x.shape[1]):
+            h, c = lstm(self, t, x[:, t], s)
+            s = h, c
+            outputs.append(h)
+        return torch.stack(outputs, 1)
+
+
+class CellFirst(HiddenFirst):
+    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        c, h = self.zeros(x), self.zeros(x)
+        return h, c
+
+
+class FarthestFirst(Cell):
+    """The state of the upper layer is there before that of the lower one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        upper = self.zeros(x)
+        lower, outputs = self.zeros(x), []
+        for t in range(x.shape[1]):
+            lower, upper = layered(self, t, x[:, t], (lower, upper))
+            outputs.append(upper)
+        return torch.stack(outputs, 1)
+
+
 class ThreeLayers(TwoLayers):
     count = 3
 
@@ -249,6 +284,9 @@ LOOPS = [
     Loop(FromNumber, plain, begins=1),
     Loop(TimesNumber, plain, begins=1),
     Loop(SameZeros, lstm, 2, begins=1),
+    Loop(HiddenFirst, lstm, 2),
+    Loop(CellFirst, lstm, 2),
+    Loop(FarthestFirst, layered, 2),
     Loop(DelayLine, delayed, 3, begins=3),
     Loop(ZeroLine, delayed, 3, begins=2),
     Loop(FastAndSlow, fast_and_slow, 2),
@@ -304,6 +342,13 @@ def test_jacobians_and_products_are_those_of_the_step(loop: Loop, length: int) -
         assert torch.allclose(sigma(product), sigma(theirs), atol=1e-12), loop.begins + t + 1
     zero = tuple(loop.begins + t + 1 for t in range(len(own)) if not own[t].any())
     assert zero == tuple(t for t in loop.zero if t <= length)
+    assert any(torch.allclose(own, torch.stack(expected)[:, p][:, :, p], atol=1e-12) for p in orders(loop.parts))
+
+
+def orders(parts: int) -> list[Tensor]:
+    """Places of a state's numbers for every order of its parts, which holds for all steps."""
+    whole = torch.arange(parts * WIDTH).reshape(parts, WIDTH)
+    return [whole[list(order)].flatten() for order in permutations(range(parts))]
 
 
 @pytest.mark.parametrize("loop", [loop for loop in LOOPS if not loop.zero], ids=str)

@@ -204,8 +204,20 @@ class Lifting:
         """States that the module made before the first step, where they have the numbers of the state after it."""
         if not self.crossings.ordered:
             return ()
-        made = self._aligned(tuple(sorted(self.crossings.at[0])), after)
-        return made if self._numbers(made) == self._numbers(after) else ()
+        made = tuple(sorted(self.crossings.at[0]))
+        if self._numbers(made) != self._numbers(after):
+            return ()
+        return self._by_use(made, after) or self._aligned(made, after)
+
+    def _by_use(self, made: State, after: State) -> State:
+        """Parts in the order in which the first step uses them as later ones do: their shapes may be alike."""
+        for kind in self.kinds:
+            match = Match(self.crossings, kind, 1)
+            if len(kind.after) == len(after) and all(map(match.unify, kind.after, after)):
+                used: State = tuple(match.slots.get(value) for value in kind.before if value is not None)
+                if len(used) == len(made) and set(used) == set(made):
+                    return used
+        return ()
 
     def _aligned(self, before: State, after: State) -> State:
         """A state's parts in the order of the state after it: what is made alike, what stays, what has its shape."""
