@@ -77,9 +77,9 @@ class Recurrence:
         """The units with their linear maps, bottom first."""
         return self.walked(self.x.detach())
 
-    def walked(self, x: Tensor) -> tuple[tuple[Unit, ...], ...]:
-        """The units along another input, (T, batch, features), from the same start."""
-        flow, starts, found = x, iter(self.start), []
+    def walked(self, x: Tensor, start: Sequence[Tensor] = ()) -> tuple[tuple[Unit, ...], ...]:
+        """The units along another input, (T, batch, features), from the same start or another."""
+        flow, starts, found = x, iter(start or self.start), []
         with torch.no_grad():
             for level in self.cells:
                 units = tuple(self._unit(cell, flow, next(starts).detach(), way) for way, cell in enumerate(level))
@@ -88,7 +88,8 @@ class Recurrence:
         return tuple(found)
 
     def _unit(self, cell: Cell, flow: Tensor, start: Tensor, way: int) -> Unit:
-        order = backwards(len(flow), flow.shape[1], self.lengths).to(flow.device) if way else None
+        lengths = None if self.lengths is None else self.lengths.clamp_max(len(flow))
+        order = backwards(len(flow), flow.shape[1], lengths).to(flow.device) if way else None
         layer: Linearization = cell.linearize(reordered(flow, order), start)
         return Unit(cell.name, Cut(layer, self.cuts) if self.cuts else layer, order)
 
