@@ -112,7 +112,7 @@ def _is_head(line: bytes) -> bool:
 
 def _trajectory(found: dict[str, list[Any]], cuts: tuple[str, ...]) -> Trajectory:
     # The same step measured twice, by the run that was taken up again: the later measurement holds.
-    points = {(point.step, point.kind, point.layer): point for point in found["point"]}
+    points = {(point.step, point.kind, point.layer, point.source): point for point in found["point"]}
     ordered = sorted(points.values(), key=lambda point: point.step)
     notes = [*dict.fromkeys(found["note"]), *cuts]
     if len(found["head"]) > 1:

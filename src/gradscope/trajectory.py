@@ -71,6 +71,8 @@ class Point:
     """Codes of the rules that failed or warned, the one that gives the status first."""
     message: str = ""
     """What that rule said."""
+    advice: str = ""
+    """What it advises."""
     lags: tuple[int, ...] = ()
     log10_influence: Values = ()
     """log10 I(k) at `lags`; None where it is below what the arithmetic can tell."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
+import statistics
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,11 @@ from gradscope.errors import UsageError
 from gradscope.flow_file import read_flow
 from gradscope.monitor.monitor import Monitor
 from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due, is_signal_due
+from gradscope.records import RunSpec
+from gradscope.renderers.flow.screen import render
+from gradscope.renderers.view import View
+from gradscope.rules.training.judge import judged, status_of
+from gradscope.trajectory import Trajectory
 from trajectories import point
 
 
@@ -433,3 +439,43 @@ def test_a_model_that_asks_for_more_than_the_batch_says_so():
     flow.close()
     expected = "no analysis of Masked: its forward asks for mask too, and is handed the batch alone; give them defaults"
     assert expected in flow.trajectory.notes
+
+
+def growing(gain: float, clip: float | None, log=None) -> Trajectory:
+    """A relu RNN whose gradient grows by `gain` at every step back, trained for four updates."""
+    net = nn.RNN(4, 8, nonlinearity="relu", batch_first=True)
+    with torch.no_grad():
+        net.weight_hh_l0.copy_(gain * torch.eye(8))
+        net.weight_ih_l0.copy_(0.01 * torch.ones(8, 4))
+        net.bias_ih_l0.zero_()
+        net.bias_hh_l0.zero_()
+    optimizer = torch.optim.SGD(net.parameters(), 1e-12)
+    with gradscope.Monitor(net, every=1, needs_lag=30, log=log, screen=False) as flow:
+        for _ in range(4):
+            optimizer.zero_grad()
+            net(torch.ones(4, 40, 4))[0][:, -1].sum().backward()
+            if clip is not None:
+                nn.utils.clip_grad_norm_(net.parameters(), clip)
+            optimizer.step()
+    return flow.trajectory
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_of_a_gradient_that_explodes_it_says_what_a_trainer_can_do(clip, tmp_path):
+    run = growing(1.5, clip, tmp_path / "flow.jsonl")
+    # Saved and read again it says the same.
+    kept = judged(read_flow(str(tmp_path / "flow.jsonl")), RunSpec())
+    shown = [" ".join(render(known, View(width=100)).split()) for known in (run, kept)]
+    raw = 10 ** statistics.median(p.norms.log10_raw for p in run.points if p.kind == "signal" and p.norms is not None)
+    for words in shown:
+        assert "✗ EXPLODING GS201" in words
+        assert "why: gradscope explain GS201" in words
+        tip = words.partition(" try: ")[2]
+        if clip is None:
+            clips = "`torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)`"
+            assert tip.startswith(f"Clip the norm of the gradient before each update: {clips}; it was {raw:.2g} here")
+        else:
+            assert tip.startswith("Clipping acts at 4 of 4 measured updates already")
+        assert "smaller recurrent weights" in tip
+    # Followed, it is no more.
+    assert status_of(growing(1.0, clip)) == "healthy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from gradscope.errors import UsageError
 from gradscope.flow_file import SUFFIX, read_flow
@@ -11,7 +12,7 @@ from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Se
 from gradscope.registry import RULES, load
 from gradscope.rules.gate import UNMEASURED
 from gradscope.rules.judge import is_chosen
-from gradscope.rules.training.judge import judged, status_of
+from gradscope.rules.training.judge import advice_at_end, ended, judged, status_of
 from gradscope.rules.training.rule import stated_lag
 from gradscope.trajectory import Point, Trajectory, leading
 
@@ -63,6 +64,7 @@ def asked_for(trajectory: Trajectory, lag: int) -> Trajectory:
     A point's status is about the lag that was needed when it was measured. Of another one the reach tells: as far as
     it, or not; what else the point says (growth, NaN, a cut) holds for every lag.
     """
+    unsaid: dict[str, Any] = {"findings": (), "message": "", "advice": ""}
 
     def asked(point: Point) -> Point:
         about_lag = point.status in ("healthy", "vanishing", "inconclusive")
@@ -70,12 +72,10 @@ def asked_for(trajectory: Trajectory, lag: int) -> Trajectory:
             return point
         moved = replace(point, needed_lag=lag, gradient_share=None)
         if point.reach >= lag:
-            return moved if point.status == "healthy" else replace(moved, status="healthy", findings=(), message="")
+            return moved if point.status == "healthy" else replace(moved, status="healthy", **unsaid)
         if point.status == "vanishing":
             return moved
-        return (
-            moved if point.status == "inconclusive" else replace(moved, status="inconclusive", findings=(), message="")
-        )
+        return moved if point.status == "inconclusive" else replace(moved, status="inconclusive", **unsaid)
 
     points = tuple(map(asked, trajectory.points))
     lags = sorted({point.needed_lag for point in trajectory.points if point.needed_lag not in (None, lag)})
@@ -99,7 +99,7 @@ def _summary(last: Point | None) -> Summary:
 
 def _ended(trajectory: Trajectory, spec: RunSpec) -> tuple[Verdict, ...]:
     """What the last point's own status rests on, as a verdict with the force that its rule has here."""
-    last = next((point for point in reversed(trajectory.points) if point.status is not None), None)
+    last = ended(trajectory)
     if not trajectory.points:
         return (verdict(UNMEASURED, "fail", "Not measured: the run holds no point."),)
     lag = stated_lag(trajectory, spec)
@@ -117,6 +117,7 @@ def _ended(trajectory: Trajectory, spec: RunSpec) -> tuple[Verdict, ...]:
             severity=severity,
             status="fail" if severity == "error" else "warn",
             message=f"At the end, step {last.step}: {last.message}",
+            advice=advice_at_end(trajectory),
             gives=last.status,
         ),
     )

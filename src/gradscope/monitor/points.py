@@ -27,6 +27,7 @@ def point_of(
     lags, kept = thinned(profile)
     found = [verdict for verdict in result.verdicts if verdict.status in ("fail", "warn")]
     found.sort(key=lambda verdict: (verdict.gives != result.status, verdict.status != "fail"))
+    deciding = found[0] if found and found[0].gives == result.status else None
     return Point(
         step=step,
         kind="analysis",
@@ -40,7 +41,8 @@ def point_of(
         gates=_gates(result),
         status=result.status,
         findings=tuple(verdict.code for verdict in found),
-        message=found[0].message if found and found[0].gives == result.status else "",
+        message="" if deciding is None else deciding.message,
+        advice="" if deciding is None else deciding.advice,
         lags=lags,
         log10_influence=kept,
         below_float32=below_float32(profile),

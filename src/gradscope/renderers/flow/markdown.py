@@ -35,7 +35,8 @@ def _blocks(trajectory: Trajectory, view: View) -> Iterable[str]:
     facts = (flow_wording.clipping, flow_wording.underflow, flow_wording.overhead)
     yield _list([said for said in (fact(trajectory) for fact in facts) if said], view)
     found = flow_wording.found(trajectory)
-    yield _list([f"{wording.VERDICT_SIGNS[v.status]} {v.code}: {v.message} {v.advice}".rstrip() for v in found], view)
+    yield _list([f"{wording.VERDICT_SIGNS[v.status]} {v.code}: {v.message}" for v in found], view)
+    yield _list([f"try: {tip}" for tip in flow_wording.tips(trajectory)], view)
     yield _list([f"skipped {one.source}: {one.reason}" for one in trajectory.skipped], view)
     yield _list([f"note: {note}" for note in trajectory.notes], view)
 

@@ -41,8 +41,8 @@ def page(trajectory: Trajectory, view: View) -> Page:
     _facts(page, trajectory)
     _findings(page, trajectory)
     _left_out(page, trajectory)
-    codes = [verdict.code for verdict in flow_wording.found(trajectory)]
-    why = f"why: gradscope explain {codes[0]}   " if codes else ""
+    codes = [flow_wording.code(trajectory), *(verdict.code for verdict in flow_wording.found(trajectory))]
+    why = next((f"why: gradscope explain {code}   " for code in codes if code), "")
     page.wrap(f"{why}every point: --steps all   data: --format csv", style="dim")
     return page
 
@@ -128,9 +128,11 @@ def _facts(page: Page, trajectory: Trajectory) -> None:
 
 def _findings(page: Page, trajectory: Trajectory) -> None:
     said = flow_wording.found(trajectory)
-    for verdict in said[1:]:
+    for verdict in said:
+        if verdict == flow_wording.lead(trajectory):
+            continue
         page.wrap(verdict.message, f" {wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ")
-    for tip in dict.fromkeys(verdict.advice for verdict in said if verdict.advice):
+    for tip in flow_wording.tips(trajectory):
         page.wrap(tip, " try: ")
     if page.view.verbose:
         for verdict in trajectory.verdicts:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gradscope.records import Verdict
 from gradscope.renderers.text import numbers
 from gradscope.rules.training.gs503_clipped_direction import clipped_share
-from gradscope.rules.training.judge import status_of
+from gradscope.rules.training.judge import advice_at_end, ended, status_of
 from gradscope.trajectory import Change, Point, Trajectory, changes_of_status, leading
 from gradscope.verdicts import STATUSES
 
@@ -28,13 +28,29 @@ def found(trajectory: Trajectory) -> list[Verdict]:
     return sorted(said, key=lambda verdict: (verdict.gives != status, verdict.status != "fail"))
 
 
+def lead(trajectory: Trajectory) -> Verdict | None:
+    """The finding that gives the status; None where that is how the run ended."""
+    return next((verdict for verdict in found(trajectory) if verdict.gives == status_of(trajectory)), None)
+
+
+def tips(trajectory: Trajectory) -> list[str]:
+    """What to try, for the status first."""
+    last = advice_at_end(trajectory) if lead(trajectory) is None and status_of(trajectory) != "healthy" else ""
+    return [tip for tip in dict.fromkeys((last, *(verdict.advice for verdict in found(trajectory)))) if tip]
+
+
+def code(trajectory: Trajectory) -> str:
+    """Of the rule that gives the status; empty where there is none."""
+    first, last = lead(trajectory), ended(trajectory)
+    if first is None and status_of(trajectory) != "healthy" and last is not None and last.findings:
+        return last.findings[0]
+    return first.code if first is not None else ""
+
+
 def title(trajectory: Trajectory) -> str:
     """`✗ VANISHING  GS501`."""
-    status = status_of(trajectory)
-    codes = [verdict.code for verdict in found(trajectory) if verdict.gives == status]
-    if not codes and status != "healthy" and (last := _last(trajectory)) is not None:
-        codes = [*last.findings]
-    return f"{STATUSES[status].sign} {STATUSES[status].word}" + (f"  {codes[0]}" if codes else "")
+    look = STATUSES[status_of(trajectory)]
+    return f"{look.sign} {look.word}  {code(trajectory)}".rstrip()
 
 
 def heading(trajectory: Trajectory) -> str:
@@ -54,9 +70,9 @@ def heading(trajectory: Trajectory) -> str:
 
 def sentences(trajectory: Trajectory) -> list[str]:
     """What happened: the finding that gives the status, else how the run ended."""
-    said = found(trajectory)
-    if said:
-        return [said[0].message]
+    first = lead(trajectory)
+    if first is not None:
+        return [first.message]
     points = leading(trajectory)
     if not points:
         return ["Nothing was measured."]
@@ -64,14 +80,9 @@ def sentences(trajectory: Trajectory) -> list[str]:
     lag = f" lags, {last.needed_lag} needed" if last.needed_lag is not None else " lags"
     reach = f"It ends with a reach of {last.reach}{lag}" if last.reach is not None else "It ends without a reach"
     share = "" if last.gradient_share is None else f"; lag {last.needed_lag} gets {numbers.share(last.gradient_share)}"
-    opened, ended = _opened(trajectory, points), _last(trajectory)
-    why = ended.message if ended is not None and ended.status != "healthy" else ""
+    opened, end = _opened(trajectory, points), ended(trajectory)
+    why = end.message if end is not None and end.status != "healthy" else ""
     return [f"{reach}{share} of the signal." if share else f"{reach}.", *(said for said in (opened, why) if said)]
-
-
-def _last(trajectory: Trajectory) -> Point | None:
-    """The last point with a status."""
-    return next((point for point in reversed(trajectory.points) if point.status is not None), None)
 
 
 def _opened(trajectory: Trajectory, points: Sequence[Point]) -> str:

@@ -30,7 +30,7 @@ def render(trajectory: Trajectory, view: View) -> str:
         title=safe_text(f"gradscope: {trajectory.head.name}"),
         lead=_lead(trajectory),
         figures=figures,
-        tips=[("", safe_text(tip, LONG)) for tip in dict.fromkeys(v.advice for v in found if v.advice)],
+        tips=[("", safe_text(tip, LONG)) for tip in flow_wording.tips(trajectory)],
         findings=[
             Finding(wording.VERDICT_SIGNS[v.status], safe_text(v.code), safe_text(v.message, LONG), "") for v in found
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterable
 
 from gradscope.records import RunSpec
 from gradscope.rules import papers
@@ -23,9 +24,15 @@ def is_clipped(norms: Norms) -> bool:
     return raw is not None and clipped is not None and raw - clipped > NOTICED
 
 
+def updates(points: Iterable[Point]) -> list[Point]:
+    """One point of every update whose gradient was measured: all layers of an optimizer tell of the same one."""
+    return [*{(point.step, repr(point.norms)): point for point in points if point.norms is not None}.values()]
+
+
 def clipped_share(points: list[Point]) -> tuple[int, int, float]:
     """(updates at which clipping acted, updates measured, median log10 of the factor it left where it acted)."""
-    known = [p.norms for p in points if p.norms is not None and None not in (p.norms.log10_raw, p.norms.log10_clipped)]
+    every = [point.norms for point in updates(points) if point.norms is not None]
+    known = [norms for norms in every if None not in (norms.log10_raw, norms.log10_clipped)]
     acted = [norms for norms in known if is_clipped(norms)]
     factors = [(norms.log10_clipped or 0.0) - (norms.log10_raw or 0.0) for norms in acted]
     return len(acted), len(known), statistics.median(factors) if factors else 0.0
@@ -33,7 +40,7 @@ def clipped_share(points: list[Point]) -> tuple[int, int, float]:
 
 def _judge(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """Median cosine between raw and clipped gradient over the last half of the updates at which clipping acted."""
-    points = [p for p in trajectory.points if p.norms is not None and p.norms.cosine is not None]
+    points = [p for p in updates(trajectory.points) if p.norms is not None and p.norms.cosine is not None]
     acted = [p for p in points if p.norms is not None and is_clipped(p.norms)]
     if len(points) < FEWEST:
         return Finding("skip", "the gradient before and after clipping was measured at fewer than 3 steps")

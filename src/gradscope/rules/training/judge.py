@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import replace
 
 from gradscope.records import RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load
 from gradscope.rules.judge import is_chosen
+from gradscope.rules.training.gs503_clipped_direction import clipped_share, updates
 from gradscope.rules.training.rule import TrainingRule, stated_lag
-from gradscope.trajectory import Trajectory, leading
+from gradscope.trajectory import Norms, Point, Trajectory, leading
 from gradscope.verdicts import gravest
+
+GENTLER = (
+    "Bring the largest gain of one step to 1 too: smaller recurrent weights, an orthogonal matrix, or a norm inside "
+    "the recurrence."
+)
+MOST_LOG10 = 300
+"""A norm beyond is no number of float64."""
 
 
 def judged(trajectory: Trajectory, spec: RunSpec) -> Trajectory:
@@ -35,6 +46,38 @@ def status_of(trajectory: Trajectory) -> Status:
     known = [point.status for point in trajectory.points if point.status is not None and one in (None, point.layer)]
     last = known[-1] if known else None
     return named or last or "inconclusive"
+
+
+def ended(trajectory: Trajectory) -> Point | None:
+    """The last point with a status."""
+    return next((point for point in reversed(trajectory.points) if point.status is not None), None)
+
+
+def advice_at_end(trajectory: Trajectory) -> str:
+    """What to try about the status that the run ended with; of growth in terms of the run's own norms."""
+    last = ended(trajectory)
+    if last is None or last.status != "exploding":
+        return "" if last is None else last.advice
+    acted, known, _ = clipped_share(list(trajectory.points))
+    if acted:
+        clip = (
+            f"Clipping acts at {acted} of {known} measured updates already: it bounds each update, and the gradient "
+            "grows along the sequence as before"
+        )
+    else:
+        clip = _clip([point.norms for point in updates(trajectory.points) if point.norms is not None])
+    return f"{clip}. {GENTLER}"
+
+
+def _clip(norms: Sequence[Norms]) -> str:
+    """How to clip the norm, at a value that acts on what was measured."""
+    raw = [norm.log10_raw for norm in norms if norm.log10_raw is not None and math.isfinite(norm.log10_raw)]
+    usual = statistics.median(raw) if raw else 0.0
+    limit = "1.0" if usual >= 0 else f"{10**usual:.1g}"
+    scaled = " after `scaler.unscale_(optimizer)`" if any(norm.loss_scale is not None for norm in norms) else ""
+    known = f"; it was {10**usual:.2g} here in the median" if raw and usual < MOST_LOG10 else ""
+    how = f"`torch.nn.utils.clip_grad_norm_(model.parameters(), {limit})`"
+    return f"Clip the norm of the gradient before each update{scaled}: {how}{known}"
 
 
 def _verdict(rule: TrainingRule, trajectory: Trajectory, spec: RunSpec) -> Verdict:
