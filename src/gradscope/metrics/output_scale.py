@@ -8,7 +8,7 @@ from gradscope.numerics.analysis import Analysis, Unavailable
 
 
 def measure(analysis: Analysis) -> float:
-    """Root mean square of the output at the newest anchor, over sequences and features of the first run.
+    """Root mean square of the output at each sequence's newest anchor, over features and those read in the first run.
 
     Raises:
         Unavailable: the output has no steps, or the loss reads none.
@@ -17,5 +17,9 @@ def measure(analysis: Analysis) -> float:
     output = analysis.trace.output
     if output.ndim != 3 or not analysis.anchors or analysis.anchor > output.shape[1]:
         raise Unavailable("the output that the loss reads has no steps")
-    read = output[:, analysis.anchor - 1].double()
-    return float(torch.sqrt(read.square().mean()))
+    ends = analysis.newest[0]
+    if ends is None:
+        read = output[:, analysis.anchor - 1]
+    else:
+        read = output[torch.arange(len(output), device=output.device), ends - 1][ends > 0]
+    return float(torch.sqrt(read.double().square().mean()))

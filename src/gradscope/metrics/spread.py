@@ -14,15 +14,18 @@ from gradscope.numerics.gradients.influence import geometric_mean
 def measure(analysis: Analysis) -> dict[str, float]:
     """Standard error of each over the seeds, whose weights differ; over its sequences where there is one seed.
 
-    s / sqrt(n), s being the standard deviation over n profiles: the geometric mean of each seed, or each sequence.
+    s / sqrt(n), s being the standard deviation over n profiles: the geometric mean of each seed, or each sequence over
+    the lags that it has; one that the loss does not read has none.
 
     Raises:
         Unavailable: a single sequence and seed, or profiles of which nothing follows.
     """
     analysis.require_finite()
     influence, seeds = analysis.influence, len(analysis.runs)
-    groups = influence.tensor_split(seeds if seeds > 1 else len(influence))
-    profiles = [geometric_mean(rows) for rows in groups]
+    if seeds > 1:
+        profiles = [geometric_mean(rows) for rows in influence.tensor_split(seeds)]
+    else:
+        profiles = [row[:own] for row, own in zip(influence, analysis.own_lags.tolist(), strict=True) if own]
     if len(profiles) < 2:
         raise Unavailable("one sequence and one seed have no spread")
     return {"reach": _error([reach_of(p) for p in profiles]), "coverage": _error([coverage_of(p) for p in profiles])}

@@ -32,12 +32,18 @@ class Track:
         return Track(values, low, high) if step else self
 
 
-def over_sequences(logs: Tensor) -> Track:
-    """Geometric mean of log10 values (sequences, steps), with the least and the largest."""
-    mean = geometric_mean(logs)
+def over_sequences(logs: Tensor, has: Tensor | None = None) -> Track:
+    """Geometric mean of log10 values (sequences, steps), with the least and the largest.
+
+    Args:
+        logs: the values.
+        has: which of them there are; all of them if absent. Where there is none at all, zero stands.
+    """
+    mean = geometric_mean(logs, has)
     if len(logs) == 1:
         return Track(numbers(mean))
-    return Track(numbers(mean), numbers(logs.amin(0)), numbers(logs.amax(0)))
+    low = logs if has is None else torch.where(has | ~has.any(0), logs, math.inf)
+    return Track(numbers(mean), numbers(low.amin(0)), numbers(logs.amax(0)))
 
 
 def numbers(values: Tensor) -> Values:

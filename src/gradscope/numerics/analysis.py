@@ -205,14 +205,27 @@ class Analysis:
 
     @cached_property
     def newest(self) -> tuple[Tensor | None, ...]:
-        """The anchor of every sequence of every seed, (batch), where they differ; None where they do not."""
+        """The anchor of every sequence of every seed, (batch), where they differ; None where they do not.
+
+        It is 0 for a sequence that the loss does not read.
+        """
         return tuple(trace.newest(v) for trace, v in zip(self.traces, self.anchored, strict=True))
+
+    @cached_property
+    def own_lags(self) -> Tensor:
+        """How many lags from 0 on every sequence of every seed has, (sequences): those of a padded batch differ."""
+        found = []
+        for rows, ends in zip(self.influence.tensor_split(len(self.runs)), self.newest, strict=True):
+            all_of_them = torch.full((len(rows),), rows.shape[1], dtype=torch.long)
+            found.append(all_of_them if ends is None else ends.cpu())
+        return torch.cat(found)
 
     @property
     def own_anchor(self) -> int:
         """The anchor of the sequence whose Jacobians are measured."""
         found = attempted(lambda: self.newest[0])
-        return self.anchor if found is None or isinstance(found, NotMeasured) else int(found[self.spec.item])
+        own = 0 if found is None or isinstance(found, NotMeasured) else int(found[self.spec.item])
+        return own or self.anchor
 
     @property
     def non_finite(self) -> NonFinite | None:

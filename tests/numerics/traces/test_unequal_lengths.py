@@ -96,3 +96,72 @@ def test_one_step_read_of_all_is_the_anchor() -> None:
     assert len(found.series.values["log10_influence"]) == 7
     assert found.summary.needed_lag == 6
     assert found.summary.reach is not None
+
+
+class Everywhere(nn.Module):
+    """The same head at every step: which of them are read is the loss's choice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = Padded("read at its end")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.whole.head(self.whole.rnn(x)[0])
+
+
+def at_their_ends(y: torch.Tensor) -> torch.Tensor:
+    return loss(y[torch.arange(len(y)), LENGTHS - 1])
+
+
+@pytest.mark.parametrize("item", [0, 2])
+def test_where_a_sequence_is_read_may_be_said_by_the_loss_or_the_module(item: int) -> None:
+    by_module = analyze(Padded("read at its end"), given(), loss=loss, needs_lag=8, item=item).models[0]
+    by_loss = analyze(Everywhere(), given(), loss=at_their_ends, needs_lag=8, item=item).models[0]
+    one, other = by_loss.series.values, by_module.series.values
+    for name in ("log10_influence", "log10_product_norm", "log10_grad_input", "log10_weight_share"):
+        assert one[name] == pytest.approx(other[name], abs=1e-8), name
+    assert by_loss.status == by_module.status
+    for name in ("rate", "rate_ci", "reach", "coverage", "gradient_share", "directions", "finite_time_exponents"):
+        assert getattr(by_loss.summary, name) == pytest.approx(getattr(by_module.summary, name), abs=1e-8), name
+    assert by_loss.summary.spread == pytest.approx(by_module.summary.spread)
+    read = Everywhere()(given()).detach()[torch.arange(4), LENGTHS - 1]
+    assert by_loss.summary.output_scale == pytest.approx(float(read.square().mean().sqrt()))
+
+
+@pytest.mark.parametrize("anchors", [1, 3])
+def test_layers_of_torch_and_families_have_each_sequence_from_its_own_end(anchors: int) -> None:
+    model = Padded("")
+    leaf = given().requires_grad_()
+    y = model.rnn(leaf)[0]
+    read = torch.arange(LONGEST) < LENGTHS[:, None]
+    steps = {1: (14,), 3: (8, 11, 14)}[anchors]
+    logs = torch.full((len(steps), 4, LONGEST), math.nan, dtype=REAL)
+    for place, step in enumerate(steps):
+        ends = LENGTHS.clamp_max(step) - 1
+        v = (2 * y * read[..., None]).detach()[torch.arange(4), ends]
+        (gradient,) = torch.autograd.grad((y[torch.arange(4), ends] * v).sum(), leaf, retain_graph=True)
+        for row, end in enumerate(ends.tolist()):
+            logs[place, row, : end + 1] = gradient[row, : end + 1].norm(dim=-1).log10().flip(0)
+    means = logs.nanmean(0).nanmean(0)
+    found = analyze(model.rnn, given(), loss=lambda y: (y * read[..., None]).square().sum(), anchors=anchors).models[0]
+    assert found.series.values["log10_influence"] == pytest.approx(means.tolist(), abs=1e-8)
+
+
+def test_a_sequence_that_is_not_read_is_no_zero() -> None:
+    weights = torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=REAL)
+    rnn, equal = Padded("").rnn, given()
+    found = analyze(rnn, equal, loss=lambda y: (weights * y[:, -1].square().sum(-1)).sum()).models[0]
+    others = analyze(rnn, equal[weights > 0], loss=lambda y: y[:, -1].square().sum()).models[0]
+    assert found.series.values["log10_influence"] == pytest.approx(others.series.values["log10_influence"], abs=1e-8)
+    for edge in ("low", "high"):
+        rows = (getattr(one.bands["log10_influence"], edge) for one in (found, others))
+        assert next(rows) == pytest.approx(next(rows), abs=1e-8)
+    for name in ("rate", "rate_ci", "reach", "coverage", "gradient_share", "output_scale", "spread"):
+        assert getattr(found.summary, name) == pytest.approx(getattr(others.summary, name), abs=1e-8), name
+
+
+def test_the_least_influence_is_that_of_a_sequence_that_has_the_lag() -> None:
+    rows = alone(Padded("read at its end"))
+    found = analyze(Everywhere(), given(), loss=at_their_ends).models[0]
+    least = [min(row[k] for row in rows if k < len(row)) for k in range(LONGEST)]
+    assert found.bands["log10_influence"].low == pytest.approx(least, abs=1e-8)

@@ -41,10 +41,29 @@ def anchor_steps(cotangent: Tensor, count: int) -> list[int]:
     return [newest[place] for place in places]
 
 
+def own_ends(cotangent: Tensor) -> Tensor | None:
+    """The newest step (1..T) of every sequence whose output the loss reads, (batch); None where it is the same for all.
+
+    It is 0 for a sequence of which no step is read.
+
+    Args:
+        cotangent: dL/dy, (batch, T, features).
+    """
+    read = (cotangent != 0).any(-1)
+    ends = (read * torch.arange(1, read.shape[1] + 1, device=read.device)).amax(1)
+    return None if bool((ends == ends[0]).all()) else ends
+
+
 def only_step(cotangent: Tensor, step: int) -> Tensor:
-    """The cotangent with all steps but one set to zero; the very same where they are zero already."""
+    """The cotangent with all steps but one set to zero; the very same where they are zero already.
+
+    A sequence that the loss reads no further than an earlier step, as padding ends it, keeps that step.
+    """
+    ends = own_ends(cotangent)
+    rows = torch.arange(len(cotangent), device=cotangent.device)
+    place = torch.full_like(rows, step - 1) if ends is None else ends.clamp(1, step) - 1
     kept = torch.zeros_like(cotangent)
-    kept[:, step - 1] = cotangent[:, step - 1]
+    kept[rows, place] = cotangent[rows, place]
     return cotangent if torch.equal(kept, cotangent) else kept
 
 

@@ -264,7 +264,9 @@ class ModuleTrace:
 
     def newest(self, v: Cotangents) -> Tensor | None:
         """The newest step that the loss hears of by sequence, where it differs: those of a padded batch end apart."""
-        ends = None if self._by_step(v) is not None else self._heard(v)
+        if (steps := self._by_step(v)) is not None:
+            return influence.own_ends(steps)
+        ends = self._heard(v)
         return None if ends is None or bool((ends == ends[0]).all()) else ends
 
     def _heard(self, v: Cotangents) -> Tensor | None:
@@ -294,7 +296,7 @@ class ModuleTrace:
         return tuple(layer.state for layers in self.flow(v).layers for layer in layers)
 
     def alone(self, v: Cotangents, step: int) -> Cotangents:
-        """The cotangent of one step."""
+        """The cotangent of one step, or of an earlier one where a sequence ends before it."""
         steps = self._by_step(v)
         kept = None if steps is None else influence.only_step(steps, step)
         return v if kept is None or kept is steps else self.of_first(kept)

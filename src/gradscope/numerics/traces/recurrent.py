@@ -76,11 +76,11 @@ class RecurrentTrace:
         return tuple(influence.anchor_steps(v, count))
 
     def newest(self, v: Tensor) -> Tensor | None:
-        """Every sequence is asked at the same step."""
-        return None
+        """The newest step that the loss reads of every sequence, where it differs."""
+        return influence.own_ends(v)
 
     def alone(self, v: Tensor, step: int) -> Tensor:
-        """The cotangent of one step."""
+        """The cotangent of one step, or of an earlier one where a sequence ends before it."""
         return influence.only_step(v, step)
 
     def adjoint(self, v: Tensor, *, totals: bool = True) -> Adjoint:
@@ -102,9 +102,8 @@ class RecurrentTrace:
     def profile(self, v: Tensor, step: int) -> Tensor:
         """log10 I(k) from the adjoint of the anchor's input, or of its state."""
         adjoint = self.adjoint(v, totals=False)
-        if self.of_state:
-            return adjoint.state[1 : step + 1].flip(0).T
-        return adjoint.input[:step].flip(0).T
+        heard = adjoint.state[1:] if self.of_state else adjoint.input
+        return influence.by_lag(heard.T, self.newest(v), step)
 
     def equality(self, v: Tensor) -> EqualityCheck | None:
         """Against the torch.nn module with the same weights; None for a family built here."""

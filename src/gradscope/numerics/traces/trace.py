@@ -121,9 +121,10 @@ class Trace(Protocol):
         ...
 
     def newest(self, v: Cotangent) -> Tensor | None:
-        """The anchor of every sequence, (batch), where an output without steps hears of states up to different ones.
+        """The anchor of every sequence, (batch); None where all have the same.
 
-        None where all have the same.
+        It is the newest step whose output the loss reads of the sequence, or, of an output without steps, whose state;
+        0 where it reads none.
         """
         ...
 
