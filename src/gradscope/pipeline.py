@@ -167,6 +167,8 @@ def runs_of(
         else:
             ids = source.ids or _ids_in(x)
             batch = _given(x, spec, source.input_size) if ids is None else given_ids(x, spec, ids)
+        if source.is_backwards and asked.task is None:
+            batch = batch.turned()
         model = source.make(batch.x.shape[-1], seed)
         head = isinstance(model, Direct) and model.kind == "module" and not isinstance(model.module, BatchFirst)
         chosen = make_loss(spec, replace(batch, has_head=head), seed=seed) if loss is None else loss

@@ -28,6 +28,8 @@ class Source:
     """What is known of the token ids it takes in place of features."""
     is_chain: bool = False
     """Whether it is bare Jacobians, which bring their own length and sequences."""
+    is_backwards: bool = False
+    """Whether it reads a sequence from its end, so that step 1 is the last one of the data."""
     code: Project = field(default_factory=lambda: Project([]))
     """What its code imports from; active while it is run."""
 

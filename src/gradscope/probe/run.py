@@ -95,7 +95,11 @@ def _outlined(plan: Plan) -> Probe:
 
 def _plan(source: Source, spec: RunSpec) -> Plan:
     """The task of a run, or what its own data ask for."""
-    task = task_of(spec) if spec.task is not None else data_task(spec, source.input_size, source.ids)
+    task = (
+        task_of(spec)
+        if spec.task is not None
+        else data_task(spec, source.input_size, source.ids, is_backwards=source.is_backwards)
+    )
     return Plan(task, spec.needs_lag or 1, kind_of(spec, task), spec.train_steps)
 
 

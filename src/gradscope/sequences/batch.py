@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -31,3 +31,20 @@ class Batch:
     """What a task asks of each sequence, (B, answers); None without a task."""
     consecutive: bool = False
     """Whether the sequences are stretches of one row, each beginning where the one before ends."""
+    is_turned: bool = False
+    """Whether step 1 is the last one of the data, as a layer takes them that reads from the end."""
+
+    def turned(self) -> Batch:
+        """The same for a layer that reads every sequence from its end."""
+        ids, tokens = self.token_ids, self.tokens
+        return replace(
+            self,
+            x=self.x.flip(1),
+            tokens=None if tokens is None else tokens[::-1],
+            token_ids=None if ids is None else ids.flip(1),
+            is_turned=not self.is_turned,
+        )
+
+    def in_order(self, targets: Tensor, *, by_step: bool) -> Tensor:
+        """Targets as a file holds them, step by step or one a sequence, in the order of the steps of `x`."""
+        return targets.flip(1) if self.is_turned and by_step else targets

@@ -98,7 +98,7 @@ def asked_classes(spec: RunSpec, batch: Batch) -> tuple[Tensor, int, str, tuple[
     """
     if spec.target is not None:
         targets, classes, notes = class_targets(spec.target, *batch.x.shape[:2], consecutive=batch.consecutive)
-        return targets, classes, f"{classes} classes", notes
+        return batch.in_order(targets, by_step=targets.ndim == 2), classes, f"{classes} classes", notes
     if batch.logits is not None:
         return batch.x[:, 1:], batch.logits, f"the next of {batch.logits:,} token ids", ()
     if batch.token_ids is None or batch.vocabulary is None:
@@ -116,7 +116,8 @@ def asked_values(spec: RunSpec, batch: Batch) -> tuple[Tensor, tuple[str, ...]]:
         UsageError: a target that does not fit, or a model without input and no target.
     """
     if spec.target is not None:
-        return value_targets(spec.target, *batch.x.shape[:2], consecutive=batch.consecutive)
+        values, notes = value_targets(spec.target, *batch.x.shape[:2], consecutive=batch.consecutive)
+        return batch.in_order(values, by_step=values.ndim == 3), notes
     if batch.x.ndim == 2:
         raise UsageError("--loss mse has no numbers to predict from token ids; add --target FILE, or use --loss ce")
     if batch.x.shape[-1] == 0:

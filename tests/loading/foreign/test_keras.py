@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import gradscope
 from gradscope.errors import UsageError
 from gradscope.loading.weights.model_file import source_from_file
 from gradscope.models.recurrent import Recurrent
@@ -164,6 +165,27 @@ def test_one_direction_of_a_cell_torch_has_none_like(tmp_path: Path) -> None:
     twin.build((None, None, INPUTS))
     twin.set_weights(both.backward_layer.get_weights())
     held_against(twin, weights)
+
+
+@needs_keras
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_layer_that_reads_from_the_end_is_given_the_data_from_their_end(wrapped: bool, tmp_path: Path) -> None:
+    inner = layer("GRU", name="back", go_backwards=not wrapped)
+    whole = keras.layers.Bidirectional(inner, dtype="float64", name="back") if wrapped else inner
+    model = built(whole)
+    model.save(tmp_path / "m.keras")
+    x = torch.randn(2, STEPS, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    ways = {"/forward": whole.forward_layer, "/backward": whole.backward_layer} if wrapped else {"": inner}
+    for way, theirs in ways.items():
+        leaf = x.clone().requires_grad_()
+        # Keras hands outputs over as they are made, so the last one is the newest of either.
+        (gradient,) = torch.autograd.grad(theirs(leaf)[:, -1].sum(), leaf)
+        norms = gradient.norm(dim=2).log10().mean(0)
+        right = (norms if theirs.go_backwards else norms.flip(0)).tolist()
+        found = gradscope.analyze(
+            str(tmp_path / "m.keras"), x, lambda y: y[:, -1].sum(), key=f"back{way}" if wrapped else None
+        )
+        assert found.models[0].series.values["log10_influence"][:STEPS] == pytest.approx(right, abs=1e-9)
 
 
 @needs_keras

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import gradscope
 from gradscope.errors import UsageError
 from gradscope.loading.weights.model_file import source_from_file
 from gradscope.models.recurrent import Recurrent
@@ -117,6 +118,29 @@ def test_a_layer_that_reads_backwards_is_run_as_it_reads(kind: str, tmp_path: Pa
     x = np.random.default_rng(1).normal(size=(2, STEPS, INPUTS))
     y = ours(torch.from_numpy(x[:, ::-1].copy())).detach().numpy()[:, ::-1]
     np.testing.assert_allclose(y, theirs(path, x), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("direction", "key"), [("reverse", None), ("bidirectional", "rec/backward")])
+def test_data_and_targets_are_turned_for_a_layer_that_reads_from_their_end(
+    direction: str, key: str | None, tmp_path: Path
+) -> None:
+    path = saved(tmp_path / "m.onnx", "LSTM", direction=direction)
+    ours, _ = read(path, key)
+    x = np.random.default_rng(1).normal(size=(1, STEPS, INPUTS))
+    target = np.random.default_rng(2).normal(size=(1, STEPS, ours.output_size))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", target)
+    leaf = torch.from_numpy(x).requires_grad_()
+    y = ours(leaf.flip(1))
+    given = {"key": key, "input": str(tmp_path / "x.npy"), "target": str(tmp_path / "y.npy")}
+    squares = (y - torch.from_numpy(target).flip(1)).square().mean(-1).sum()
+    for found, loss in (
+        (gradscope.analyze(str(path), torch.from_numpy(x), lambda y: y[:, -1].sum(), key=key), y[:, -1].sum()),
+        (gradscope.analyze(str(path), loss="mse", **given), squares),
+    ):
+        (gradient,) = torch.autograd.grad(loss, leaf, retain_graph=True)
+        right = gradient[0].flip(0).norm(dim=1).log10().tolist()
+        assert found.models[0].series.values["log10_grad_input"] == pytest.approx(right, abs=1e-9)
 
 
 def test_one_direction_of_two(tmp_path: Path) -> None:

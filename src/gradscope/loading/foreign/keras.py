@@ -53,11 +53,12 @@ def keras_layer(file: KerasFile, key: str | None, nonlinearity: str | None, show
     name = list(named)[pick(list(named), key, shown)]
     cells, settings = named[name]
     layers = [_layer(name, cell, settings, file.version, nonlinearity, shown) for cell in cells]
-    if way and len(layers) == 2:
-        return layers[way == "backward"]
     if len(layers) == 1:
         return layers[0]
-    return replace(layers[0], backward=layers[1].forward, notes=(*layers[0].notes, *_merged(settings)))
+    first, second = layers[0], replace(layers[1], is_backwards=not layers[0].is_backwards)
+    if way:
+        return second if way == "backward" else first
+    return replace(first, backward=second.forward, notes=(*first.notes, *_merged(settings)))
 
 
 def recurrent_names(file: KerasFile) -> list[str]:
@@ -138,9 +139,10 @@ def _layer(
     if BY_GATES[width // hidden] != kind:
         raise UsageError(f"'{safe_text(name, 60)}' in '{shown}' is a {kind} with {width} columns; get the file again")
     formula, notes = _formula(kind, cell, own, version, nonlinearity, shown)
-    if own and own["config"].get("go_backwards"):
-        notes += ("it reads the sequence from its end: step 1 is what it reads first",)
-    return ForeignLayer(name, formula, _weights(kind, cell, own, shown), notes=notes)
+    # Of an RNN around a cell, the layer around it says so.
+    around = [one["config"] for one in (layer, own) if one]
+    turned = any(bool(config.get("go_backwards")) for config in around)
+    return ForeignLayer(name, formula, _weights(kind, cell, own, shown), notes=notes, is_backwards=turned)
 
 
 def _formula(

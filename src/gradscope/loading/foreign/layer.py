@@ -31,6 +31,8 @@ class ForeignLayer:
     backward: dict[str, Tensor] | None = None
     notes: tuple[str, ...] = ()
     """What was assumed, and what the file says that a reader should know."""
+    is_backwards: bool = False
+    """Whether it reads a sequence from its end; of two directions, whether `forward` does."""
 
     def __str__(self) -> str:
         """`LSTM, 3 -> 8, bidirectional`."""

@@ -65,13 +65,14 @@ def onnx_layer(operators: list[Operator], key: str | None, shown: str) -> Foreig
     parts = [_weights(operator.kind, {role: value[n] for role, value in weights.items()}) for n in range(ways)]
     if way and ways == 2:
         n = int(way == "backward")
-        return ForeignLayer(f"{name}/{way}", formulas[n], parts[n], notes=_notes(operator))
+        return ForeignLayer(f"{name}/{way}", formulas[n], parts[n], notes=_notes(operator), is_backwards=bool(n))
     if ways == 2 and formulas[0] != formulas[1]:
         raise UsageError(
             f"'{safe_text(name, 60)}' in '{shown}' has other activations in each direction; choose one "
             f"with --key {safe_text(name, 60)}/forward or /backward"
         )
-    return ForeignLayer(name, formulas[0], parts[0], parts[1] if ways == 2 else None, _notes(operator))
+    turned = _text(operator.settings.get("direction")) == "reverse"
+    return ForeignLayer(name, formulas[0], parts[0], parts[1] if ways == 2 else None, _notes(operator), turned)
 
 
 def _same_ways(operator: Operator, weights: Mapping[str, NDArray[Any]], ways: int, shown: str) -> None:
@@ -91,8 +92,6 @@ def _notes(operator: Operator) -> tuple[str, ...]:
     notes = []
     if operator.inside:
         notes.append(f"it stands in the body of a {safe_text(operator.inside, 20)}: analysed by itself")
-    if _text(operator.settings.get("direction")) == "reverse":
-        notes.append("it reads the sequence from its end: step 1 is what it reads first")
     if "initial_h" in operator.given or "initial_c" in operator.given:
         notes.append("the graph gives it a first state; analysed from zero (--state FILE for another)")
     if float(operator.settings.get("clip", 0.0)):

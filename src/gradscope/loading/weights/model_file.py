@@ -35,6 +35,7 @@ from gradscope.text import safe_text
 
 FLAG = "model"
 CODE: tuple[Kind, ...] = ("TorchScript", "pt2")
+BACKWARDS = "it reads the sequence from its end: step 1 is what it reads first, the last one of the data"
 
 
 def source_from_file(file: str, key: str | None, spec: RunSpec) -> Source:
@@ -63,7 +64,9 @@ def source_from_file(file: str, key: str | None, spec: RunSpec) -> Source:
 
 def _foreign(word: str, layer: ForeignLayer, spec: RunSpec, shown: str) -> Source:
     model = model_of(layer, word, getattr(torch, spec.dtype), spec.device, shown)
-    return _fixed(word, _from_state(model, spec), layer.name, (str(layer), *layer.notes), spec, shown)
+    notes = (str(layer), *layer.notes, *((BACKWARDS,) if layer.is_backwards else ()))
+    source = _fixed(word, _from_state(model, spec), layer.name, notes, spec, shown)
+    return replace(source, is_backwards=layer.is_backwards)
 
 
 def _whole(shown: str, wanted: tuple[str, ...]) -> str:

@@ -42,13 +42,14 @@ class Part:
     """Of a sample."""
 
 
-def data_task(spec: RunSpec, input_size: int | None, ids: TokenIds | None) -> Task:
-    """What `--input` or `--text`, `--target` and `--loss` ask for; its goal is NaN.
+def data_task(spec: RunSpec, input_size: int | None, ids: TokenIds | None, *, is_backwards: bool = False) -> Task:
+    """What `--input` or `--text`, `--target` and `--loss` ask for, of a model that may read from the end; no goal yet.
 
     Raises:
         UsageError: the data cannot be had, ask for nothing that can be trained, or are too short for the lag.
     """
     batch = make_batch(replace(spec, probe=False), seed=spec.seed, input_size=input_size, ids=ids, whole=True)
+    batch = batch.turned() if is_backwards else batch
     x = batch.x if batch.x.ndim == 3 else batch.x[..., None]
     name = safe_text(spec.input) if spec.input is not None else "the text"
     if spec.loss == "ce":
