@@ -36,15 +36,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("seed", [*range(25), 147])
+@pytest.mark.parametrize("seed", [*range(25), 147, 825, 843, 3003, 3104])
 def test_every_number_is_that_of_plain_autograd(seed: int) -> None:
     recipe = draw(seed)
     assert differences(recipe) == [], str(recipe)
-
-
-def test_where_there_is_no_joint_state_inputs_are_measured_all_the_same() -> None:
-    found = differences(draw(843))
-    assert all("without a joint state" in line for line in found), found
 
 
 def analysed(module: Written, x: Tensor, of_loss: Callable[[Any], Tensor], **settings: Any) -> ModelResult:

@@ -88,9 +88,14 @@ def _compare(result: ModelResult, truth: Truth) -> Iterator[str]:
     if check is None or not check.passed:
         yield f"equality check: {check}"
     yield from _of_state(result, truth, held, by_state)
-    # A gradient that is exactly zero from some lag on does not arrive, however it grows before.
-    if summary.rate is not None and summary.rate > 0 and result.status == "vanishing" and not truth.zero_lags:
+    if summary.rate is not None and summary.rate > 0 and result.status == "vanishing":
         yield f"vanishing, at a rate of {summary.rate}"
+    yield from held("made_anew", summary.made_anew or (), truth.made_anew)
+    yield from held("cut", summary.cut or 0, truth.cut)
+    stops = max((truth.cut, *truth.made_anew)) > truth.anchor - truth.needed_lag
+    found = next(verdict.status for verdict in result.verdicts if verdict.code == "GS401")
+    if (found == "fail") != stops or (stops and result.status in ("healthy", "inconclusive")):
+        yield f"GS401: {found}, {result.status}; made anew at {truth.made_anew}, cut at {truth.cut}"
 
 
 def _of_state(result: ModelResult, truth: Truth, held: Any, by_state: np.ndarray) -> Iterator[str]:

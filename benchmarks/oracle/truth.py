@@ -163,9 +163,18 @@ class Truth:
         return int((sigma >= 0.01 * sigma[0]).sum()) if sigma[0] else 0
 
     @property
-    def zero_jacobians(self) -> tuple[int, ...]:
-        """Steps whose Jacobian is exactly zero."""
-        return tuple(t for t, jacobian in enumerate(self.jacobians, 1) if not jacobian.any())
+    def made_anew(self) -> tuple[int, ...]:
+        """Steps up to the anchor that take over nothing of an earlier step: after a reset, and under a mask of zero."""
+        resets = {t for t in range(2, self.anchor + 1) if self.recipe.reset and (t - 1) % self.recipe.reset == 0}
+        masked = {t for t in range(2, self.anchor + 1) if self.recipe.mask and not self.module.kept[t - 1]}
+        return tuple(sorted(resets | masked))
+
+    @property
+    def cut(self) -> int:
+        """The newest step up to the anchor that takes over a state without its gradient; 0 for none."""
+        every = self.recipe.detach
+        cuts = {t for t in range(2, self.anchor + 1) if every and (t - 1) % every == 0}
+        return max(cuts - {*self.made_anew}, default=0)
 
     def exponents(self, first: int = 1, order: Sequence[int] = ()) -> np.ndarray:
         """Lyapunov exponents by QR over the steps from `first` on, largest first, nats per step.

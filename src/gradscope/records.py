@@ -185,8 +185,7 @@ class Summary:
     rate: Number = None
     """Slope of ln I(k) over lags 1..K, nats per step back: mean over sequences and seeds."""
     rate_ci: tuple[float, float] | None = None
-    """95 % t-interval of `rate`, over the means of several seeds, else over the sequences of one; None where all agree
-    or there is one alone, as `skipped` says."""
+    """95 % t-interval of `rate` over the means of seeds, or the sequences of one; None where `skipped` says why."""
     gain: Number = None
     half_life: Number = None
     reach: int | None = None
@@ -224,7 +223,8 @@ class Summary:
     cut: int | None = None
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
     made_anew: tuple[int, ...] | None = None
-    """Steps up to the anchor at which a state begins that is not made of the one before."""
+    zeroed: tuple[int, ...] | None = None
+    """Steps up to the anchor whose state is not made of the one before, and those that multiply that by exact zero."""
     input_cut: int | None = None
     """Newest step up to which no input receives a gradient although the outputs depend on them (a detach)."""
     silent: tuple[str, ...] | None = None

@@ -55,6 +55,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "saturation": "gradscope.metrics.saturation:measure",
     "cut": "gradscope.metrics.cut:measure",
     "made_anew": "gradscope.metrics.cut:made_anew",
+    "zeroed": "gradscope.metrics.cut:zeroed",
     "input_cut": "gradscope.metrics.cut:of_input",
     "mixed": "gradscope.metrics.mixed:measure",
     "axes_guessed": "gradscope.metrics.mixed:guessed",

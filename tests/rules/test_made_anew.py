@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
+from gradscope.records import ModelResult
 from gradscope.renderers.text import wording
 
 EVERY, STEPS = 5, 23
@@ -180,3 +181,95 @@ def test_a_dilated_recurrence_begins_nowhere_anew(steps: int) -> None:
     x = torch.randn(3, steps, 3, dtype=torch.float64)
     found = {v.code: v.status for v in gradscope.analyze(Dilated().double(), x, needs_lag=10).models[0].verdicts}
     assert found["GS401"] == "pass"
+
+
+class Growing(nn.Module):
+    """H_t = 1.2 m_t h_{t-1} + x_t: by hand I(k) = 1.2^k, and exactly 0 further back than the newest m_t = 0."""
+
+    def __init__(self, how: str, *steps: int) -> None:
+        super().__init__()
+        self.how, self.steps = how, steps
+        self.gate = nn.Linear(1, 1)
+        nn.init.zeros_(self.gate.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, ys = x.new_zeros(len(x), 1), []
+        for t in range(1, x.shape[1] + 1):
+            shut = t in self.steps
+            if self.how == "number":
+                h = h * float(not shut)
+            elif self.how == "tensor":
+                h = h * torch.full((1,), float(not shut), dtype=x.dtype)
+            elif self.how == "where":
+                h = torch.where(torch.full((1,), shut), self.gate.bias * 0.5, h)
+            elif self.how == "filled":
+                h = h.masked_fill(torch.full((1,), shut), 0.0)
+            elif self.how == "detached first":
+                h = h.detach() * 0.0 if shut else h
+            elif self.how == "gate" and shut:
+                h = h * (self.gate(x[:, t - 1]) - self.gate.bias)
+            elif self.how == "dead" and shut:
+                h = (h - 100).relu()
+            h = 1.2 * h + x[:, t - 1]
+            ys.append(h)
+        return torch.stack(ys, 1)
+
+
+def grown(how: str, *steps: int, needs_lag: int | None = None) -> ModelResult:
+    x = torch.randn(2, 12, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = gradscope.analyze(Growing(how, *steps).double(), x, lambda y: y[:, -1].sum(), needs_lag=needs_lag).models[0]
+    by_hand = [k * math.log10(1.2) if 12 - k >= max(steps, default=0) else -math.inf for k in range(12)]
+    assert list(found.series.values["log10_influence"]) == pytest.approx(by_hand)
+    assert found.summary.rate == pytest.approx(math.log(1.2))
+    return found
+
+
+@pytest.mark.parametrize("how", ["number", "tensor", "where", "filled", "detached first"])
+def test_a_state_multiplied_by_exactly_zero_begins_anew_and_its_growing_gradient_is_never_vanishing(how: str) -> None:
+    found = grown(how, 2, 3, 7)
+    assert (found.status, found.summary.made_anew, found.summary.zeroed) == ("degenerate", (2, 3, 7), (2, 3, 7))
+    said = wording.sentences(found)[0]
+    assert said.startswith("The state is made anew at steps 2, 3, 7: it is multiplied by exactly zero there.")
+    assert "The gradient is exactly zero further back than lag 5" in said
+    assert "multiplies the state by 0" in wording.advice(found)[0]
+
+
+@pytest.mark.parametrize("how", ["gate", "dead"])
+@pytest.mark.parametrize("needs_lag", [None, 10])
+def test_what_units_and_weights_make_zero_is_no_reset_and_what_grows_up_to_it_does_not_vanish(
+    how: str, needs_lag: int | None
+) -> None:
+    found = grown(how, 7, needs_lag=needs_lag)
+    assert found.summary.zeroed is None
+    assert found.status == "degenerate"
+    assert "of exactly zero" in wording.sentences(found)[0] or "made anew at step 7" in wording.sentences(found)[0]
+
+
+@pytest.mark.parametrize("how", ["number", "where"])
+def test_a_reset_no_nearer_than_the_needed_lag_is_remarked_on_alone(how: str) -> None:
+    said = {lag: grown(how, 7, needs_lag=lag) for lag in (4, 5, 6)}
+    assert [found.status for found in said.values()] == ["healthy", "healthy", "degenerate"]
+    verdicts = [next(v for v in found.verdicts if v.code == "GS401") for found in said.values()]
+    assert [verdict.status for verdict in verdicts] == ["warn", "warn", "fail"]
+
+
+class Sparse(nn.Module):
+    """Every input but some is multiplied by zero; the state is kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = torch.zeros(x.shape[1], dtype=x.dtype)
+        kept[::5] = 1.0
+        h, ys = x.new_zeros(len(x), 1), []
+        for t in range(x.shape[1]):
+            h = 1.05 * h + kept[t] * x[:, t]
+            ys.append(h)
+        return torch.stack(ys, 1)
+
+
+def test_most_lags_of_exact_zero_are_holes_where_the_oldest_is_heard() -> None:
+    x = torch.randn(2, 16, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = gradscope.analyze(Sparse().double(), x, lambda y: y[:, -1].sum()).models[0]
+    assert found.summary.zero_lags == (1, 12)
+    said = next(v for v in found.verdicts if v.code == "GS102")
+    assert (found.status, said.status) == ("healthy", "warn")
+    assert "there is gradient again further back" in said.message

@@ -7,6 +7,7 @@ from functools import cached_property, reduce
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from gradscope.forward.graph import Graph, Value
 from gradscope.forward.pull import pull_plain
@@ -14,6 +15,10 @@ from gradscope.forward.walk import State, Step, Walk
 
 KEPT = 2**25
 """Numbers of Jacobians that are kept."""
+MASKS = frozenset(
+    f"{name}Backward{nr}" for name in ("Mul", "Where", "MaskedFill", "Lerp", "Zero", "Fill") for nr in range(2)
+)
+"""Operations whose slope tells whether what they read is multiplied by exactly zero, whatever it is."""
 
 
 class WrittenChain(ABC):
@@ -127,20 +132,43 @@ class LiftedChain(WrittenChain):
         ]
         return torch.cat(flat)
 
-    def _dependent(self, step: Step) -> tuple[int, ...]:
-        """The step's operations that depend on the state before, last first."""
+    def _dependent(self, step: Step, *, masked: bool = True) -> tuple[int, ...]:
+        """The step's operations that depend on the state before, last first; unless `masked` through no mask of 0."""
         reached = {value for value in step.before if value is not None}
         reached |= {other for value in reached for other in self.walk.ties.get(value, ())}
         nodes: set[int] = set()
         for index in step.nodes:
-            if any(read is not None and (read in reached or read[0] in nodes) for read in self.graph.reads[index]):
-                nodes.add(index)
+            for place, read in enumerate(self.graph.reads[index]):
+                reads_it = read is not None and (read in reached or read[0] in nodes)
+                if reads_it and (masked or not self._is_masked(index, place)):
+                    nodes.add(index)
         return tuple(sorted(nodes, reverse=True))
 
+    def _is_masked(self, index: int, place: int) -> bool:
+        """Whether an operation multiplies what it reads at a place by exactly zero, and no weights have a say in it."""
+        if self.graph.names[index] not in MASKS:
+            return False
+        shape, kind = self.graph.form((index, 0))
+        slope = self.graph.apply(index, [torch.ones(shape, dtype=kind, device=self.like.device)])[place]
+        if slope is None or bool(slope.any()):
+            return False
+        factors = self.graph.reads[index] if self.graph.names[index] == "MulBackward0" else ()
+        made_of = {at for nr, read in enumerate(factors) if read and nr != place for at in self.graph.above(read[0])}
+        return not any(isinstance(getattr(self.graph.nodes[at], "variable", None), Parameter) for at in made_of)
+
     @cached_property
-    def anew(self) -> tuple[int, ...]:
-        """Steps that read nothing of the state before."""
-        return tuple(step.t for step in self.walk.steps[self.begins :] if step.before and not self._dependent(step))
+    def anew(self) -> dict[int, bool]:
+        """Steps that take nothing over from the state before; true where that is multiplied by exactly zero."""
+        found: dict[int, bool] = {}
+        for step in self.walk.steps[self.begins :]:
+            nodes = self._dependent(step) if step.before else ()
+            if step.before and not nodes:
+                found[step.t] = False
+            elif nodes and step.t > 1 and step.after and None not in step.after:
+                kept = {*self._dependent(step, masked=False)}
+                if not any(value in step.before or value[0] in kept for value in step.after if value):
+                    found[step.t] = True
+        return found
 
     @cached_property
     def silent(self) -> tuple[int, ...]:
@@ -149,6 +177,6 @@ class LiftedChain(WrittenChain):
 
     def _is_stopped(self, step: Step) -> bool:
         nodes = self._dependent(step)
-        if not any("StopBackward" in self.graph.names[index] for index in nodes):
+        if step.t in self.anew or not any("StopBackward" in self.graph.names[index] for index in nodes):
             return False
         return not bool(self.jacobian(step.t - self.begins).any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -20,8 +21,17 @@ def measure(analysis: Analysis) -> int | None:
 def made_anew(analysis: Analysis) -> tuple[int, ...] | None:
     """Steps up to the anchor that begin with a fresh state: nothing of the one before is read."""
     analysis.require_full()
-    found = analysis.trace.anew_steps(analysis.spec.item)
-    return tuple(step for step in found if step <= analysis.anchor) or None
+    return tuple(step for step in _anew(analysis) if step <= analysis.anchor) or None
+
+
+def zeroed(analysis: Analysis) -> tuple[int, ...] | None:
+    """Those of them at which the state before is multiplied by exactly zero."""
+    analysis.require_full()
+    return tuple(step for step, masked in _anew(analysis).items() if masked and step <= analysis.anchor) or None
+
+
+def _anew(analysis: Analysis) -> Mapping[int, bool]:
+    return analysis.trace.anew_steps(analysis.spec.item)
 
 
 def of_input(analysis: Analysis) -> int | None:

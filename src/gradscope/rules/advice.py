@@ -82,6 +82,8 @@ ADVICE: Mapping[tuple[str, str], str] = {
     "truncated BPTT does this on purpose, and then nothing longer than the window is learned.",
     ("anew", "*"): "Look inside the loop over steps for a reset, a detach or a fresh state, and for a loop that takes "
     "the sequence in pieces and starts each from zeros.",
+    ("zeroed", "*"): "Look inside the loop over steps for a mask or a reset that multiplies the state by 0; where a "
+    "sequence begins there on purpose, nothing needs to be done.",
     ("non-finite", "weights"): "Go back to the last finite checkpoint; before training on, clip the gradient norm and "
     "lower the learning rate.",
     ("non-finite", "input"): "Clean the input: replace or mask missing values, and scale columns of very large numbers "

@@ -42,10 +42,10 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
 
 
 def _reach_the_end(profile: Profile, lag: int, zeros: tuple[int, ...], spec: RunSpec) -> bool:
-    """Whether the zeros are an end and no hole: they go on up to the needed lag, or are most of the lags."""
+    """Whether the zeros are an end and no hole: they go on up to the needed lag."""
     first, count = zeros[:2]
     values = profile.values[1 : lag + 1]
-    if 2 * count > lag or first + count - 1 == lag > first or len(values) < lag:
+    if first + count - 1 == lag > first or len(values) < lag:
         return True
     end = next((place for place, value in enumerate(reversed(values)) if value != -math.inf), lag)
     return end > (0 if spec.needs_lag is not None else 1)
@@ -74,7 +74,7 @@ RULE = Rule(
     ),
     measured=(
         "gradscope carries the scale of every product in its exponent, so its own arithmetic does not underflow: a "
-        "zero comes from the model's forward pass and its slopes. A few lags of exact zero with gradient again further "
+        "zero comes from the model's forward pass and its slopes. Lags of exact zero with gradient again further "
         "back are remarked on and change no status: nothing reads the input there. Zeros are left out "
         "of the rate that GS101 judges and "
         "counted here."

@@ -9,7 +9,7 @@ from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
-from gradscope.rules.rule import Finding, Rule
+from gradscope.rules.rule import Finding, Outcome, Rule
 
 
 def made_anew(result: ModelResult) -> tuple[int, ...]:
@@ -53,11 +53,14 @@ def _anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding
         end = f", ..., {steps[-1]}" if len(steps) > 3 else ""
         apart = {later - earlier for earlier, later in pairwise(steps)}
         named = f"steps {', '.join(listed)}{end}" + (f" (every {apart.pop()} steps)" if len(apart) == 1 else "")
+    masked = set(steps) <= set(result.summary.zeroed or ())
+    why = "it is multiplied by exactly zero there" if masked else "a reset or a fresh state in the loop"
+    further = f"further back than lag {lag}"
+    none = f"the gradient is exactly zero {further}" if masked else f"nothing {further} is learned from"
     return Finding(
-        "found",
-        f"The state is made anew at {named}: a reset or a fresh state in the loop. Nothing further back than lag {lag} "
-        "is learned from, and no change of weights can help.",
-        advise("anew", result, spec),
+        _outcome(lag, spec),
+        f"The state is made anew at {named}: {why}. {none[0].upper()}{none[1:]}, and no change of weights can help.",
+        advise("zeroed" if masked else "anew", result, spec),
         first_step=0,
         last_step=steps[-1] - 1,
         measured=float(steps[-1]),
@@ -79,7 +82,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         message = f"The gradient passes every step that the loss hears of: it is read at step {profile.anchor}."
         return Finding("pass", message)
     return Finding(
-        "found",
+        _outcome(lag, spec),
         f"The gradient is cut at step {cut}, though its state does depend on the one before: "
         f"nothing further back than lag {lag} receives any.",
         advise("cut", result, spec),
@@ -87,6 +90,11 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         last_step=max(cut - 1, 0),
         measured=cut,
     )
+
+
+def _outcome(lag: int | None, spec: RunSpec) -> Outcome:
+    """What lies no nearer than a stated needed lag is remarked on: truncated BPTT of long enough windows."""
+    return "remark" if lag is not None and spec.needs_lag is not None and lag >= spec.needs_lag else "found"
 
 
 def _of_input(cut: int, profile: Profile) -> Finding:
@@ -123,8 +131,9 @@ RULE = Rule(
         "The Jacobian of each step is compared with what the step really does to a slightly moved state; the newest "
         "step whose Jacobian vanishes while its output moves is reported. So are older inputs that receive "
         "exactly nothing while a slight change of them moves the output, and states that are made anew: every so many "
-        "steps the Jacobian is exactly zero, and the state does not move either. Where this cut explains exact "
-        "zeros (GS102) and a short reach (GS104), the status is degenerate and not vanishing."
+        "steps the Jacobian is exactly zero, and the state does not move either, or a mask multiplies it by exactly "
+        "zero. What lies no nearer than a stated needed lag is remarked on and changes no status. Where this cut "
+        "explains exact zeros (GS102) and a short reach (GS104), the status is degenerate and not vanishing."
     ),
     remedies=(
         "Search the code for detach(), .data, .item(), torch.no_grad() and for a state made anew inside the loop",

@@ -105,7 +105,9 @@ def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
     if finding.outcome == "doubtful":
         return replace(verdict, gives="inconclusive")
     counts = finding.outcome == "found" and (verdict.status == "fail" or not rule.only_failing)
-    return replace(verdict, gives=rule.gives if counts else None)
+    # A gradient that grows until it stops dead vanishes nowhere: what is left of it further back is nothing.
+    stops = rule.gives == "vanishing" and (result.summary.rate or 0.0) > 0
+    return replace(verdict, gives=("degenerate" if stops else rule.gives) if counts else None)
 
 
 def _void(rule: Rule, verdict: Verdict) -> Verdict:

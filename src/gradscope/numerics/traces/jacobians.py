@@ -86,9 +86,9 @@ class BareTrace:
         """There is nothing beside the chain."""
         raise Unavailable("a file of Jacobians has no model")
 
-    def anew_steps(self, item: int) -> tuple[int, ...]:
+    def anew_steps(self, item: int) -> dict[int, bool]:
         """None."""
-        return ()
+        return {}
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """There is nothing beside the chain."""

@@ -428,14 +428,14 @@ class LiftedTrace(ModuleTrace):
         """Steps at which a detach stops the gradient."""
         if self.is_stacked:
             return self._join(self.opening(item)).silent
-        chain = self._walk(self.opening(item), self.joint_place)[2]
-        return chain.silent
+        return self._walk(self.opening(item), self.joint_place)[2].silent
 
-    def anew_steps(self, item: int) -> tuple[int, ...]:
-        """Steps that read nothing of the old state."""
+    def anew_steps(self, item: int) -> dict[int, bool]:
+        """Steps that take nothing over from the old state; true where one multiplies it by exactly zero."""
         one = self.opening(item)
         places = range(len(self.first.walks)) if self.is_stacked else (self.joint_place,)
-        return tuple(sorted(set.intersection(*(set(self._walk(one, place)[2].anew) for place in places))))
+        found = [self._walk(one, place)[2].anew for place in places]
+        return {t: any(own[t] for own in found) for t in sorted(set.intersection(*map(set, found)))}
 
 
 def _widest(graph: Graph, walk: Walk) -> State:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -167,8 +167,8 @@ class Trace(Protocol):
         """Steps whose Jacobian is exactly zero although the new state depends on the old one."""
         ...
 
-    def anew_steps(self, item: int) -> tuple[int, ...]:
-        """Steps that read nothing of the old state."""
+    def anew_steps(self, item: int) -> Mapping[int, bool]:
+        """Steps that take nothing over from the old state; true where that is multiplied by exactly zero."""
         ...
 
     def chain(self, item: int) -> JacobianChain:

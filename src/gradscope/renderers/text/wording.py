@@ -197,8 +197,7 @@ def _non_finite(model: ModelResult) -> list[str]:
 
 def _degenerate(model: ModelResult) -> list[str]:
     chosen, summary, total = deciding(model), model.summary, lags(model)
-    unheard = chosen is not None and chosen.code == "GS401" and summary.cut is None
-    if chosen is not None and (unheard or chosen.code in ("GS403", "GS405")):
+    if chosen is not None and chosen.code != "GS103" and (chosen.code != "GS401" or summary.cut is None):
         return [chosen.message]
     if summary.cut is not None:
         return [f"The gradient is cut at step {summary.cut}: nothing before it is learned from (a detach?).", ""]
