@@ -116,17 +116,18 @@ def against_gradients(
     weights: Iterable[tuple[float, Tensor]],
     name: str,
     types: Collection[torch.dtype],
+    nudge: Callable[[], Steps] | None = None,
 ) -> EqualityCheck:
     """Hold pairs of (own, torch's): outputs, dL/dx (T, batch, features), and log10 ||dL/dW|| with dL/dW.
 
-    `types` are those that took part inside.
+    `types` are those that took part inside; `nudge` tells how far rounding errors grow.
     """
     off = [_difference(own, theirs) for own, theirs in outputs]
     own, theirs = gradient
     pairs = list(weights)
     differences = [_of_input(own, theirs, (theirs.dtype, *types)), *(_of_weights([log10], [g]) for log10, g in pairs)]
     unheld = _unheld([theirs], [g for _, g in pairs])
-    return _check(max(off, default=0.0), differences, name, theirs.dtype, types, unheld)
+    return _check(max(off, default=0.0), differences, name, theirs.dtype, types, unheld, nudge)
 
 
 def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:

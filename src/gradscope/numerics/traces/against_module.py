@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from gradscope.models.agreement import coarsest, nudged
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.watch import see
 from gradscope.numerics.checks.equality import against_gradients, number, wanted
@@ -30,6 +33,7 @@ def against_module(strands: Strands, back: Back, v: Cotangents) -> EqualityCheck
         [(log10_of([sums[index, 0]]), g) for index, g in zip(leaves, theirs[1:], strict=True)],
         type(strands.model.module).__name__,
         strands.first.types,
+        None if strands.before_chaos is None else lambda: _nudged(strands),
     )
 
 
@@ -61,6 +65,24 @@ def _row(g: Tensor | None, y: Tensor, row: slice, strands: Strands, place: int) 
     if not y.ndim and (share := strands.shares[place]) is not None:
         return g * share
     return row_of(g, y.shape, row.start, strands.count)
+
+
+def _nudged(strands: Strands) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Every sequence's own outputs by step, its part of the batch's, and its own when the input moves by a rounding."""
+    kind = coarsest((strands.x.dtype, *strands.first.types))
+    for strand in strands:
+        moved = reals(strands.plain(nudged(strand.taken(strands.x), kind)))
+        for whole, own, other in zip(reals(strands.seen.raw), strand.recording.outputs, moved, strict=True):
+            # A number for all sequences has no part of one: it tells how far rounding grows, and nothing more.
+            row = strand.part(whole, own.shape) if own.ndim else None
+            a, b, c = (_by_step(value, strands) for value in (own, own if row is None else row, other))
+            yield 1, a, b, c
+
+
+def _by_step(value: Tensor, strands: Strands) -> Tensor:
+    """(T, ...), where there is one for every step; else as that of a single one."""
+    axis, steps = strands.first.axis, strands.x.shape[1]
+    return value.movedim(axis, 0) if value.ndim > axis and value.shape[axis] == steps else value.reshape(1, -1)
 
 
 def _outputs(strands: Strands) -> list[tuple[Tensor, Tensor]]:

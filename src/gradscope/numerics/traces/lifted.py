@@ -245,11 +245,8 @@ class LiftedTrace(ModuleTrace):
                 if found and not self.strands.is_short:
                     # Of long sequences the first stands for all.
                     break
-                x = self.x if len(strand.rows) == self.sequences else self.x[strand.rows[0] : strand.rows[0] + 1]
-                own = self._same(strand.walks, place)
-                looked = state_values(
-                    self.model, self.model.laid_out(x), strand.recording, strand.graph, own, strand.answers
-                )
+                x, own = self.model.laid_out(strand.taken(self.x)), self._same(strand.walks, place)
+                looked = state_values(self.model, x, strand.recording, strand.graph, own, strand.answers)
                 axes = [None if value is None else strand.sweeper.axis(value) for value in own.steps[-1].before]
                 found.append((*looked, axes, len(strand.rows)))
             return found

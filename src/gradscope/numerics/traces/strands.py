@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradscope.errors import UsageError
 from gradscope.forward.graph import Graph
 from gradscope.forward.look import answers_of
 from gradscope.forward.opened import Opened, opened
@@ -17,7 +19,7 @@ from gradscope.forward.record import Recording, record, stepwise
 from gradscope.forward.rows import axes, same_graph
 from gradscope.forward.sweep import Sweeper
 from gradscope.forward.walk import Walk
-from gradscope.models.agreement import tolerance
+from gradscope.models.agreement import coarsest, nudged, roundings, tolerance
 from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
 from gradscope.numerics.traces.rows import reals, row_of, rows_agree
@@ -47,6 +49,10 @@ class Strand:
         """Its part, of this shape, of what holds all sequences; None where that has no row for each."""
         return whole if len(self.rows) == self.of else row_of(whole, shape, self.rows[0], self.of)
 
+    def taken(self, x: Tensor) -> Tensor:
+        """Its sequences of x (sequences, T, ...)."""
+        return x if len(self.rows) == self.of else x[self.rows[0] : self.rows[0] + 1]
+
     def cotangent(self, g: Tensor, place: int, shape: torch.Size) -> Tensor | None:
         """Its part of the gradient of output `place`; None where that mixes the sequences."""
         if shape or len(self.rows) == self.of:
@@ -67,7 +73,7 @@ class Strands:
     @cached_property
     def seen(self) -> Seen:
         """What the module returns, as numbers: its graph is kept by strand."""
-        return Seen(self._plain(self.x), self.first.recording.given, ())
+        return Seen(self.plain(self.x), self.first.recording.given, ())
 
     def opening(self, b: int) -> Opened:
         """One sequence by itself.
@@ -94,14 +100,45 @@ class Strands:
         if one.recording.branched and self.count > 1:
             # Python looked at numbers of all sequences together: each takes the way that they took.
             one = self._open(b, answers=self._answers)
-        if not rows_agree(self.seen.raw, one.recording.raw, b, self.count, one.types):
+        if not self._agrees(self.seen.raw, one, b):
             one = self._open(b, plain=True)
-        if rows_agree(self.seen.raw, one.recording.raw, b, self.count, one.types):
+        if self._agrees(self.seen.raw, one, b):
             return one
         raise Unavailable(
             "a sequence gives other outputs by itself than among the others of its batch, so its own recurrence "
             "cannot be followed"
         )
+
+    def _agrees(self, whole: Any, one: Opened, b: int) -> bool:
+        """Whether a sequence by itself is what it is in `whole`, among the others, as far as rounding has not grown."""
+        if rows_agree(whole, one.recording.raw, b, self.count, one.types):
+            return True
+        if self.before_chaos is None:
+            return False
+        few = self.before_chaos
+        return rows_agree(self.plain(few), self.plain(few[b : b + 1]), b, self.count, one.types)
+
+    @cached_property
+    def before_chaos(self) -> Tensor | None:
+        """The first steps of the input, where a rounding error of the whole grows beyond what counts as one.
+
+        None where none does, or where the module takes no shorter sequences: then nothing else explains a difference.
+        """
+        kind = coarsest((self.x.dtype, *self.first.types))
+        limit = tolerance((kind,)).outputs
+        steps, x = self.x.shape[1], self.x[:1]
+        while steps > 1 and x.is_floating_point() and self._response(x[:, :steps], kind) * roundings(kind) > limit:
+            steps //= 2
+        return self.x[:, :steps] if 1 < steps < self.x.shape[1] else None
+
+    def _response(self, x: Tensor, kind: torch.dtype) -> float:
+        """How far, beside their size, the outputs move when the input changes by a rounding."""
+        try:
+            pairs = zip(reals(self.plain(x)), reals(self.plain(nudged(x, kind))), strict=True)
+            moves = [float((a - b).abs().max() / a.abs().max().clamp_min(1e-300)) for a, b in pairs if a.numel()]
+        except UsageError:
+            return math.inf
+        return max((move for move in moves if math.isfinite(move)), default=0.0)
 
     def _open(self, b: int, *, plain: bool = False, answers: Sequence[Any] = ()) -> Opened:
         x = self.model.laid_out(self.x[b : b + 1])
@@ -113,12 +150,15 @@ class Strands:
 
         None of any other.
         """
+        few = self.before_chaos
         alone = [
-            reals(self.opening(b).recording.raw if self.is_short else self._plain(self.x[b : b + 1]))
+            reals(self.plain(few[b : b + 1]))
+            if few is not None
+            else reals(self.opening(b).recording.raw if self.is_short else self.plain(self.x[b : b + 1]))
             for b in range(self.count)
         ]
         found: list[float | None] = []
-        for place, whole in enumerate(reals(self.seen.raw)):
+        for place, whole in enumerate(reals(self.seen.raw if few is None else self.plain(few))):
             if whole.ndim or any(one[place].ndim for one in alone):
                 found.append(None)
                 continue
@@ -128,7 +168,8 @@ class Strands:
             found.append(told[0] if told else None)
         return tuple(found)
 
-    def _plain(self, x: Tensor) -> Any:
+    def plain(self, x: Tensor) -> Any:
+        """What the module returns for x (sequences, T, ...), without a graph."""
         with torch.no_grad(), stepwise(x):
             return self.model.run(self.model.laid_out(x))
 
@@ -163,9 +204,7 @@ class Strands:
         recording = record(self.model, self.model.laid_out(self.x), plain=first.recording.plain, keep=kept)
         graph = Graph.of(recording.ends)
         graph = graph if len(graph) != len(first.graph) or not first.forwarded else graph.forwarded()
-        if not same_graph(first.graph, graph) or not rows_agree(
-            recording.raw, first.recording.raw, 0, self.count, first.types
-        ):
+        if not same_graph(first.graph, graph) or not self._agrees(recording.raw, first, 0):
             return None
         graph.products = first.graph.products
         axis = axes(first.graph, graph, self.count)
