@@ -479,3 +479,15 @@ def test_of_a_gradient_that_explodes_it_says_what_a_trainer_can_do(clip, tmp_pat
         assert "smaller recurrent weights" in tip
     # Followed, it is no more.
     assert status_of(growing(1.0, clip)) == "healthy"
+
+
+def test_a_sequence_that_is_not_finite_is_measured_wherever_it_is_in_the_batch():
+    torch.manual_seed(0)
+    net, x = nn.GRU(2, 4, batch_first=True), torch.randn(16, 9, 2)
+    x[12, 5] = math.nan
+    flow = gradscope.Monitor(net, log=None, screen=False)
+    net(x)[0][:, -1].square().sum().backward()
+    flow.step()
+    flow.close()
+    assert {p.status for p in flow.trajectory.points} == {"non-finite"}
+    assert "at step 6 of the sequence" in next(v.message for v in flow.trajectory.verdicts if v.code == "GS504")

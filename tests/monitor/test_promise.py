@@ -292,6 +292,12 @@ def begun_frozen() -> Net:
     return Net().requires_grad_(False)
 
 
+def begun_with_a_frozen_layer() -> Net:
+    net = Net()
+    net.rnn.requires_grad_(False)
+    return net
+
+
 def unfrozen(net: Net) -> None:
     net(torch.randn(5, LENGTH, 2))
     net.requires_grad_(True)
@@ -387,6 +393,11 @@ TRAINERS: dict[str, Callable[[Run], nn.Module]] = {
     "step by step": of(Stepwise, nn.LSTM),
     "windows, one backward": of(Windows),
     "unfrozen later": Loop(begun_frozen, made=sgd, first=unfrozen, clip=None),
+    "frozen layer": Loop(
+        begun_with_a_frozen_layer,
+        made=lambda net: sgd(net.head),
+        trained=lambda net: net.head,
+    ),
     "two optimizers": Loop(
         made=lambda net: (sgd(net.head), adam(net.rnn)),
         update=lambda both, net: [one.step() for one in both],
@@ -854,6 +865,16 @@ def test_a_silent_layer_is_named():
     flow.close()
     assert "nothing was measured of b: no gradient came back to what it returned" in flow.trajectory.notes
     assert "nothing was measured of c: it never ran with gradients switched on" in flow.trajectory.notes
+
+
+def test_of_a_model_that_is_not_trained_it_says_so():
+    net, x = Net().requires_grad_(False), nn.Parameter(torch.randn(5, LENGTH, 2))
+    optimizer = torch.optim.SGD([x], 0.1)
+    flow = gradscope.Monitor(net, log=None, screen=False)
+    net.loss(x).backward()
+    optimizer.step()
+    flow.close()
+    assert "none to a parameter of the model: nothing of that is trained" in flow.trajectory.notes[0]
 
 
 def test_updates_that_a_loss_scaler_skips_are_said():

@@ -115,12 +115,17 @@ class Call:
         read = torch.zeros(self.x.shape[:2], dtype=torch.bool, device=self.x.device)
         for place, gradient in sent.items():
             if place:
-                read[torch.arange(len(read)), self.lengths - 1] |= (gradient != 0).any(2).any(0)
+                read[torch.arange(len(read), device=read.device), self.lengths - 1] |= (gradient != 0).any(2).any(0)
             else:
                 read |= (gradient != 0).any(2)
         steps = read.any(0).nonzero()
         rows = read[:, steps[-1, 0]] if len(steps) else torch.ones_like(read[:, 0])
         return rows & (self.lengths == self.lengths[rows].max())
+
+    def finite(self, sent: dict[int, Tensor]) -> Tensor:
+        """Whether all that came back is finite, (sequences)."""
+        found = [gradient.isfinite().all(2).all(0 if place else 1) for place, gradient in sent.items()]
+        return torch.stack(found).all(0)
 
 
 class Ear:
@@ -204,7 +209,9 @@ class Ear:
             if bool(more.any()):
                 chain.append((call, sent))
                 rows = more
-        return self._joined(chain[::-1], rows.nonzero().flatten()[:SEQUENCES])
+        # A value that is not finite is among what is measured, wherever it came in.
+        order = known[place][0].finite(known[place][1])[rows].sort(stable=True).indices
+        return self._joined(chain[::-1], rows.nonzero().flatten()[order[:SEQUENCES]])
 
     def _joined(self, chain: list[tuple[Call, dict[int, Tensor]]], rows: Tensor) -> Heard | None:
         """Some sequences of calls that go on from each other, as one; None where that is a single step."""
@@ -303,6 +310,9 @@ class Ear:
             with torch.no_grad():
                 call.hear(torch._C._current_graph_task_id(), place, some(gradient), self._worth)
             self._calls[call.number] = call
+            self.silence = (
+                "a gradient came back to it, and none to a parameter of the model: nothing of that is trained"
+            )
             if len(self._calls) > MOST_CALLS:
                 self._calls.pop(min(self._calls)).x = None
 

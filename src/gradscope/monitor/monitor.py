@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -26,7 +25,7 @@ from gradscope.monitor.layers import plain_model, watched
 from gradscope.monitor.measuring import Measuring
 from gradscope.monitor.record import Record
 from gradscope.monitor.schedule import Clock, is_signal_due
-from gradscope.monitor.updates import Optimizers, Stream, has_optimizer, ids_in, ids_of, is_skipped, looks
+from gradscope.monitor.updates import Optimizers, Stream, Streams, has_optimizer, is_skipped
 from gradscope.registry import unknown
 from gradscope.trajectory import Head, Trajectory
 
@@ -125,7 +124,7 @@ class Monitor:
             Ear(path, layer, self._wants, self.fail, self._called, partial(self._gradients.worth, layer))
             for path, layer in found.items()
         ]
-        self._streams = [Stream(list(self._ears), at, is_signal_due(at, every))]
+        self._streams = Streams(self.model, self._ears, at, is_signal_due(at, every))
         self._input_hook = None if found else self.model.register_forward_pre_hook(Hook(self._taken, self.fail))
         self._optimizers = Optimizers(self._before_step, self._after_step, self.fail)
         self._gradients.attend()
@@ -194,7 +193,7 @@ class Monitor:
 
     def _wants(self, ear: Ear) -> bool:
         """Whether what a layer takes in is kept."""
-        return not self._is_deaf and self._stream_with(ear).armed
+        return not self._is_deaf and self._streams.listening(ear).armed
 
     @property
     def _is_deaf(self) -> bool:
@@ -207,7 +206,7 @@ class Monitor:
         if not self._clock.begun:
             self._clock.begun = time.perf_counter()
         self._count_unseen()
-        stream = self._stream_with(ear)
+        stream = self._streams.listening(ear)
         if stream.pending and stream.pending[0].step != stream.at:
             self._safely(partial(self._flush, stream), measures=False)
         if stream.armed and not self._gradients.attends(self.model if ear is None else ear.layer):
@@ -217,7 +216,7 @@ class Monitor:
         """Keep what a model without a layer to listen to takes in."""
         if module is self.model and torch.is_grad_enabled() and not self._is_deaf:
             self._called(None)
-            if self._streams[0].armed and args and isinstance(args[0], Tensor):
+            if self._streams.listening(None).armed and args and isinstance(args[0], Tensor):
                 self._taken_last = args[0].detach()
 
     def _added(self, over: bool) -> None:
@@ -228,7 +227,7 @@ class Monitor:
             return
         for stream in self._streams:
             if stream.optimizer is None:
-                stream.weights = self._looks(stream)
+                stream.weights = self._streams.looks(stream)
             elif stream.stepping and stream.closure:
                 if stream.early or not any(p.step == stream.at for p in stream.pending):
                     self._safely(partial(self._measure, stream))
@@ -236,7 +235,7 @@ class Monitor:
 
     def _before_step(self, optimizer: Optimizer, closure: bool) -> None:
         """An optimizer is about to step; with a closure the backward pass is still to come, if there was none yet."""
-        if self._is_deaf or (stream := self._stream_of(optimizer)) is None:
+        if self._is_deaf or (stream := self._streams.claimed(optimizer)) is None:
             return
         stream.stepping, stream.closure, stream.strangers = True, closure, 0
         stream.early = closure and self._is_fresh(stream)
@@ -248,7 +247,7 @@ class Monitor:
 
     def _after_step(self, optimizer: Optimizer) -> None:
         """It has stepped."""
-        stream = next((stream for stream in self._streams if _is(stream.optimizer, optimizer)), None)
+        stream = self._streams.of(optimizer)
         if stream is None or not stream.stepping or self._is_deaf:
             return
         stream.stepping = False
@@ -258,73 +257,11 @@ class Monitor:
         if not (stream.armed and is_skipped(optimizer)):
             self._updated(stream)
 
-    # -- whose update it is -------------------------------------------------------------------------------------------
-
-    def _stream_with(self, ear: Ear | None) -> Stream:
-        return next((stream for stream in self._streams if ear in stream.ears), self._streams[0])
-
-    def _stream_of(self, optimizer: Optimizer) -> Stream | None:
-        """Whose updates an optimizer makes: those of the layers whose parameters it has; None for another model's."""
-        for stream in self._streams:
-            if _is(stream.optimizer, optimizer):
-                return stream
-        ids, free = ids_of(optimizer), self._free
-        if free is not None:
-            if not self._ears:
-                if ids & ids_in([self.model]):
-                    free.optimizer = weakref.ref(optimizer)
-                    return free
-                return None
-            mine = [ear for ear in free.ears if ids & ids_in([ear.layer])]
-            if mine:
-                return self._split(free, mine, optimizer)
-        return self._taken_over(optimizer, ids)
-
-    def _split(self, free: Stream, mine: list[Ear], optimizer: Optimizer) -> Stream:
-        """The first step of an optimizer: the layers that it trains are counted by it from now on."""
-        names = {ear.name for ear in mine}
-        own = replace(free, ears=mine, optimizer=weakref.ref(optimizer), weights=None)
-        own.pending = [point for point in free.pending if point.layer in names]
-        free.ears = [ear for ear in free.ears if ear not in mine]
-        free.pending = [point for point in free.pending if point not in own.pending]
-        self._streams.append(own)
-        free.weights = None if free.weights is None else self._looks(free)
-        if not free.ears:
-            own.pending += free.pending
-            self._streams.remove(free)
-        return own
-
-    def _taken_over(self, optimizer: Optimizer, ids: set[int]) -> Stream | None:
-        """The stream of an optimizer that is gone, or that no longer steps while this one does with its parameters."""
-        for stream in self._streams:
-            if stream.optimizer is None or stream.stepping:
-                continue
-            old = stream.optimizer()
-            layers: list[nn.Module] = [*(ear.layer for ear in stream.ears)] or [self.model]
-            if ids & (ids_of(old) if old is not None else ids_in(layers)):
-                stream.strangers += 1
-                if old is None or stream.strangers > 1:
-                    stream.optimizer = weakref.ref(optimizer)
-                    return stream
-        return None
-
-    @property
-    def _free(self) -> Stream | None:
-        """The layers that no optimizer of torch has trained yet."""
-        return next((stream for stream in self._streams if stream.optimizer is None), None)
-
-    def _ids(self, stream: Stream) -> set[int]:
-        """The parameters that its updates change."""
-        old = stream.optimizer() if stream.optimizer is not None else None
-        every = ids_in([self.model])
-        if old is not None:
-            return every & ids_of(old)
-        taken = [other.optimizer() for other in self._streams if other.optimizer is not None]
-        return every.difference(*(ids_of(one) for one in taken if one is not None))
+    # -- updates that are done ----------------------------------------------------------------------------------------
 
     def _is_fresh(self, stream: Stream) -> bool:
         """Whether a backward pass reached its parameters, or its layers, since it was last measured or updated."""
-        return self._gradients.newest(self._ids(stream)) > stream.stamp
+        return self._gradients.newest(self._streams.ids(stream)) > stream.stamp
 
     def _is_once(self, stream: Stream) -> bool:
         """Whether one backward pass is all that came since it was measured."""
@@ -332,24 +269,18 @@ class Monitor:
 
     def _count_unseen(self) -> None:
         """Count an update that no optimizer of torch made: the weights are others than at the last backward pass."""
-        free = self._free
-        if free is None or free.weights is None or free.weights == self._looks(free):
+        free = self._streams.free
+        if free is None or free.weights is None or free.weights == self._streams.looks(free):
             return
         free.weights = None
         if self._is_expected is None:
-            self._is_expected = has_optimizer(self._ids(free))
+            self._is_expected = has_optimizer(self._streams.ids(free))
         if self._is_expected:
             # It has not stepped yet: something moves the weights and back, as sharpness-aware minimization does.
             return
         if self._is_fresh(free):
             self._safely(partial(self._measure, free))
         self._updated(free)
-
-    def _looks(self, free: Stream) -> str:
-        """Something that changes when the weights that no optimizer is known of do."""
-        own = self._ids(free)
-        modules: list[nn.Module] = [*(ear.layer for ear in free.ears), self.model]
-        return looks([p for module in modules for p in module.parameters() if id(p) in own])
 
     def _updated(self, stream: Stream) -> None:
         """An update is done."""
@@ -360,7 +291,7 @@ class Monitor:
         was, stream.at, stream.loss = stream.armed, stream.at + 1, None
         stream.armed = is_signal_due(stream.at, self.every)
         if was or stream.armed:
-            ids = self._ids(stream)
+            ids = self._streams.ids(stream)
             stream.stamp = self._gradients.newest(ids)
             self._gradients.forget(ids)
         if any(one.armed or one.optimizer is None for one in self._streams):
@@ -379,7 +310,7 @@ class Monitor:
                 self._measuring.x = x.detach()
             else:
                 self._record.note(f"flow.step was handed a {type(x).__name__} as x and leaves it out; x is a tensor")
-        free = self._free
+        free = self._streams.free
         # Where an optimizer's own hook comes before the update, that is when the gradient is whole.
         if free is not None and not any(point.step == free.at for point in free.pending) and self._is_fresh(free):
             self._measure(free)
@@ -417,7 +348,7 @@ class Monitor:
         # One more backward pass of the same update: what was measured before it was of a part of the gradient.
         stream.pending = [point for point in stream.pending if point.step != stream.at]
         self._flush(stream)
-        ids = self._ids(stream)
+        ids = self._streams.ids(stream)
         stream.stamp = self._gradients.newest(ids)
         scale = self._measuring.scale
         raw = self._gradients.raw(ids, scale)
@@ -434,7 +365,7 @@ class Monitor:
         if not stream.armed or not any(point.step == stream.at for point in stream.pending):
             return
         optimizer = stream.optimizer() if stream.optimizer is not None else None
-        ids = self._ids(stream)
+        ids = self._streams.ids(stream)
         # Whose parameters count is known only now where this is the optimizer's first step.
         norms = self._gradients.raw(ids, self._measuring.scale)
         clipped = self._gradients.clipped(ids, optimizer)
@@ -497,10 +428,6 @@ class Monitor:
                 warnings.warn(f"gradscope.Monitor {what}", stacklevel=3)
             with suppress(Exception):
                 self._record.note(what)
-
-
-def _is(held: weakref.ref[Optimizer] | None, optimizer: Optimizer) -> bool:
-    return held is not None and held() is optimizer
 
 
 def _number(loss: Tensor | float) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -40,6 +40,93 @@ class Stream:
     loss: float | None = None
     strangers: int = 0
     """Steps of another optimizer of the same parameters since the last of this one."""
+
+
+class Streams:
+    """The updates of all watched layers, by the optimizer that makes them."""
+
+    def __init__(self, model: nn.Module, ears: Sequence[Ear], at: int, armed: bool) -> None:
+        """One stream of all layers, until their optimizers step."""
+        self._model, self._ears = model, tuple(ears)
+        self._every = [Stream(list(ears), at, armed)]
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(self._every)
+
+    @property
+    def free(self) -> Stream | None:
+        """The layers that no optimizer of torch has trained yet."""
+        return next((stream for stream in self._every if stream.optimizer is None), None)
+
+    def listening(self, ear: Ear | None) -> Stream:
+        """The stream of a layer; the first one for the whole of a model."""
+        return next((stream for stream in self._every if ear in stream.ears), self._every[0])
+
+    def of(self, optimizer: Optimizer) -> Stream | None:
+        """The stream that is known to be an optimizer's."""
+        held = ((stream, stream.optimizer) for stream in self._every)
+        return next((stream for stream, one in held if one is not None and one() is optimizer), None)
+
+    def claimed(self, optimizer: Optimizer) -> Stream | None:
+        """Whose updates an optimizer makes: those of the layers whose parameters it has; None for another model's."""
+        if (stream := self.of(optimizer)) is not None:
+            return stream
+        ids, free = ids_of(optimizer), self.free
+        if free is not None:
+            if not self._ears:
+                if ids & ids_in([self._model]):
+                    free.optimizer = weakref.ref(optimizer)
+                    return free
+                return None
+            mine = [ear for ear in free.ears if ids & ids_in([ear.layer])]
+            if not mine and ids & ids_in([self._model]):
+                mine = [ear for ear in free.ears if _is_frozen(ear.layer)]
+            if mine:
+                return self._split(free, mine, optimizer)
+        return self._taken_over(optimizer, ids)
+
+    def _split(self, free: Stream, mine: list[Ear], optimizer: Optimizer) -> Stream:
+        """The first step of an optimizer: the layers that it trains are counted by it from now on."""
+        names = {ear.name for ear in mine}
+        own = replace(free, ears=mine, optimizer=weakref.ref(optimizer), weights=None)
+        own.pending = [point for point in free.pending if point.layer in names]
+        free.ears = [ear for ear in free.ears if ear not in mine]
+        free.pending = [point for point in free.pending if point not in own.pending]
+        self._every.append(own)
+        free.weights = None if free.weights is None else self.looks(free)
+        if not free.ears:
+            own.pending += free.pending
+            self._every.remove(free)
+        return own
+
+    def _taken_over(self, optimizer: Optimizer, ids: set[int]) -> Stream | None:
+        """The stream of an optimizer that is gone, or that no longer steps while this one does with its parameters."""
+        for stream in self._every:
+            if stream.optimizer is None or stream.stepping:
+                continue
+            old = stream.optimizer()
+            layers: list[nn.Module] = [*(ear.layer for ear in stream.ears)] or [self._model]
+            if ids & (ids_of(old) if old is not None else ids_in(layers)):
+                stream.strangers += 1
+                if old is None or stream.strangers > 1:
+                    stream.optimizer = weakref.ref(optimizer)
+                    return stream
+        return None
+
+    def ids(self, stream: Stream) -> set[int]:
+        """The parameters that its updates change."""
+        old = stream.optimizer() if stream.optimizer is not None else None
+        every = ids_in([self._model])
+        if old is not None:
+            return every & ids_of(old)
+        taken = [other.optimizer() for other in self._every if other.optimizer is not None]
+        return every.difference(*(ids_of(one) for one in taken if one is not None))
+
+    def looks(self, free: Stream) -> str:
+        """Something that changes when the weights that no optimizer is known of do."""
+        own = self.ids(free)
+        modules: list[nn.Module] = [*(ear.layer for ear in free.ears), self._model]
+        return looks([p for module in modules for p in module.parameters() if id(p) in own])
 
 
 class Optimizers:
@@ -81,6 +168,11 @@ def ids_in(layers: Iterable[nn.Module]) -> set[int]:
 def has_optimizer(ids: set[int]) -> bool:
     """Whether an optimizer of torch, stepped or not, has any of some parameters; torch keeps no list of them."""
     return any(issubclass(type(one), Optimizer) and ids & ids_of(one) for one in gc.get_objects())
+
+
+def _is_frozen(layer: nn.Module) -> bool:
+    """Whether nothing trains a layer: it has no gradients for now, and no optimizer has it for later."""
+    return not any(p.requires_grad for p in layer.parameters()) and not has_optimizer(ids_in([layer]))
 
 
 def is_skipped(optimizer: Optimizer) -> bool:
