@@ -22,4 +22,5 @@ def measure(analysis: Analysis) -> float:
         read = output[:, analysis.anchor - 1]
     else:
         read = output[torch.arange(len(output), device=output.device), ends - 1][ends > 0]
-    return float(torch.sqrt(read.double().square().mean()))
+    # What a mask has set to -inf is read by no loss.
+    return float(torch.sqrt(read[read.isfinite()].double().square().mean()))

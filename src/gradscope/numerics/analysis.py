@@ -235,7 +235,7 @@ class Analysis:
     @cached_property
     def finiteness(self) -> NonFinite | NotMeasured | None:
         """Where NaN or Inf is born in the forward pass; None when all is finite; or why that is not known."""
-        return attempted(lambda: finite.earliest(trace.non_finite() for trace in self.traces))
+        return attempted(lambda: finite.earliest(map(lambda a, b: a.non_finite(b.loss), self.traces, self.runs)))
 
     @cached_property
     def broken_gradient(self) -> NonFinite | None:

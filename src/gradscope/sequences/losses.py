@@ -65,13 +65,13 @@ def readout(seed: int, size: int, outputs: int) -> Tensor:
 def final(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     """L = sum_b <u, y_b,T> with a seeded unit vector u. An output (B, F) or (B,) counts as the last step.
 
-    A module that returns a scalar is its own loss.
+    Entries of -inf, what masks are made of, are left out. A module that returns a scalar is its own loss.
     """
 
     def function(output: Any) -> Tensor:
         if _is_scalar(output):
             return output
-        last = _last(output, "final")
+        last = _unmasked(_last(output, "final"))
         return (last @ direction(seed, last.shape[-1]).to(last)).sum()
 
     return Loss("final", _target_unused(spec), final_only=True, function=function)
@@ -84,7 +84,7 @@ def every(spec: RunSpec, batch: Batch, seed: int) -> Loss:
         if _is_scalar(output):
             return output
         steps = _checked(output, "every", (1, 2, 3))
-        steps = steps[:, None] if steps.ndim == 1 else steps
+        steps = _unmasked(steps[:, None] if steps.ndim == 1 else steps)
         return (steps @ direction(seed, steps.shape[-1]).to(steps)).sum()
 
     return Loss("every", _target_unused(spec), final_only=False, function=function)
@@ -261,6 +261,11 @@ def _target_unused(spec: RunSpec) -> tuple[str, ...]:
 def _last(output: Tensor, name: str) -> Tensor:
     steps = _checked(output, name, (1, 2, 3))
     return steps[:, -1] if steps.ndim == 3 else steps if steps.ndim == 2 else steps[:, None]
+
+
+def _unmasked(output: Tensor) -> Tensor:
+    """Without what a mask has set to -inf: no loss that the module is made for hears of it."""
+    return torch.where(output == -math.inf, 0.0, output)
 
 
 def _is_scalar(output: object) -> TypeGuard[Tensor]:

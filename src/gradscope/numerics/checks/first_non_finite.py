@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from gradscope.errors import UsageError
+from gradscope.forward.birth import first_birth as birth_of
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.capture.watch import hooked
 from gradscope.models.direct import Direct
 from gradscope.numerics.checks import finite
+from gradscope.numerics.gradients.parameters import loss_value, parameter_gradients
 from gradscope.records import NonFinite
 
 
@@ -40,6 +44,33 @@ def first_birth(model: Direct, x: Tensor, recurrences: Sequence[Recurrence]) -> 
                 )
         model.run(model.laid_out(x))
     return next((bad for bad in found if bad is not None), None)
+
+
+def born(model: Direct, x: Tensor) -> NonFinite | None:
+    """The first operation, of any sequence of x (batch, T, ...), that makes what is not finite."""
+    found = []
+    for b in range(len(x)):
+        if (birth := birth_of(model, model.laid_out(x[b : b + 1]), 0 if model.time_first else 1)) is not None:
+            part = birth.part or type(model.module).__name__
+            found.append(NonFinite(birth.step, part, birth.operation, birth.value, birth.cause))
+    return finite.earliest(found)
+
+
+def is_harmless(bad: NonFinite, model: Direct, x: Tensor, loss: Any, output: Tensor) -> bool:
+    """Whether neither the loss nor a gradient hears of what is not finite: -inf where a mask is, say, before a softmax.
+
+    A loss of the user's own says what reads the outputs. Of any other, NaN and +inf there are never harmless: what
+    training makes of them is not known.
+    """
+    if not getattr(loss, "reads_raw", True) and (bad.value != "-inf" or not bool((output < math.inf).all())):
+        return False
+    try:
+        with torch.no_grad():
+            value = loss_value(model, x, loss)
+        by_name, given = parameter_gradients(model, x, loss)
+    except UsageError:
+        return False
+    return all(bool(g.isfinite().all()) for g in (value, given, *by_name.values()) if g is not None)
 
 
 def _in_output(output: Any, name: str, batch: int, steps: int) -> NonFinite | None:

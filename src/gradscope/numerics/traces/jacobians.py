@@ -36,7 +36,7 @@ class BareTrace:
         """There is none."""
         raise Unavailable("a file of Jacobians has no output")
 
-    def non_finite(self) -> NonFinite | None:
+    def non_finite(self, loss: Loss) -> NonFinite | None:
         """In the Jacobians themselves."""
         return finite.first_bad({"Jacobian": self.bare.jacobians.transpose(0, 1)}, "chain")
 

@@ -13,7 +13,6 @@ from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
-from gradscope.forward.birth import first_birth as birth_of
 from gradscope.forward.graph import Graph
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import Recurrence, reordered
@@ -24,7 +23,7 @@ from gradscope.models.output_shape import OutputShape
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.checks import finite
 from gradscope.numerics.checks.equality import against_module, comparable_weights, number, wanted
-from gradscope.numerics.checks.first_non_finite import first_birth
+from gradscope.numerics.checks.first_non_finite import born, first_birth, is_harmless
 from gradscope.numerics.gradients import influence
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.gradients.flow import Flow, feeds, flow_back, last_first
@@ -203,8 +202,12 @@ class ModuleTrace:
         """What the axes of the first tensor are that the module returned."""
         return self.model.shape_of(self.model.first_tensor(self.seen.raw), self.x)
 
-    def non_finite(self) -> NonFinite | None:
-        """The first of weights, input, recurrences and output."""
+    def non_finite(self, loss: Loss) -> NonFinite | None:
+        """The first of weights, input, recurrences and output, where the loss or a gradient is not finite either."""
+        bad = self._first_non_finite()
+        return None if bad is None or is_harmless(bad, self.model, self.x, loss, self.output) else bad
+
+    def _first_non_finite(self) -> NonFinite | None:
         given = {"input": self.x.transpose(0, 1)}
         if (bad := finite.in_weights(self.model.parameters()) or finite.first_bad(given, "input")) is not None:
             return bad
@@ -217,18 +220,8 @@ class ModuleTrace:
         if last is None and all(bool(layer.states.isfinite().all()) for _, layer in self.layers):
             return None
         if not self.seen.recurrences:
-            return self._born() or last
+            return born(self.model, self.x) or last
         return first_birth(self.model, self.x, self.seen.recurrences) or last
-
-    def _born(self) -> NonFinite | None:
-        """The first operation of any sequence that makes what is not finite."""
-        found = []
-        for b in range(self.sequences):
-            x = self.model.laid_out(self.x[b : b + 1])
-            if (birth := birth_of(self.model, x, 0 if self.model.time_first else 1)) is not None:
-                part = birth.part or type(self.model.module).__name__
-                found.append(NonFinite(birth.step, part, birth.operation, birth.value, birth.cause))
-        return finite.earliest(found)
 
     def cotangent(self, loss: Loss) -> Cotangents:
         """dL/d(every tensor that the module returned)."""
@@ -279,7 +272,7 @@ class ModuleTrace:
         return self._ends[-1][1]
 
     def _newest_heard(self, v: Cotangents) -> Tensor | None:
-        if not bool(self.output.isfinite().all()):
+        if not bool((self.output < math.inf).all()):
             return None
         states = [state[1:] for state in self.states_heard(v) if len(state) == self.length + 1]
         if not states:

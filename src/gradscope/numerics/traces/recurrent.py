@@ -59,7 +59,7 @@ class RecurrentTrace:
         """Y of the top layer, (batch, T, features)."""
         return self.trajectory.output
 
-    def non_finite(self) -> NonFinite | None:
+    def non_finite(self, loss: Loss) -> NonFinite | None:
         """The first of weights, input, and what the layers compute."""
         return (
             finite.in_weights(self.model.parameters())

@@ -108,8 +108,8 @@ class Trace(Protocol):
         """What the loss reads, (batch, T, features)."""
         ...
 
-    def non_finite(self) -> NonFinite | None:
-        """Where NaN or Inf is born; None when all is finite."""
+    def non_finite(self, loss: Loss) -> NonFinite | None:
+        """Where NaN or Inf is born; None when all is finite of which the loss or a gradient hears."""
         ...
 
     def cotangent(self, loss: Loss) -> Cotangent:
