@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.records import ModelResult, Verdict
+from modules import CellLoop
 
 X = torch.randn(3, 12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -152,3 +153,49 @@ def test_axes_are_not_guessed_healthy(
     assert any("time first" in note for note in found.notes) == turned
     assert ("--layout" in " ".join(found.notes)) == (status == "inconclusive")
     assert verdict.status == {"degenerate": "fail", "inconclusive": "inconclusive", None: "pass"}[status]
+
+
+class Padded(nn.Module):
+    """A loop that keeps its state where a step is padding: all zeros, or id 0."""
+
+    def __init__(self, *, ids: bool = False, detached: int = 0) -> None:
+        super().__init__()
+        self.ids, self.detached = ids, detached
+        self.front, self.cell, self.head = nn.Embedding(9, 4), nn.GRUCell(4, 5), nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        there = x != 0 if self.ids else x.abs().sum(-1) > 0
+        steps = self.front(x) if self.ids else x
+        h = steps.new_zeros(len(x), 5)
+        for t in range(x.shape[1]):
+            step = steps[:, t].detach() if t < self.detached else steps[:, t]
+            h = torch.where(there[:, t, None], self.cell(step, h), h)
+        return self.head(h)
+
+
+@pytest.mark.parametrize("ids", [False, True])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("padding", "detached", "cut"), [(5, 0, None), (0, 5, 5), (3, 5, 5)])
+def test_an_input_that_is_only_asked_whether_it_is_there_is_no_cut(
+    ids: bool, kind: torch.dtype, padding: int, detached: int, cut: int | None
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randint(1, 9, (3, 12)) if ids else X.to(kind, copy=True)
+    x[:, :padding] = 0
+    found = gradscope.analyze(Padded(ids=ids, detached=detached).to(kind), x).models[0]
+    assert found.summary.input_cut == cut
+    assert found.summary.zero_lags == (7, 5)
+    assert (found.status == "degenerate") == (cut is not None)
+
+
+@pytest.mark.parametrize(("needs_lag", "status"), [(None, "fail"), (3, "fail"), (2, "warn")])
+def test_what_is_cut_beyond_the_needed_lag_is_remarked_on_and_changes_no_status(
+    needs_lag: int | None, status: str
+) -> None:
+    torch.manual_seed(1)
+    for net, cut in ((Net(the_newest_alone), None), (CellLoop(cuts=(10,)), 10)):
+        x = X[..., : 4 if isinstance(net, Net) else 3]
+        found = gradscope.analyze(net.double(), x, needs_lag=needs_lag).models[0]
+        assert (found.summary.cut, found.summary.input_cut) == (cut, 9)
+        assert next(verdict for verdict in found.verdicts if verdict.code == "GS401").status == status
+        assert (found.status == "degenerate") == (status == "fail")

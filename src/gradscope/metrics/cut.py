@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import ArrayChain
+from gradscope.metrics.unheard import agree, nudge_of
+from gradscope.models.capture.given import Embeddings, given
+from gradscope.models.direct import Direct
+from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis
 
 
@@ -35,10 +39,11 @@ def _anew(analysis: Analysis) -> Mapping[int, bool]:
 
 
 def of_input(analysis: Analysis) -> int | None:
-    """The newest step up to which no input receives a gradient, though the output at the anchor depends on them.
+    """The newest step up to which no input receives a gradient, though the output at the anchor follows them.
 
-    A small change of those inputs tells: what is not read at all, or read by units that are dead, changes nothing. None
-    where newer inputs receive none either: then the input is unheard as a whole.
+    It is moved alike by a small nudge up and one down. What is not read at all, or by units that are dead, moves
+    nothing; what is merely asked whether it is there (padding, a threshold) makes the output jump, both times alike.
+    None where newer inputs receive none either: then the input is unheard as a whole.
     """
     run = analysis.runs[0]
     if isinstance(run.model, ArrayChain) or not run.x.shape[-1]:
@@ -50,20 +55,29 @@ def of_input(analysis: Analysis) -> int | None:
         return None
     unheard = anchor - heard[-1] - 1
     with torch.no_grad():
-        before, after = (run.model(x) for x in (run.x, _nudged(run.x, unheard)))
-    if before.ndim == 3 and before.shape[1] >= anchor:
-        # Earlier outputs hear of their own inputs, whatever becomes of the one that the anchor is about.
-        before, after = before[:, anchor - 1], after[:, anchor - 1]
+        low, before, high = (_moved(run.model, run.x, unheard, sign, anchor) for sign in (-1, 0, 1))
     noise = 8 * torch.finfo(before.dtype).eps * float(before.abs().max())
-    return unheard if float((before - after).abs().max()) > noise else None
+    return unheard if agree(high - before, before - low, noise) else None
 
 
-def _nudged(x: Tensor, steps: int) -> Tensor:
-    """X with its first steps changed: numbers by the square root of their rounding error, ids by others."""
-    moved = x.clone()
-    if not x.is_floating_point():
-        moved[:, :steps] = int(x.max()) - x[:, :steps]
-        return moved
-    drawn = torch.randn(x[:, :steps].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    moved[:, :steps] += math.sqrt(torch.finfo(x.dtype).eps) * (float(x.abs().max()) or 1.0) * drawn.to(x)
-    return moved
+def _moved(model: Recurrent | Direct, x: Tensor, steps: int, sign: int, anchor: int) -> Tensor:
+    """The output with the first steps of its input nudged, or of what its embeddings make of ids, as far as finite."""
+    taken = None if isinstance(model, Recurrent) or x.is_floating_point() else model.laid_out(x)
+    if isinstance(model, Recurrent) or taken is None:
+        moved = x.clone()
+        older = moved[:, :steps]
+        # Zeros may be what is taken for padding; where there is nothing else, they are all there is to move.
+        older += sign * nudge_of(x, older.shape) * ((older != 0) | ~(older != 0).any())
+        output = model(moved)
+    else:
+        tokens = given(model.module, taken, model.tables)
+        weight = next(p for p in model.module.parameters() if p.is_floating_point())
+        width = max((known.stop for known in model.tables.values()), default=0)
+        leaf = weight.new_zeros(*x.shape, width)
+        leaf[:, :steps] = sign * nudge_of(weight.detach(), leaf[:, :steps].shape)
+        tokens.leaf = model.laid_out(leaf).contiguous()
+        output = model.output(model.run(tokens.taken, Embeddings(tokens)), x)
+    if output.ndim == 3 and output.shape[1] >= anchor:
+        # Earlier outputs hear of their own inputs, whatever becomes of the one that the anchor is about.
+        output = output[:, anchor - 1]
+    return output.nan_to_num(0, 0, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -52,19 +52,28 @@ def _acts(p: Tensor, before: Tensor, value: Callable[[], Tensor]) -> bool:
 
     It is changed through `data`: the graphs of the pass, which are read after this, hold it at its version.
     """
-    precision = torch.finfo(p.dtype).eps
-    generator = torch.Generator().manual_seed(0)
     kept = p.detach().clone()
-    nudge = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)
-    nudge *= precision ** (1 / 3) * (float(kept.square().mean().sqrt()) or 1.0)
+    nudge = nudge_of(kept, p.shape)
     try:
         with torch.no_grad():
             p.data.copy_(kept + nudge)
-            up = float(value() - before)
+            up = value() - before
             p.data.copy_(kept - nudge)
-            down = float(before - value())
+            down = before - value()
     finally:
         p.data.copy_(kept)
-    size = max(abs(up), abs(down))
-    # Rounding of the whole pass is no answer.
-    return size > 1e3 * precision * float(before.abs()) and abs(up - down) < SMOOTH * size
+    # Rounding of the whole pass, summed in the loss, is no answer.
+    return agree(up, down, 1e3 * torch.finfo(p.dtype).eps * float(before.abs()))
+
+
+def nudge_of(values: Tensor, shape: Sequence[int]) -> Tensor:
+    """A seeded change by the cube root of the rounding error of numbers like these."""
+    drawn = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(values)
+    size = float(values.square().mean().sqrt()) or 1.0
+    return drawn * torch.finfo(values.dtype).eps ** (1 / 3) * size
+
+
+def agree(up: Tensor, down: Tensor, noise: float) -> bool:
+    """Whether f(p + e) - f(p) and f(p) - f(p - e) are alike, and more than noise."""
+    size = max(float(up.norm()), float(down.norm()))
+    return size > noise and float((up - down).norm()) < SMOOTH * size

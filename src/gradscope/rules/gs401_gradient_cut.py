@@ -71,7 +71,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     """Any cut on the way of the gradient is a finding; what is cut after the anchor hears of no loss anyway."""
     cut, profile = result.summary.cut, Profile.of(result)
     if cut is None and result.summary.input_cut is not None:
-        return _of_input(result.summary.input_cut, profile)
+        return _of_input(result.summary.input_cut, profile, spec)
     if cut is None and "cut" in result.skipped:
         return Finding("skip", f"cut is not known: {result.skipped['cut']}")
     if cut is None:
@@ -97,10 +97,10 @@ def _outcome(lag: int | None, spec: RunSpec) -> Outcome:
     return "remark" if lag is not None and spec.needs_lag is not None and lag >= spec.needs_lag else "found"
 
 
-def _of_input(cut: int, profile: Profile) -> Finding:
+def _of_input(cut: int, profile: Profile, spec: RunSpec) -> Finding:
     """Older inputs that the output depends on and no gradient reaches."""
     return Finding(
-        "found",
+        _outcome(profile.lag_of(cut + 1), spec),
         f"No gradient reaches the inputs up to step {cut}, lag {profile.lag_of(cut)} and more, though the output "
         "depends on them.",
         "Look for detach(), .data, torch.no_grad() or numpy between the input and what the loss reads.",
@@ -130,8 +130,8 @@ RULE = Rule(
     measured=(
         "The Jacobian of each step is compared with what the step really does to a slightly moved state; the newest "
         "step whose Jacobian vanishes while its output moves is reported. So are older inputs that receive "
-        "exactly nothing while a slight change of them moves the output, and states that are made anew: every so many "
-        "steps the Jacobian is exactly zero, and the state does not move either, or a mask multiplies it by exactly "
+        "exactly nothing while the output follows a slight change of them, up and down alike (an input that is only "
+        "asked whether it is padding does not count), and states that are made anew: every so many steps the Jacobian is exactly zero, and the state does not move either, or a mask multiplies it by exactly "
         "zero. What lies no nearer than a stated needed lag is remarked on and changes no status. Where this cut "
         "explains exact zeros (GS102) and a short reach (GS104), the status is degenerate and not vanishing."
     ),
