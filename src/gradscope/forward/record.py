@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 from gradscope.forward.written import Written
 from gradscope.models.capture.given import LOOKUPS, Given, given
 from gradscope.models.direct import Direct
+from gradscope.models.output_shape import reals
 from gradscope.models.repeatable import gradients_wanted as gradients_wanted
 
 Edge = tuple[Any, int]
@@ -81,7 +82,7 @@ class Recording:
     @property
     def outputs(self) -> list[Tensor]:
         """Floating-point tensors that the module returned."""
-        return [v for v in pytree.tree_leaves(self.raw) if isinstance(v, Tensor) and v.is_floating_point()]
+        return reals(self.raw)
 
     @property
     def ends(self) -> list[Tensor]:

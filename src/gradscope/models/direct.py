@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.isolation.state import generators, own_random_numbers
-from gradscope.models.output_shape import OutputShape, Roles, readings
+from gradscope.models.output_shape import OutputShape, Roles, leaves_of, readings
 from gradscope.models.repeatable import as_before, uncompiled
 from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
@@ -133,7 +132,7 @@ class Direct:
             raw = raw[0]
         if isinstance(raw, PackedSequence):
             return pad_packed_sequence(raw, batch_first=not self.time_first)[0]
-        found = next((value for value in pytree.tree_leaves(raw) if isinstance(value, Tensor)), None)
+        found = next((value for value in leaves_of(raw) if isinstance(value, Tensor)), None)
         if found is None:
             raise UsageError(f"{safe_text(self.name)} returns {type(raw).__name__} without a tensor; return one first")
         return found

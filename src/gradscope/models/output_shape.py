@@ -1,15 +1,76 @@
-"""How the tensor that a module returns lies: which of its axes holds sequences, which steps, and which the rest."""
+"""What a module returns: the tensors in it, and which axis of one holds sequences, which steps."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 Roles = tuple[int | None, int | None]
 """Which axis holds sequences and which steps; None where none does."""
+Rebuild = Callable[[Sequence[Any]], Any]
+"""Other leaves -> a structure that holds them."""
+DEEPEST = 3
+"""Objects inside objects that are looked into: what hangs on them further down is no output."""
+
+
+def leaves_of(raw: Any) -> list[Any]:
+    """What a returned structure holds, in its order; see `taken_apart`."""
+    return taken_apart(raw)[0]
+
+
+def reals(raw: Any) -> list[Tensor]:
+    """Floating-point tensors in what a module returned."""
+    return [value for value in leaves_of(raw) if isinstance(value, Tensor) and value.is_floating_point()]
+
+
+def taken_apart(raw: Any, depth: int = 0) -> tuple[list[Any], Rebuild]:
+    """The leaves of tuples, mappings, dataclasses and plain objects that hold tensors, in their order.
+
+    Beside them what puts as many others in their places, in a structure of the same kind.
+    """
+    values, form = pytree.tree_flatten(raw)
+    parts = [_of_object(value, depth) for value in values]
+
+    def rebuilt(others: Sequence[Any]) -> Any:
+        left = iter(others)
+        return pytree.tree_unflatten([build([next(left) for _ in own]) for own, build in parts], form)
+
+    return [leaf for own, _ in parts for leaf in own], rebuilt
+
+
+def _of_object(value: Any, depth: int) -> tuple[list[Any], Rebuild]:
+    """The same of what torch takes for a leaf: an object of a class that it does not know may hold tensors."""
+    if depth > DEEPEST or isinstance(value, Tensor | nn.Module | type):
+        return [value], lambda others: others[0]
+    items = dict(value) if isinstance(value, Mapping) else {}
+    names = [field.name for field in fields(value)] if is_dataclass(value) else []
+    named = {name: getattr(value, name, None) for name in dict.fromkeys([*names, *getattr(value, "__dict__", ())])}
+    held = {id(one): one for one in (*items.values(), *named.values()) if _may_hold(one)}
+    apart = {key: taken_apart(one, depth + 1) for key, one in held.items()}
+    apart = {key: own for key, own in apart.items() if any(isinstance(leaf, Tensor) for leaf in own[0])}
+    if not apart:
+        return [value], lambda others: others[0]
+
+    def rebuilt(others: Sequence[Any]) -> Any:
+        left, made = iter(others), copy.copy(value)
+        new = {key: build([next(left) for _ in own]) for key, (own, build) in apart.items()}
+        for key in [key for key, one in items.items() if id(one) in new]:
+            made[key] = new[id(items[key])]
+        for name in [name for name, one in named.items() if id(one) in new]:
+            object.__setattr__(made, name, new[id(named[name])])
+        return made
+
+    return [leaf for own, _ in apart.values() for leaf in own], rebuilt
+
+
+def _may_hold(value: Any) -> bool:
+    return isinstance(value, Tensor | tuple | list | Mapping) or is_dataclass(value)
 
 
 def readings(own: Sequence[int], sequences: int, steps: int, *, time_first: bool) -> list[Roles]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from gradscope.models.agreement import tolerance
+from gradscope.models.output_shape import leaves_of
 
 OF_TORCH = frozenset(vars(nn.Module()))
 """What every module keeps for torch's own purposes."""
@@ -71,7 +72,7 @@ def uncompiled() -> AbstractContextManager[object]:
 
 def alike(first: Any, second: Any, types: Collection[torch.dtype] = ()) -> bool:
     """Whether two runs returned the same, within the rounding of their own types and of those that took part inside."""
-    pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=False)
+    pairs = zip(leaves_of(first), leaves_of(second), strict=False)
     return all(_near(a, b, types) for a, b in pairs if isinstance(a, Tensor) and isinstance(b, Tensor))
 
 

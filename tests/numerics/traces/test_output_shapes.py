@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict, UserDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -317,3 +320,65 @@ def test_a_loss_that_reads_a_complex_output_is_refused_with_the_remedy() -> None
     module, x = Beside("spectrum").double(), torch.randn(2, 9, 3, dtype=torch.float64)
     with pytest.raises(UsageError, match="view_as_real"):
         gradscope.analyze(module, x, lambda raw: raw[1][:, -1].abs().square().sum() + raw[0][:, 3].sum())
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a module returns under names."""
+
+    label: str
+    y: Any
+    last: Any = None
+
+
+class Named(OrderedDict):
+    """A mapping of a user's own."""
+
+
+class Pair(NamedTuple):
+    label: str
+    outputs: Any
+
+
+STRUCTURES: dict[str, tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]] = {
+    "dataclass": (lambda y: Outputs("a", y, y[:, -1]), lambda raw: raw.y),
+    "one inside another": (lambda y: Outputs("a", Outputs("b", [y])), lambda raw: raw.y.y[0]),
+    "ordered": (lambda y: Named(label="a", y=y), lambda raw: raw["y"]),
+    "mapping": (lambda y: UserDict(y=y), lambda raw: raw["y"]),
+    "tuple of a dataclass": (lambda y: Pair("a", Outputs("b", y)), lambda raw: raw.outputs.y),
+    "namespace": (lambda y: SimpleNamespace(y=y, again=y), lambda raw: raw.again),
+    "distribution": (lambda y: torch.distributions.Normal(y, y.new_ones(())), lambda raw: raw.loc),
+}
+
+
+class Structured(nn.Module):
+    """A recurrence of torch.nn or a loop, whose outputs are handed on in a structure."""
+
+    def __init__(self, form: Callable[[Tensor], Any], written: bool) -> None:
+        super().__init__()
+        self.form, self.written, self.cell, self.rnn = form, written, nn.GRUCell(3, 5), nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Any:
+        if not self.written:
+            return self.form(self.rnn(x)[0])
+        h, out = x.new_zeros(len(x), 5), []
+        for step in x.unbind(1):
+            h = self.cell(step, h)
+            out.append(h)
+        return self.form(torch.stack(out, 1))
+
+
+@pytest.mark.parametrize("written", [False, True])
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_tensors_are_found_and_losses_get_them_in_any_structure(structure: str, written: bool) -> None:
+    form, read = STRUCTURES[structure]
+    torch.manual_seed(0)
+    net = Structured(form, written).double()
+    x = torch.randn(3, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    leaf = x.clone().requires_grad_()
+    (own,) = torch.autograd.grad(read(net(leaf))[:, 5].sum(), leaf)
+    expected = own[:, :6].norm(dim=-1).log10().mean(0).flip(0).tolist()
+    model = gradscope.analyze(net, x, loss=lambda raw: read(raw)[:, 5].sum()).models[0]
+    assert model.series.values["log10_influence"] == pytest.approx(expected, abs=1e-9)
+    assert model.loaded.equality_check.passed
+    assert gradscope.analyze(net, x).models[0].summary.reach is not None

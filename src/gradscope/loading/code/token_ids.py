@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from gradscope.config.check import SYNTHETIC_LENGTH
 from gradscope.models.capture.reading import storages
 from gradscope.models.capture.watch import hooked
 from gradscope.models.direct import default_dtype
+from gradscope.models.output_shape import leaves_of
 from gradscope.models.token_ids import TokenIds
 
 
@@ -37,7 +37,7 @@ def token_ids(module: nn.Module) -> TokenIds | None:
     found = _tried(run, 2)
     if found is None:
         return None
-    tensor = next((value for value in pytree.tree_leaves(found) if isinstance(value, Tensor)), None)
+    tensor = next((value for value in leaves_of(found) if isinstance(value, Tensor)), None)
     width = tensor.shape[-1] if tensor is not None and tensor.ndim == 3 else None
     return TokenIds(read[0] if read else sizes[0], width, _longest(lambda steps: _tried(run, steps) is not None))
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from gradscope.models.agreement import coarsest, nudged, roundings, tolerance
 from gradscope.models.capture.gradients import gradients
@@ -17,6 +16,7 @@ from gradscope.models.capture.known import is_known
 from gradscope.models.capture.recurrence import Recurrence, Unit, reordered
 from gradscope.models.capture.watch import Seen
 from gradscope.models.cell import Layer
+from gradscope.models.output_shape import leaves_of
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, Scaled
 from gradscope.numerics.scale import log10_hypot, log10_norm
@@ -150,7 +150,7 @@ def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:
 
 def _read_outside(seen: Seen, parameters: Sequence[nn.Parameter]) -> bool:
     """Whether anything but the recurrences, at which the graph is open, reads some of the parameters."""
-    ends = [end for end in pytree.tree_leaves(seen.raw) if isinstance(end, Tensor)]
+    ends = [end for end in leaves_of(seen.raw) if isinstance(end, Tensor)]
     ends += [tensor for one in seen.recurrences for tensor in (one.x, *one.start)]
     joined = [end for end in ends if end.requires_grad and end.numel()]
     asked = [parameter for parameter in parameters if parameter.requires_grad]

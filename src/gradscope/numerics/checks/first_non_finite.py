@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.forward.birth import first_birth as birth_of
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.capture.watch import hooked
 from gradscope.models.direct import Direct
+from gradscope.models.output_shape import reals
 from gradscope.numerics.checks import finite
 from gradscope.numerics.gradients.parameters import loss_value, parameter_gradients
 from gradscope.records import NonFinite
@@ -75,8 +75,8 @@ def is_harmless(bad: NonFinite, model: Direct, x: Tensor, loss: Any, output: Ten
 
 def _in_output(output: Any, name: str, batch: int, steps: int) -> NonFinite | None:
     """In what a submodule returned, where that has steps."""
-    for value in pytree.tree_leaves(output):
-        if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim < 2:
+    for value in reals(output):
+        if value.ndim < 2:
             continue
         if value.shape[:2] == (batch, steps):
             value = value.transpose(0, 1)

@@ -10,10 +10,11 @@ from torch import Tensor
 from gradscope.models.agreement import coarsest, nudged
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.watch import see
+from gradscope.models.output_shape import reals
 from gradscope.numerics.checks.equality import against_gradients, number, wanted
 from gradscope.numerics.traces.backward import Back, log10_of
 from gradscope.numerics.traces.module import Cotangents
-from gradscope.numerics.traces.rows import reals, row_of
+from gradscope.numerics.traces.rows import row_of
 from gradscope.numerics.traces.strands import Strands
 from gradscope.records import EqualityCheck
 

@@ -15,10 +15,10 @@ from gradscope.forward.picks import Picks
 from gradscope.forward.steps import Lifting, levels
 from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
+from gradscope.models.output_shape import reals
 from gradscope.models.repeatable import alike
 from gradscope.numerics.traces.lifted import LiftedTrace
 from gradscope.numerics.traces.module import ModuleTrace
-from gradscope.numerics.traces.rows import reals
 
 
 def module_trace(model: Direct, x: Tensor) -> ModuleTrace:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from gradscope.chain import JacobianChain
 from gradscope.errors import UsageError
@@ -19,7 +18,7 @@ from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
-from gradscope.models.output_shape import OutputShape
+from gradscope.models.output_shape import OutputShape, reals, taken_apart
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.checks import finite
 from gradscope.numerics.checks.equality import against_module, comparable_weights, number, wanted
@@ -30,7 +29,6 @@ from gradscope.numerics.gradients.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
 from gradscope.numerics.traces.reasons import unfollowed, unseen, with_joint_state
-from gradscope.numerics.traces.rows import reals
 from gradscope.numerics.traces.trace import Loss, NotMeasured, Unavailable, attempted
 from gradscope.records import EqualityCheck, Kind, NonFinite
 from gradscope.registry import unknown
@@ -225,11 +223,11 @@ class ModuleTrace:
 
     def cotangent(self, loss: Loss) -> Cotangents:
         """dL/d(every tensor that the module returned)."""
-        values, form = pytree.tree_flatten(self.seen.raw)
+        values, rebuilt = taken_apart(self.seen.raw)
         leaves = [v.detach().clone().requires_grad_() if _is_real(v) or _is_complex(v) else v for v in values]
         with torch.enable_grad():
             # Copies, which a loss may write into: torch lets nobody write into a leaf.
-            raw = pytree.tree_unflatten([v.clone() if _is_real(v) or _is_complex(v) else v for v in leaves], form)
+            raw = rebuilt([v.clone() if _is_real(v) or _is_complex(v) else v for v in leaves])
             value = loss(raw) if getattr(loss, "reads_raw", True) and self.model.kind == "module" else None
             value = loss(self.model.output(raw, self.x)) if value is None else value
             asked = [leaf for leaf in leaves if _is_real(leaf)]

@@ -10,8 +10,8 @@ from torch import nn
 from gradscope.forward.graph import Graph
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.capture.watch import Seen
+from gradscope.models.output_shape import reals
 from gradscope.models.repeatable import alike
-from gradscope.numerics.traces.rows import reals
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.text import safe_text
 

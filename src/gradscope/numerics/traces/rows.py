@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from gradscope.models.agreement import tolerance
+from gradscope.models.output_shape import reals
 
 
 def row_of(whole: Tensor, shape: Sequence[int], b: int, batch: int) -> Tensor | None:
@@ -40,8 +40,3 @@ def rows_agree(whole: Any, own: Any, b: int, batch: int, types: Collection[torch
         if not torch.allclose(a, c, near, near * size, equal_nan=True):
             return False
     return True
-
-
-def reals(raw: Any) -> list[Tensor]:
-    """Floating-point tensors among what a module returned."""
-    return [v for v in pytree.tree_leaves(raw) if isinstance(v, Tensor) and v.is_floating_point()]

@@ -22,7 +22,8 @@ from gradscope.forward.walk import Walk
 from gradscope.models.agreement import coarsest, nudged, roundings, tolerance
 from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
-from gradscope.numerics.traces.rows import reals, row_of, rows_agree
+from gradscope.models.output_shape import reals
+from gradscope.numerics.traces.rows import row_of, rows_agree
 from gradscope.numerics.traces.trace import NotMeasured, Unavailable, attempted
 
 KEPT_OPERATIONS = 2**21
