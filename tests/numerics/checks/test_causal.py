@@ -13,6 +13,7 @@ from gradscope.models.direct import Direct
 from gradscope.models.token_ids import TokenIds
 from gradscope.numerics.checks.causal import look_ahead
 from gradscope.numerics.traces.module import ModuleTrace
+from gradscope.renderers.text import wording
 
 STEPS = 10
 
@@ -69,6 +70,18 @@ class Several(nn.Module):
         return x.cumsum(1), x.argmax(-1), x.flip(1)
 
 
+class Reversed(nn.Module):
+    """A recurrence whose outputs are returned newest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.GRU(3, 5, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x)[0].flip(1)
+
+
 AHEAD = "reads the future: output 5 depends on"
 CASES: dict[str, tuple[nn.Module, int, str]] = {
     "linear": (nn.Linear(3, 2), 3, ""),
@@ -76,6 +89,7 @@ CASES: dict[str, tuple[nn.Module, int, str]] = {
     "shifted": (Shifted(), 3, f"{AHEAD} input 6"),
     "several": (Several(), 3, ""),
     "masked": (Encoder(True, False), 4, ""),
+    "reversed": (Reversed(), 3, f"{AHEAD} input 6, and output 10 on none after input 1 (are they in reverse order?)"),
     "encoder": (Encoder(False, False), 4, f"{AHEAD} inputs 6 to 10"),
     "pooled encoder": (Encoder(False, True), 4, "reads the future: its attention looks ahead"),
     "pooled masked": (Encoder(True, True), 4, ""),
@@ -119,3 +133,10 @@ def test_without_direction_there_is_no_reach_and_no_rule_for_it() -> None:
     assert f"{AHEAD} inputs 6 to 10, so it has no reach" in found.notes
     assert next(v.status for v in found.verdicts if v.code == "GS104") == "skip"
     assert found.status == "healthy"
+
+
+@pytest.mark.parametrize("loss", ["final", "every", lambda y: y[:, 0].sum()])
+def test_outputs_in_reverse_order_are_said_as_that_and_not_called_vanishing(loss: Any) -> None:
+    found = gradscope.analyze(Reversed(), torch.randn(2, STEPS, 3), loss=loss).models[0]
+    assert found.status == "inconclusive"
+    assert "in reverse order" in wording.sentences(found)[0]

@@ -42,21 +42,28 @@ def _by_gradient(trace: ModuleTrace) -> str:
     Raises:
         Unavailable: the output has no steps, or nothing to differentiate by.
     """
-    output, step = trace.output, max(1, trace.length // 2)
+    output, step, steps = trace.output, max(1, trace.length // 2), trace.length
     if output.ndim != 3 or output.shape[1] != trace.length or not output.is_floating_point():
         raise Unavailable("the output has no steps")
     drawn = torch.randn(output.shape[-1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    asked = torch.zeros_like(output)
-    asked[:, step - 1] = drawn.to(output)
-    logs = trace.input_gradient(trace.of_first(asked)).amax(0)
     kind = coarsest((output.dtype, *(kind for kind in trace.types if kind == torch.float32)))
-    floor = float(logs.max()) + math.log10(NOISE * torch.finfo(kind).eps)
-    later = (logs[step:] > floor).nonzero().flatten()
-    if not len(later):
+
+    def heard_by(one: int) -> list[int]:
+        asked = torch.zeros_like(output)
+        asked[:, one - 1] = drawn.to(output)
+        logs = trace.input_gradient(trace.of_first(asked)).amax(0)
+        floor = float(logs.max()) + math.log10(NOISE * torch.finfo(kind).eps)
+        return [int(place) + 1 for place in (logs > floor).nonzero().flatten()]
+
+    later = [place for place in heard_by(step) if place > step]
+    if not later:
         return ""
-    first, last = (step + 1 + int(place) for place in (later[0], later[-1]))
-    inputs = f"input {first}" if first == last else f"inputs {first} to {last}"
-    return f"reads the future: output {step} depends on {inputs}"
+    inputs = f"input {later[0]}" if len(later) == 1 else f"inputs {later[0]} to {later[-1]}"
+    told = f"reads the future: output {step} depends on {inputs}"
+    newest = max(heard_by(steps), default=steps)
+    if newest == steps or max(heard_by(1), default=0) < steps:
+        return told
+    return f"{told}, and output {steps} on none after input {newest} (are they in reverse order?)"
 
 
 def _by_attention(trace: ModuleTrace) -> str:

@@ -106,6 +106,8 @@ def sentences(model: ModelResult) -> list[str]:
     chosen = deciding(model)
     if not said and chosen is not None:
         said = [chosen.message]
+    if not said and reads_future(model):
+        said = [f"It {model.skipped['reach']}: its lags have no direction."]
     return said or ["Nothing that would say more was measured; -v lists what is missing, and why."]
 
 
