@@ -9,9 +9,12 @@ from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.loading.source import Source
 from gradscope.metrics import collect, layers
+from gradscope.models.capture.known import recurrent_parts
 from gradscope.models.direct import Direct
 from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.spectra.affordable import too_much
+from gradscope.numerics.traces.lifted import LiftedTrace
+from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.trace import NotMeasured, attempted
 from gradscope.records import Attention, Loaded, ModelResult, Pair, SingularValues
 from gradscope.rules.judge import judged
@@ -36,13 +39,26 @@ def outline(
         status="inconclusive",
         size=analysis.size,
         length=analysis.length,
-        loaded=loaded,
+        loaded=replace(loaded, parts=_parts(analysis)),
         summary=summary,
         series=replace(series, token=tokens),
         skipped=skipped,
         heading=heading(analysis),
         notes=notes,
     )
+
+
+def _parts(analysis: Analysis) -> dict[str, str]:
+    """Recurrences of torch.nn that a user's module runs, by dotted name."""
+    trace = analysis.trace
+    if not isinstance(trace, ModuleTrace) or trace.model.kind != "module" or analysis.kind != "recurrent":
+        return {}
+    graph = trace.first.graph if isinstance(trace, LiftedTrace) else None
+    if graph is None:
+        walked = {id(one.module) for one in trace.seen.recurrences}
+        return recurrent_parts(trace.model.module, lambda part: id(part) in walked)
+    read = {id(node.variable) for node, leaf in zip(graph.nodes, graph.is_leaf, strict=True) if leaf}
+    return recurrent_parts(trace.model.module, lambda part: any(id(p) in read for p in part.parameters()))
 
 
 def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], *, costs: bool) -> ModelResult:

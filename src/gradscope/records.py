@@ -354,8 +354,7 @@ class EqualityCheck:
     unheld: tuple[str, ...] = ()
     """Gradients of torch's own that are not finite (`dL/dx`, `dL/dW`), to which nothing could be compared."""
     rounding_from: int | None = None
-    """Step from which the two differ because the recurrence makes rounding errors grow, in torch as in the chain: a
-    change of its input by one rounding moves its states as far. None where rounding stays small, or is no excuse."""
+    """Step from which the two differ as far as one rounding of the input moves the states; None where none does."""
 
 
 @dataclass(frozen=True)
@@ -377,6 +376,8 @@ class Loaded:
     equality_check: EqualityCheck | None = None
     location: Location | None = None
     """Where the user's code defines the model, or where the target of `gradscope check` is written."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """Recurrent layers of torch.nn inside a user's module, dotted name -> class: {"encoder.rnn": "LSTM"}."""
 
     @property
     def drawn(self) -> bool:

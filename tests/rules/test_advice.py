@@ -6,10 +6,14 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import nn
 
+import gradscope
 from gradscope.models.family import family_model
 from gradscope.records import EqualityCheck, Loaded, RunSpec
 from gradscope.registry import FAMILIES
+from gradscope.renderers.text import wording
 from gradscope.rules.advice import ADVICE, advise, gate_bias, half_life, train
 from gradscope.rules.family import family, variant
 
@@ -132,3 +136,44 @@ def test_no_command_measures_another_model_and_no_class_of_the_user_is_a_family(
         assert "gradscope analyze" not in advise(direction, result, RunSpec())
         assert "gradscope compare" not in advise(direction, result, RunSpec())
     assert advise("vanishing", result, RunSpec()).startswith("Raise" if against == "torch.nn.LSTM" else "Give")
+
+
+class Wrapped(nn.Module):
+    """One layer of torch.nn, or a cell in a loop, beside another that is never run."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks, self.head, self.unused = nn.ModuleList([getattr(nn, kind)(3, 6)]), nn.Linear(6, 2), nn.RNN(3, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state, out = None, []
+        if not isinstance(self.blocks[0], nn.RNNCellBase):
+            return self.head(self.blocks[0](x.transpose(0, 1))[0].transpose(0, 1))
+        for step in x.unbind(1):
+            state = self.blocks[0](step, state)
+            out.append(self.head(state[0] if isinstance(state, tuple) else state))
+        return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("LSTM", "Raise the forget bias of self.blocks[0] to 4.2,"),
+        ("LSTMCell", "Raise the forget bias of self.blocks[0] to 4.2,"),
+        ("GRU", "Raise the bias of the update gate of self.blocks[0], which keeps the old state when open, to 4.2 "),
+        ("RNNCell", "Use a gated cell in place of self.blocks[0];"),
+    ],
+)
+def test_a_layer_inside_a_module_gets_its_own_advice_by_its_name(kind: str, said: str) -> None:
+    net, x = Wrapped(kind), torch.randn(4, 45, 3, generator=torch.Generator().manual_seed(0))
+    found = gradscope.analyze(net, x, needs_lag=44).models[0]
+    assert found.loaded.parts == {"blocks.0": kind}
+    assert found.status == "vanishing"
+    assert wording.advice(found)[0].startswith(said)
+    if "LSTM" in kind:
+        bias = next(p for name, p in net.named_parameters() if "bias_hh" in name)
+        nn.init.constant_(bias[6:12], 4.5)
+        opened = gradscope.analyze(net, x, needs_lag=44).models[0]
+        assert opened.summary.gradient_share > found.summary.gradient_share
+        assert "Raise the forget bias" not in " ".join(wording.advice(opened))

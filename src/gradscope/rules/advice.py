@@ -13,12 +13,15 @@ from dataclasses import replace
 
 from gradscope.config.command import command
 from gradscope.records import ModelResult, RunSpec
-from gradscope.rules.family import family, is_built, named, options, variant
+from gradscope.rules.family import family, is_built, named, options, places, variant
 from gradscope.rules.rule import needed_lag
 
 ADVICE: Mapping[tuple[str, str], str] = {
-    ("vanishing", "rnn"): "Use a gated cell[: `gradscope compare {same} lstm:forget_bias={bias}`]; an orthogonal "
-    "recurrent matrix[ (`gradscope analyze {orthogonal}`)] usually loses less per step.",
+    (
+        "vanishing",
+        "rnn",
+    ): "Use a gated cell{instead}[: `gradscope compare {same} lstm:forget_bias={bias}`]; an "
+    "orthogonal recurrent matrix[ (`gradscope analyze {orthogonal}`)] usually loses less per step.",
     ("vanishing", "rnn relu"): "Start from the identity matrix, which relu leaves alone while units stay active[: "
     "`gradscope analyze {identity}`].",
     ("vanishing", "rnn orthogonal"): "The matrix keeps norms already, so the nonlinearity shrinks: use a gated cell[, "
@@ -28,11 +31,14 @@ ADVICE: Mapping[tuple[str, str], str] = {
         "rnn gain",
     ): "The recurrent matrix multiplies norms by {gain} at every step by itself: give it gain 1["
     ", `gradscope analyze {unit_gain}`].",
-    ("vanishing", "lstm"): "Raise the forget bias to {bias}, at which the cell keeps half of what it held for about "
-    "{half_life} steps if the gate sees little else[: `gradscope analyze {open_lstm}`].",
+    (
+        "vanishing",
+        "lstm",
+    ): "Raise the forget bias{of} to {bias}, at which the cell keeps half of what it held for "
+    "about {half_life} steps if the gate sees little else[: `gradscope analyze {open_lstm}`].",
     ("vanishing", "lstm open"): "The forget bias would reach that far, so the loss is elsewhere: look at the gates[, "
     "`gradscope analyze {same} --show gates`].",
-    ("vanishing", "gru"): "Raise the bias of the update gate, which keeps the old state when open, to {bias} "
+    ("vanishing", "gru"): "Raise the bias of the update gate{of}, which keeps the old state when open, to {bias} "
     "(half-life about {half_life} steps if the gate sees little else)[: `gradscope analyze {open_gru}`].",
     ("vanishing", "gru open"): "The update bias would reach that far, so the loss is elsewhere: look at the gates[, "
     "`gradscope analyze {same} --show gates`].",
@@ -51,9 +57,9 @@ ADVICE: Mapping[tuple[str, str], str] = {
     "the steps; a forward pass in low precision can round to zero as well.",
     ("exploding", "rnn"): "Clip the gradient norm (`torch.nn.utils.clip_grad_norm_`, 1.0 is common) and start from a "
     "recurrent matrix that keeps norms, then see whether it vanishes instead[: `gradscope analyze {tame}`].",
-    ("exploding", "lstm"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights[: "
+    ("exploding", "lstm"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights{of}[: "
     "`gradscope analyze {half_gain}`].",
-    ("exploding", "gru"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights[: "
+    ("exploding", "gru"): "Clip the gradient norm (1.0 is common) and shrink the recurrent weights{of}[: "
     "`gradscope analyze {half_gain}`].",
     ("exploding", "lru"): "Its own eigenvalues lie inside the unit circle, so look at the input and output matrices, "
     "and normalise the input of each layer.",
@@ -184,8 +190,10 @@ def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
     if word == "rnn" and given.get("init") in ("orthogonal", "identity") and given.get("nonlinearity") != "linear":
         return "rnn orthogonal"
     name = {"lstm": "forget_bias", "gru": "update_bias"}.get(word, "")
+    measured = result.summary.gate_bias if not is_built(result) and result.summary.gate_bias else ()
     try:
-        is_open = float(given[name]) >= gate_bias(needed_lag(result, spec))
+        bias = min(measured) if measured else float(given[name])
+        is_open = bool(name) and bias >= half_life_bias(needed_lag(result, spec))
     except (KeyError, ValueError):
         is_open = False
     return f"{word} open" if is_open else word
@@ -203,9 +211,12 @@ def _words(result: ModelResult, lag: int) -> dict[str, str]:
     """Everything a sentence may name."""
     bias, radius = gate_bias(lag), 0.5 ** (1 / lag)
     relu = options(named(result)).get("nonlinearity") == "relu"
+    where = places(result)
     inside = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
     return {
         "lag": str(lag),
+        "of": f" of {where}" if where else "",
+        "instead": f" in place of {where}" if where else "",
         "bias": f"{bias:g}",
         "half_life": f"{half_life(bias):.0f}",
         "radius": f"{inside:.6g}",

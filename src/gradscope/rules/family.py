@@ -18,14 +18,23 @@ def is_built(result: ModelResult) -> bool:
 def family(result: ModelResult) -> str:
     """The family word of a result; its kind (`module`, `chain`, ...) where it is none that gradscope knows.
 
-    Layers of torch.nn are recognised by the class that they were checked against (`torch.nn.LSTM`), never by what
-    somebody calls a class of their own.
+    Layers of torch.nn are recognised by the class that they were checked against (`torch.nn.LSTM`), those inside a
+    module by their own; never by what somebody calls a class of their own.
     """
     if is_built(result):
         return _word(result)
     check = result.loaded.equality_check
     library, _, name = check.against.rpartition(".") if check else ("", "", "")
-    return name.lower() if library == "torch.nn" and name.lower() in FAMILIES else result.kind
+    kinds = {name} if library == "torch.nn" else {one.removesuffix("Cell") for one in result.loaded.parts.values()}
+    word = kinds.pop().lower() if len(kinds) == 1 else ""
+    return word if word in FAMILIES else result.kind
+
+
+def places(result: ModelResult) -> str:
+    """`self.rnn`, `self.encoder[0] and self.decoder`: where its layers lie in the user's module; empty for others."""
+    names = [re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", f"self.{name}") for name in result.loaded.parts if name]
+    listed = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    return " and ".join(names) if len(names) < 3 else listed
 
 
 def _word(result: ModelResult) -> str:

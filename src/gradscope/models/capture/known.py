@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,15 @@ Levels = tuple[tuple[Cell, ...], ...]
 def is_known(module: nn.Module) -> bool:
     """Whether it is a recurrence of torch.nn and runs as one: a subclass with a forward of its own is the user's."""
     return isinstance(module, KNOWN) and type(module).forward in FORWARDS and "forward" not in vars(module)
+
+
+def recurrent_parts(module: nn.Module, read: Callable[[nn.Module], bool]) -> dict[str, str]:
+    """Recurrences of torch.nn inside a module that are `read`, by dotted name: the class of torch.nn that each is."""
+    return {
+        name: next(kind.__name__ for kind in KNOWN if isinstance(part, kind))
+        for name, part in module.named_modules()
+        if is_known(part) and read(part)
+    }
 
 
 def cells_of(module: nn.RNNBase | nn.RNNCellBase) -> Levels:
