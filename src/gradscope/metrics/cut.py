@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradscope.chain import ArrayChain
 from gradscope.metrics.unheard import agree, nudge_of
-from gradscope.models.capture.given import Embeddings, given
+from gradscope.models.capture.given import Embeddings, Tokens
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis
@@ -70,7 +70,7 @@ def _moved(model: Recurrent | Direct, x: Tensor, steps: int, sign: int, anchor: 
         older += sign * nudge_of(x, older.shape) * ((older != 0) | ~(older != 0).any())
         output = model(moved)
     else:
-        tokens = given(model.module, taken, model.tables)
+        tokens = Tokens(model.module, taken, model.tables)
         weight = next(p for p in model.module.parameters() if p.is_floating_point())
         width = max((known.stop for known in model.tables.values()), default=0)
         leaf = weight.new_zeros(*x.shape, width)

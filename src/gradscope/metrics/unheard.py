@@ -70,7 +70,7 @@ def nudge_of(values: Tensor, shape: Sequence[int]) -> Tensor:
     """A seeded change by the cube root of the rounding error of numbers like these."""
     drawn = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(values)
     size = float(values.square().mean().sqrt()) or 1.0
-    return drawn * torch.finfo(values.dtype).eps ** (1 / 3) * size
+    return drawn.mul(torch.finfo(values.dtype).eps ** (1 / 3) * size)
 
 
 def agree(up: Tensor, down: Tensor, noise: float) -> bool:
