@@ -211,7 +211,7 @@ class Summary:
     log10_condition: Number = None
     chain_rule_residual: Number = None
     log10_grad_weight: Number = None
-    """log10 of the norm of dL/dW, all recurrent weights together (the figure parameter monitors watch)."""
+    """log10 of the norm of dL/dW, weights of the recurrence alone (the figure parameter monitors watch)."""
     precision_horizon: dict[str, Any] | None = None
     path_length: int | None = None
     sequential_steps: int | None = None

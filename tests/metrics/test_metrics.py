@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+import gradscope
 from cases import RECURRENT, Case
 from gradscope.chain import ArrayChain
 from gradscope.metrics import (
@@ -215,3 +216,19 @@ def test_the_first_singular_jacobian_is_named() -> None:
     chain[25] = 0
     assert rank.measure(analysis_of(ArrayChain(chain), torch.zeros(1, 40, 0))) == 18
     assert rank.measure(analysis_of(ArrayChain(chain[:17]), torch.zeros(1, 17, 0))) is None
+
+
+def test_the_share_of_several_seeds_is_the_largest() -> None:
+    """S = log10(g_K / sum g), g the mean over sequences of ||dL/dx||, by plain autograd of every seed's own model."""
+    settings = {"length": 15, "hidden": 5, "batch": 3, "needs_lag": 9}
+    together = gradscope.analyze("rnn", seeds=3, **settings).models[0].summary.gradient_share
+    alone = [gradscope.analyze("rnn", seed=seed, **settings).models[0] for seed in range(3)]
+    shares = [model.summary.gradient_share for model in alone]
+    assert together == max(shares)
+    assert len(set(shares)) == 3
+    x = torch.randn(3, 15, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    net = torch.nn.RNN(4, 5, batch_first=True).double()
+    (dx,) = torch.autograd.grad(net(x)[0][:, -1].sum(), x)
+    g = dx.norm(dim=-1).mean(0).flip(0)[:10]
+    own = gradscope.analyze(net, x.detach(), loss=lambda y: y[:, -1].sum(), needs_lag=9).models[0]
+    assert own.summary.gradient_share == pytest.approx(float((g[9] / g.sum()).log10()))

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import gradscope
-from gradscope.records import RunSpec
+from gradscope.records import Report, RunSpec
+from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.view import View
 from gradscope.rules.calibration import FIXED
 from gradscope.rules.judge import judged
 from gradscope.verdicts import fails
@@ -128,3 +130,15 @@ def test_a_wide_interval_of_two_seeds_does_not_outweigh_what_arrives(made):
     result = at(made, -EVEN, growth=0.1, rate_ci=(-0.5, 0.5))
     assert (result.status, outcome(result, "GS101"), outcome(result, "GS201")) == ("healthy", "pass", "pass")
     assert at(made, -EVEN, spec=RunSpec(), rate_ci=(-0.5, 0.5)).status == "inconclusive"
+
+
+@pytest.mark.parametrize(("share", "said"), [(-EVEN, "of 109 trained"), (-3.0, "28 of 62"), (-9.0, "none of 45")])
+def test_the_screen_has_one_line_for_the_outlook_and_the_rest_behind_v(made, share, said):
+    result = at(made, share, growth=-20.0 if share < -6 else 0.0)
+    sized = Report(RunSpec(needs_lag=49), {}, (result,))
+    lines = [line for line in render(sized, View()).splitlines() if "outlook" in line]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert len(lines[0]) <= 80
+    assert lines[0].endswith("(-v: which, and where)")
+    assert result.outlook.sentence in " ".join(render(sized, View(verbose=1)).split())

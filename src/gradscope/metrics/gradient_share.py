@@ -10,7 +10,7 @@ from gradscope.profile import Profile
 
 
 def measure(analysis: Analysis) -> float:
-    """S = log10(g_K / sum_{k <= K} g_k), g the mean over sequences, the largest over seeds; -inf when g_K is zero.
+    """S = log10(g_K / sum_{k <= K} g_k), g the mean over sequences; of several seeds the largest; -inf for g_K = 0.
 
     What lies further back than the needed lag is no competitor; where no lag is needed K is the oldest step, and the
     sum runs over all.

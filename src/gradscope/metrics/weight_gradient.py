@@ -1,4 +1,4 @@
-"""||dL/dW||, all recurrent weights together: the figure that parameter monitors watch."""
+"""||dL/dW||, the weights of the recurrence together, without embeddings and heads: what parameter monitors watch."""
 
 from __future__ import annotations
 

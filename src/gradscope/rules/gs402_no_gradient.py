@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.rule import Finding, Rule
+from gradscope.rules.wording import nothing_arrives
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -13,10 +14,9 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     silent = [name for name in result.summary.silent or () if name not in acting]
     if not silent:
         return Finding("pass", "Every parameter and every feature of the input receives a gradient.")
-    verb = "receives" if len(silent) == 1 else "receive"
     return Finding(
         "found",
-        f"{', '.join(silent)} {verb} a gradient of exactly zero.",
+        f"{nothing_arrives(silent, acting=False)}.",
         "Is it meant to be unused, frozen or masked? Else look for a detach, a wrong index, or an output that the loss "
         "does not read.",
     )

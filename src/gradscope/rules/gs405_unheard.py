@@ -5,6 +5,7 @@ from __future__ import annotations
 from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.rule import Finding, Rule
+from gradscope.rules.wording import nothing_arrives
 
 
 def _judge(result: ModelResult, spec: RunSpec) -> Finding:
@@ -12,12 +13,10 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     unheard = result.summary.unheard or ()
     if not unheard:
         return Finding("pass", "Whatever acts on the loss receives a gradient.")
-    named = ", ".join(unheard).replace("the input", "The input", 1)
-    verbs = ("acts", "receives") if len(unheard) == 1 else ("act", "receive")
+    said = nothing_arrives(unheard, acting=True).replace("the input", "The input", 1)
     return Finding(
         "found",
-        f"{named} {verbs[0]} on the loss and {verbs[1]} a gradient of exactly zero: a detach, .data or no_grad lies "
-        "between.",
+        f"{said}: a detach, .data or no_grad lies between.",
         "Take away what lies between it and the loss: detach(), .data, torch.no_grad(), or a new tensor made from its "
         "values. Freeze what is meant to stay as it is with requires_grad_(False) instead.",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gradscope.records import RunSpec
 
@@ -40,6 +41,13 @@ def over_lags(lag: int, spec: RunSpec) -> str:
 def part(log10: float) -> str:
     """A share of one from its base-10 logarithm: `63 %`, `0.4 %`, `10^-12`."""
     return percent(10**log10) if log10 >= -4 else factor(log10)
+
+
+def nothing_arrives(names: Sequence[str], acting: bool) -> str:
+    """`W, b receive a gradient of exactly zero`, and `W acts on the loss and receives ...` of what the loss follows."""
+    end = "s" if len(names) == 1 else ""
+    verbs = f"act{end} on the loss and receive{end}" if acting else f"receive{end}"
+    return f"{', '.join(names)} {verbs} a gradient of exactly zero"
 
 
 def percent(share: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradscope.records import ModelResult, Number, Summary
+from gradscope.records import BUILT, ModelResult, Number, Summary
 from gradscope.renderers.text import numbers, wording
 from gradscope.renderers.text.columns import Column
 from gradscope.renderers.text.page import Page, measure, pad
@@ -94,6 +94,9 @@ def _dynamics(s: Summary) -> list[tuple[str, str]]:
 def _checks(model: ModelResult) -> list[tuple[str, str]]:
     s, check = model.summary, model.loaded.equality_check
     weight = "" if s.log10_grad_weight is None else numbers.readable(s.log10_grad_weight)
+    # A family has no other weights; a module may have embeddings and heads.
+    alone = model.loaded.source == BUILT or (check is not None and check.against.startswith("torch.nn."))
+    weight += "" if alone or not weight else " of the recurrence"
     if weight and model.status == "vanishing" and s.log10_grad_weight is not None and s.log10_grad_weight > -2:
         weight += " (looks fine: it cannot see this)"
     equal = ""

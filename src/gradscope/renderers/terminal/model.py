@@ -65,7 +65,7 @@ def beginning(page: Page, model: ModelResult) -> None:
     for sentence in said if all(len(s) < page.view.width for s in said) else [" ".join(said)]:
         page.wrap(sentence)
     if model.outlook is not None:
-        page.wrap(model.outlook.sentence, " outlook: ", "dim")
+        page.wrap(model.outlook.sentence if page.view.verbose else wording.outlook(model.outlook), " outlook: ", "dim")
     page.blank()
     picture(page, model)
 

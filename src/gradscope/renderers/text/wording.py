@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from gradscope.profile import Profile
-from gradscope.records import Fix, ModelResult, Number, Pair, Verdict
+from gradscope.records import Fix, ModelResult, Number, Outlook, Pair, Verdict
 from gradscope.renderers.text import numbers
 from gradscope.rules.advice import SEE
 from gradscope.rules.interval import NARROW
@@ -232,6 +232,12 @@ def _healthy(model: ModelResult) -> list[str]:
         gets = farthest_share(model)
         first += f"; {gets}." if gets else "."
     return [first, per_step(model)]
+
+
+def outlook(found: Outlook) -> str:
+    """What became of combinations like it, in one line; its own sentence says what is like it, and at which lags."""
+    which = "trained combinations" if found.lags == "fixed" else "published cells"
+    return f"{found.learned or 'none'} of {found.of} {which} like it learned (-v: which, and where)"
 
 
 def reads_future(model: ModelResult) -> bool:
