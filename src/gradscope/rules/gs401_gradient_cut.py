@@ -129,11 +129,12 @@ RULE = Rule(
     ),
     measured=(
         "The Jacobian of each step is compared with what the step really does to a slightly moved state; the newest "
-        "step whose Jacobian vanishes while its output moves is reported. So are older inputs that receive "
-        "exactly nothing while the output follows a slight change of them, up and down alike (an input that is only "
-        "asked whether it is padding does not count), and states that are made anew: every so many steps the Jacobian is exactly zero, and the state does not move either, or a mask multiplies it by exactly "
-        "zero. What lies no nearer than a stated needed lag is remarked on and changes no status. Where this cut "
-        "explains exact zeros (GS102) and a short reach (GS104), the status is degenerate and not vanishing."
+        "step whose Jacobian vanishes while its output moves is reported. So are older inputs that receive exactly "
+        "nothing while the output follows a slight change of them, up and down alike (an input that is only asked "
+        "whether it is padding does not count), and states that are made anew: every so many steps the Jacobian is "
+        "exactly zero, and the state does not move either, or a mask multiplies it by exactly zero. What lies no "
+        "nearer than a stated needed lag is remarked on and changes no status. Where this cut explains exact zeros "
+        "(GS102) and a short reach (GS104), the status is degenerate and not vanishing."
     ),
     remedies=(
         "Search the code for detach(), .data, .item(), torch.no_grad() and for a state made anew inside the loop",
