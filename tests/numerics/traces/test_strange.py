@@ -67,3 +67,44 @@ def test_a_module_with_a_step_and_no_forward_is_a_cell() -> None:
     assert found.series.values["log10_grad_input"] == pytest.approx(expected, abs=1e-9)
     with pytest.raises(UsageError, match="--state-size N"):
         gradscope.analyze(cell, X)
+
+
+class Rotating(nn.Module):
+    """h_t = lambda * h_{t-1} + B x_t, lambda = exp(-exp(nu) + i theta): complex, or as two real tensors."""
+
+    def __init__(self, apart: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.apart, self.nu, self.theta = apart, nn.Parameter(-torch.rand(4) - 1), nn.Parameter(3 * torch.rand(4))
+        self.b, self.c = nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        decay, out = torch.exp(-torch.exp(self.nu)), []
+        re, im = decay * self.theta.cos(), decay * self.theta.sin()
+        if not self.apart:
+            h = torch.zeros(len(x), 4, dtype=torch.complex(re, im).dtype)
+            for step in x.unbind(1):
+                h = torch.complex(re, im) * h + step @ self.b
+                out.append(h.real @ self.c)
+            return torch.stack(out, 1)
+        u = v = x.new_zeros(len(x), 4)
+        for step in x.unbind(1):
+            u, v = re * u - im * v + step @ self.b, re * v + im * u
+            out.append(u @ self.c)
+        return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_complex_state_is_measured_by_input_and_its_advice_holds(kind: torch.dtype) -> None:
+    x = torch.randn(2, 12, 3, dtype=kind, generator=torch.Generator().manual_seed(0))
+    leaf, near = x.clone().requires_grad_(), 1e-4 if kind == torch.float32 else 1e-9
+    net = Rotating(False).to(kind)
+    (own,) = torch.autograd.grad(net(leaf)[:, -1].sum(), leaf)
+    found = gradscope.analyze(net, x, loss=lambda y: y[:, -1].sum()).models[0]
+    expected = own.norm(dim=-1).log10().mean(0).flip(0).tolist()
+    assert found.series.values["log10_influence"] == pytest.approx(expected, abs=near)
+    assert "its state is complex" in found.skipped["lyapunov"]
+    real = gradscope.analyze(Rotating(True).to(kind), x, loss=lambda y: y[:, -1].sum()).models[0]
+    assert real.series.values["log10_influence"] == pytest.approx(expected, abs=near)
+    exponents = [value for value in sorted((-torch.exp(net.nu)).tolist(), reverse=True) for _ in range(2)]
+    assert real.summary.lyapunov == pytest.approx(exponents, abs=10 * near)

@@ -85,6 +85,14 @@ def _not_opened(first: Opened) -> str:
         return "the module hangs hooks of its own on gradients, which are then not those of its operations"
     if not alike(first.recording.raw, first.look.raw, first.types):
         return "the module returns something else when it is run again, so it cannot be followed"
+    states = (
+        value for walk in first.walks if walk.steps for state in walk.states for value in state if value is not None
+    )
+    if any(first.graph.form(value)[1].is_complex for value in states):
+        return (
+            "its state is complex, and Jacobians are those of real states: its gradients by input are measured; a loop "
+            "that keeps real and imaginary part as two real tensors has them"
+        )
     return ""
 
 
