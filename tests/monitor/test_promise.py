@@ -10,7 +10,7 @@ import pickle
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -865,6 +865,31 @@ def test_a_silent_layer_is_named():
     flow.close()
     assert "nothing was measured of b: no gradient came back to what it returned" in flow.trajectory.notes
     assert "nothing was measured of c: it never ran with gradients switched on" in flow.trajectory.notes
+
+
+def test_at_the_end_the_last_batch_that_trained_is_measured():
+    flows = []
+    for asks in (False, True):
+        run = Run(watched=True)
+        net = Loop()(run)
+        if asks:
+            asked_of_the_inputs(net, torch.randn(5, LENGTH, 2))
+        flows += run.flows
+        run.flows[0].close()
+    (plain, asked) = ([replace(p, seconds=None) for p in flow.trajectory.points] for flow in flows)
+    assert plain == asked
+
+
+def test_an_empty_batch_ends_no_measuring():
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    flow = gradscope.Monitor(net, every=1, log=None, screen=False)
+    for size in (0, 5):
+        net(torch.randn(size, LENGTH, 2)).sum().backward()
+        optimizer.step()
+    flow.close()
+    assert [point.step for point in flow.trajectory.points if point.kind == "signal"] == [1, 2]
+    assert any("its batch is empty" in note for note in flow.trajectory.notes)
 
 
 def test_of_a_model_that_is_not_trained_it_says_so():

@@ -163,7 +163,7 @@ class Ear:
         self._count = 0
         self._calls: dict[int, Call] = {}
         """Those of this update that got a gradient back, by number."""
-        self._kept: Heard | None = None
+        self._kept: tuple[int, Heard] | None = None
         self._handle = layer.register_forward_hook(Hook(self._look, failed), with_kwargs=True)
 
     def remove(self) -> None:
@@ -185,13 +185,16 @@ class Ear:
             scale: the loss scale that the cotangents still carry.
             before: where this update has nothing, that of the last one that had.
         """
-        found = self._newest() or (self._kept if before else None)
-        return None if found is None else replace(found, scale=scale)
+        found = self._newest()
+        # After the last update there may be passes that train nothing, as a saliency is.
+        if before and self._kept is not None and (found is None or found[0] < self._kept[0]):
+            found = self._kept
+        return None if found is None else replace(found[1], scale=scale)
 
-    def _newest(self) -> Heard | None:
+    def _newest(self) -> tuple[int, Heard] | None:
         """Of several calls the last one that got a gradient back, joined with those whose state it was handed.
 
-        A sequence that begins anew on the way, as an episode does, is left out.
+        A sequence that begins anew on the way, as an episode does, is left out. Before it, what its pass is worth.
         """
         folded = {number: call.fold(self._worth) for number, call in sorted(self._calls.items())}
         best = max((max(sent) for sent in folded.values()), default=0)
@@ -211,7 +214,8 @@ class Ear:
                 rows = more
         # A value that is not finite is among what is measured, wherever it came in.
         order = known[place][0].finite(known[place][1])[rows].sort(stable=True).indices
-        return self._joined(chain[::-1], rows.nonzero().flatten()[order[:SEQUENCES]])
+        found = self._joined(chain[::-1], rows.nonzero().flatten()[order[:SEQUENCES]])
+        return None if found is None else (best, found)
 
     def _joined(self, chain: list[tuple[Call, dict[int, Tensor]]], rows: Tensor) -> Heard | None:
         """Some sequences of calls that go on from each other, as one; None where that is a single step."""
@@ -290,6 +294,8 @@ class Ear:
         packed = isinstance(given, PackedSequence)
         if not packed and not (isinstance(given, Tensor) and given.ndim == 3):
             return "its input is no batch of sequences"
+        if not packed and not given.numel():
+            return "its batch is empty"
         if packed != isinstance(returned, PackedSequence) or not (packed or isinstance(returned, Tensor)):
             return (
                 f"{type(self.layer).__name__} returns something else than nn.{self.layer.mode.partition('_')[0]} does"

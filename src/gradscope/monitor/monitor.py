@@ -393,6 +393,8 @@ class Monitor:
     def _nothing_of(self) -> list[str]:
         """Why nothing was measured of a layer, or of the model."""
         points, notes = self._record.points, self._record.notes
+        if self._failed:
+            return []
         if not self._ears and not points:
             return [] if notes else ["nothing was measured: no backward pass and no update of the model was seen"]
         found = []
