@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.monitor.ear import Ear
+from gradscope.monitor.glance import reading
 from gradscope.monitor.signal import Signal, influence
 
 LENGTH = 12
@@ -248,3 +250,21 @@ def test_of_several_passes_before_one_backward_the_last_is_heard():
     assert heard.x.shape == (4, 9, 3)
     assert heard.output.shape == (4, 9, 5)
     assert heard.reads == 1
+
+
+@dataclass
+class Scores:
+    """What a module returns under names."""
+
+    mask: torch.Tensor
+    logits: torch.Tensor
+
+
+@pytest.mark.parametrize("form", [lambda y, m: y, Scores, lambda y, m: {"mask": m, "logits": y}])
+def test_masked_scores_in_any_structure_are_read_without_what_is_masked(form) -> None:
+    y = torch.randn(2, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mask = torch.tensor([True, False, False])
+    masked = y.masked_fill(mask, -torch.inf)
+    read = reading(form(masked, mask) if form is not Scores else Scores(mask, masked))
+    drawn = torch.randn((2, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert read.item() == pytest.approx((y[:, -1] * drawn)[:, 1:].sum().item())

@@ -12,6 +12,7 @@ from torch import nn
 from gradscope.errors import UsageError
 from gradscope.metrics import collect
 from gradscope.models.capture.known import cells_of
+from gradscope.models.output_shape import reals
 from gradscope.models.recurrent import Recurrent
 from gradscope.monitor.signal import Signal, weights_of
 from gradscope.numerics.analysis import Analysis
@@ -20,6 +21,7 @@ from gradscope.numerics.traces.trace import NotMeasured, attempted
 from gradscope.pipeline import examined
 from gradscope.records import ModelResult, RunSpec
 from gradscope.registry import SERIES_METRICS, SUMMARY_METRICS
+from gradscope.sequences.losses import unmasked
 
 SEQUENCES = 4
 SHARED = ("rate", "rate_ci", "reach", "gradient_share", "needed_lag", "zero_lags")
@@ -108,7 +110,7 @@ def reading(output: Any) -> torch.Tensor:
     read = _read_of(output)
     if read is None:
         raise UsageError("the model returns no tensor of real numbers to read a gradient from")
-    newest = read[:, -1] if read.ndim > 2 else read
+    newest = unmasked(read[:, -1] if read.ndim > 2 else read)
     direction = torch.randn(newest.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return (newest * direction.to(newest)).sum()
 
@@ -117,10 +119,9 @@ def _read_of(output: Any) -> torch.Tensor | None:
     """The tensor among a model's outputs that stands for its answer."""
     if isinstance(output, torch.Tensor):
         return output if output.is_floating_point() and output.ndim else None
-    if isinstance(output, dict):
-        output = [output.get("logits"), output.get("last_hidden_state"), *output.values()]
-    parts = output if isinstance(output, list | tuple) else ()
-    return next((read for part in parts if (read := _read_of(part)) is not None), None)
+    get = output.get if isinstance(output, dict) else lambda name: getattr(output, name, None)
+    named = (one for name in ("logits", "last_hidden_state") for one in reals(get(name)))
+    return next((read for read in (*named, *reals(output)) if read.ndim), None)
 
 
 def copied(layer: nn.RNNBase) -> nn.RNNBase:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.probe.copies import Copies
+from gradscope.sequences.losses import unmasked
 from gradscope.sequences.streams import normal
 from gradscope.sequences.tasks.task import Samples, Task
 
@@ -53,7 +54,7 @@ class Learners:
         matrix, bias = (
             torch.stack([group[run] for run in runs]).to(last.dtype) for group in (self.readouts, self.biases)
         )
-        return last @ matrix[:, None] + bias[:, None, None]
+        return unmasked(last) @ matrix[:, None] + bias[:, None, None]
 
     def loss(self, samples: Sequence[Samples], runs: Sequence[int], *, everywhere: bool = False) -> Tensor:
         """Mean loss of each run on its own samples, (R,).

@@ -71,7 +71,7 @@ def final(spec: RunSpec, batch: Batch, seed: int) -> Loss:
     def function(output: Any) -> Tensor:
         if _is_scalar(output):
             return output
-        last = _unmasked(_last(output, "final"))
+        last = unmasked(_last(output, "final"))
         return (last @ direction(seed, last.shape[-1]).to(last)).sum()
 
     return Loss("final", _target_unused(spec), final_only=True, function=function)
@@ -84,7 +84,7 @@ def every(spec: RunSpec, batch: Batch, seed: int) -> Loss:
         if _is_scalar(output):
             return output
         steps = _checked(output, "every", (1, 2, 3))
-        steps = _unmasked(steps[:, None] if steps.ndim == 1 else steps)
+        steps = unmasked(steps[:, None] if steps.ndim == 1 else steps)
         return (steps @ direction(seed, steps.shape[-1]).to(steps)).sum()
 
     return Loss("every", _target_unused(spec), final_only=False, function=function)
@@ -147,7 +147,7 @@ def cross_entropy(spec: RunSpec, batch: Batch, seed: int) -> Loss:
         elif head and read.shape[-1] == 1 and classes == 2:
             logits = torch.cat((torch.zeros_like(read), read), -1)
         else:
-            logits = read @ readout(seed, read.shape[-1], classes).to(read)
+            logits = unmasked(read) @ readout(seed, read.shape[-1], classes).to(read)
         flat = targets.reshape(-1).to(read.device)
         return functional.cross_entropy(logits.flatten(0, -2), flat, reduction="sum")
 
@@ -176,7 +176,7 @@ def mean_square(spec: RunSpec, batch: Batch, seed: int) -> Loss:
         else:
             read = _checked(output, "mse", (3,), batch)[:, : targets.shape[1]]
         if read.shape[-1] != values:
-            read = read @ readout(seed, read.shape[-1], values).to(read)
+            read = unmasked(read) @ readout(seed, read.shape[-1], values).to(read)
         return (read - targets.to(read)).square().mean(dim=-1).sum()
 
     return Loss("mse", (*notes, seeded), final_only, function)
@@ -192,7 +192,7 @@ def task_loss(spec: RunSpec, batch: Batch, seed: int) -> Loss:
         steps = steps[:, None] if steps.ndim == 1 else steps
         last = (steps[:, None] if steps.ndim == 2 else steps)[:, -task.answers :]
         own = last.shape[-1] == task.outputs
-        read = last if own else last @ readout(seed, last.shape[-1], task.outputs).to(last)
+        read = last if own else unmasked(last) @ readout(seed, last.shape[-1], task.outputs).to(last)
         target = asked.to(read.device)
         return task.loss(read[:, None], target[:, None].to(read.dtype) if task.values else target[:, None]).sum()
 
@@ -263,7 +263,7 @@ def _last(output: Tensor, name: str) -> Tensor:
     return steps[:, -1] if steps.ndim == 3 else steps if steps.ndim == 2 else steps[:, None]
 
 
-def _unmasked(output: Tensor) -> Tensor:
+def unmasked(output: Tensor) -> Tensor:
     """Without what a mask has set to -inf: no loss that the module is made for hears of it."""
     return torch.where(output == -math.inf, 0.0, output)
 
