@@ -119,8 +119,8 @@ def _read_of(output: Any) -> torch.Tensor | None:
     """The tensor among a model's outputs that stands for its answer."""
     if isinstance(output, torch.Tensor):
         return output if output.is_floating_point() and output.ndim else None
-    get = output.get if isinstance(output, dict) else lambda name: getattr(output, name, None)
-    named = (one for name in ("logits", "last_hidden_state") for one in reals(get(name)))
+    names, known = ("logits", "last_hidden_state"), isinstance(output, dict)
+    named = (one for name in names for one in reals(output.get(name) if known else getattr(output, name, None)))
     return next((read for read in (*named, *reals(output)) if read.ndim), None)
 
 
