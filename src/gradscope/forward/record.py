@@ -228,7 +228,8 @@ class Recorder(TorchFunctionMode):
 
     def embed(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Ids become numbers."""
-        return self.taken.embedded(args, kwargs, func(*args, **kwargs))
+        found = func(*args, **kwargs) if torch.is_grad_enabled() else self._without_gradient(func, args, kwargs)
+        return self.taken.embedded(func, args, kwargs, found)
 
     def write(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Buffer[key] = value."""

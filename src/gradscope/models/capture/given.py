@@ -29,8 +29,8 @@ class Given(Protocol):
         """Whether a table was read that the leaf has no features for: the pass is to be made again."""
         ...
 
-    def embedded(self, args: Any, kwargs: Any, output: Any) -> Any:
-        """What is to be returned by a call of an embedding."""
+    def embedded(self, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        """What is to be returned by a call of a function that may turn ids into numbers."""
         ...
 
 
@@ -50,7 +50,7 @@ class Features:
         with torch.enable_grad():
             self.taken = self.leaf.clone()
 
-    def embedded(self, args: Any, kwargs: Any, output: Any) -> Any:
+    def embedded(self, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
         """Embeddings have nothing to do with it."""
         return output
 
@@ -71,23 +71,64 @@ class Tokens:
             if isinstance(part, nn.Embedding):
                 self._features(part.weight)
         self.leaf: Tensor | None = None
+        self.hot: dict[int, tuple[Tensor, Tensor]] = {}
+        """One-hot codes of ids, which are whole numbers yet, and the places that they are of, by their storage."""
 
     def _features(self, weight: Tensor) -> slice:
-        table = _made_of(weight)
+        return self._table(_made_of(weight), weight.shape[-1])
+
+    def _table(self, table: Hashable, width: int) -> slice:
         if table not in self.tables:
             start = max((known.stop for known in self.tables.values()), default=0)
-            self.tables[table] = slice(start, start + weight.shape[-1])
+            self.tables[table] = slice(start, start + width)
         return self.tables[table]
 
-    def embedded(self, args: Any, kwargs: Any, output: Any) -> Any:
-        """The embedding of ids of the input: itself, plus the leaf's zeros."""
+    def embedded(self, func: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        """The embedding or one-hot code of ids of the input: itself, plus the leaf's zeros."""
         tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)][:2]
+        if func in CONVERSIONS:
+            told = isinstance(output, Tensor) and output.is_floating_point()
+            places = self._places_of_code(tensors[0]) if told else None
+            return output if places is None else self._joined(output, places, self._code(output))
+        if func is ONE_HOT:
+            if (places := self._places(tensors[0])) is not None:
+                self.hot[output.untyped_storage().data_ptr()] = output, places
+            return output
+        if func in SCATTERS:
+            return self._scattered(func, args, output)
         ids, *weights = sorted(tensors, key=lambda tensor: tensor.is_floating_point())
         places = self._places(ids)
         if places is None or not weights or weights[0].ndim != 2 or not weights[0].is_floating_point():
             return output
-        weight = weights[0]
-        features = self._features(weight)
+        return self._joined(output, places, self._features(weights[0]))
+
+    def _code(self, output: Tensor) -> slice:
+        return self._table("one-hot", output.shape[-1])
+
+    def _scattered(self, func: Any, args: Any, output: Any) -> Any:
+        """Ones that are written at ids into the last axis."""
+        dim, index = (*args, None, None, None)[1:3]
+        if not isinstance(dim, int) or not isinstance(index, Tensor) or not output.is_floating_point():
+            return output
+        ends = index.ndim == output.ndim and dim % max(output.ndim, 1) == output.ndim - 1 and index.shape[-1] == 1
+        places = self._places(index[..., 0]) if ends and index.shape[:-1] == output.shape[:-1] else None
+        if places is None:
+            return output
+        joined = self._joined(output, places, self._code(output))
+        with torch.enable_grad():
+            return output.copy_(joined) if func is Tensor.scatter_ else joined
+
+    def _places_of_code(self, value: Tensor) -> Tensor | None:
+        """Which of the ids a one-hot code, or a piece of one, is of."""
+        known = None if value.is_floating_point() else self.hot.get(value.untyped_storage().data_ptr())
+        if known is None or value.shape[-1:] != known[0].shape[-1:] or value.stride(-1) != 1:
+            return None
+        code, places = known
+        numbers = torch.arange(code.numel(), device=code.device)
+        rows = numbers.as_strided(value.shape, value.stride(), value.storage_offset())[..., 0] // code.shape[-1]
+        return places.flatten()[rows]
+
+    def _joined(self, output: Tensor, places: Tensor, features: slice) -> Tensor:
         if self.leaf is None:
             width = max(known.stop for known in self.tables.values())
             self.leaf = output.new_zeros(*self.ids.shape, width).requires_grad_()
@@ -134,10 +175,26 @@ class Embeddings(TorchFunctionMode):
         """One call."""
         found = func(*args, **(kwargs or {}))
         read = func in LOOKUPS or func is Tensor.__getitem__
-        return self.taken.embedded(args, kwargs or {}, found) if read else found
+        return self.taken.embedded(func, args, kwargs or {}, found) if read else found
 
 
-LOOKUPS = frozenset({nn.functional.embedding, torch.embedding, torch.index_select, Tensor.index_select})
+ONE_HOT = nn.functional.one_hot
+SCATTERS = frozenset({torch.scatter, Tensor.scatter, Tensor.scatter_})
+CONVERSIONS = frozenset(
+    {Tensor.to, Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.type, Tensor.type_as}
+)
+LOOKUPS = frozenset(
+    {
+        nn.functional.embedding,
+        torch.embedding,
+        torch.index_select,
+        Tensor.index_select,
+        ONE_HOT,
+        *SCATTERS,
+        *CONVERSIONS,
+    }
+)
+"""What may turn ids into numbers."""
 
 
 def _made_of(weight: Tensor) -> Hashable:
