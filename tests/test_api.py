@@ -216,3 +216,27 @@ def test_a_task_and_a_probe_are_made_for_the_lag_that_is_given(tmp_path: Path) -
     for name in ("task", "input", "text"):
         with pytest.raises(UsageError, match=f"both x and {name} are given"):
             gradscope.analyze("gru", torch.ones(2, 6, 2), needs_lag=3, **{name: "recall"})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"length": 10}, "both x, which has shape (2, 12, 3) and length are given"),
+        ({"batch": 1}, "both x, which has shape (2, 12, 3) and batch are given"),
+        ({"input_size": 5}, "both x, which has shape (2, 12, 3) and input_size are given"),
+        ({"sequence": "sine"}, "both x and sequence are given"),
+        ({"scale": "standard"}, "both x and scale are given"),
+        ({"hidden": 7}, "hidden is given, and nothing here reads it: LSTM takes none"),
+        ({"nonlinearity": "relu"}, "nonlinearity is given, and nothing here reads it"),
+        ({"loss": torch.sum, "target": "y.npy"}, "both target and a function as loss are given"),
+    ],
+)
+def test_an_argument_is_honoured_or_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        gradscope.analyze(torch.nn.LSTM(3, 4, batch_first=True), torch.randn(2, 12, 3), **given)
+    assert said in str(caught.value)
+
+
+def test_an_argument_that_says_the_same_is_fine() -> None:
+    report = gradscope.analyze(torch.nn.RNN(3, 4), torch.randn(2, 12, 3), length=12, batch=2, input_size=3)
+    assert report.models[0].length == 12

@@ -367,6 +367,38 @@ def test_a_printed_command_names_no_setting_that_everybody_has_by_default(tmp_pa
     assert command(RunSpec(length=9)) == "gradscope analyze rnn --length 9"
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"models": ["rnn"], "weights": "w.pt"}, "weights is w.pt (--weights), and nothing here reads it: rnn takes"),
+        ({"models": ["m.py:Net"], "hidden": 12}, "m.py:Net takes none; an argument of your class is --arg hidden=..."),
+        ({"models": ["w.pt"], "args": ["a=3"]}, "args is {'a': '3'} (--arg)"),
+        ({"models": ["attention"], "state": "s.npy"}, "state is s.npy (--state)"),
+        ({"models": ["rnn:hidden=5"], "hidden": 3}, "hidden is 3 (--hidden)"),
+        ({"models": ["rnn"], "input": "x.npy", "sequence": "sine"}, "a sequence is given already"),
+        ({"models": ["rnn"], "input": "x.npy", "tokens": "char"}, "the input is no text"),
+    ],
+)
+def test_a_flag_that_nothing_reads_is_refused_and_never_printed(tmp_path, monkeypatch, flags, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        settle(tmp_path, **flags)
+    assert said in str(caught.value)
+    # What a file says may be for other models; a line that is pasted does not repeat it.
+    (name,) = set(flags) - {"models", "input"}
+    spec = build_spec({"models": flags["models"], "input": flags.get("input")}, cwd=tmp_path, environ={}).spec
+    spec = replace(spec, **{name: {"a": "3"} if name == "args" else flags[name]})
+    assert f"--{name.removesuffix('s')}" not in command(spec)
+
+
+def test_a_setting_that_one_of_several_models_reads_is_fine(tmp_path):
+    assert settle(tmp_path, models=["rnn:hidden=5", "lstm"], hidden=3).spec.hidden == 3
+    assert settle(tmp_path, models=["rnn", "m.py:Net"], weights="w.pt").spec.weights == "w.pt"
+    assert settle(tmp_path, models=["w.pt"], trust=True, layout="time-first").spec.layout == "time-first"
+    write(tmp_path / "gradscope.toml", "hidden = 12\nsequence = 'sine'\n")
+    assert settle(tmp_path, models=["m.py:Net"], input="x.npy").spec.hidden == 12
+
+
 def test_a_command_that_brings_a_task_takes_the_length_out_of_a_file_but_not_out_of_a_flag(tmp_path):
     write(tmp_path / "gradscope.toml", "length = 30\n")
 

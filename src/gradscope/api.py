@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradscope.config.check import check
+from gradscope.config.check import check, idle
 from gradscope.config.types import coerce
 from gradscope.errors import UsageError
 from gradscope.examine import examine_sources
@@ -65,10 +65,11 @@ def _report(models: list[Any], x: Any, loss: Any, settings: dict[str, Any], *, c
     if not isinstance(loss, str) and not callable(loss):
         raise UsageError(f"loss is a {type(loss).__name__}; expected a word such as 'final' or a function of it")
     chosen = {"loss": loss} if isinstance(loss, str) else {}
-    if x is not None:
-        for name in ("task", "input", "text"):
+    if not isinstance(loss, str):
+        for name in ("task", "target"):
             if settings.get(name) is not None:
-                raise UsageError(f"both x and {name} are given; choose one sequence")
+                raise UsageError(f"both {name} and a function as loss are given; the function alone is called")
+    if x is not None:
         # Half precision is what a training stores; what is analysed is computed in float32.
         chosen["dtype"] = "float64" if x.dtype == torch.float64 or not x.dtype.is_floating_point else "float32"
     spec = RunSpec(models=words, **{**chosen, **settings_of(settings)})
@@ -76,9 +77,29 @@ def _report(models: list[Any], x: Any, loss: Any, settings: dict[str, Any], *, c
     asked = spec.task is not None or spec.probe or (spec.needs_lag is not None and spec.needs_lag < 1)
     lag = spec.needs_lag if asked else None
     check(replace(spec, models=(), needs_lag=lag), dict.fromkeys(NAMES, "given"))
+    _refuse_unread(models, x, spec, settings)
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
     own = None if isinstance(loss, str) else own_loss(loss, f"loss {getattr(loss, '__name__', type(loss).__name__)}")
     return examine_sources(sources, spec, x=x, loss=own, costs=compare)
+
+
+def _refuse_unread(models: list[Any], x: Tensor | None, spec: RunSpec, given: dict[str, Any]) -> None:
+    """Refuse what would be passed over: settings that no such model reads, or that say of the sequence what `x` says.
+
+    Raises:
+        UsageError: the first of them.
+    """
+    if x is not None:
+        sizes = dict(zip(("batch", "length", "input_size"), x.shape, strict=False))
+        for name in ("task", "input", "text", "sequence", "columns", "scale", "tokens", "embedding", *sizes):
+            if given.get(name) not in (None, (), []) and getattr(spec, name) != sizes.get(name):
+                held = f", which has shape {tuple(x.shape)}" if name in sizes else ""
+                remedy = "cut x itself" if name in ("batch", "length") else "choose one sequence"
+                raise UsageError(f"both x{held} and {name} are given; {remedy}")
+    words = tuple(model if isinstance(model, str) else f"given:{type(model).__name__}" for model in models)
+    for name, why in idle(replace(spec, models=words)).items():
+        if name in given:
+            raise UsageError(f"{name} is given, and nothing here reads it: {why.replace('given:', '')}; leave it out")
 
 
 def settings_of(given: dict[str, Any]) -> dict[str, Any]:

@@ -159,6 +159,9 @@ def runs_of(
     loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[tuple[Run, ...], Batch, tuple[str, ...]]:
     """Runs of all seeds, the first seed's batch, and what to tell the user."""
+    if source.input_size and spec.input_size not in (None, source.input_size):
+        told = f"--input-size is {spec.input_size}, {source.name} takes {source.input_size} features"
+        raise UsageError(f"{told}; leave --input-size out")
     runs, batches, notes = [], [], []
     for seed in range(spec.seed, spec.seed + spec.seeds):
         asked = replace(spec, needs_lag=None, item=0) if source.is_chain else spec

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from gradscope.cli.measure import ONLY_SCREEN, read_by
 from gradscope.cli.options import SweepScreenFlags
@@ -90,6 +90,11 @@ def _planned(words: Sequence[str], flags: SweepFlags) -> tuple[Plan, RunSpec]:
     axes = read_axes(over, models, spec.models)
     if not axes:
         raise UsageError("a sweep needs an axis; write gradscope sweep lstm --over forget_bias=0:6:1")
+    for axis in axes:
+        table, _, entry = axis.name.partition(".")
+        held: Any = given.get(table)
+        if held is not None and (not entry or any(str(one).startswith(f"{entry}=") for one in held)):
+            raise UsageError(f"'{axis.name}' is an axis and also given by itself; keep one of them")
     name = flags.get("run") or "analyze"
     if name not in SWEEP_RUNS:
         raise UsageError(f"{unknown('run', name, SWEEP_RUNS)} (--run)")

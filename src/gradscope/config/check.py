@@ -44,6 +44,45 @@ SYNTHETIC_LENGTH, SYNTHETIC_BATCH = 200, 8
 """Steps and sequences where nothing says how many."""
 FEATURES = 16
 """Features per step where neither sequence nor model says how many."""
+OF_CODE = ("args", "weights", "layout", "state_size")
+OF_FILES = ("cell", "nonlinearity")
+OF_FAMILIES = ("hidden", "layers")
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    "family": (*OF_CODE, *OF_FILES, "key", "state"),
+    "file": (*OF_CODE, *OF_FAMILIES),
+    "code": (*OF_FILES, *OF_FAMILIES),
+}
+"""What a kind of model has no use for, because it is about other kinds."""
+
+
+def idle(spec: RunSpec) -> dict[str, str]:
+    """Settings that nothing of a run reads, by name with the reason: the models are of another kind, and so on."""
+    is_text = spec.text is not None or (spec.input or "").lower().endswith(".txt")
+    found = {}
+    if spec.input is not None or spec.text is not None or spec.task is not None:
+        found["sequence"] = "a sequence is given already"
+    if spec.input is not None and not is_text:
+        found["tokens"] = "the input is no text"
+    for name in (*OF_CODE, *OF_FILES, *OF_FAMILIES, "key", "state") if spec.models else ():
+        if not any(_takes(word, name, spec.trust) for word in spec.models):
+            own = f"; an argument of your class is --arg {name}=..." if name in OF_FAMILIES and _has_code(spec) else ""
+            found[name] = f"{' '.join(safe_text(word) for word in spec.models)} takes none{own}"
+    default = RunSpec()
+    return {name: why for name, why in found.items() if getattr(spec, name) != getattr(default, name)}
+
+
+def _has_code(spec: RunSpec) -> bool:
+    return any(":" in word and not parse_model(word).is_family and model_file(word) is None for word in spec.models)
+
+
+def _takes(word: str, name: str, trust: bool) -> bool:
+    """Whether a model may read a setting; of what may be anything, such as a folder, it is taken to."""
+    parsed = parse_model(word)
+    if parsed.is_family:
+        return name not in OTHERS["family"] and name not in parsed.options
+    if model_file(word) is not None:
+        return trust or name not in OTHERS["file"]
+    return ":" not in word or name not in OTHERS["code"]
 
 
 def check(spec: RunSpec, origin: Mapping[str, str]) -> None:
@@ -75,6 +114,11 @@ def check(spec: RunSpec, origin: Mapping[str, str]) -> None:
             where = f" ({origin['models']})" if ":" in origin["models"] else ""
             raise UsageError(f"{error}{where}") from None
     _check_together(spec, origin)
+    # What a file says may be for other runs; what is asked for just now is for this one.
+    for name, why in idle(spec).items():
+        if origin[name].startswith("--") and origin["models"] != "default":
+            shown = safe_text(getattr(spec, name), 40)
+            raise UsageError(f"{name} is {shown} ({origin[name]}), and nothing here reads it: {why}; leave it out")
 
 
 def _check_shape(name: str, value: str, where: str) -> None:

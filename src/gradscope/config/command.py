@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from gradscope.config.check import idle
 from gradscope.config.sources import from_environment, from_files
 from gradscope.config.types import coerce
 from gradscope.errors import UsageError
@@ -27,11 +28,11 @@ def command(spec: RunSpec, always: Collection[str] = (), *, run: str = "analyze"
         run: the command.
         without: names of settings that are left out.
     """
-    default, words, here = RunSpec(), ["gradscope", run, *spec.models], _given_here()
+    default, words, here, unread = RunSpec(), ["gradscope", run, *spec.models], _given_here(), idle(spec)
     for item in fields(spec):
         value, name = getattr(spec, item.name), item.name
         otherwise = any(one != value for one in (getattr(default, name), *here.get(name, ())))
-        if name in (*SCREEN, *without) or value is None or not (otherwise or name in always):
+        if name in (*SCREEN, *without, *unread) or value is None or not (otherwise or name in always):
             continue
         flag = NAMES.get(name, "--" + name.replace("_", "-"))
         if value is True:
