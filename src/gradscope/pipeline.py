@@ -222,7 +222,7 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
         raise UsageError(f"needed lag {spec.needs_lag} is outside 1..{length - 1} for {length} steps; {remedy}")
     if spec.item >= sequences:
         raise UsageError(f"item {spec.item} does not exist: there are {sequences} sequences, counted from 0")
-    require_memory(model, sequences * spec.seeds, length)
+    require_memory(model, sequences, length, spec.seeds)
 
 
 def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:

@@ -200,7 +200,7 @@ def test_a_comma_in_a_name_separates_nothing(tmp_path: Path, content: str, value
 )
 def test_numbers_that_are_written_with_commas_are_told(tmp_path: Path, content: str, cell: str) -> None:
     (tmp_path / "t.csv").write_text(content)
-    told = rf"row 1 \(line 2\), column 'a' is '{cell}', not a number; write it with a decimal point and no comma, or"
+    told = rf"row 1 \(line 2\), column 'a' is '{cell}', not a number; write it with a decimal point and no comma"
     with pytest.raises(UsageError, match=told):
         read_csv(tmp_path / "t.csv", (), "--input")
 
@@ -245,3 +245,55 @@ def test_of_thousands_of_sequences_the_first_are_taken_and_that_is_said(tmp_path
     assert "first 64 of 200 sequences; --batch takes more" in found.notes
     assert len(make_batch(RunSpec(input=str(tmp_path / "x.npy"), batch=150), seed=0).x) == 150
     assert len(make_batch(RunSpec(input=str(tmp_path / "x.npy")), seed=0, whole=True).x) == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "values", "names", "note"),
+    [
+        ("1 2\n3 4\n", [[1, 2], [3, 4]], ("1", "2"), "columns are separated by blanks"),
+        ("  1.0   2.0  \n 30.0   4.0\n", [[1, 2], [30, 4]], ("1", "2"), "columns are separated by blanks"),
+        ("time value\n0 1.5\n1 2.5\n", [[0, 1.5], [1, 2.5]], ("time", "value"), "columns are separated by blanks"),
+        ("# time value\n0 1.5\n1 2.5\n", [[0, 1.5], [1, 2.5]], ("time", "value"), "columns are separated by blanks"),
+        ("1, 2\n3, 4\n", [[1, 2], [3, 4]], ("1", "2"), None),
+        ("# made today\na,b\n1,2\n3,4\n", [[1, 2], [3, 4]], ("a", "b"), "1 line of comments (#) left out"),
+        ("# a,b\n1,2\n# a pause\n3,4\n", [[1, 2], [3, 4]], (" a", "b"), "1 line of comments (#) left out"),
+        ("# by me\n# now\n1,2\n3,4\n", [[1, 2], [3, 4]], ("1", "2"), "2 lines of comments (#) left out"),
+        ("a,b\ns,degC\n1,2\n3,4\n", [[1, 2], [3, 4]], ("a", "b"), "below the header holds no numbers (s, degC)"),
+        ("a;b\n;m/s\n1;2\n3;4\n", [[1, 2], [3, 4]], ("a", "b"), "below the header holds no numbers (, m/s)"),
+    ],
+)
+def test_tables_as_instruments_and_numpy_write_them(tmp_path, content, values, names, note) -> None:
+    found = read_csv(Path(table(tmp_path, content)), (), "--input")
+    assert found.values.tolist() == values
+    assert tuple(name.strip() for name in found.columns) == tuple(name.strip() for name in names)
+    assert len(found.notes) == 1 if note is None else any(note in told for told in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("1,5;2,5\n3,5;4,5\n", "row 1 (line 1), column '1' is '1,5'"),
+        ("1,5 2,5\n3,5 4,5\n", "row 1 (line 1), column '1' is '1,5'"),
+        ("1,5\t2,5\n3,5\t4,5\n", "row 1 (line 1), column '1' is '1,5'"),
+    ],
+)
+def test_decimal_commas_without_a_header_are_told_with_their_own_cell(tmp_path, content, place) -> None:
+    assert error(table(tmp_path, content)).endswith(
+        f"{place}, not a number; write it with a decimal point and no comma"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [("t;x;y;n\n1,5;a;2;3\n2,5;b;3;4\n", "out: --columns 3-4"), ("x,y\na,1\n2,b\n", "; correct it")],
+)
+def test_columns_that_are_advised_hold_numbers_alone(tmp_path, content, advice) -> None:
+    name = table(tmp_path, content)
+    assert error(name).endswith(advice)
+    if "--columns" in advice:
+        read_csv(Path(name), (advice.rpartition(" ")[2],), "--input")
+
+
+def test_a_first_row_of_wrong_cells_is_no_row_of_units(tmp_path: Path) -> None:
+    assert "row 1 (line 2), column 'a' is '1_0'" in error(table(tmp_path, "a,b\n1_0,x\n2,3\n4,5\n"))
+    assert "row 1 (line 2), column 'a' is 'NA'" in error(table(tmp_path, "a,b\nNA,x\n2,3\n4,5\n"))

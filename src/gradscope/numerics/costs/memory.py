@@ -26,18 +26,19 @@ def needed_bytes(model: Any, sequences: int, length: int) -> int:
     return 8 * (sequences * length * (10 * size + 2 * features) + 3 * weights)
 
 
-def require_memory(model: Any, sequences: int, length: int) -> None:
-    """Refuse what does not fit.
+def require_memory(model: Any, sequences: int, length: int, seeds: int = 1) -> None:
+    """Refuse what does not fit. The forward passes of all seeds are kept, for the backward passes after them.
 
     Raises:
         UsageError: with the bytes needed, those there are, and the length that fits.
     """
-    needed, there = needed_bytes(model, sequences, length), available_bytes()
+    needed, there = needed_bytes(model, seeds * sequences, length), available_bytes()
     if there is None or needed <= MARGIN * there:
         return
     fits = length
-    while fits > 2 and needed_bytes(model, sequences, fits) > MARGIN * there:
+    while fits > 2 and needed_bytes(model, seeds * sequences, fits) > MARGIN * there:
         fits //= 2
     have = f"about {needed / 2**30:.1f} GiB and {there / 2**30:.1f} GiB are free"
-    remedy = f"--length {fits} fits, and so does a smaller --batch"
-    raise UsageError(f"{sequences} sequences of {length} steps need {have}; {remedy}")
+    remedy = f"--length {fits} fits, and so does a smaller --batch" + (" or fewer --seeds" if seeds > 1 else "")
+    times = f"{seeds} seeds x " if seeds > 1 else ""
+    raise UsageError(f"{times}{sequences} sequences of {length} steps need {have}; {remedy}")
