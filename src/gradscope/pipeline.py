@@ -15,7 +15,7 @@ from gradscope.assemble import outline, whole
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.isolation.state import isolated, own_random_numbers, standard_output
-from gradscope.loading.code.modules import BatchFirst
+from gradscope.loading.code.modules import has_own_head
 from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
@@ -173,8 +173,7 @@ def runs_of(
         if source.is_backwards and asked.task is None:
             batch = batch.turned()
         model = source.make(batch.x.shape[-1], seed)
-        head = isinstance(model, Direct) and model.kind == "module" and not isinstance(model.module, BatchFirst)
-        chosen = make_loss(spec, replace(batch, has_head=head), seed=seed) if loss is None else loss
+        chosen = make_loss(spec, replace(batch, has_head=has_own_head(model)), seed=seed) if loss is None else loss
         if isinstance(model, Direct):
             batch = replace(batch, x=model.fitted(batch.x))
             notes += [model.unfit] if model.unfit else []
@@ -218,8 +217,8 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
     """What can only be known once sequence and model exist."""
     sequences, length = (model.batch, model.length) if isinstance(model, ArrayChain) else batch.x.shape[:2]
     if spec.needs_lag is not None and spec.needs_lag > length - 1:
-        remedy = "lower --needs-lag or raise --length"
-        raise UsageError(f"needed lag {spec.needs_lag} is outside 1..{length - 1} for {length} steps; {remedy}")
+        needed = f"--needs-lag {spec.needs_lag} needs {spec.needs_lag + 1} steps, the sequence has {length}"
+        raise UsageError(f"{needed}; lower it to {length - 1} or less, or give more steps")
     if spec.item >= sequences:
         raise UsageError(f"item {spec.item} does not exist: there are {sequences} sequences, counted from 0")
     require_memory(model, sequences, length, spec.seeds)

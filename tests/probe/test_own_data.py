@@ -13,6 +13,7 @@ import torch
 import forked
 from gradscope.errors import UsageError
 from gradscope.examine import examine
+from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.word import source_of
 from gradscope.models.token_ids import TokenIds
 from gradscope.probe import run as probe_run
@@ -232,6 +233,27 @@ def test_one_answer_a_sequence_is_asked_at_its_end(folder):
     assert drawn.target[:, 0].tolist() == (drawn.x[:, 0, 0] > 0).long().tolist()
     assert (task.unit, task.outputs) == ("nats", 2)
     assert task.chance == pytest.approx(math.log(2), abs=0.15)
+
+
+@pytest.mark.parametrize(("width", "asked"), [(6, 6), (3, 3), (1, 2)])
+def test_classes_are_those_of_the_models_own_outputs(folder, width, asked):
+    """The file has the classes 0 and 1; a head of six knows more, one number is the logit of two."""
+
+    class Answers(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = torch.nn.GRU(2, 4, batch_first=True), torch.nn.Linear(4, width)
+
+        def forward(self, x):
+            return self.head(self.cell(x)[0][:, -1])
+
+    own = spec(folder, loss="ce", target=str(folder / "classes.npy"))
+    assert probe_run._plan(source_from_object(Answers, "Answers", own), own).task.outputs == asked
+    assert probe_run._plan(source_of("gru", own), own).task.outputs == 2
+    np.save(folder / "classes.npy", np.arange(60) % 7)
+    said = rf"classes.npy' has class 6, Answers has {width} outputs?; give it 7, or classes from 0 to {asked - 1}$"
+    with pytest.raises(UsageError, match=said):
+        probe_run._plan(source_from_object(Answers, "Answers", own), own)
 
 
 def test_text_through_the_command(tmp_path):

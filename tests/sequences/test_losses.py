@@ -228,6 +228,28 @@ def test_values_that_do_not_fit(tmp_path: Path) -> None:
     assert error("mse", input_size=0) == "--loss mse predicts the next input, this model takes none; add --target FILE"
 
 
+@pytest.mark.parametrize("shape", [(1,), (1, 1)])
+def test_one_value_of_the_only_sequence_is_asked_at_its_end(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    spec = RunSpec(loss="mse", length=4, batch=1, target=target(tmp_path, np.full(shape, 2.0)))
+    loss = make_loss(spec, make_batch(spec, seed=0), seed=0)
+    output = outputs(1, 1)
+    assert loss(output).item() == pytest.approx((output.item() - 2) ** 2)
+
+
+def test_a_shape_is_told_as_the_file_has_it(tmp_path: Path) -> None:
+    name = target(tmp_path, np.zeros((7, 1), dtype=np.int64))
+    assert f"--target '{name}' has shape (7, 1), B=2 sequences" in error("ce", target=name)
+
+
+def test_a_single_answer_is_not_asked_for_at_every_step() -> None:
+    with pytest.raises(UsageError) as caught:
+        built("mse")(outputs(2, 1))
+    assert str(caught.value) == (
+        "--loss mse asks at every step, the model gives one answer a sequence; give one target a sequence, "
+        "--target FILE of shape (2,)"
+    )
+
+
 @pytest.mark.parametrize(("rows", "length"), [(2, 4), (5, 4), (2, 3)])
 def test_a_value_for_each_sequence_and_step_is_that(tmp_path: Path, rows: int, length: int) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 4, 3)))

@@ -108,11 +108,19 @@ def test_what_the_model_takes_decides_over_the_general_size() -> None:
         ),
         (
             RunSpec(needs_lag=200),
-            "--needs-lag 200 is outside 1..199 (200 steps); use a lag within it or a longer sequence",
+            "--needs-lag 200 needs 201 steps, the sequence has 200; lower it to 199 or less, or raise --length",
+        ),
+        (
+            RunSpec(text="a b c d", needs_lag=4),
+            "--needs-lag 4 needs 5 word tokens, the text has 4; lower it to 3 or less, or give a longer text",
+        ),
+        (
+            RunSpec(text="a b c d e f", length=3, needs_lag=4),
+            "--needs-lag 4 needs 5 word tokens, the text has 3; lower it to 2 or less, or raise --length",
         ),
         (
             RunSpec(needs_lag=0),
-            "--needs-lag 0 is outside 1..199 (200 steps); use a lag within it or a longer sequence",
+            "--needs-lag 0 looks back at nothing; use 1 or more",
         ),
         (
             RunSpec(dtype="float8"),

@@ -10,6 +10,7 @@ import torch
 
 from gradscope.config import parse_model
 from gradscope.errors import UsageError
+from gradscope.loading.code.modules import has_own_head
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.pipeline import Progress
@@ -21,7 +22,8 @@ from gradscope.registry import FAMILIES
 from gradscope.rules.advice import gate_bias
 from gradscope.sequences.tasks.data import data_task, goal_of, near_sighted, one_hot_ids
 from gradscope.sequences.tasks.find import kind_of, task_of
-from gradscope.sequences.tasks.task import Kind
+from gradscope.sequences.tasks.task import Kind, Task
+from gradscope.text import safe_text
 from gradscope.trained import Probe, Twin
 from gradscope.trained import Training as Run
 
@@ -100,7 +102,30 @@ def _plan(source: Source, spec: RunSpec) -> Plan:
         if spec.task is not None
         else data_task(spec, source.input_size, source.ids, is_backwards=source.is_backwards)
     )
+    if spec.task is None and spec.target is not None and not task.values and source.input_size != 0:
+        task = _of_own_outputs(source, task, spec)
     return Plan(task, spec.needs_lag or 1, kind_of(spec, task), spec.train_steps)
+
+
+def _of_own_outputs(source: Source, task: Task, spec: RunSpec) -> Task:
+    """Classes as the outputs of a user's module count them: the data at hand may hold fewer.
+
+    Raises:
+        UsageError: a class that no output stands for.
+    """
+    model = source.make(source.input_size or task.features, spec.seed)
+    if not has_own_head(model):
+        return task
+    outputs = copies_of([model], source.name).output_size
+    if outputs >= task.outputs:
+        return replace(task, outputs=outputs)
+    if (outputs, task.outputs) == (1, 2):
+        return task
+    held = f"--target '{safe_text(spec.target)}' has class {task.outputs - 1}"
+    raise UsageError(
+        f"{held}, {source.name} has {outputs} output{'s' * (outputs > 1)}; give it {task.outputs}, or classes from 0 "
+        f"to {max(outputs, 2) - 1}"
+    )
 
 
 @dataclass(frozen=True)

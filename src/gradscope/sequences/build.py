@@ -44,14 +44,31 @@ def make_batch(
     if not 0 <= spec.item < sequences:
         raise UsageError(f"--item {spec.item} is not among the {sequences} sequences; use 0 to {sequences - 1}")
     if spec.needs_lag is not None and not 1 <= spec.needs_lag < steps:
-        outside = f"--needs-lag {spec.needs_lag} is outside 1..{steps - 1} ({steps} steps)"
-        raise UsageError(f"{outside}; use a lag within it or a longer sequence")
+        raise UsageError(_too_short(spec.needs_lag, steps, spec, batch.source))
     tokens, places = None, batch.token_ids
     if places is not None and batch.vocabulary is not None:
         tokens = tuple(batch.vocabulary[index] for index in places[spec.item].tolist())
         places = to_device(places, spec.device)
     x = place(batch.x, spec.dtype, spec.device) if ids is None else to_device(batch.x, spec.device)
     return replace(batch, x=x, tokens=tokens, token_ids=places, notes=(*batch.notes, *_unused(spec)))
+
+
+def _too_short(lag: int, steps: int, spec: RunSpec, source: str) -> str:
+    """Why a sequence of `steps` steps has no such lag, and what to do."""
+    if lag < 1:
+        return f"--needs-lag {lag} looks back at nothing; use 1 or more"
+    synthetic = spec.text is None and spec.input is None
+    is_text = spec.text is not None or (spec.input or "").lower().endswith(".txt")
+    what = "the sequence" if synthetic else "the text" if source == "text" else f"'{source}'"
+    unit = f"{spec.tokens} tokens" if is_text else "steps"
+    more = (
+        "raise --length"
+        if synthetic or spec.length == steps
+        else "give a longer text"
+        if is_text
+        else "give more steps"
+    )
+    return f"--needs-lag {lag} needs {lag + 1} {unit}, {what} has {steps}; lower it to {steps - 1} or less, or {more}"
 
 
 def _check_request(spec: RunSpec) -> None:

@@ -278,6 +278,9 @@ def _checked(output: object, name: str, dims: tuple[int, ...], batch: Batch | No
         raise UsageError(
             f"--loss {name} needs a tensor, the model returned a {safe_text(type(output).__name__)}; {own}"
         )
+    if dims == (3,) and output.ndim == 2 and output.is_floating_point():
+        remedy = f"give one target a sequence, --target FILE of shape ({len(output)},)"
+        raise UsageError(f"--loss {name} asks at every step, the model gives one answer a sequence; {remedy}")
     if output.ndim not in dims or not output.is_floating_point():
         forms = {1: "(batch)", 2: "(batch, features)", 3: "(batch, steps, features)"}
         shapes = " or ".join(forms[count] for count in dims)

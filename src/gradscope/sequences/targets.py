@@ -29,11 +29,14 @@ def class_targets(
         UsageError: see `read_numbers`; another shape, or numbers that are no classes.
     """
     shown = safe_text(name)
-    values = read_numbers(name, (), "--target").values
+    held = values = read_numbers(name, (), "--target").values
     if values.ndim == 2 and 1 in values.shape and values.shape != (batch, length):
         values = values.reshape(-1)  # one column of a table
     values, cut = _in_stretches(values, batch, length, shown) if consecutive else (values, ())
-    used, notes = _classes_in_use(values, batch, length, shown)
+    found = _classes_in_use(values, batch, length, shown)
+    if found is None:
+        raise UsageError(_misfit(shown, held, batch, length, "(T,), (B, T) or (B,)"))
+    used, notes = found
     wrong = (used != np.floor(used)) | (used < 0) | (used >= MOST_CLASSES)
     if wrong.any():
         value = used.reshape(-1)[int(wrong.argmax())]
@@ -60,7 +63,7 @@ def value_targets(name: str, batch: int, length: int, *, consecutive: bool = Fal
     """
     shown = safe_text(name)
     held = values = read_numbers(name, (), "--target").values
-    if values.shape in ((batch,), (batch, 1)) and 1 < batch != length:
+    if values.shape in ((batch,), (batch, 1)) and batch != length:
         once = finite_floats(values.reshape(-1, 1), f"--target '{shown}'")
         return torch.from_numpy(once), ("one target value per sequence",)
     if values.ndim == 1:
@@ -105,7 +108,8 @@ def _by_step(held: tuple[int, ...], batch: int, length: int) -> bool:
 
 def _classes_in_use(
     values: NDArray[Any], batch: int, length: int, shown: str
-) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+) -> tuple[NDArray[np.float64], tuple[str, ...]] | None:
+    """Classes by sequence, or by step, and notes; None for another shape."""
     held = values.shape
     if len(held) == 1 and (held[0] == length or (batch == 1 and held[0] > length)):
         row = finite_floats(values[:length, None], f"--target '{shown}'")[:, 0]
@@ -116,7 +120,7 @@ def _classes_in_use(
     if len(held) == 2 and held[0] >= batch and held[1] >= length:
         notes = _cut_note("steps", length, held[1]) + _cut_note("sequences", batch, held[0])
         return finite_floats(values[:batch, :length].T, f"--target '{shown}'").T.copy(), notes
-    raise UsageError(_misfit(shown, values, batch, length, "(T,), (B, T) or (B,)"))
+    return None
 
 
 def _cut_note(unit: str, used: int, held: int) -> tuple[str, ...]:

@@ -154,3 +154,8 @@ def test_where_the_past_is_a_row_of_dots_the_newest_steps_are_enlarged_for_all_m
         assert sum("the newest steps, enlarged; 1 column: worst of" in line for line in lines) == 1
         assert max(map(len, lines)) <= width
     assert "enlarged" not in render(THREE, View())
+
+
+def test_random_input_is_said_once():
+    for models in ((vanishing(), healthy()), (vanishing(), vanishing(name="gru"))):
+        assert render(report(*models), View()).count("random input, not your data") == 1

@@ -48,6 +48,11 @@ def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Dire
 COMPLEX = "its parameters are complex, whose steps are not followed, so it is measured from its input alone"
 
 
+def has_own_head(model: object) -> bool:
+    """Whether the outputs of a model are what a user's module answers, and not the states of a layer or a family."""
+    return isinstance(model, Direct) and model.kind == "module" and not isinstance(model.module, BatchFirst)
+
+
 class BatchFirst(nn.Module):
     """A recurrence of torch.nn that takes (batch, T, features) and returns its output alone."""
 

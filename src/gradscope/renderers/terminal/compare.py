@@ -218,11 +218,12 @@ def figures(page: Page, models: list[ModelResult]) -> None:
 
 def notes(page: Page, models: list[ModelResult]) -> None:
     """What was assumed or done to the data: once where it holds for all models, else by model."""
-    shared = [note for note in models[0].notes if all(note in model.notes for model in models)]
+    everywhere = [note for note in models[0].notes if all(note in model.notes for model in models)]
+    shared = [note for note in everywhere if note != wording.RANDOM_INPUT]
     for note in shared:
         page.wrap(note, " note: ", "dim")
     for model in models:
-        own = [note for note in (*model.notes, *model.loaded.assumed) if note not in shared]
+        own = [note for note in (*model.notes, *model.loaded.assumed) if note not in (*shared, wording.RANDOM_INPUT)]
         for note in own if page.view.verbose else own[:1]:
             page.wrap(f"{model.name}: {note}", " note: ", "dim")
 

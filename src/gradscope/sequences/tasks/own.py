@@ -73,12 +73,12 @@ def _samples(found: Any, batch: int, lag: int, shown: str) -> Samples:
     )
     if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(part, Tensor) for part in found)):
         raise UsageError(f"--task '{shown}' returned {type(found).__name__}; {wanted}")
-    x, target = found
-    target = target[:, None] if target.ndim == 1 else target
+    x, given = found
+    target = given[:, None] if given.ndim == 1 else given
     if target.is_complex():
         raise UsageError(f"--task '{shown}' returned complex targets; {wanted}")
     if x.ndim != 3 or len(x) != batch or not x.is_floating_point() or target.shape != (batch, 1):
-        types = (f"{name} {tuple(one.shape)} of {str(one.dtype)[6:]}" for name, one in (("x", x), ("target", target)))
+        types = (f"{name} {tuple(one.shape)} of {str(one.dtype)[6:]}" for name, one in (("x", x), ("target", given)))
         raise UsageError(f"--task '{shown}' returned {' and '.join(types)}; {wanted}")
     if x.shape[1] <= lag:
         raise UsageError(f"--task '{shown}' has {x.shape[1]} steps, a lag of {lag} needs {lag + 1}; make it longer")
