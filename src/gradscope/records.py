@@ -308,6 +308,8 @@ class Verdict:
     """What this finding makes of the model's status, where no graver one is found; None for no part in it."""
     accepted: bool = False
     """A finding that the baseline of `gradscope check` holds too: shown, but nothing fails because of it."""
+    location: Location | None = None
+    """The line that it is about, where that is known better than the model's own."""
 
 
 @dataclass(frozen=True)

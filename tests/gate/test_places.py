@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import replace
@@ -14,8 +15,12 @@ from gradscope.config.places import relative, shown_path
 from gradscope.config.setup import setup_of
 from gradscope.config.sources import beside
 from gradscope.gate.discover import Found, recurrent_modules
-from gradscope.loading.code.location import definition
-from gradscope.records import RunSpec
+from gradscope.gate.measure import Task, measure
+from gradscope.loading.code.location import cut_in, definition
+from gradscope.records import Limits, Location, Report, RunSpec, Target
+from gradscope.renderers.ci import sarif
+from gradscope.renderers.ci.github import render
+from gradscope.renderers.view import View
 
 TOML = """\
 [project]
@@ -77,6 +82,70 @@ def test_lines_of_models_in_files(tmp_path, attribute, line):
     path = tmp_path / "net.py"
     path.write_text(SOURCE)
     assert definition(f"{path}:{attribute}") == (path, line)
+
+
+CUT = """\
+import torch
+
+
+def helper(x):
+    return x.detach()
+
+
+class Loop(torch.nn.Module):
+    def forward(self, x):
+        h = 0
+        for t in range(3):
+            h = (h + x).detach()
+        return h
+
+
+@torch.no_grad()
+def frozen(x):
+    return x
+
+
+class Twice(torch.nn.Module):
+    def forward(self, x):
+        x = x.detach()
+        return x.data
+
+
+class Plain(torch.nn.Module):
+    pass
+"""
+
+
+@pytest.mark.parametrize(("line", "cut"), [(8, 12), (4, 5), (16, 16), (21, None), (27, None), (None, None)])
+def test_the_line_of_a_cut_where_there_is_one(tmp_path, line, cut):
+    (tmp_path / "net.py").write_text(CUT)
+    assert cut_in(tmp_path / "net.py", line) == cut
+    (tmp_path / "net.py").write_text(CUT[: CUT.index("class")] + "class Plain:\n    pass\n")
+    assert cut_in(tmp_path / "net.py", 8) == 5
+    assert cut_in(tmp_path / "gone.py", 8) is None
+
+
+def test_a_cut_is_annotated_at_its_own_line(tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.cell = torch.nn.GRUCell(3, 4)\n\n    def forward(self, x):\n"
+        "        h, out = x.new_zeros(len(x), 4), []\n"
+        "        for t in range(x.shape[1]):\n            h = self.cell(x[:, t], h if t != 5 else h.detach())\n"
+        "            out.append(h)\n        return torch.stack(out, 1)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    spec = RunSpec(models=("net.py:Net",), length=12)
+    result = measure(Task(Target("net", spec, Limits(), None), str(tmp_path), True, 1)).result
+    (found,) = [verdict for verdict in result.verdicts if verdict.code == "GS401"]
+    assert (found.status, found.location, result.loaded.location) == (
+        "fail",
+        Location("net.py", 12),
+        Location("net.py", 4),
+    )
+    report = Report(spec, {}, (result,))
+    assert ",file=net.py,line=12::" in render(report, View())
+    (at,) = [one for one in json.loads(sarif.render(report, View()))["runs"][0]["results"] if one["ruleId"] == "GS401"]
+    assert at["locations"][0]["physicalLocation"]["region"] == {"startLine": 12}
 
 
 def test_lines_of_models_in_modules_are_where_they_are_defined(tmp_path, monkeypatch):

@@ -11,6 +11,9 @@ from gradscope.config.places import shown_path
 from gradscope.gate.training_run import is_run, result_of_run
 from gradscope.records import Location, ModelResult, Target
 
+CUT = "GS401"
+"""The rule whose finding is about a line of the model's code."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -50,7 +53,7 @@ def measure(task: Task) -> Measured:
 
     from gradscope.examine import examine
     from gradscope.isolation.state import isolated
-    from gradscope.loading.code.location import definition
+    from gradscope.loading.code.location import cut_in, definition
 
     torch.set_num_threads(task.threads)
     sys.path.append(task.folder)
@@ -61,5 +64,9 @@ def measure(task: Task) -> Measured:
     location = task.target.location
     if place is not None:
         location = Location(shown_path(place[0], Path.cwd(), os.environ), place[1])
+        if place[0].suffix == ".py" and (line := cut_in(*place)) is not None:
+            there = replace(location, line=line)
+            marked = (replace(v, location=there) if v.code == CUT else v for v in result.verdicts)
+            result = replace(result, verdicts=tuple(marked))
     named = replace(result, name=task.target.name, loaded=replace(result.loaded, location=location))
     return Measured(named, report.environment)

@@ -9,6 +9,9 @@ from typing import Any
 
 from gradscope.isolation.user_files import loaded_module
 
+CUTS = ("detach", "detach_", "data", "no_grad", "inference_mode")
+"""Attributes by which code takes values out of the graph."""
+
 
 def definition(word: str) -> tuple[Path, int | None] | None:
     """File and line of what `module:attr` or `file.py:attr` names, after it was loaded; the file of a path alone.
@@ -30,6 +33,32 @@ def definition(word: str) -> tuple[Path, int | None] | None:
         return found
     file = getattr(module, "__file__", None)
     return (Path(file), _line(Path(file), attribute)) if file and file.endswith(".py") else None
+
+
+def cut_in(path: Path, line: int | None) -> int | None:
+    """The only line of a model's code that takes a value out of the graph; None where there is none, or several.
+
+    Looked through is what is defined at `line`, else the whole file: for `detach()`, `.data` and `torch.no_grad()`.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    defined = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        and line in range(min([node.lineno, *(mark.lineno for mark in node.decorator_list)]), node.lineno + 1)
+    ]
+    for scope in (*defined[:1], tree):
+        lines = {node.lineno for node in ast.walk(scope) if isinstance(node, ast.Attribute) and _is_cut(node)}
+        if lines:
+            return lines.pop() if len(lines) == 1 else None
+    return None
+
+
+def _is_cut(node: ast.Attribute) -> bool:
+    return node.attr in CUTS and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
 
 
 def _attribute(module: Any, dotted: str) -> Any:

@@ -46,7 +46,8 @@ def _notes(report: Report) -> Iterator[Note]:
         for verdict in checked.findings(model):
             if not verdict.accepted:
                 level = "error" if verdict.status == "fail" else "warning"
-                yield Note(level, verdict.code, verdict.title, _message(model, verdict), model.loaded.location)
+                place = verdict.location or model.loaded.location
+                yield Note(level, verdict.code, verdict.title, _message(model, verdict), place)
 
 
 def _message(model: ModelResult, verdict: Verdict) -> str:

@@ -53,7 +53,7 @@ def _result(model: ModelResult, verdict: Verdict, index: int, view: View) -> dic
         "ruleIndex": index,
         "level": LEVELS[verdict.status],
         "message": {"text": page.fold(f"{model.name}: {verdict.message}{advice}")},
-        "locations": [_location(model, view)],
+        "locations": [_location(model, verdict, view)],
         "partialFingerprints": {"gradscope/v1": _fingerprint(model, verdict)},
     }
     if verdict.accepted:
@@ -61,11 +61,11 @@ def _result(model: ModelResult, verdict: Verdict, index: int, view: View) -> dic
     return found
 
 
-def _location(model: ModelResult, view: View) -> dict[str, Any]:
+def _location(model: ModelResult, verdict: Verdict, view: View) -> dict[str, Any]:
     """The target by name, and the file that defines it where there is one."""
     name = Page(view).fold(model.name)
     found: dict[str, Any] = {"logicalLocations": [{"name": name, "kind": "member"}]}
-    location = model.loaded.location
+    location = verdict.location or model.loaded.location
     if location is not None:
         physical: dict[str, Any] = {"artifactLocation": {"uri": quote(location.file, errors="replace")}}
         if location.line is not None:
