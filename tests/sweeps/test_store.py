@@ -192,6 +192,23 @@ def test_the_key_changes_with_what_the_named_files_import(tmp_path, monkeypatch,
     assert changed in {os.path.normpath(path) for path in collected(plan)}
 
 
+@pytest.mark.parametrize("word", ["src/pack/nets.py:Net", "pack.nets:Net"])
+def test_the_key_changes_with_what_is_found_where_python_finds_it(tmp_path, monkeypatch, word):
+    """A package below src/, installed so that it can be edited: its own files import each other by their full names."""
+    package = tmp_path / "src" / "pack"
+    package.mkdir(parents=True)
+    for name, text in (("__init__", ""), ("nets", "from pack.layers import Cell\n"), ("layers", "GAIN = 1\n")):
+        (package / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    plan = plan_of("seed=0", models=(word,))
+    keys = [next(plan.runs()).key]
+    for name in ("nets", "layers"):
+        (package / f"{name}.py").write_text((package / f"{name}.py").read_text() + "MORE = 2\n")
+        keys.append(next(plan.runs()).key)
+    assert len(set(keys)) == 3
+
+
 def test_settings_that_cannot_be_together_are_refused_before_anything_runs():
     with pytest.raises(UsageError, match=r"needs_lag is 40 \(of the sweep\); over 20 steps"):
         list(plan_of("length=50,20", needs_lag=40).runs())

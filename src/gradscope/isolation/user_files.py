@@ -173,15 +173,15 @@ def load_file(path: Path, folders: Sequence[str] = ()) -> tuple[ModuleType, Proj
         Exception: whatever it raises itself.
     """
     path = path.resolve()
-    root, package = _package(path)
-    here, others = str(path.parent), [str(root), *_cwd()]
+    _, package = _package(path)
+    first, last = searched(path, folders)
     if package and _is_relative(path):
         name = ".".join((*package, path.stem)) if path.stem != "__init__" else ".".join(package)
-        project = _project(("package", str(root), *folders), [str(root), *folders], [here, *others])
+        project = _project(("package", *first), first, last)
     else:
         taken = path.stem in OURS or path.stem in sys.stdlib_module_names
         name = f"user_{path.stem}" if taken else path.stem
-        project = _project(("script", here, *folders), [here, *folders], others)
+        project = _project(("script", *first), first, last)
     with project.building():
         if name not in project.modules:
             if package and name != path.stem:
@@ -190,6 +190,46 @@ def load_file(path: Path, folders: Sequence[str] = ()) -> tuple[ModuleType, Proj
                 _execute(name, path)
         module = sys.modules[name]
     return module, project
+
+
+def searched(path: Path, folders: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Where what a file imports is looked for: before what is installed, and after."""
+    path = path.resolve()
+    root, package = _package(path)
+    here = str(path.parent)
+    if package and _is_relative(path):
+        return [str(root), *folders], [here, str(root), *_cwd()]
+    return [here, *folders], [str(root), *_cwd()]
+
+
+def file_of(word: str, folders: Sequence[str] = ()) -> str | None:
+    """The file behind `file.py:attr` or `package.module:attr` as `refer` finds it; nothing is imported.
+
+    None for what lies nowhere, or is installed beside Python's own library.
+    """
+    place = word.rpartition(":")[0] or word
+    if place.endswith(".py") or not all(part.isidentifier() for part in place.split(".")):
+        return place
+    return found_file(place, [*folders, *_cwd(), *sys.path])
+
+
+def found_file(name: str, path: Sequence[str]) -> str | None:
+    """The file of a module in folders, from the working folder where it lies below that; None for a library's."""
+    importlib.invalidate_caches()
+    searched: Sequence[str] | None = list(path)
+    spec = None
+    for depth in range(1, name.count(".") + 2):
+        if searched is None:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(".".join(name.split(".")[:depth]), searched)
+        if spec is None:
+            return None
+        searched = spec.submodule_search_locations
+    file = spec.origin if spec is not None and spec.has_location else None
+    if file is None or any(_is_library(str(folder)) for folder in Path(file).resolve().parents):
+        return None
+    beside = os.path.relpath(file)
+    return os.path.abspath(file) if beside.startswith("..") else beside
 
 
 def load_module(name: str, folders: Sequence[str] = ()) -> tuple[ModuleType, Project]:

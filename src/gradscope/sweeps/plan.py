@@ -129,13 +129,22 @@ def named_files(spec: RunSpec) -> Iterator[str]:
     word = spec.models[0]
     if not parse_model(word).is_family:
         file = model_file(word)
-        yield from _with_imports(file[0] if file is not None else source_file(word, spec.import_path), spec.import_path)
+        path = file[0] if file is not None else _source(word, spec.import_path, os.getcwd())
+        yield from _with_imports(path, spec.import_path) if path is not None else ()
     for name in FILES:
         value = getattr(spec, name)
         if value and name in CODE and ".py:" in value:
-            yield from _with_imports(source_file(value, ()), ())
+            yield from _with_imports(value.rpartition(":")[0], ())
         elif value:
             yield value
+
+
+@lru_cache(maxsize=1024)
+def _source(word: str, folders: tuple[str, ...], here: str) -> str | None:
+    """Where Python finds the user's code, seen from the working folder `here`."""
+    from gradscope.isolation.user_files import file_of
+
+    return file_of(word, folders)
 
 
 def _with_imports(path: str, folders: tuple[str, ...]) -> Iterator[str]:
@@ -157,39 +166,26 @@ def _imported(path: str, stamp: tuple[int, int] | None, folders: tuple[str, ...]
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ()
-    own, found = Path(path).parent, dict[str, None]()
+    from gradscope.isolation.user_files import found_file, searched
+
+    first, last = searched(Path(path), folders)
+    found: dict[str, None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names, roots = [one.name for one in node.names], (own, *map(Path, folders), Path("."))
+            names, roots = [one.name for one in node.names], [*first, *last]
         elif isinstance(node, ast.ImportFrom):
             start = node.module or ""
             # `from a import b` means a module b of the package a as often as something in a.
             names = [start, *(f"{start}.{one.name}".lstrip(".") for one in node.names)]
-            above = own.joinpath(*[".."] * (node.level - 1)) if node.level else own
-            roots = (above,) if node.level else (own, *map(Path, folders), Path("."))
+            roots = [str(Path(path).parent.joinpath(*[".."] * (node.level - 1)))] if node.level else [*first, *last]
         else:
             continue
-        for name, root in product(names, roots):
+        for name in names:
             parts = name.split(".") if name else []
-            for depth in range(len(parts) + 1):
-                base = root.joinpath(*parts[:depth])
-                for file in (base.parent / f"{base.name}.py", base / "__init__.py") if depth else ():
-                    if file.is_file():
-                        found[os.path.normpath(file)] = None
+            for depth in range(1, len(parts) + 1):
+                if (file := found_file(".".join(parts[:depth]), roots)) is not None:
+                    found[file] = None
     return tuple(found)
-
-
-def source_file(word: str, folders: tuple[str, ...]) -> str:
-    """The file behind `file.py:attr`, or `package.module:attr` as far as it lies in a folder that is searched."""
-    place = word.rpartition(":")[0] or word
-    if place.endswith(".py") or not all(part.isidentifier() for part in place.split(".")):
-        return place
-    for folder in (*folders, "."):
-        base = Path(folder, *place.split("."))
-        for path in (base.with_suffix(".py"), base / "__init__.py"):
-            if path.is_file():
-                return os.path.normpath(path)
-    return place
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
