@@ -26,6 +26,7 @@ from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.memory import require_memory
 from gradscope.numerics.costs.threads import threads_for
 from gradscope.records import BUILT, Loaded, ModelResult, Report, RunSpec, Timing
+from gradscope.registry import SUMMARY_METRICS
 from gradscope.rules.judge import judged, selected
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.build import make_batch
@@ -225,12 +226,19 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
 
 
 def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
-    """What is known of a model before any Jacobian: its influence, what follows from it, and its status."""
+    """The influence of a model, what follows from it, and its status, as all of its analysis would give it.
+
+    Jacobians are asked alone for the directions that are left of the state, and only where they may change the status.
+    """
     with own_random_numbers(spec.seed):
         analysis = Analysis(runs, _settled(spec, runs), detail=False)
         with threads_for(analysis.size):
-            known = outline(name, Loaded(BUILT), analysis, collect.early(analysis))
-    return judged(known, analysis.spec)
+            known = judged(outline(name, Loaded(BUILT), analysis, collect.early(analysis)), analysis.spec)
+            if known.status in FOR_GOOD:
+                return known
+            found, skipped = collect.gather(analysis, {"directions": SUMMARY_METRICS["directions"]})
+    whole = replace(known, summary=replace(known.summary, **found), skipped={**known.skipped, **skipped})
+    return judged(whole, analysis.spec)
 
 
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from gradscope import analyze
 from gradscope.errors import UsageError
 from gradscope.examine import examine
 from gradscope.fixes import solved_numbers, train_remedies
@@ -18,6 +19,7 @@ from gradscope.fixes.measure_remedies import measure_fixes, treat
 from gradscope.fixes.other_family import parameters
 from gradscope.fixes.remedy import RemedyInput, RemedyResult
 from gradscope.fixes.solved_numbers import LOG_GAINS, crossing, of_sequences
+from gradscope.loading.code.objects import source_from_object
 from gradscope.loading.word import source_of
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
@@ -194,6 +196,36 @@ def test_what_is_measured_of_a_remedy_is_what_an_analysis_of_it_finds():
     (alone,) = examine(RunSpec(models=(word,), length=40, hidden=8, batch=2), detail=False).models
     assert fix.gradient_share == pytest.approx(alone.summary.gradient_share, abs=1e-9)
     assert (fix.reach, fix.rate) == (alone.summary.reach, pytest.approx(alone.summary.rate))
+
+
+class Elman(nn.Module):
+    """A loop as people write it, with a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.u, self.w, self.head = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        h, outputs = x.new_zeros(len(x), 8), []
+        for step in x.unbind(1):
+            h = torch.tanh(self.u(step) + self.w(h))
+            outputs.append(self.head(h))
+        return torch.stack(outputs, 1)
+
+
+def test_the_status_of_a_remedy_is_that_of_the_model_it_makes():
+    torch.manual_seed(0)
+    x = torch.randn(4, 40, 3, dtype=torch.float64)
+    said = {}
+    for net in (Elman().double(), nn.RNN(3, 8, batch_first=True).double()):
+        spec = RunSpec(models=("net",))
+        loss = lambda y: y[:, -1].sum()  # noqa: E731
+        for one in measure_fixes(source_from_object(net, "net", spec), spec, x=x, loss=loss):
+            alone = analyze(getattr(one.treated.model, "module", one.treated.model), x, loss).models[0]
+            assert one.record().status == alone.status, one.remedy.name
+            said[one.remedy.name] = alone.status
+    # Of a kind that Jacobians alone can tell: one direction is left of the state.
+    assert "degenerate" in said.values()
 
 
 def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
