@@ -27,14 +27,15 @@ LN10 = math.log(10)
 
 
 def differences(recipe: Recipe) -> list[str]:
-    """What gradscope says of a module that is not so; () for nothing."""
+    """What gradscope says of a module that is not so; [] for nothing."""
     torch.manual_seed(recipe.seed + 1)
     module = Written(recipe)
     x = torch.randn(recipe.batch, recipe.steps, recipe.features, dtype=torch.float64)
     v = cotangent(module, x)
     settings: dict[str, Any] = {"layout": "time-first"} if recipe.output == "time first" else {}
     report = gradscope.analyze(module, x, lambda raw: loss(recipe, v, raw), needs_lag=recipe.needs_lag, **settings)
-    return list(_compare(report.models[0], Truth(module, x, v)))
+    result, truth = report.models[0], Truth(module, x, v)
+    return list(_of_constant(result) if truth.is_constant else _compare(result, truth))
 
 
 def cotangent(module: Written, x: Tensor) -> Tensor:
@@ -60,6 +61,15 @@ def loss(recipe: Recipe, v: Tensor, raw: Any) -> Tensor:
     if recipe.output in ("last", "value"):
         return (y.reshape(len(v), -1) * v[:, -1]).sum()
     return (y * v).sum()
+
+
+def _of_constant(result: ModelResult) -> Iterator[str]:
+    """What must be said where the gradient is exactly zero, and torch's own nothing but rounding."""
+    said, influence = result.skipped.get("zero_lags", ""), result.series.values.get("log10_influence", (0.0,))
+    if not (result.status == "inconclusive" and "rounding" in said) and max(influence) > -math.inf:
+        yield f"a constant loss: {result.status}, {said}, {_short(influence)}"
+    if (found := next(verdict for verdict in result.verdicts if verdict.code == "GS405")).status == "fail":
+        yield f"a constant loss: {found.message}"
 
 
 def _compare(result: ModelResult, truth: Truth) -> Iterator[str]:

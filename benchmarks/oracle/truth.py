@@ -163,6 +163,12 @@ class Truth:
         return int((sigma >= 0.01 * sigma[0]).sum()) if sigma[0] else 0
 
     @property
+    def is_constant(self) -> bool:
+        """Whether the loss is the same for every input: a plain sum over what a norm centres."""
+        recipe = self.recipe
+        return recipe.norm and not recipe.head and recipe.output in ("value", "scalar")
+
+    @property
     def made_anew(self) -> tuple[int, ...]:
         """Steps up to the anchor that take over nothing of an earlier step: after a reset, and under a mask of zero."""
         resets = {t for t in range(2, self.anchor + 1) if self.recipe.reset and (t - 1) % self.recipe.reset == 0}

@@ -115,6 +115,11 @@ class Graph:
         """Whether an operation is none, but a leaf."""
         return [hasattr(node, "variable") for node in self.nodes]
 
+    @property
+    def leaves(self) -> list[Tensor]:
+        """Tensors that all is made from."""
+        return [node.variable for node, leaf in zip(self.nodes, self.is_leaf, strict=True) if leaf]
+
     @cached_property
     def names(self) -> list[str]:
         """What every operation is called: `AddmmBackward0`."""

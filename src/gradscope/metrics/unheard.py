@@ -15,6 +15,8 @@ from gradscope.numerics.gradients.parameters import loss_value
 MOST = 6
 """How many are tried: each costs two forward passes."""
 INPUT = "the input"
+ROUNDINGS = 1e3
+"""Size of an answer, beside what rounding alone answers."""
 SMOOTH = 0.25
 """Part by which the answers to a nudge up and down may differ: at a kink or an extremum they differ by all of it."""
 
@@ -54,16 +56,22 @@ def _acts(p: Tensor, before: Tensor, value: Callable[[], Tensor]) -> bool:
     """
     kept = p.detach().clone()
     nudge = nudge_of(kept, p.shape)
+
+    def moved(by: float) -> Tensor:
+        p.data.copy_(kept + by * nudge)
+        return value() - before
+
     try:
         with torch.no_grad():
-            p.data.copy_(kept + nudge)
-            up = value() - before
-            p.data.copy_(kept - nudge)
-            down = before - value()
+            up, down = moved(1), -moved(-1)
+            precision = torch.finfo(p.dtype).eps
+            if not agree(up, down, ROUNDINGS * precision * float(before.abs())):
+                return False
+            # Rounding of the whole pass, summed in the loss, is no answer: it is as large for a few roundings of p.
+            few = precision ** (2 / 3)
+            return agree(up, down, ROUNDINGS * max(float(moved(times * few).abs()) for times in (1, 2, 3, -1, -2, -3)))
     finally:
         p.data.copy_(kept)
-    # Rounding of the whole pass, summed in the loss, is no answer.
-    return agree(up, down, 1e3 * torch.finfo(p.dtype).eps * float(before.abs()))
 
 
 def nudge_of(values: Tensor, shape: Sequence[int]) -> Tensor:

@@ -18,7 +18,6 @@ from gradscope.numerics.checks.causal import look_ahead
 from gradscope.numerics.gradients import influence
 from gradscope.numerics.gradients.adjoint import Adjoint
 from gradscope.numerics.gradients.parameters import Gradients, parameter_gradients
-from gradscope.numerics.scale import log10_sum
 from gradscope.numerics.spectra import exponents, products, spectrum
 from gradscope.numerics.spectra.affordable import DENSE_NUMBERS, FULL_WORK, LEADING, too_much
 from gradscope.numerics.spectra.leading import Leading, leading_spectra
@@ -159,7 +158,7 @@ class Analysis:
             raise Unavailable("the loss does not depend on any output")
         return tuple(trace.alone(v, self.anchors[-1]) for trace, v in self._pairs())
 
-    @cached_property
+    @property
     def influence(self) -> Tensor:
         """log10 I(k) of every sequence of every seed, lags 0 .. , (sequences, lags).
 
@@ -167,6 +166,10 @@ class Analysis:
             Unavailable: the loss reads no output.
         """
         self.require_equal()
+        return self._influence
+
+    @cached_property
+    def _influence(self) -> Tensor:
         newest, found = self.anchored, []
         for place, ((trace, v), last) in enumerate(zip(self._pairs(), newest, strict=True)):
             self.progress("backward passes", place, self._counted_runs)
@@ -191,17 +194,6 @@ class Analysis:
         if isinstance(run.model, ArrayChain):
             raise Unavailable("a chain of Jacobians has neither input nor parameters")
         return parameter_gradients(run.model, run.x, run.loss)
-
-    @cached_property
-    def mean_input_influence(self) -> Tensor:
-        """log10 of the *arithmetic* mean over sequences of every seed, (seeds, lags)."""
-        found = []
-        for rows, ends in zip(self.influence.tensor_split(len(self.runs)), self.newest, strict=True):
-            # A sequence that is shorter than the needed lag has no say in what arrives there.
-            long = None if ends is None else (ends > self.needed_lag).to(rows.device)
-            kept = rows if long is None or not bool(long.any()) else rows[long]
-            found.append(log10_sum(kept, 0) - math.log10(len(kept)))
-        return torch.stack(found)
 
     @cached_property
     def newest(self) -> tuple[Tensor | None, ...]:
@@ -319,16 +311,24 @@ class Analysis:
         return "no fixed state" if isinstance(found, NotMeasured) else found
 
     def require_equal(self) -> None:
-        """Stop when what would be analysed is not the user's model.
+        """Stop when what would be analysed is not the user's model, or nothing but rounding.
 
         Raises:
             Unavailable: it is not, with the differences, or the two cannot be compared.
         """
+        if self.is_rounding:
+            raise Unavailable(influence.ROUNDING)
         check = _known(self.proof)
         if check is not None and not check.passed:
             worst = next((error for error in (check.output, check.grad) if math.isnan(error)), None)
             worst = max(check.output, check.grad) if worst is None else worst
             raise Unavailable(f"the chain does not reproduce {check.against}: it is off by {worst:.0e}", told=True)
+
+    @cached_property
+    def is_rounding(self) -> bool:
+        """Whether the gradient of the first run is what rounding leaves of terms that cancel."""
+        asked = lambda: influence.is_rounding(self.trace, self.anchored[0], self.anchor, self._influence)  # noqa: E731
+        return attempted(asked) is True
 
     def require_causal(self) -> None:
         """Stop where lags have no direction.

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.scale import log10_norm
 
+ROUNDING = "dL/dx is rounding alone: what the loss adds up is the same for every input, as a sum over a LayerNorm's is"
+SMALL = 1e3
+"""Roundings of a cotangent up to which a gradient may be nothing else."""
 NEAR_OVERFLOW = 10.0
 """Decades under the largest number of a type from which on NaN is taken for an overflow."""
+
+
+class Trace(Protocol):
+    """What gives a profile for a cotangent."""
+
+    def profile(self, v: Any, step: int, /) -> Tensor:
+        """log10 I(k), (sequences, lags)."""
+        ...
 
 
 def cotangent(loss: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
@@ -115,6 +128,33 @@ def overflow_kept(logs: Tensor, dtype: torch.dtype) -> Tensor:
     """
     largest = math.log10(torch.finfo(dtype).max) - NEAR_OVERFLOW
     return torch.where(logs.isnan() & ((logs > largest).cumsum(1) > 0), math.inf, logs)
+
+
+def is_rounding(trace: Trace, v: Any, anchor: int, logs: Tensor) -> bool:
+    """Whether a gradient is what rounding leaves of terms that cancel, as of a sum over what a LayerNorm returns.
+
+    It is linear in the cotangent, and rounding is not: 4/3 of the cotangent must give 4/3 of the gradient. That is
+    asked where it is as small as rounding, beside its cotangent.
+
+    Args:
+        trace: of the model.
+        v: the cotangent of the anchor.
+        anchor: the step whose output is looked back from.
+        logs: log10 I(k) of the trace's sequences (and of more), lag 0 first.
+    """
+    asked = [part for part in pytree.tree_leaves(v) if isinstance(part, Tensor) and part.is_floating_point()]
+    size = max((float(part.abs().max()) for part in asked if part.numel()), default=0.0)
+    top = torch.where(logs.isnan(), -math.inf, logs).max(1).values
+    if not asked or not size or not math.isfinite(size) or not bool((top > -math.inf).any()):
+        return False
+    eps = max(torch.finfo(part.dtype).eps for part in asked)
+    if float(top.max()) > math.log10(size) + math.log10(SMALL * eps):
+        return False
+    more = trace.profile(pytree.tree_map_only(Tensor, lambda part: part * (4 / 3), v), anchor)
+    own = logs[: len(more), : more.shape[1]]
+    at = own.argmax(1, keepdim=True)
+    off = (more.gather(1, at) - own.gather(1, at) - math.log10(4 / 3)).abs()
+    return bool((off[own.gather(1, at) > -math.inf] > math.sqrt(eps)).all())
 
 
 def geometric_mean(logs: Tensor, valid: Tensor | None = None) -> Tensor:

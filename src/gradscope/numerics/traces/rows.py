@@ -25,8 +25,19 @@ def row_of(whole: Tensor, shape: Sequence[int], b: int, batch: int) -> Tensor | 
     return whole.narrow(apart[0], b * width, width)
 
 
-def rows_agree(whole: Any, own: Any, b: int, batch: int, types: Collection[torch.dtype] = ()) -> bool:
-    """Whether a sequence by itself returned what it did among the others, within rounding; `types` took part inside."""
+def rows_agree(
+    whole: Any, own: Any, b: int, batch: int, types: Collection[torch.dtype] = (), leaves: Sequence[Tensor] = ()
+) -> bool:
+    """Whether a sequence by itself returned what it did among the others, within rounding.
+
+    Args:
+        whole: what the module returned for the batch.
+        own: what it returned for the sequence alone.
+        b: the place of that sequence.
+        batch: how many there are.
+        types: that took part inside.
+        leaves: what `own` was made of; a sum of terms that cancel is rounded as they are, and not as it is.
+    """
     pairs = list(zip(reals(whole), reals(own), strict=False))
     if len(reals(whole)) != len(reals(own)) or not pairs:
         return False
@@ -37,6 +48,17 @@ def rows_agree(whole: Any, own: Any, b: int, batch: int, types: Collection[torch
         a, c = row.detach().double(), alone.detach().double()
         size = float(a.nan_to_num(0, 0, 0).abs().max()) if a.numel() else 0.0
         near = tolerance((alone.dtype, *types)).outputs
-        if not torch.allclose(a, c, near, near * size, equal_nan=True):
+        if torch.allclose(a, c, near, near * size, equal_nan=True):
+            continue
+        if not torch.allclose(a, c, near, near * _terms(alone, leaves), equal_nan=True):
             return False
     return True
+
+
+def _terms(made: Tensor, leaves: Sequence[Tensor]) -> float:
+    """Size of the terms that a tensor is the sum of: sum |d(sum y)/dp p| over all numbers p of the leaves."""
+    if not leaves or not made.requires_grad:
+        return 0.0
+    found = torch.autograd.grad(made.sum(), leaves, retain_graph=True, allow_unused=True)
+    terms = [(g * leaf.detach()).abs().sum() for g, leaf in zip(found, leaves, strict=True) if g is not None]
+    return float(torch.stack([term.double() for term in terms]).nan_to_num(0, 0, 0).sum()) if terms else 0.0

@@ -114,9 +114,9 @@ class Strands:
         """Whether a sequence by itself is what it is in `whole`, among the others, as far as rounding has not grown."""
         if rows_agree(whole, one.recording.raw, b, self.count, one.types):
             return True
-        if self.before_chaos is None:
-            return False
         few = self.before_chaos
+        if few is None:
+            return rows_agree(whole, one.recording.raw, b, self.count, one.types, one.graph.leaves)
         return rows_agree(self.plain(few), self.plain(few[b : b + 1]), b, self.count, one.types)
 
     @cached_property
