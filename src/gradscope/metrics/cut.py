@@ -23,18 +23,19 @@ def measure(analysis: Analysis) -> int | None:
 
 
 def made_anew(analysis: Analysis) -> tuple[int, ...] | None:
-    """Steps up to the anchor that begin with a fresh state: nothing of the one before is read."""
-    analysis.require_full()
-    return tuple(step for step in _anew(analysis) if step <= analysis.anchor) or None
+    """Steps up to the anchor that take nothing over from the state before; None where operations do not tell."""
+    found = _anew(analysis)
+    return None if found is None else tuple(step for step in found if step <= analysis.anchor)
 
 
 def zeroed(analysis: Analysis) -> tuple[int, ...] | None:
     """Those of them at which the state before is multiplied by exactly zero."""
+    found = _anew(analysis) or {}
+    return tuple(step for step, masked in found.items() if masked and step <= analysis.anchor) or None
+
+
+def _anew(analysis: Analysis) -> Mapping[int, bool] | None:
     analysis.require_full()
-    return tuple(step for step, masked in _anew(analysis).items() if masked and step <= analysis.anchor) or None
-
-
-def _anew(analysis: Analysis) -> Mapping[int, bool]:
     return analysis.trace.anew_steps(analysis.spec.item)
 
 

@@ -25,9 +25,9 @@ def made_anew(result: ModelResult) -> tuple[int, ...]:
 def _restarts(result: ModelResult) -> tuple[int, ...]:
     """Steps that read nothing of the state before.
 
-    They are known as such. Or their Jacobians are exactly zero at even distances. Or nothing up to one step enters the
-    loss and all from there on does: no Jacobian is known there, or it is zero, and the influence is zero too. Units
-    that happen to be dead at a step make zeros as well, but not like that.
+    They are known as such, from the operations of the steps. Or nothing up to one step enters the loss and all from
+    there on does: no Jacobian is known there, or it is zero, and the influence is zero too. Or, where operations are
+    not known, Jacobians are exactly zero at even distances, which units that happen to be dead seldom make.
     """
     if result.summary.made_anew:
         return result.summary.made_anew
@@ -39,6 +39,8 @@ def _restarts(result: ModelResult) -> tuple[int, ...]:
     all_heard = all(profile.at(step) != -math.inf for step in range(heard, profile.anchor + 1))
     if heard > 2 and known <= heard + 1 and all_heard:
         return (heard,)
+    if result.summary.made_anew is not None:
+        return ()
     steps = tuple(step for step, norm in enumerate(norms, 1) if norm == -math.inf and step > 1)
     apart = {later - earlier for earlier, later in pairwise(steps)}
     return steps if len(apart) == 1 and min(apart) > 1 else ()

@@ -86,9 +86,8 @@ class BareTrace:
         """There is nothing beside the chain."""
         raise Unavailable("a file of Jacobians has no model")
 
-    def anew_steps(self, item: int) -> dict[int, bool]:
-        """None."""
-        return {}
+    def anew_steps(self, item: int) -> None:
+        """Not known."""
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """There is nothing beside the chain."""

@@ -119,9 +119,8 @@ class RecurrentTrace:
         """dL/ds_0 and dL/ds_T through the unrolled model."""
         return (*autograd_ends(*self.recurrence(item)), self.length)
 
-    def anew_steps(self, item: int) -> dict[int, bool]:
-        """None."""
-        return {}
+    def anew_steps(self, item: int) -> None:
+        """Not known."""
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps that move without a gradient."""

@@ -167,8 +167,8 @@ class Trace(Protocol):
         """Steps whose Jacobian is exactly zero although the new state depends on the old one."""
         ...
 
-    def anew_steps(self, item: int) -> Mapping[int, bool]:
-        """Steps that take nothing over from the old state; true where that is multiplied by exactly zero."""
+    def anew_steps(self, item: int) -> Mapping[int, bool] | None:
+        """Steps that take nothing over from the old state; true where that is multiplied by zero, None if not known."""
         ...
 
     def chain(self, item: int) -> JacobianChain:
