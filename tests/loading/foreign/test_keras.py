@@ -189,6 +189,16 @@ def test_a_layer_that_reads_from_the_end_is_given_the_data_from_their_end(wrappe
 
 
 @needs_keras
+@pytest.mark.parametrize("file", ["m.keras", "m.h5", "m.weights.h5"])
+def test_a_stack_of_cells_is_no_layer_and_no_pair_of_directions(file: str, tmp_path: Path) -> None:
+    cells = [keras.layers.LSTMCell(INPUTS), keras.layers.LSTMCell(INPUTS)]
+    model = keras.Sequential([keras.Input((None, INPUTS)), keras.layers.RNN(cells, name="both")])
+    (model.save_weights if "weights" in file else model.save)(tmp_path / file)
+    with pytest.raises(UsageError, match="is a stack of cells"):
+        read(tmp_path / file)
+
+
+@needs_keras
 def test_one_of_several_is_chosen_by_its_name(tmp_path: Path) -> None:
     model = keras.Sequential(
         [keras.Input((None, INPUTS)), layer("LSTM", name="encoder"), layer("LSTM", name="decoder")]

@@ -5,6 +5,7 @@ Keras' layouts: https://keras.io/api/layers/recurrent_layers/; CuDNN layers keep
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -52,6 +53,11 @@ def keras_layer(file: KerasFile, key: str | None, nonlinearity: str | None, show
         key, way = match.groups()
     name = list(named)[pick(list(named), key, shown)]
     cells, settings = named[name]
+    if any(_is_stacked(file, cell) for cell in cells):
+        raise UsageError(
+            f"'{safe_text(name, 60)}' in '{shown}' is a stack of cells (StackedRNNCells), which is not read; make each "
+            "cell an RNN layer of its own, RNN(cell, return_sequences=True), or analyse its Jacobians as a chain.npy"
+        )
     layers = [_layer(name, cell, settings, file.version, nonlinearity, shown) for cell in cells]
     if len(layers) == 1:
         return layers[0]
@@ -90,6 +96,15 @@ def _by_name(file: KerasFile) -> dict[str, tuple[list[Arrays], Settings | None]]
     for cells, _ in found.values():
         cells.sort(key=lambda cell: "backward" in cell.place.rpartition("/")[0])
     return found
+
+
+def _is_stacked(file: KerasFile, cell: Arrays) -> bool:
+    """Whether a cell is one of several that an RNN runs one after the other in every step."""
+    parts = cell.place.split("/")
+    named = {
+        str(layer["config"].get("name")) for layer in file.layers if '"StackedRNNCells"' in json.dumps(_own(layer))
+    }
+    return "cells" in parts or any("stacked_rnn_cells" in part for part in parts) or not named.isdisjoint(parts)
 
 
 def _around(place: str) -> str:
