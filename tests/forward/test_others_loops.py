@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 import gradscope
 from gradscope.errors import UsageError
@@ -252,3 +253,66 @@ def test_layers_of_two_number_types_are_one_state():
         wanted = torch.autograd.functional.jacobian(lambda s, t=t: step(s, X[:, t - 1])[0], both)[:, 0]
         assert torch.allclose(chain.jacobian(t).double(), wanted, atol=1e-6)
         both = step(both, X[:, t - 1]).detach()
+
+
+class Scaled(torch.autograd.Function):
+    """tanh(scale x + h / 2): an argument that is no tensor before those that are, and writes into views."""
+
+    @staticmethod
+    def forward(ctx, scale, x, h):
+        made = scale * x + h / 2
+        for part in made.view(-1, 1).unbind(0):
+            part.tanh_()
+        ctx.scale = scale
+        ctx.save_for_backward(made)
+        return made
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (made,) = ctx.saved_tensors
+        back = gradient * (1 - made**2)
+        return None, ctx.scale * back, back / 2
+
+
+class Foreign(nn.Module):
+    """A loop as packages write it: by their own function, from a state that is told to want a gradient, recomputed."""
+
+    calls = staticmethod(Scaled.apply)
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how, self.i, self.r, self.head = how, nn.Linear(FEATURES, 5), nn.Linear(5, 5), nn.Linear(5, 2)
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        if self.how == "function":
+            return type(self).calls(0.7, self.i(x), self.r(h))
+        return torch.tanh(self.i(x) + self.r(h) / 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 5)
+        if self.how == "set":
+            h.requires_grad = True
+        for t, now in enumerate(x.unbind(1)):
+            if self.how == "cut" and t == 3:
+                h = h.detach()
+                h.requires_grad = True
+            if self.how == "not":
+                h = h if t else h.requires_grad_(False)
+            h = checkpoint(self.step, now, h, use_reentrant=True) if self.how == "checkpoint" else self.step(now, h)
+        return self.head(h)
+
+
+@pytest.mark.parametrize("how", ["function", "set", "cut", "not", "checkpoint"])
+def test_what_packages_do_in_a_step_changes_no_gradient(how):
+    torch.manual_seed(0)
+    module, x = Foreign(how).double(), X.repeat(2, 1, 1).clone().requires_grad_()
+    module(x).sum().backward()
+    own = vars(CheckpointFunction).copy()
+    found = gradscope.analyze(module, x.detach(), torch.sum).models[0]
+    assert dict(vars(CheckpointFunction)) == dict(own)
+    assert found.size == 5
+    right = x.grad[0].flip(0).norm(dim=1).log10()
+    kept = found.series.values["log10_influence"][:STEPS]
+    assert torch.allclose(torch.tensor(kept, dtype=torch.float64), right, atol=1e-12)
+    if how not in ("cut", "function"):
+        assert found.summary.chain_rule_residual < 1e-12

@@ -52,12 +52,12 @@ class Executed:
             later = min([later, *own])
             found[index] = later
         results = {(graph.place[node], nr): call for (node, nr), call in calls.items() if node in graph.place}
-        return cls(found, positions, results)
+        # What no call returned, as a `torch.autograd.Function` at the end of the pass, comes after all calls.
+        return cls(found, [*positions, ()], results)
 
     def position(self, index: int) -> Position:
         """The place in the code that made an operation."""
-        call = self.calls[index]
-        return self.positions[call - 1] if call <= len(self.positions) else ()
+        return self.positions[self.calls[index] - 1]
 
     def turns(self, firsts: Mapping[int, int], count: int) -> Turns | None:
         """The steps by which calls were made; None where the code does not tell.

@@ -275,7 +275,13 @@ class Graph:
             torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if g is None else g
             for g, meta in zip(gradients, self.nodes[index]._input_metadata, strict=True)
         ]
-        return node.apply(*given)
+        found = node.apply(*given)
+        found = found if isinstance(found, tuple) else (found,)
+        if len(found) == len(node.next_functions):
+            return found
+        # It answers for arguments that are no tensors too, which the graph does not read.
+        told = iter([g for g, wanted in zip(found, node.needs_input_grad, strict=False) if wanted])
+        return tuple([None if one is None else next(told, None) for one, _ in node.next_functions])
 
     def results(self, index: int) -> int:
         """How many results an operation has."""

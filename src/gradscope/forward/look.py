@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gradscope.forward.execution import Position
-from gradscope.forward.record import NUMBERS, gradients_wanted, stepwise, transformed, unwrapped
+from gradscope.forward.record import NUMBERS, gradients_wanted, is_inside_function, stepwise, transformed, unwrapped
 from gradscope.models.capture.given import given
 from gradscope.models.direct import Direct
 
@@ -86,6 +86,8 @@ class Counting(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call."""
+        if is_inside_function():
+            return func(*args, **(kwargs or {}))
         self.count += 1
         if func in NUMBERS and not transformed():
             self.found.answers.append(self.given.pop() if self.given else func(*args, **(kwargs or {})))
@@ -118,8 +120,9 @@ class Lives(Counting):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call."""
-        place = position(sys._getframe(1))
-        self.found.positions.append(self.places.setdefault(place, place))
+        if not is_inside_function():
+            place = position(sys._getframe(1))
+            self.found.positions.append(self.places.setdefault(place, place))
         return super().__torch_function__(func, types, args, kwargs)
 
     def note(self, value: Tensor, place: int) -> None:

@@ -8,6 +8,7 @@ back from a buffer, at the place where it was written, is the thing that was wri
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
@@ -37,6 +38,8 @@ FACTORIES = frozenset(
 )
 NUMBERS = frozenset({Tensor.__bool__, Tensor.item, Tensor.__float__, Tensor.__int__, Tensor.tolist})
 DATA = Tensor.data.__get__  # type: ignore[attr-defined]
+APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
+WANTING = Tensor.requires_grad.__set__  # type: ignore[attr-defined]
 
 
 class Stop(torch.autograd.Function):
@@ -149,6 +152,8 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call; within torch.func's transforms tensors cannot be marked, and are but noted."""
         kwargs = kwargs or {}
+        if is_inside_function():
+            return func(*args, **kwargs)
         self.count += 1
         special = SPECIAL.get(func)
         if transformed():
@@ -221,6 +226,12 @@ class Recorder(TorchFunctionMode):
         """Numbers that leave torch."""
         return func(args[0].detach(), *args[1:], **kwargs)
 
+    def wanting(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A tensor is told to want a gradient, or none: one that is joined to others here keeps what it has."""
+        if args[0].is_leaf:
+            return func(*args, **kwargs)
+        return args[0] if func is Tensor.requires_grad_ else None
+
     def hook(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A hook of the module's own on a gradient."""
         self.hooked = True
@@ -250,10 +261,19 @@ SPECIAL: dict[Any, Callable[..., Any]] = {
     Tensor.detach_: Recorder.cut_in_place,
     Tensor.numpy: Recorder.numpy,
     Tensor.register_hook: Recorder.hook,
+    **dict.fromkeys((Tensor.requires_grad_, WANTING), Recorder.wanting),
     **dict.fromkeys(LOOKUPS, Recorder.embed),
     Tensor.__setitem__: Recorder.write,
     Tensor.__getitem__: Recorder.read,
 }
+
+
+def is_inside_function() -> bool:
+    """Whether a `torch.autograd.Function` is computing: it is one operation, and may write into views on the way."""
+    frame = None if torch.is_grad_enabled() else sys._getframe(1)
+    while frame is not None and frame.f_code is not APPLY:
+        frame = frame.f_back
+    return frame is not None
 
 
 def transformed() -> bool:

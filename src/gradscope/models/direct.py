@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from gradscope.errors import UsageError
 from gradscope.isolation.state import generators, own_random_numbers
 from gradscope.models.output_shape import OutputShape, Roles, leaves_of, readings
-from gradscope.models.repeatable import as_before, uncompiled
+from gradscope.models.repeatable import as_before, checkpoints_kept, uncompiled
 from gradscope.models.token_ids import TokenIds
 from gradscope.text import safe_text
 
@@ -247,6 +247,7 @@ class Direct:
                 as_before(self.module),
                 own_random_numbers(states=self._draws),
                 uncompiled(),
+                checkpoints_kept(),
                 Leaving(),
                 watch,
             ):

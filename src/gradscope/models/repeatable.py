@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import CheckpointFunction
 
 from gradscope.models.agreement import tolerance
 from gradscope.models.output_shape import leaves_of
@@ -68,6 +69,24 @@ def _has_tensor(*values: Any) -> bool:
 def uncompiled() -> AbstractContextManager[object]:
     """Run what torch.compile has wrapped, whole modules or parts, as it was written: compiled code has no hooks."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def checkpoints_kept() -> Iterator[None]:
+    """Compute what a reentrant checkpoint would compute again as it stands: it refuses `torch.autograd.grad`."""
+
+    def straight(function: Callable[..., Any], preserve: bool, *args: Any) -> Any:
+        return function(*args)
+
+    own = vars(CheckpointFunction).get("apply")
+    CheckpointFunction.apply = straight  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if own is None:
+            del CheckpointFunction.apply
+        else:
+            CheckpointFunction.apply = own  # type: ignore[method-assign]
 
 
 def alike(first: Any, second: Any, types: Collection[torch.dtype] = ()) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
 
 import gradscope
 from gradscope.errors import UsageError
@@ -287,6 +288,41 @@ def test_a_module_is_no_cell_for_the_names_of_its_attributes() -> None:
     found = gradscope.analyze(Counter(), torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(1))).models[0]
     assert found.loaded.equality_check.passed
     assert found.summary.chain_rule_residual < 1e-5
+
+
+class Started(nn.Module):
+    """A layer that makes its first state from what it is given, and takes one where it goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(3, 4)
+
+    def initial_state(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0], 4)
+
+    def forward(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        h = self.initial_state(x) if state is None else state
+        made = []
+        for part in x.unbind(1):
+            h = self.cell(part, h)
+            made.append(h)
+        return torch.stack(made, 1), h
+
+
+def test_a_layer_that_makes_its_own_first_state_is_no_cell() -> None:
+    found = gradscope.analyze(Started(), torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(1))).models[0]
+    assert (found.size, found.length) == (4, 9)
+    assert found.loaded.equality_check.passed
+
+
+@pytest.mark.parametrize("kind", [nn.GRU, nn.RNN])
+def test_a_parametrized_layer_is_measured_by_itself(kind: type[nn.RNNBase]) -> None:
+    layer = orthogonal(kind(3, 4, batch_first=True).double(), "weight_hh_l0" if kind is nn.RNN else "weight_ih_l0")
+    x = torch.randn(1, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    layer(x)[0][:, -1].sum().backward()
+    found = gradscope.analyze(layer, x.detach(), lambda y: y[:, -1].sum()).models[0]
+    right = x.grad[0].flip(0).norm(dim=1).log10().tolist()
+    assert found.series.values["log10_influence"] == pytest.approx(right, abs=1e-9)
 
 
 def test_nan_is_traced_into_a_cell_of_the_users_own(path: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from gradscope.loading.code.token_ids import token_ids
 from gradscope.loading.code.widths import features
 from gradscope.loading.source import Source
 from gradscope.models.capture.attended import reader
 from gradscope.models.capture.known import cells_of
+from gradscope.models.cell import Cell
+from gradscope.models.copied import copied
 from gradscope.models.direct import Direct, Module, applied, types_of
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
@@ -40,9 +42,21 @@ def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Dire
     if module.bidirectional:
         plain = BatchFirst(module)
         return Direct(name, plain, module.input_size, kind="module")
-    reference = copy.deepcopy(module)
+    cells = [level[0] for level in cells_of(module)]
+    reference = _unparametrized(module, cells) if parametrize.is_parametrized(module) else copied(module)
     reference.batch_first = True
-    return Recurrent(name, [level[0] for level in cells_of(module)], reference=reference)
+    return Recurrent(name, cells, reference=reference)
+
+
+def _unparametrized(module: nn.RNNBase, cells: list[Cell]) -> nn.RNNBase:
+    """A layer of torch.nn whose weights are numbers: gradients are compared by weights, whatever those are made of."""
+    kind = next(kind for kind in (nn.RNN, nn.GRU, nn.LSTM) if isinstance(module, kind))
+    more = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
+    more |= {"proj_size": module.proj_size} if isinstance(module, nn.LSTM) else {}
+    made = kind(module.input_size, module.hidden_size, len(cells), bias=module.bias, **more)
+    weights = {f"{key}_{cell.name}": value for cell in cells for key, value in cell.parameters.items()}
+    made.to(next(iter(weights.values()))).load_state_dict(weights)
+    return made.eval()
 
 
 COMPLEX = "its parameters are complex, whose steps are not followed, so it is measured from its input alone"

@@ -24,14 +24,15 @@ def is_cell(thing: Any, spec: RunSpec) -> bool:
     """Whether it is one step of a recurrence: it brings its first state, or the user gave it.
 
     A module with a `step` may count with it, or hold a cell under that name; one with an `initial_state` may use that
-    itself, if it is called with a sequence alone.
+    itself, if it is called with a sequence alone: where the state may be left out and the first one is made from
+    something else than the number of sequences.
     """
     if spec.state_size is not None or spec.state:
         return True
     if isinstance(thing, nn.Module):
         if not _has_forward(thing):
             return hasattr(thing, "step")
-        return hasattr(thing, "initial_state") and _takes_a_state(thing)
+        return hasattr(thing, "initial_state") and _takes(thing, 2) and not (_takes(thing, 1) and _starts_apart(thing))
     return hasattr(thing, "initial_state") or hasattr(thing, "step")
 
 
@@ -39,12 +40,24 @@ def _has_forward(module: nn.Module) -> bool:
     return getattr(type(module), "forward", None) is not nn.Module.forward or "forward" in vars(module)
 
 
-def _takes_a_state(module: nn.Module) -> bool:
+def _takes(module: nn.Module, count: int) -> bool:
     try:
-        inspect.signature(module.forward).bind(None, None)
+        inspect.signature(module.forward).bind(*[None] * count)
     except (TypeError, ValueError):
         return False
     return True
+
+
+def _starts_apart(module: nn.Module) -> bool:
+    """Whether its `initial_state` is a function, and none of a number of sequences."""
+    given: Any = module.initial_state
+    if not callable(given):
+        return False
+    try:
+        given(1)
+    except (AttributeError, TypeError):
+        return True
+    return False
 
 
 def own_cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
