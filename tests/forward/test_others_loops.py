@@ -316,3 +316,29 @@ def test_what_packages_do_in_a_step_changes_no_gradient(how):
     assert torch.allclose(torch.tensor(kept, dtype=torch.float64), right, atol=1e-12)
     if how not in ("cut", "function"):
         assert found.summary.chain_rule_residual < 1e-12
+
+
+class Checking(nn.Module):
+    """It looks at the largest number of a state, and stops where that is none of its own, as step sizes of solvers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.RNNCell(FEATURES, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 5)
+        for now in x.unbind(1):
+            h = torch.stack([self.cell(now[b], h[b]) for b in range(len(x))])
+            largest = h.abs().max().item()
+            assert largest == h.detach().abs().numpy().max(), "underflow"
+        return h
+
+
+def test_a_sequence_that_refuses_the_numbers_of_its_batch_goes_its_own_way():
+    torch.manual_seed(0)
+    module, x = Checking().double(), torch.cat([X, 3 * X, X / 2]).requires_grad_()
+    module(x).sum().backward()
+    found = gradscope.analyze(module, x.detach(), torch.sum).models[0]
+    right = x.grad.norm(dim=2).log10().mean(0).flip(0)
+    kept = torch.tensor(found.series.values["log10_influence"][:STEPS], dtype=torch.float64)
+    assert torch.allclose(kept, right, atol=1e-12)

@@ -100,7 +100,12 @@ class Strands:
         one = self.first if b == 0 else self._open(b)
         if one.recording.branched and self.count > 1:
             # Python looked at numbers of all sequences together: each takes the way that they took.
-            one = self._open(b, answers=self._answers)
+            try:
+                one = self._open(b, answers=self._answers)
+            except UsageError:
+                raise
+            except Exception:  # the user's own code may refuse numbers that are not those it made
+                one = self._open(b)
         if not self._agrees(self.seen.raw, one, b):
             one = self._open(b, plain=True)
         if self._agrees(self.seen.raw, one, b):
