@@ -537,7 +537,7 @@ def test_names_are_those_of_the_users_own_step():
 
     torch.manual_seed(0)
     step = OwnStep()
-    cell = own_cell(step, "own", RunSpec(input_size=3))
+    cell = own_cell(step, "own", RunSpec(), 3)
     found = load(FIXES["open gates"]).apply(RemedyInput(Recurrent("own", [cell]), "own", 30, inputs(), 0, torch.sum))
     own = OwnStep().double()
     own.load_state_dict(dict(found.weights))

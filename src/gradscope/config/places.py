@@ -19,6 +19,11 @@ def names_path(setting: str, value: str) -> bool:
     return setting in PATHS and bool(value) and value.partition(":")[0] not in own
 
 
+def is_file_of_numbers(name: str | None) -> bool:
+    """Whether an input is a file whose steps have features of their own; a text has tokens."""
+    return name is not None and not name.lower().endswith(".txt")
+
+
 def relative(path: str | Path, start: str | Path) -> str:
     """`path` as seen from the folder `start`, with forward slashes; whole where no way leads there (another drive)."""
     try:

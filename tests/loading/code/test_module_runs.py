@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -373,3 +374,49 @@ def test_what_a_part_is_called_changes_nothing_that_is_told(tmp_path: Path, name
     assert [layer.name for layer in found.layers] == [f"{name}.l0", "second.l0"]
     assert found.summary.chain_rule_residual < 1e-12
     assert len(found.series.values["log10_jacobian_norm"]) == 20
+
+
+WIDE = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.W, self.U = torch.nn.Parameter(0.3 * torch.randn(5, 5)), torch.nn.Parameter(torch.randn(3, 5))
+
+    def forward(self, x):
+        h, out = x.new_zeros(x.shape[0], 5), []
+        for t in range(x.shape[1]):
+            h = torch.tanh(x[:, t] @ self.U + h @ self.W)
+            out.append(h)
+        return torch.stack(out, 1)
+
+class Head(Net):
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(super().forward(x))
+
+class Step(Net):
+    def step(self, x, h):
+        return torch.tanh(x @ self.U + h @ self.W)
+
+    forward = torch.nn.Module.forward
+"""
+
+
+@pytest.mark.parametrize(("name", "settings"), [("Net", {}), ("Head", {}), ("Step", {"state_size": 5})])
+def test_a_file_says_how_wide_a_step_is_where_no_layer_does(tmp_path, monkeypatch, name, settings):
+    x = torch.randn(4, 12, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (tmp_path / "wide.py").write_text(WIDE)
+    np.save(tmp_path / "x.npy", x.numpy())
+    monkeypatch.chdir(tmp_path)
+    (found,) = gradscope.analyze(f"wide.py:{name}", input="x.npy", **settings).models
+    (right,) = gradscope.analyze(f"wide.py:{name}", x, **settings).models
+    assert found.length == 12
+    assert found.series.values["log10_grad_input"] == pytest.approx(
+        right.series.values["log10_grad_input"], nan_ok=True
+    )
+    assert found.summary.reach == right.summary.reach

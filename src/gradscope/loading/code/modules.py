@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from gradscope.config.places import is_file_of_numbers
 from gradscope.loading.code.token_ids import token_ids
 from gradscope.loading.code.widths import features
 from gradscope.loading.source import Source
@@ -108,24 +110,32 @@ def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> 
     own_types = types_of(module)
     module = in_type(module, spec).eval()
     ids = token_ids(module) if spec.input_size is None else None
-    size = spec.input_size if spec.input_size is not None else features(module, own_types)
+    has_data = is_file_of_numbers(spec.input)
+    size = spec.input_size if spec.input_size is not None else features(module, own_types, has_data=has_data)
     closed = str(getattr(module, "closed", "")) or (COMPLEX if any(p.is_complex() for p in module.parameters()) else "")
     time_first = None if spec.layout is None else spec.layout == "time-first"
     # With the user's own data, what is analysed is what their training does; only a layer that itself says which axis
     # it takes first is handed what it asks for.
     turns = spec.input is None or hasattr(module, "batch_first")
-    model = Direct(
-        name,
-        module,
-        size,
-        kind="module",
-        time_first=time_first,
-        ids=ids,
-        key=spec.key,
-        closed=closed,
-        turns=turns,
-        own_types=own_types,
-    )
-    model.weights = reader(model)
+
+    @cache
+    def built(width: int) -> Direct:
+        model = Direct(
+            name,
+            module,
+            width,
+            kind="module",
+            time_first=time_first,
+            ids=ids,
+            key=spec.key,
+            closed=closed,
+            turns=turns,
+            own_types=own_types,
+        )
+        model.weights = reader(model)
+        return model
+
+    if size is not None:
+        built(size)
     loaded = replace(loaded, assumed=(*loaded.assumed, *([closed] if closed else [])))
-    return Source(name, lambda _size, _seed: model, size, loaded, ids)
+    return Source(name, lambda width, _seed: built(width if size is None else size), size, loaded, ids)

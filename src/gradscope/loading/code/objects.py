@@ -6,12 +6,15 @@ import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradscope.chain import ArrayChain
+from gradscope.config.check import FEATURES
+from gradscope.config.places import is_file_of_numbers
 from gradscope.errors import UsageError
 from gradscope.isolation.state import own_random_numbers
 from gradscope.isolation.user_files import Project, refer
@@ -86,11 +89,25 @@ def _source(thing: Any, name: str, spec: RunSpec) -> Source:
     if isinstance(thing, nn.Module) and not is_cell(thing, spec):
         return from_module(thing, name, spec, loaded)
     if callable(thing) or hasattr(thing, "step"):
-        cell = own_cell(thing, name, spec)
-        return _fixed(name, Recurrent(name, [cell]), cell.input_size, loaded)
+        return _of_cell(thing, name, spec, loaded)
     raise UsageError(
         f"'{safe_text(name)}' is a {type(thing).__name__}; expected an nn.Module, a cell step(x, state), or Jacobians"
     )
+
+
+def _of_cell(thing: Any, name: str, spec: RunSpec, loaded: Loaded) -> Source:
+    """A cell; as wide as a file of numbers is, where nobody says how many features it takes."""
+    size = spec.input_size if spec.input_size is not None else getattr(thing, "input_size", None)
+    if size is None and not is_file_of_numbers(spec.input):
+        size = FEATURES
+
+    @cache
+    def built(width: int) -> Recurrent:
+        return Recurrent(name, [own_cell(thing, name, spec, width)])
+
+    if size is not None:
+        built(int(size))
+    return Source(name, lambda width, _seed: built(width if size is None else int(size)), size, loaded)
 
 
 def _fixed(name: str, model: Model | ArrayChain, input_size: int, loaded: Loaded) -> Source:

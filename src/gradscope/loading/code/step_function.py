@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gradscope.config.check import FEATURES
 from gradscope.errors import UsageError
 from gradscope.loading.code.modules import in_type
 from gradscope.loading.weights.state import first_states
@@ -60,7 +59,7 @@ def _starts_apart(module: nn.Module) -> bool:
     return False
 
 
-def own_cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
+def own_cell(thing: Any, name: str, spec: RunSpec, size: int) -> CustomCell:
     """The cell; s_0 is from --state, else its `initial_state` (tensor or f(batch)), else zeros of --state-size.
 
     An `initial_state` is (size,), or (batch, size) with a state for each sequence.
@@ -75,7 +74,6 @@ def own_cell(thing: Any, name: str, spec: RunSpec) -> CustomCell:
     initial = _initial(thing, name, spec).to(spec.device, dtype)
     given = getattr(thing, "initial_state", None)
     starts = partial(_called, given, name) if callable(given) and spec.state is None else None
-    size = spec.input_size if spec.input_size is not None else int(getattr(thing, "input_size", FEATURES))
     return CustomCell("cell", StateOf(step) if module else _state_of(step), initial, size, starts)
 
 

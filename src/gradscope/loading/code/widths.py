@@ -16,12 +16,23 @@ MOST = 12
 """Widths that are tried."""
 
 
-def features(module: nn.Module, own_types: Mapping[str, torch.dtype] | None = None) -> int:
-    """The first width that a layer declares with which the module runs; the first of all where it runs with none."""
+def features(
+    module: nn.Module, own_types: Mapping[str, torch.dtype] | None = None, *, has_data: bool = False
+) -> int | None:
+    """The first width that a layer declares with which the module runs; None where the data are to say.
+
+    Args:
+        module: what takes them.
+        own_types: see `Direct`.
+        has_data: whether there is a file of numbers, which has a width. Without one the first width that is declared
+            stands for all, also where the module runs with none, and 16 where none is declared.
+    """
     widths = list(dict.fromkeys(_declared(module)))[:MOST]
-    if len(widths) > 1 and not any(map(nn.parameter.is_lazy, module.parameters())):
-        return next((width for width in widths if _runs(module, width, own_types)), widths[0])
-    return widths[0] if widths else FEATURES
+    if (len(widths) > 1 or has_data) and not any(map(nn.parameter.is_lazy, module.parameters())):
+        found = next((width for width in widths if _runs(module, width, own_types)), None)
+        if found is not None or has_data:
+            return found
+    return widths[0] if widths else None if has_data else FEATURES
 
 
 def _declared(module: nn.Module) -> Iterator[int]:
