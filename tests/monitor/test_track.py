@@ -99,6 +99,20 @@ def test_files_that_cannot_be_used_are_skipped_with_the_reason(folder):
     assert "Python object" in reasons["ckpt_140.pt"]
 
 
+def test_files_that_are_no_checkpoints_have_no_say_in_the_order(folder):
+    torch.save({"opt": 3}, folder / "opt.pt")
+    torch.save({"linear.weight": torch.zeros(3, 3)}, folder / "head.pt")
+    trajectory = tracked(folder / "*.pt").trajectory
+    assert [(p.step, p.source) for p in trajectory.points] == [(s, f"ckpt_{s:03d}.pt") for s in (0, 10, 20, 30, 100)]
+    assert trajectory.head.order == "by the number in their names"
+    assert {one.source for one in trajectory.skipped} == {"opt.pt", "head.pt"}
+    # A checkpoint that nothing tells the step of still leaves all of them to the time they were written.
+    torch.save({"model": lstm(1.0).state_dict()}, folder / "best.pt")
+    trajectory = tracked(folder / "*.pt").trajectory
+    assert [p.step for p in trajectory.points] == [0, 1, 2, 3, 4, 5]
+    assert trajectory.points[-1].source == "best.pt"
+
+
 def test_the_checkpoints_own_counter_comes_first(tmp_path):
     for name, step in (("b", 5), ("a", 50)):
         torch.save({"global_step": step, "state_dict": lstm(5).state_dict()}, tmp_path / f"{name}_{100 - step}.ckpt")

@@ -16,7 +16,7 @@ from gradscope.files.sniff import kind_of
 from gradscope.files.tensors import named_tensors
 from gradscope.files.torch_file import load_torch
 from gradscope.files.weights_file import read_weights
-from gradscope.monitor.checkpoints import Order, counters_in, found_files, order_of, step_of
+from gradscope.monitor.checkpoints import Order, counters_in, found_files, number_in, order_of, step_of
 from gradscope.monitor.points import point_of
 from gradscope.monitor.weights import changes, plain
 from gradscope.pipeline import Progress, diagnose
@@ -46,6 +46,8 @@ class Track:
     notes: dict[str, None] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     _stamps: dict[Path, Stamp] = field(default_factory=dict)
+    _reports: dict[Path, Report] = field(default_factory=dict)
+    """Of checkpoints that were analysed before their step was known."""
     _weights: tuple[int, dict[str, Tensor]] | None = None
 
     def look(self, told: Told | None = None) -> int:
@@ -64,7 +66,7 @@ class Track:
         every = {path: self._counters(path) for path in fresh}
         counted = {path: counters for path, counters in every.items() if path not in self.skipped}
         if self.order is None and counted:
-            self.order = order_of(counted.items())
+            self.order = self._ordered(counted)
         steps = {path: self._step(path, counted[path], place) for place, path in enumerate(counted)}
         ordered = sorted((step, path) for path, step in steps.items() if step is not None)
         for place, (step, path) in enumerate(ordered):
@@ -102,6 +104,7 @@ class Track:
             if self._stamps.get(path) != stamp:
                 self._stamps[path] = stamp
                 self.skipped.pop(path, None)
+                self._reports.pop(path, None)
                 found.append((status.st_mtime_ns, path))
         return [path for _, path in sorted(found)]
 
@@ -115,6 +118,31 @@ class Track:
                 self.skipped[path] = str(error)
             return {}
 
+    def _ordered(self, counted: dict[Path, dict[str, int]]) -> Order:
+        """What the checkpoints are put in order by; files that turn out to be none are skipped and have no say."""
+        order = order_of(counted.items())
+        if order.by != "time":
+            return order
+        for path in [path for path, counters in counted.items() if not counters and number_in(path) is None]:
+            if self._report(path) is None:
+                del counted[path]
+        return order_of(counted.items()) if counted else order
+
+    def _report(self, path: Path) -> Report | None:
+        """The analysis of a checkpoint, made once for each state of its file; None where it is skipped."""
+        if path not in self._reports:
+            spec = for_reports(self.spec)
+            if self.module is not None:
+                spec = replace(spec, models=(self.module,), weights=str(path))
+            else:
+                spec = replace(spec, models=(str(path),))
+            try:
+                self._reports[path] = diagnose(spec, detail=False)
+            except UsageError as error:
+                self.skipped[path] = str(error)
+                return None
+        return self._reports[path]
+
     def _step(self, path: Path, counters: dict[str, int], place: int) -> int | None:
         if path in self.skipped or self.order is None:
             return None
@@ -127,17 +155,11 @@ class Track:
 
     def _measure(self, path: Path, step: int, told: Told | None) -> None:
         begun = time.perf_counter()
-        spec = for_reports(self.spec)
-        if self.module is not None:
-            spec = replace(spec, models=(self.module,), weights=str(path))
-        else:
-            spec = replace(spec, models=(str(path),))
-        try:
-            report = diagnose(spec, detail=False)
-            moved = self._moved(path, step)
-        except UsageError as error:
-            self.skipped[path] = str(error)
+        report = self._report(path)
+        if report is None:
             return
+        moved = self._moved(path, step)
+        del self._reports[path]
         self._remember(report)
         seconds = round(time.perf_counter() - begun, 3)
         point = point_of(report.models[0], step, source=self._shown(path), changes=moved, seconds=seconds)
