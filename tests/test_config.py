@@ -478,8 +478,20 @@ def test_a_target_is_drawn_often_enough_to_be_quiet_where_its_weights_are_drawn(
     assert found.target.spec.seeds == seeds
 
 
+@pytest.mark.parametrize("entry", ["weights = 'w.pt'", "nonlinearity = 'relu'", "state = 's.npy'"])
+def test_an_entry_of_a_target_that_its_model_does_not_read_is_refused(tmp_path, entry):
+    write(tmp_path / "gradscope.toml", f"[targets.net]\nmodel = 'lstm'\n{entry}\n")
+    with pytest.raises(
+        UsageError, match=rf"^{entry.split()[0]} \(gradscope.toml:3\) is read by nothing here: lstm takes"
+    ):
+        project(tmp_path).asked([])
+    # On top, for all targets, it is for those that have it.
+    write(tmp_path / "gradscope.toml", f"{entry}\n[targets.net]\nmodel = 'lstm'\n")
+    assert len(project(tmp_path).asked([])) == 1
+
+
 def test_what_config_prints_is_a_configuration_that_says_the_same(tmp_path, monkeypatch, capsys):
-    table = '[targets."a \U0001f600"]\nmodel = \'gru\'\nargs = {a = "it\'s"}\nrate = [-0.1, 0.1]\n'
+    table = '[targets."a \U0001f600"]\nmodel = \'net.py:Net\'\nargs = {a = "it\'s"}\nrate = [-0.1, 0.1]\n'
     top = "baseline = 'x.json'\njobs = 2\nmin-reach = 5\nstate = '\U0001f600.npy'\n"
     write(tmp_path / "gradscope.toml", f"{top}{table}")
     for name in [name for name in os.environ if name.startswith("GRADSCOPE_")]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradscope.config import settle
 from gradscope.config.axes import read_axes, spec_at
-from gradscope.config.check import check
+from gradscope.config.check import check, idle
 from gradscope.config.limits import check_limits, coerce_limit
 from gradscope.config.places import PATHS, relative, shown_path
 from gradscope.config.sources import GATE, LIMITS, Source, Table, beside, from_environment, from_flags, tables
@@ -156,6 +156,9 @@ class Project:
             spec = replace(spec, fail_on="error")
         if resolved.origin["seeds"] == "default" and _is_drawn(spec) and not (tables and "over" in tables[0].content):
             spec = replace(spec, seeds=SEEDS)
+        for item, why in idle(spec).items() if not (tables and "over" in tables[0].content) else ():
+            if any(item in source.given for source in own):
+                raise UsageError(f"{item} ({resolved.origin[item]}) is read by nothing here: {why}; leave it out")
         limits, origin = self._limits(tables)
         check_limits(limits, spec, origin)
         over = _axes(tables[0], spec, resolved.origin, self.cwd) if tables else ()
