@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -278,25 +277,26 @@ class Direct:
 
     def _refit(self, x: Tensor) -> None:
         """Put the module into the first types in which it runs; without any it stays as it is."""
-        names = {id(value): name for name, value in _held(self.module)}
-        before = {name: value.dtype for name, value in _held(self.module)}
+        # What was rounded to float32 once is not put into float64 again: every type is made of the first numbers.
+        before = {name: value.detach().clone() for name, value in _held(self.module)}
         own = list(dict.fromkeys(self.own_types.values()))
         single: Mapping[str, torch.dtype] = dict.fromkeys(before, torch.float32)
         mixed = " and ".join(str(kind)[6:] for kind in own)
         tried = [(single, torch.float32, IN_FLOAT32)]
         tried += [(self.own_types, kind, OWN_TYPES.format(mixed)) for kind in dict.fromkeys((torch.float32, *own))]
         for types, self.runs_in, self.unfit in tried:
-            applied(self.module, partial(_put, types=types, names=names))
+            _put(self.module, before, types)
             if self._refusal(self._typed(x)) is None:
                 return
-            names = {id(value): name for name, value in _held(self.module)}
-        applied(self.module, partial(_put, types=before, names=names))
+        _put(self.module, before, {})
         self.runs_in, self.unfit = None, ""
 
     def _refuses_types(self, x: Tensor) -> bool:
         """Whether the module fails since torch does not compute with two number types at once."""
         words = str(getattr(self._refusal(x), "__cause__", ""))
-        return any(word in words for word in ("dtype", "scalar type", "Float and Double", "Double and Float"))
+        return "indices" not in words and any(
+            word in words for word in ("dtype", "scalar type", "Float and Double", "Double and Float")
+        )
 
     def _refusal(self, x: Tensor) -> UsageError | None:
         """Why the module does not take the first sequence, if it does not."""
@@ -336,8 +336,17 @@ def _held(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers()
 
 
-def _put(value: Tensor, types: Mapping[str, torch.dtype], names: Mapping[int, str]) -> Tensor:
-    return value.to(types.get(names.get(id(value), ""), value.dtype)) if value.is_floating_point() else value
+def _put(module: nn.Module, values: Mapping[str, Tensor], types: Mapping[str, torch.dtype]) -> None:
+    """Give a module these parameters and buffers, by name, in other number types where some are given."""
+    names = {id(value): name for name, value in _held(module)}
+
+    def told(value: Tensor) -> Tensor:
+        name = names.get(id(value))
+        if name is None or not value.is_floating_point():
+            return value
+        return values[name].to(types.get(name, values[name].dtype))
+
+    applied(module, told)
 
 
 class Leaving(TorchFunctionMode):

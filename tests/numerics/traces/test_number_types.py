@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.models.agreement import TOLERANCES, coarsest, tolerance
+from gradscope.models.direct import Direct, types_of
 from gradscope.numerics.checks.equality import against_gradients
 from gradscope.records import ModelResult
 from gradscope.renderers.terminal.figures import _checks
@@ -211,6 +212,32 @@ def test_a_module_that_mixes_types_runs_in_its_own_and_says_so(kind: str, low: t
     assert found.series.values["log10_grad_input"] == pytest.approx(right, abs=0.1)
     assert None not in found.series.values["log10_jacobian_norm"][1:]
     assert {p.dtype for p in net.parameters()} == ({low} if kind == "low" else {low, torch.float32})
+
+
+class Table(nn.Module):
+    """Token ids, embedded: features are tried first, and what they are refused for is no mix of types."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.cell = nn.Embedding(7, 3), nn.GRUCell(3, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        h = self.table(ids[:, 0]).new_zeros(len(ids), 4)
+        for t in range(ids.shape[1]):
+            h = self.cell(self.table(ids[:, t]), h)
+        return h
+
+
+def test_weights_keep_all_their_digits_whatever_types_were_tried() -> None:
+    torch.manual_seed(0)
+    ids, net = torch.arange(24).reshape(2, 12) % 7, Table().double()
+    weights = {name: value.clone() for name, value in net.state_dict().items()}
+    told: list[Tensor] = []
+    gradscope.analyze(net, ids, lambda y: (told.append(y.detach()), y.sum())[1])
+    assert all(torch.equal(y, net(ids)) for y in told)
+    taken = Direct("net", net, 3, kind="module", own_types=types_of(net))
+    taken.fitted(torch.ones(2, 12, 3, dtype=torch.float64))
+    assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
 
 
 class LongIsland(Island):
