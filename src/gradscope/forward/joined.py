@@ -271,39 +271,49 @@ def joint_gradients(
     return found
 
 
-def walk_gradients(graph: Graph, walk: Walk, seeds: Mapping[Value, list[Term]]) -> Pending:
-    """The gradient of every value of every state: what is read of it past all states, and by the step after.
+def walk_gradients(graph: Graph, walk: Walk, seeds: Mapping[Value, list[Term]]) -> list[Pending]:
+    """The gradient of every part of s_0 .. s_T: what is read of it past all states, and by the step after.
 
     Of a state of several parts that is more than a sweep in the order of the operations tells: what a step makes of one
-    part on the way to another (a residual sum) may go to the outputs too.
+    part on the way to another (a residual sum) may go to the outputs too. A value that stays for several steps, as in a
+    delay line, is a part of each of their states; outputs read it where it is made.
 
     Args:
         graph: of the pass.
         walk: a recurrence.
         seeds: gradients of what the module returned.
-
-    Raises:
-        NotJoined: a value is part of several states.
     """
-    known, found = owners([walk]), Pending(graph)
+    found, made = [Pending(graph) for _ in walk.states], dict[Value, int]()
+    for t, state in enumerate(walk.states[walk.begins :], walk.begins):
+        for value in state:
+            if value is not None:
+                made.setdefault(value, t)
+    for value, others in walk.ties.items() if walk.begins == 0 else ():
+        made |= dict.fromkeys(others, made[value])
 
     def stop(index: int, read: Value, m: Tensor, e: int) -> bool:
-        if read in known:
-            found.add(read, m, e)
-        return read in known
+        if read in made:
+            found[made[read]].add(read, m, e)
+        return read in made
 
     for value, terms in seeds.items():
-        for m, e in terms if value in known else ():
-            found.add(value, m, e)
-    direct = {value: terms for value, terms in seeds.items() if value not in known}
+        for m, e in terms if value in made else ():
+            found[made[value]].add(value, m, e)
+    direct = {value: terms for value, terms in seeds.items() if value not in made}
     pull_scaled(graph, range(len(graph) - 1, -1, -1), direct, deposit=stop)
-    for step in reversed(walk.steps):
+    for step in reversed(walk.steps[walk.begins :]):
         begun = {value for value in step.before if value is not None}
         begun |= {other for value in begun for other in walk.ties.get(value, ())}
+        older = found[step.t - 1]
 
-        def before(index: int, read: Value, m: Tensor, e: int, begun: set[Value] = begun) -> bool:
-            return read in begun and stop(index, read, m, e)
+        def before(index: int, read: Value, m: Tensor, e: int, begun: set[Value] = begun, to: Pending = older) -> bool:
+            if read in begun:
+                to.add(read, m, e)
+            return read in begun
 
-        after = {value: list(found.look(value)) for value in step.after if value is not None}
+        after = {value: list(found[step.t].look(value)) for value in step.after if value is not None}
+        for value in after.keys() & begun:
+            for m, e in after.pop(value):
+                older.add(value, m, e)
         pull_scaled(graph, reversed(step.nodes), after, deposit=before)
     return found

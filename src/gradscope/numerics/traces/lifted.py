@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -310,8 +309,7 @@ class LiftedTrace(ModuleTrace):
         place = self._walking.index(self.joint_place)
         layer = replace(self._layer(back, place), input=log10_norm(back.given.m, back.given.e))
         if len(_widest(self.first.graph, self.first.walks[self.joint_place])) > 1:
-            with contextlib.suppress(NotJoined):
-                layer = replace(layer, joint=self._walk_states(v))
+            layer = replace(layer, joint=self._walk_states(v))
         return Adjoint((layer,), back.given)
 
     def _walk_states(self, v: Cotangents) -> Tensor:
@@ -328,7 +326,7 @@ class LiftedTrace(ModuleTrace):
         for strand in self.strands:
             pending = joint_gradients(strand.graph, strand.walks, strand.sweeper, strand.leaf, seeds_of(v, strand))
             walks = [self._same(strand.walks, place) for place in range(len(self.first.walks))]
-            passes.append([_norms(walk, strand, pending) for walk in walks])
+            passes.append([_norms(walk, strand, [pending] * len(walk.states)) for walk in walks])
         return [torch.cat(parts, 1) for parts in zip(*passes, strict=True)]
 
     def _layer(self, back: Back, place: int) -> LayerAdjoint:
@@ -442,11 +440,11 @@ def _widest(graph: Graph, walk: Walk) -> State:
     )
 
 
-def _norms(walk: Walk, strand: Strand, pending: Pending) -> Tensor:
+def _norms(walk: Walk, strand: Strand, arrived: Sequence[Pending]) -> Tensor:
     """log10 of the norm of what arrived at every state of a walk, (T + 1, sequences)."""
     rows, axis = len(strand.rows), strand.sweeper.axis
 
-    def norm(state: State) -> Tensor:
+    def norm(state: State, pending: Pending) -> Tensor:
         known = [value for value in dict.fromkeys(state) if value is not None]
         tied = [(value, (value, *(walk.ties.get(value, ()) if state is walk.states[0] else ()))) for value in known]
         parts = [
@@ -454,7 +452,7 @@ def _norms(walk: Walk, strand: Strand, pending: Pending) -> Tensor:
         ]
         return hypot(parts, rows)
 
-    return torch.stack([norm(state) for state in walk.states])
+    return torch.stack([norm(state, pending) for state, pending in zip(walk.states, arrived, strict=True)])
 
 
 def _together(pending: Pending, value: Value, copies: Sequence[Value]) -> list[Term]:
