@@ -11,7 +11,7 @@ import traceback
 import torch
 
 from benchmarks.oracle.compare import differences
-from benchmarks.oracle.modules import draw
+from benchmarks.oracle.modules import draw, draw_wide
 
 
 def main(words: list[str]) -> int:
@@ -19,11 +19,12 @@ def main(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.oracle", description=__doc__)
     parser.add_argument("count", type=int, nargs="?", default=100)
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
+    parser.add_argument("--wide", action="store_true", help="the wider grammar")
     given = parser.parse_args(words)
     torch.set_num_threads(1)
     begun, wrong, kinds = time.perf_counter(), 0, collections.Counter()
     for seed in range(given.first, given.first + given.count):
-        recipe = draw(seed)
+        recipe = (draw_wide if given.wide else draw)(seed)
         try:
             found = differences(recipe)
         except Exception:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import gradscope
-from benchmarks.oracle.modules import Recipe, Written
+from benchmarks.oracle.modules import VOCABULARY, Recipe, Written
 from benchmarks.oracle.truth import Truth, geometric_mean
 from gradscope.records import ModelResult
 
@@ -31,16 +31,22 @@ def differences(recipe: Recipe) -> list[str]:
     torch.manual_seed(recipe.seed + 1)
     module = Written(recipe)
     x = torch.randn(recipe.batch, recipe.steps, recipe.features, dtype=torch.float64)
+    given = x
+    if recipe.ids:
+        given = torch.randint(VOCABULARY, (recipe.batch, recipe.steps))
+        x = module.table(given).detach()
     v = cotangent(module, x)
     settings: dict[str, Any] = {"layout": "time-first"} if recipe.output == "time first" else {}
-    report = gradscope.analyze(module, x, lambda raw: loss(recipe, v, raw), needs_lag=recipe.needs_lag, **settings)
+    report = gradscope.analyze(module, given, lambda raw: loss(recipe, v, raw), needs_lag=recipe.needs_lag, **settings)
     result, truth = report.models[0], Truth(module, x, v)
+    if recipe.extra == "both" and recipe.output in ("steps", "pair", "named", "time first"):
+        return list(_of_both(result, truth))
     return list(_of_constant(result) if truth.is_constant else _compare(result, truth))
 
 
 def cotangent(module: Written, x: Tensor) -> Tensor:
     """V (batch, T, outputs), zero where the loss reads nothing."""
-    recipe, width = module.recipe, module.read(module.first_state(x)).shape[-1]
+    recipe, width = module.recipe, module.read(module.first_state(x), x[:, 0]).shape[-1]
     v = torch.randn(recipe.batch, recipe.steps, width, dtype=torch.float64)
     if recipe.output == "scalar":
         v = torch.ones_like(v)
@@ -48,6 +54,8 @@ def cotangent(module: Written, x: Tensor) -> Tensor:
         kept = torch.zeros_like(v)
         kept[:, recipe.anchor - 1] = v[:, recipe.anchor - 1]
         v = kept
+    if recipe.sequence is not None:
+        v[[b for b in range(len(v)) if b != recipe.sequence]] = 0.0
     return v
 
 
@@ -70,6 +78,16 @@ def _of_constant(result: ModelResult) -> Iterator[str]:
         yield f"a constant loss: {result.status}, {said}, {_short(influence)}"
     if (found := next(verdict for verdict in result.verdicts if verdict.code == "GS405")).status == "fail":
         yield f"a constant loss: {found.message}"
+
+
+def _of_both(result: ModelResult, truth: Truth) -> Iterator[str]:
+    """What must be said of a module that reads its input from both ends: no lags, and the gradients all the same."""
+    said = result.skipped.get("reach", "no reason")
+    if result.summary.reach is not None or "reads the future" not in said:
+        yield f"reads both ways: {result.summary.reach}, {said}"
+    own, true = result.series.values.get("log10_grad_input"), geometric_mean(truth.gradients[1]) / LN10
+    if own is None or not _same(own, true, NEAR):
+        yield f"log10_grad_input: {_short(own or ())}; it is {_short(true)}"
 
 
 def _compare(result: ModelResult, truth: Truth) -> Iterator[str]:
@@ -97,12 +115,16 @@ def _compare(result: ModelResult, truth: Truth) -> Iterator[str]:
     check = result.loaded.equality_check
     if check is None or not check.passed:
         yield f"equality check: {check}"
-    yield from _of_state(result, truth, held, by_state)
+    if not recipe.extra:
+        yield from _of_state(result, truth, held, by_state)
     if summary.rate is not None and summary.rate > 0 and result.status == "vanishing":
         yield f"vanishing, at a rate of {summary.rate}"
+    if recipe.extra:
+        return
     yield from held("made_anew", summary.made_anew or (), truth.made_anew)
     yield from held("cut", summary.cut or 0, truth.cut)
-    stops = max((truth.cut, *truth.made_anew)) > truth.anchor - truth.needed_lag
+    newest = max((truth.cut, *truth.made_anew))
+    stops = newest > truth.anchor - truth.needed_lag and not truth.is_heard_elsewhere
     found = next(verdict.status for verdict in result.verdicts if verdict.code == "GS401")
     if (found == "fail") != stops or (stops and result.status in ("healthy", "inconclusive")):
         yield f"GS401: {found}, {result.status}; made anew at {truth.made_anew}, cut at {truth.cut}"

@@ -7,14 +7,16 @@ The numbers of a report come from the first, those they are held against from th
 from __future__ import annotations
 
 import random
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 CELLS = ("tanh", "relu", "linear", "leaky", "diagonal", "minimal gated", "gru", "lstm", "lstm of one matrix")
+VOCABULARY = 5
 OUTPUTS = ("steps", "last", "value", "scalar", "pair", "named", "time first")
-PARTS = {"lstm": 2, "lstm of one matrix": 2}
+PARTS = {"lstm": 2, "lstm of one matrix": 2, "rotating": 2}
 """Tensors of state in a layer, where it is not one."""
 
 
@@ -57,6 +59,18 @@ class Recipe:
     reads: str = "last"
     """Which outputs the loss reads: `last`, `every`, or the number of a step."""
     needs_lag: int | None = None
+    around: bool = False
+    """Whether the outputs read the step's input too, past the recurrence."""
+    tied: bool = False
+    """Whether all layers but the first are one module."""
+    ids: bool = False
+    """Whether the input are token ids, which a table turns into features."""
+    own_mask: bool = False
+    """Whether the state is multiplied by 0 before steps that the input of the sequence itself tells."""
+    sequence: int | None = None
+    """The only sequence that the loss reads; all of them where it is None."""
+    extra: str = ""
+    """What the module has no joint state for: `attends` to all past states, or `both` directions in one loop each."""
 
     def __str__(self) -> str:
         """Only what differs from the plainest module."""
@@ -120,6 +134,27 @@ def draw(seed: int) -> Recipe:
     )
 
 
+def draw_wide(seed: int) -> Recipe:
+    """A recipe of the wider grammar: one of the other with something more."""
+    rng, plain = random.Random(-1 - seed), draw(seed)
+    kinds = ["around", "tied", "ids", "own mask", "rotating", "sequence", "attends", "both"]
+    chosen = {rng.choice(kinds), rng.choice(kinds)}
+    wide: dict[str, Any] = {"around": "around" in chosen, "tied": "tied" in chosen and plain.layers > 1}
+    if "ids" in chosen and plain.output != "time first":
+        wide["ids"] = True
+    if "own mask" in chosen and not plain.whole and not plain.delay:
+        wide |= {"own_mask": True, "mask": False}
+    if "rotating" in chosen and not plain.whole:
+        wide |= {"cell": "rotating", "delay": 0, "norm": False, "single_gate": False}
+    if "sequence" in chosen and plain.batch > 1 and plain.output != "scalar":
+        wide["sequence"] = rng.randrange(plain.batch)
+    if chosen & {"attends", "both"}:
+        wide |= {"extra": (chosen & {"attends", "both"}).pop(), "cell": "tanh", "layers": 1, "delay": 0, "whole": False}
+        wide |= {"by_layer": False, "reset": 0, "mask": False, "own_mask": False, "detach": 0, "norm": False}
+        wide |= {"between": "nothing", "tied": False, "single_gate": False, "begin": "zeros"}
+    return replace(plain, **wide)
+
+
 class Unit(nn.Module):
     """One layer's cell: `forward(x, parts) -> parts`, the first of which is what the layer gives on."""
 
@@ -133,6 +168,9 @@ class Unit(nn.Module):
             self.torch = nn.GRUCell(width, hidden)
         elif recipe.cell == "lstm":
             self.torch = nn.LSTMCell(width, hidden)
+        elif recipe.cell == "rotating":
+            self.u = nn.Linear(width, 2 * hidden)
+            self.radius, self.angle = nn.Parameter(torch.randn(hidden)), nn.Parameter(torch.randn(hidden))
         elif recipe.cell == "lstm of one matrix":
             self.gates = nn.Linear(width + hidden, 4 * hidden)
         else:
@@ -158,6 +196,10 @@ class Unit(nn.Module):
             return [o.sigmoid() * c.tanh(), c]
         if recipe.cell == "minimal gated":
             return [self._gated(x, h)]
+        if recipe.cell == "rotating":
+            real, imaginary = self.u(x).chunk(2, -1)
+            a, b = self.radius.sigmoid() * self.angle.cos(), self.radius.sigmoid() * self.angle.sin()
+            return [a * h - b * parts[1] + real, b * h + a * parts[1] + imaginary]
         inner = self.u(x) + (self.w * h if recipe.cell == "diagonal" else self.w(h))
         if recipe.delay:
             inner = inner + 0.5 * parts[-1]
@@ -198,12 +240,20 @@ class Written(nn.Module):
         torch.manual_seed(recipe.seed)
         hidden, layers = recipe.hidden, recipe.layers
         self.units = nn.ModuleList(Unit(recipe, hidden if layer else recipe.features) for layer in range(layers))
+        for layer in range(2, layers if recipe.tied else 0):
+            self.units[layer] = self.units[1]
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers - 1) if recipe.between == "norm")
         self.linears = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers - 1) if recipe.between == "linear")
         if recipe.begin == "learned":
             self.first = nn.Parameter(0.3 * torch.randn(layers, PARTS.get(recipe.cell, 1), hidden))
         if recipe.head:
             self.readout = nn.Linear(hidden, 2)
+        if recipe.around:
+            self.skip = nn.Linear(recipe.features, 2 if recipe.head else hidden)
+        if recipe.ids:
+            self.table = nn.Embedding(VOCABULARY, recipe.features)
+        if recipe.extra == "both":
+            self.back = Unit(recipe, recipe.features)
         self.double()
         with torch.no_grad():
             for weight in self.units.parameters():
@@ -215,23 +265,51 @@ class Written(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]:
         """What a user's module returns for x (batch, T, features), or (T, batch, features)."""
+        if self.recipe.ids:
+            x = self.table(x)
         if self.recipe.output == "time first":
             x = x.transpose(0, 1)
-        ys = self._by_layer(x) if self.recipe.by_layer else self._by_step(x)
-        return self._given(ys)
+        return self._given(self.outputs(x))
+
+    def outputs(self, x: Tensor) -> list[Tensor]:
+        """Y_1 .. Y_T of x (batch, T, features)."""
+        if self.recipe.extra:
+            hs = self._attending(x) if self.recipe.extra == "attends" else self._both(x)
+        else:
+            hs = self._by_layer(x) if self.recipe.by_layer else self._by_step(x)
+        return [self._read(h, step) for h, step in zip(hs, self._walk(x), strict=True)]
+
+    def _attending(self, x: Tensor) -> list[Tensor]:
+        hs = [x.new_zeros(len(x), self.recipe.hidden)]
+        for step in self._walk(x):
+            past = torch.stack(hs, 1)
+            weight = (past * hs[-1][:, None]).sum(-1, keepdim=True).softmax(1)
+            hs += self.units[0](step, [(weight * past).sum(1)])
+        return hs[1:]
+
+    def _both(self, x: Tensor) -> list[Tensor]:
+        walks = []
+        for unit, steps in ((self.units[0], self._walk(x)), (self.back, self._walk(x)[::-1])):
+            h, hs = x.new_zeros(len(x), self.recipe.hidden), []
+            for step in steps:
+                (h,) = unit(step, [h])
+                hs.append(h)
+            walks.append(hs)
+        return [ahead + back for ahead, back in zip(walks[0], walks[1][::-1], strict=True)]
 
     def _by_step(self, x: Tensor) -> list[Tensor]:
         states, ys = self.begun(x), []
         for t, step in enumerate(self._walk(x), 1):
             flow = step
             for layer, unit in enumerate(self.units):
-                states[layer] = unit(flow, self._before(t, states[layer], x))
+                states[layer] = unit(flow, self._before(t, states[layer], step))
                 flow = self._between(layer, states[layer][0], flow)
-            ys.append(self._read(flow))
+            ys.append(flow)
         return ys
 
     def _by_layer(self, x: Tensor) -> list[Tensor]:
-        flows, states = list(self._walk(x)), self.begun(x)
+        steps, states = list(self._walk(x)), self.begun(x)
+        flows = steps
         for layer, unit in enumerate(self.units):
             if self.recipe.whole:
                 given = torch.stack(flows, 1)
@@ -239,10 +317,10 @@ class Written(nn.Module):
                 continue
             state, above = states[layer], []
             for t, flow in enumerate(flows, 1):
-                state = unit(flow, self._before(t, state, x))
+                state = unit(flow, self._before(t, state, steps[t - 1]))
                 above.append(self._between(layer, state[0], flow))
             flows = above
-        return [self._read(flow) for flow in flows]
+        return flows
 
     def _walk(self, x: Tensor) -> list[Tensor]:
         if self.recipe.loop == "index":
@@ -261,12 +339,14 @@ class Written(nn.Module):
         return [[one if shared else torch.zeros_like(one) for _ in count] for _ in self.units]
 
     def _before(self, t: int, state: list[Tensor], x: Tensor) -> list[Tensor]:
-        """What is done to a layer's state before step t, t = 1 .. T, reads it."""
+        """What is done to a layer's state before step t, t = 1 .. T, reads it and x (batch, features)."""
         recipe = self.recipe
         if recipe.reset and t > 1 and (t - 1) % recipe.reset == 0:
             state = [x.new_zeros(len(x), recipe.hidden) for _ in state]
         if recipe.mask:
             state = [part * self.kept[t - 1] for part in state]
+        if recipe.own_mask:
+            state = [part * self.keeps(x) for part in state]
         if recipe.detach and t > 1 and (t - 1) % recipe.detach == 0:
             state = [part.detach() for part in state]
         if recipe.begin == "number":
@@ -283,8 +363,13 @@ class Written(nn.Module):
             return self.linears[layer](h)
         return h + given if recipe.between == "residual" and layer else h
 
-    def _read(self, h: Tensor) -> Tensor:
-        return self.readout(h) if self.recipe.head else h
+    def keeps(self, x: Tensor) -> Tensor:
+        """1 where a sequence goes on at this step, 0 where it begins anew, (batch, 1)."""
+        return (x[:, :1] > -0.84).to(x)
+
+    def _read(self, h: Tensor, x: Tensor) -> Tensor:
+        y = self.readout(h) if self.recipe.head else h
+        return y + self.skip(x) if self.recipe.around else y
 
     def _given(self, ys: list[Tensor]) -> Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]:
         output = self.recipe.output
@@ -315,9 +400,9 @@ class Written(nn.Module):
             new += state
         return torch.cat(new, -1)
 
-    def read(self, s: Tensor) -> Tensor:
-        """y_t from s_t: the state of the topmost layer, through the head where there is one."""
+    def read(self, s: Tensor, x: Tensor) -> Tensor:
+        """y_t from s_t and x_t: the state of the topmost layer, through the head where there is one."""
         recipe = self.recipe
         top = (recipe.layers - 1) * recipe.parts * recipe.hidden
-        y = self._read(s[:, top : top + recipe.hidden])
+        y = self._read(s[:, top : top + recipe.hidden], x)
         return y.sum(-1, keepdim=True) if recipe.output in ("value", "scalar") else y

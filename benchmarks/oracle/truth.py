@@ -32,13 +32,16 @@ class Truth:
 
     def _run(self) -> tuple[list[Tensor], list[Tensor], Tensor]:
         x = self.x.clone().requires_grad_()
+        if self.recipe.extra:
+            ys = self.module.outputs(x)
+            return [], [y.sum(-1, keepdim=True) if self.v.shape[-1] == 1 else y for y in ys], x
         s = self.module.first_state(x)
         s = s if s.requires_grad else s.requires_grad_()
         states, outputs = [s], []
         for t in range(1, self.length + 1):
             s = self.module.step(t, s, x[:, t - 1])
             states.append(s)
-            outputs.append(self.module.read(s))
+            outputs.append(self.module.read(s, x[:, t - 1]))
         return states, outputs, x
 
     @cached_property
@@ -54,7 +57,8 @@ class Truth:
         *by_state, by_input = torch.autograd.grad(loss, [*states, x], allow_unused=True)
         filled = [torch.zeros_like(s) if g is None else g for g, s in zip(by_state, states, strict=True)]
         given = torch.zeros_like(x) if by_input is None else by_input
-        return torch.stack(filled, 1).norm(dim=-1).numpy(), given.norm(dim=-1).numpy()
+        own = torch.stack(filled, 1) if filled else torch.zeros(len(x), 0, 1)
+        return own.norm(dim=-1).numpy(), given.norm(dim=-1).numpy()
 
     @cached_property
     def influence(self) -> np.ndarray:
@@ -166,14 +170,27 @@ class Truth:
     def is_constant(self) -> bool:
         """Whether the loss is the same for every input: a plain sum over what a norm centres."""
         recipe = self.recipe
-        return recipe.norm and not recipe.head and recipe.output in ("value", "scalar")
+        return recipe.norm and not recipe.head and not recipe.around and recipe.output in ("value", "scalar")
+
+    @cached_property
+    def anew(self) -> list[set[int]]:
+        """Of every sequence, the steps 2 .. anchor that take over nothing of an earlier one: a reset, a mask of 0."""
+        recipe, steps = self.recipe, range(2, self.anchor + 1)
+        common = {t for t in steps if recipe.reset and (t - 1) % recipe.reset == 0}
+        common |= {t for t in steps if recipe.mask and not self.module.kept[t - 1]}
+        own = [{t for t in steps if recipe.own_mask and not self.module.keeps(x[t - 1][None])} for x in self.x]
+        return [common | one for one in own]
 
     @property
     def made_anew(self) -> tuple[int, ...]:
-        """Steps up to the anchor that take over nothing of an earlier step: after a reset, and under a mask of zero."""
-        resets = {t for t in range(2, self.anchor + 1) if self.recipe.reset and (t - 1) % self.recipe.reset == 0}
-        masked = {t for t in range(2, self.anchor + 1) if self.recipe.mask and not self.module.kept[t - 1]}
-        return tuple(sorted(resets | masked))
+        """Those of sequence 0."""
+        return tuple(sorted(self.anew[0]))
+
+    @property
+    def is_heard_elsewhere(self) -> bool:
+        """Whether another sequence hears of steps before the newest one at which sequence 0 begins anew."""
+        newest = max(self.made_anew, default=0)
+        return bool((self.influence[1:, self.anchor - newest + 1 :] > 0).any()) if newest else False
 
     @property
     def cut(self) -> int:

@@ -55,8 +55,12 @@ def of_input(analysis: Analysis) -> int | None:
     if not heard or heard[-1] == lags - 1:
         return None
     unheard = anchor - heard[-1] - 1
+    read = (analysis.influence[: len(run.x)] > -math.inf).any(1).to(run.x.device)
     with torch.no_grad():
         low, before, high = (_moved(run.model, run.x, unheard, sign, anchor) for sign in (-1, 0, 1))
+    if len(before) == len(read):
+        # What becomes of sequences that the loss does not read is no gradient that is missing.
+        low, before, high = (one[read] for one in (low, before, high))
     noise = 8 * torch.finfo(before.dtype).eps * float(before.abs().max())
     return unheard if agree(high - before, before - low, noise) else None
 

@@ -26,8 +26,8 @@ def _restarts(result: ModelResult) -> tuple[int, ...]:
     """Steps that read nothing of the state before.
 
     They are known as such, from the operations of the steps. Or nothing up to one step enters the loss and all from
-    there on does: no Jacobian is known there, or it is zero, and the influence is zero too. Or, where operations are
-    not known, Jacobians are exactly zero at even distances, which units that happen to be dead seldom make.
+    there on does: no Jacobian is known there, and the influence is zero. Or, where operations are not known, Jacobians
+    are zero up to there, or are exactly zero at even distances, which units that happen to be dead seldom make.
     """
     if result.summary.made_anew:
         return result.summary.made_anew
@@ -37,9 +37,10 @@ def _restarts(result: ModelResult) -> tuple[int, ...]:
     heard = next((step for step in range(1, known + 1) if profile.at(step) != -math.inf), known)
     # The first step that is heard begins with the fresh state, whose Jacobian to the one before may be given or not.
     all_heard = all(profile.at(step) != -math.inf for step in range(heard, profile.anchor + 1))
-    if heard > 2 and known <= heard + 1 and all_heard:
+    told = result.summary.made_anew is not None
+    if heard > 2 and known <= heard + 1 and all_heard and not (told and any(n is not None for n in norms[: heard - 1])):
         return (heard,)
-    if result.summary.made_anew is not None:
+    if told:
         return ()
     steps = tuple(step for step, norm in enumerate(norms, 1) if norm == -math.inf and step > 1)
     apart = {later - earlier for earlier, later in pairwise(steps)}
