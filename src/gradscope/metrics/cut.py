@@ -58,7 +58,7 @@ def of_input(analysis: Analysis) -> int | None:
     read = (analysis.influence[: len(run.x)] > -math.inf).any(1).to(run.x.device)
     with torch.no_grad():
         low, before, high = (_moved(run.model, run.x, unheard, sign, anchor) for sign in (-1, 0, 1))
-    if len(before) == len(read):
+    if before.ndim and len(before) == len(read):
         # What becomes of sequences that the loss does not read is no gradient that is missing.
         low, before, high = (one[read] for one in (low, before, high))
     noise = 8 * torch.finfo(before.dtype).eps * float(before.abs().max())
