@@ -273,3 +273,29 @@ def test_most_lags_of_exact_zero_are_holes_where_the_oldest_is_heard() -> None:
     said = next(v for v in found.verdicts if v.code == "GS102")
     assert (found.status, said.status) == ("healthy", "warn")
     assert "there is gradient again further back" in said.message
+
+
+class Twice(nn.Module):
+    """A cell that is detached before one step and made anew before another."""
+
+    def __init__(self, cut: int, anew: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.anew, self.cell = cut, anew, nn.GRUCell(3, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 4)
+        for t in range(1, x.shape[1] + 1):
+            h = self.cell(x[:, t - 1], h.detach() if t == self.cut else h * float(t != self.anew))
+        return h
+
+
+@pytest.mark.parametrize(("cut", "anew", "said"), [(6, 10, "made anew at step 10"), (10, 6, "cut at step 10")])
+def test_the_newest_of_a_cut_and_a_reset_is_told(cut: int, anew: int, said: str) -> None:
+    x = torch.randn(2, 12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    near, far = (gradscope.analyze(Twice(cut, anew).double(), x, needs_lag=lag).models[0] for lag in (2, 4))
+    verdicts = [next(v for v in found.verdicts if v.code == "GS401") for found in (near, far)]
+    assert [verdict.status for verdict in verdicts] == ["warn", "fail"]
+    assert all(said in verdict.message for verdict in verdicts)
+    assert (near.status != "degenerate", far.status) == (True, "degenerate")
+    assert said in wording.sentences(far)[0]

@@ -57,8 +57,8 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
 
 def _cut_at(result: ModelResult) -> int | None:
     """The lag behind which nothing arrives because the gradient is cut or the state made anew; None where neither."""
-    cut = result.summary.cut or max(made_anew(result), default=None)
-    return None if cut is None else Profile.of(result).lag_of(cut)
+    newest = max((result.summary.cut or 0, *made_anew(result)))
+    return Profile.of(result).lag_of(newest) if newest else None
 
 
 def _up_to_the_cut(result: ModelResult, spec: RunSpec, lag: int) -> Finding:

@@ -77,9 +77,11 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         return _of_input(result.summary.input_cut, profile, spec)
     if cut is None and "cut" in result.skipped:
         return Finding("skip", f"cut is not known: {result.skipped['cut']}")
+    steps = made_anew(result)
+    if steps and steps[-1] > (cut or 0):
+        return _anew(result, spec, steps)
     if cut is None:
-        steps = made_anew(result)
-        return _anew(result, spec, steps) if steps else Finding("pass", "The gradient passes every step.")
+        return Finding("pass", "The gradient passes every step.")
     lag = profile.lag_of(cut)
     if lag is None:
         message = f"The gradient passes every step that the loss hears of: it is read at step {profile.anchor}."

@@ -28,8 +28,10 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
         _void(rule, verdict) if rule.voided_by in found else verdict
         for rule, verdict in zip(rules, verdicts, strict=True)
     ]
+    # What is merely remarked on explains nothing.
+    causes = {verdict.code for verdict in verdicts if verdict.gives is not None}
     return tuple(
-        replace(verdict, gives=None, advice="") if found.intersection(rule.explained_by) else verdict
+        replace(verdict, gives=None, advice="") if causes.intersection(rule.explained_by) else verdict
         for rule, verdict in zip(rules, verdicts, strict=True)
     )
 

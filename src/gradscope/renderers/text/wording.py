@@ -199,7 +199,8 @@ def _non_finite(model: ModelResult) -> list[str]:
 
 def _degenerate(model: ModelResult) -> list[str]:
     chosen, summary, total = deciding(model), model.summary, lags(model)
-    if chosen is not None and chosen.code != "GS103" and (chosen.code != "GS401" or summary.cut is None):
+    is_cut = chosen is not None and chosen.code == "GS401" and chosen.measured == summary.cut is not None
+    if chosen is not None and chosen.code != "GS103" and not is_cut:
         return [chosen.message]
     if summary.cut is not None:
         return [f"The gradient is cut at step {summary.cut}: nothing before it is learned from (a detach?).", ""]
