@@ -21,7 +21,7 @@ from gradscope.forward.opened import opened
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import threads_for
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.spectra.products import sweep_products
 from gradscope.records import RunSpec

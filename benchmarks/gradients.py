@@ -9,9 +9,9 @@ from benchmarks.figure import Figure, Work
 from benchmarks.measure import Effort, Job, interleaved
 from benchmarks.models import final_cotangent, model, module_of, sequence, threads
 from benchmarks.peers import cell_of, fused_step, retain_grad_loop
-from gradscope.metrics.weight_share import shares
+from gradscope.metrics.gradients import shares
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import threads_for
 from gradscope.numerics.gradients.adjoint import backpropagate
 
 

@@ -47,7 +47,7 @@ def kills(effort: Effort) -> list[Figure]:
 
 def study(count: int, folder: Path) -> dict[str, int]:
     """Kill, go on, and compare."""
-    from gradscope.sweeps.perform import prepare
+    from gradscope.sweeps.run_point import prepare
 
     prepare()
     killed, peace = folder / "killed.db", folder / "peace.db"

@@ -9,7 +9,7 @@ from benchmarks.figure import Figure, Work
 from benchmarks.measure import Effort, Job, fitting_length, interleaved
 from benchmarks.models import model, module_of, sequence, threads
 from benchmarks.peers import fused_step
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import threads_for
 from gradscope.numerics.spectra.leading import leading_spectra
 from gradscope.numerics.spectra.spectrum import log_lags
 

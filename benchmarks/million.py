@@ -14,9 +14,9 @@ from benchmarks.figure import Figure, Work
 from benchmarks.measure import Effort, Job, fitting_length, in_new_process, interleaved
 from benchmarks.models import final_loss, model, module_of, sequence, threads
 from benchmarks.peers import fused_step
-from gradscope.metrics import reach
+from gradscope.metrics import influence
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import threads_for
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.records import RunSpec
 
@@ -54,7 +54,7 @@ def measured(length: int) -> Job:
         analysis = Analysis((Run(rnn, x, final_loss),), RunSpec(length=length, batch=1, dtype="float32"))
         for adjoint in analysis.adjoints:
             _ = adjoint.state, adjoint.input, adjoint.weight
-        reach.measure(analysis)
+        influence.reach(analysis)
         lyapunov(analysis.trace.trajectory, EXPONENTS)
 
     return work

@@ -24,10 +24,9 @@ from gradscope.config.axes import read_axes
 from gradscope.processes.worker import Job
 from gradscope.records import RunSpec
 from gradscope.registry import SWEEP_RUNS
-from gradscope.sweeps.outcome import Outcome, Task
-from gradscope.sweeps.perform import perform, prepare
 from gradscope.sweeps.plan import Plan, versions
-from gradscope.sweeps.run import Ways, sweep
+from gradscope.sweeps.run_point import Outcome, Task, perform, prepare
+from gradscope.sweeps.run_sweep import Ways, sweep
 
 WORKERS, BLOCKS, MIB = 8, 4, 2**20
 SUMMARY = dict.fromkeys(("rate", "gain", "reach", "needed_lag", "gradient_share", "coverage"), 0.123456789)
@@ -141,7 +140,7 @@ def memory_once(points: str, place: str) -> dict[str, float]:
 
     from gradscope.renderers.sweep import screen, words
     from gradscope.renderers.view import View
-    from gradscope.sweeps.read import read_sweep
+    from gradscope.sweeps.read_sweep import read_sweep
 
     count, folder = int(points), Path(place)
     SWEEP_RUNS["nothing"] = "benchmarks.scale:nothing"  # type: ignore[index]
@@ -156,7 +155,7 @@ def cluster_once(runs: str, seconds: str) -> dict[str, float]:
     """Percent of the time that workers were busy, from the first run of each on, once all their processes are there."""
     from distributed import LocalCluster
 
-    from gradscope.sweeps.cluster import Dispatch, Shipped, connected
+    from gradscope.sweeps.dask_cluster import Dispatch, Shipped, connected
 
     os.environ["PYTHONPATH"] = str(ROOT)
     task = Task("benchmarks.scale:sleep", RunSpec(seed=round(1000 * float(seconds))), "", 1)

@@ -12,7 +12,7 @@ from benchmarks.measure import Effort, Job, fitting_length, interleaved
 from benchmarks.models import model, module_of, sequence, threads
 from benchmarks.peers import exponents_and_norms, jacrev_vmap, tanh_step
 from gradscope.chain import JacobianChain
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import threads_for
 from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.numerics.spectra.products import sweep_products
 

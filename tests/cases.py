@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradscope.models.family import family_model
-from gradscope.models.initialize import Draw
+from gradscope.models.family import Draw, family_model
 from gradscope.models.lstm_projected import ProjectedLSTMCell
 from gradscope.models.recurrent import Recurrent
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gradscope.__main__ import main
-from gradscope.cli.config_ import config
+from gradscope.cli.project import config
 from gradscope.config import ModelWord, build_spec, parse_model
 from gradscope.config.command import command
 from gradscope.config.targets import Project, baseline_path, job_count

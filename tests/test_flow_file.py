@@ -9,7 +9,7 @@ import pytest
 
 from gradscope.errors import UsageError
 from gradscope.flow_file import CUT, line_of, lines_of, parse_flow, read_flow
-from gradscope.renderers.flow.json import render
+from gradscope.renderers.flow.data import json_text
 from gradscope.renderers.view import View
 from gradscope.trajectory import Head, Point, Skipped, Trajectory, leading
 from trajectories import eventful, point, run
@@ -121,8 +121,8 @@ def test_a_line_cut_before_a_head_is_read_past():
 def test_the_json_of_a_trajectory_is_read_again_as_its_lines_are(tmp_path):
     point = Point(step=3, kind="analysis", reach=7, rate=-math.inf, status="vanishing", gates={"forget": 0.5})
     whole = Trajectory(Head(origin="checkpoints", name="a"), (point,), (Skipped("b.pt", "empty"),), ("a note",))
-    (tmp_path / "t.json").write_text(render(whole, View()))
+    (tmp_path / "t.json").write_text(json_text(whole, View()))
     assert read_flow(str(tmp_path / "t.json")) == whole
-    (tmp_path / "cut.json").write_text(render(whole, View())[:200])
+    (tmp_path / "cut.json").write_text(json_text(whole, View())[:200])
     with pytest.raises(UsageError, match=r"^'.*cut\.json' is damaged: "):
         read_flow(str(tmp_path / "cut.json"))

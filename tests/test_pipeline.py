@@ -98,7 +98,7 @@ def test_seeds_and_sequences_give_an_interval_and_bands() -> None:
 def test_same_seed_same_report_and_another_seed_another() -> None:
     spec = RunSpec(models=("gru",), length=20)
     first, second = diagnose(spec), diagnose(spec)
-    dump = load("gradscope.renderers.json:render"), load("gradscope.renderers.view:View")()
+    dump = load("gradscope.renderers.report_data:json_text"), load("gradscope.renderers.view:View")()
     one, two = (json.loads(dump[0](r, dump[1])) for r in (first, second))
     assert one.pop("timing") is not None
     assert two.pop("timing") is not None

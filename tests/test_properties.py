@@ -23,7 +23,7 @@ from gradscope.models.custom import CustomCell
 from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.checks import finite
+from gradscope.numerics.checks import non_finite
 from gradscope.numerics.gradients import adjoint
 from gradscope.numerics.gradients.adjoint import Adjoint, Scaled, backpropagate, sweep
 from gradscope.numerics.scale import normalise
@@ -33,7 +33,7 @@ from gradscope.numerics.spectra.leading import leading_spectra
 from gradscope.numerics.spectra.products import jacobian_sigma, sweep_products
 from gradscope.numerics.spectra.spectrum import product_spectra
 from gradscope.records import Report, RunSpec
-from gradscope.renderers.json import render
+from gradscope.renderers.report_data import json_text
 from gradscope.renderers.view import View
 
 few = settings(max_examples=12, deadline=None, derandomize=True, database=None)
@@ -325,7 +325,7 @@ def test_nan_at_any_step_is_found_at_that_step(case: Case) -> None:
         found = Analysis((run,), RunSpec()).non_finite
         assert found is not None
         assert (found.step, found.value, found.where) == (k, "nan", "input")
-        born = finite.in_trajectories([case.model().run(x)])
+        born = non_finite.in_trajectories([case.model().run(x)])
         assert born is not None
         assert (born.step, born.value, born.layer) == (k, "nan", "l0")
 
@@ -372,7 +372,7 @@ def test_the_same_seed_gives_the_same_bytes(word: str, seed: int, length: int) -
 
 
 def written(report: Report) -> str:
-    found = json.loads(render(report, View()))
+    found = json.loads(json_text(report, View()))
     assert found.pop("timing")["total"] > 0
     del found["run"]
     return json.dumps(found)

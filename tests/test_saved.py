@@ -10,7 +10,7 @@ import pytest
 
 from gradscope.errors import UsageError
 from gradscope.registry import FORMATS, load
-from gradscope.renderers.json import render
+from gradscope.renderers.report_data import json_text
 from gradscope.renderers.view import View
 from gradscope.saved import json_schema, read_report
 from renderers.reports import WORDS, attention, catalogue, not_finite, paired, report, vanishing
@@ -25,7 +25,7 @@ def saved(tmp_path):
 
     def write(content):
         path = tmp_path / "report.json"
-        path.write_text(content if isinstance(content, str) else render(content, View()), encoding="utf-8")
+        path.write_text(content if isinstance(content, str) else json_text(content, View()), encoding="utf-8")
         return str(path)
 
     return write
@@ -67,23 +67,23 @@ def test_non_finite_numbers_come_back(saved):
 
 
 def test_standard_input(monkeypatch):
-    content = render(report(vanishing(10)), View()).encode()
+    content = json_text(report(vanishing(10)), View()).encode()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
     assert read_report("-") == report(vanishing(10))
 
 
 def test_a_byte_order_mark_and_unknown_keys_do_no_harm(saved):
-    text = render(report(vanishing(10)), View())
+    text = json_text(report(vanishing(10)), View())
     data = {**json.loads(text), "later": 1}
     assert read_report(saved("\ufeff" + json.dumps(data))) == report(vanishing(10))
 
 
 def changed(**changes):
-    return json.dumps({**json.loads(render(report(vanishing(3)), View())), **changes})
+    return json.dumps({**json.loads(json_text(report(vanishing(3)), View())), **changes})
 
 
 def changed_model(**changes):
-    model = json.loads(render(report(vanishing(3)), View()))["models"][0]
+    model = json.loads(json_text(report(vanishing(3)), View()))["models"][0]
     return changed(models=[{**model, **changes}])
 
 
@@ -171,7 +171,7 @@ def problems(value, schema, root, place="$"):
 @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "ten thousand steps"])
 def test_what_is_written_fits_the_schema(name):
     schema = json_schema()
-    assert problems(json.loads(render(CATALOGUE[name], View())), schema, schema) == []
+    assert problems(json.loads(json_text(CATALOGUE[name], View())), schema, schema) == []
 
 
 @pytest.mark.parametrize(

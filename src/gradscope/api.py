@@ -16,10 +16,10 @@ from gradscope.config.types import coerce
 from gradscope.errors import UsageError
 from gradscope.examine import examine_sources
 from gradscope.isolation.state import isolated
-from gradscope.loading.code.objects import source_from_object
+from gradscope.loading.objects import source_from_object
 from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
-from gradscope.models.copied import copied
+from gradscope.models.user_modules import copied
 from gradscope.records import Report, RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.losses import own_loss

@@ -12,7 +12,7 @@ from gradscope.metrics import collect, layers
 from gradscope.models.capture.known import recurrent_parts
 from gradscope.models.direct import Direct
 from gradscope.numerics.analysis import Analysis
-from gradscope.numerics.spectra.affordable import too_much
+from gradscope.numerics.spectra.products import too_much
 from gradscope.numerics.traces.lifted import LiftedTrace
 from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.trace import NotMeasured, attempted
@@ -132,7 +132,7 @@ def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
     model, item = analysis.model, analysis.spec.item
     if not isinstance(model, Direct) or model.weights is None or analysis.non_finite is not None:
         return None
-    from gradscope.numerics.pairs.attention_map import attention_maps
+    from gradscope.numerics.pairs.token_pairs import attention_maps
 
     return attention_maps(model, batch.x[item : item + 1], batch.tokens)
 
@@ -143,7 +143,7 @@ def _pairs(analysis: Analysis, batch: Batch) -> tuple[Pair, ...]:
         return ()
     if isinstance(model, ArrayChain):
         raise UsageError("--pair needs a model with an input; a file of Jacobians has none")
-    from gradscope.numerics.pairs.measure import measure_pairs
+    from gradscope.numerics.pairs.token_pairs import measure_pairs
 
     return measure_pairs(model, batch.x[spec.item : spec.item + 1], batch.tokens, spec.pair)
 

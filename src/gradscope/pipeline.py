@@ -15,23 +15,22 @@ from gradscope.assemble import outline, whole
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.isolation.state import isolated, own_random_numbers, standard_output
-from gradscope.loading.code.modules import has_own_head
-from gradscope.loading.code.objects import source_from_object
+from gradscope.loading.objects import source_from_object
 from gradscope.loading.source import Source
+from gradscope.loading.user_module import has_own_head
 from gradscope.loading.word import source_of
 from gradscope.metrics import collect
 from gradscope.models.direct import Direct
 from gradscope.models.token_ids import TokenIds
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.costs.memory import require_memory
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import require_memory, threads_for
 from gradscope.records import BUILT, Loaded, ModelResult, Report, RunSpec, Timing
 from gradscope.registry import SUMMARY_METRICS
 from gradscope.rules.judge import judged, selected
 from gradscope.sequences.batch import Batch
-from gradscope.sequences.build import make_batch
-from gradscope.sequences.ids import given_ids
 from gradscope.sequences.losses import make_loss
+from gradscope.sequences.make_batch import make_batch
+from gradscope.sequences.token_ids import given_ids
 from gradscope.verdicts import FOR_GOOD
 
 Progress = Callable[[str, int, int], None]

@@ -18,7 +18,7 @@ FAMILIES: Mapping[str, str] = {
     "lstm": "gradscope.models.lstm:FAMILY",
     "lru": "gradscope.models.lru:FAMILY",
     "attention": "gradscope.models.attention:FAMILY",
-    "transformer": "gradscope.models.transformer:FAMILY",
+    "transformer": "gradscope.models.attention:TRANSFORMER",
 }
 
 TASKS: Mapping[str, str] = {
@@ -31,58 +31,58 @@ TASKS: Mapping[str, str] = {
 }
 
 SUMMARY_METRICS: Mapping[str, str] = {
-    "rate": "gradscope.metrics.rate:rate",
-    "rate_ci": "gradscope.metrics.rate:interval",
-    "gain": "gradscope.metrics.rate:gain",
-    "half_life": "gradscope.metrics.rate:half_life",
-    "reach": "gradscope.metrics.reach:measure",
-    "coverage": "gradscope.metrics.coverage:measure",
-    "spread": "gradscope.metrics.spread:measure",
-    "temporal_range": "gradscope.metrics.temporal_range:measure",
-    "gradient_share": "gradscope.metrics.gradient_share:measure",
-    "lags": "gradscope.metrics.lags:measure",
-    "zero_lags": "gradscope.metrics.zero_lags:measure",
-    "overflow_lags": "gradscope.metrics.zero_lags:overflow",
-    "directions": "gradscope.metrics.directions:measure",
-    "lyapunov": "gradscope.metrics.lyapunov:measure",
-    "lyapunov_ci": "gradscope.metrics.lyapunov:interval",
-    "rank_lost_at": "gradscope.metrics.rank:measure",
-    "finite_time_exponents": "gradscope.metrics.finite_time:measure",
-    "log10_condition": "gradscope.metrics.condition:measure",
-    "chain_rule_residual": "gradscope.metrics.chain_rule:measure",
-    "log10_grad_weight": "gradscope.metrics.weight_gradient:measure",
+    "rate": "gradscope.metrics.influence:rate",
+    "rate_ci": "gradscope.metrics.influence:rate_interval",
+    "gain": "gradscope.metrics.influence:gain",
+    "half_life": "gradscope.metrics.influence:half_life",
+    "reach": "gradscope.metrics.influence:reach",
+    "coverage": "gradscope.metrics.influence:coverage",
+    "spread": "gradscope.metrics.influence:spread",
+    "temporal_range": "gradscope.metrics.influence:temporal_range",
+    "gradient_share": "gradscope.metrics.influence:gradient_share",
+    "lags": "gradscope.metrics.influence:kind_of_lags",
+    "zero_lags": "gradscope.metrics.influence:zero_lags",
+    "overflow_lags": "gradscope.metrics.influence:overflow_lags",
+    "directions": "gradscope.metrics.state_spectra:directions",
+    "lyapunov": "gradscope.metrics.state_spectra:lyapunov_exponents",
+    "lyapunov_ci": "gradscope.metrics.state_spectra:lyapunov_interval",
+    "rank_lost_at": "gradscope.metrics.state_spectra:rank_lost_at",
+    "finite_time_exponents": "gradscope.metrics.state_spectra:finite_time_exponents",
+    "log10_condition": "gradscope.metrics.state_spectra:condition",
+    "chain_rule_residual": "gradscope.metrics.state_spectra:chain_rule_residual",
+    "log10_grad_weight": "gradscope.metrics.gradients:weight_gradient",
     "precision_horizon": "gradscope.metrics.precision_horizon:measure",
-    "saturation": "gradscope.metrics.saturation:measure",
-    "cut": "gradscope.metrics.cut:measure",
-    "made_anew": "gradscope.metrics.cut:made_anew",
-    "zeroed": "gradscope.metrics.cut:zeroed",
-    "input_cut": "gradscope.metrics.cut:of_input",
-    "mixed": "gradscope.metrics.mixed:measure",
-    "axes_guessed": "gradscope.metrics.mixed:guessed",
-    "carried_floats": "gradscope.metrics.carried:measure",
-    "silent": "gradscope.metrics.silent:measure",
-    "unheard": "gradscope.metrics.unheard:measure",
-    "output_scale": "gradscope.metrics.output_scale:measure",
-    "parameter_sensitivity": "gradscope.metrics.parameter_sensitivity:measure",
-    "parameters": "gradscope.metrics.parameters:measure",
-    "gate_bias": "gradscope.metrics.gate_bias:measure",
+    "saturation": "gradscope.metrics.forward_pass:saturation",
+    "cut": "gradscope.metrics.forward_pass:cut",
+    "made_anew": "gradscope.metrics.forward_pass:made_anew",
+    "zeroed": "gradscope.metrics.forward_pass:zeroed",
+    "input_cut": "gradscope.metrics.forward_pass:input_cut",
+    "mixed": "gradscope.metrics.forward_pass:mixed",
+    "axes_guessed": "gradscope.metrics.forward_pass:axes_guessed",
+    "carried_floats": "gradscope.metrics.forward_pass:carried_floats",
+    "silent": "gradscope.metrics.gradients:silent",
+    "unheard": "gradscope.metrics.gradients:unheard",
+    "output_scale": "gradscope.metrics.forward_pass:output_scale",
+    "parameter_sensitivity": "gradscope.metrics.gradients:parameter_sensitivity",
+    "parameters": "gradscope.metrics.gradients:parameter_gradients",
+    "gate_bias": "gradscope.metrics.forward_pass:gate_bias",
 }
 
 COMPARE_METRICS: Mapping[str, str] = {
-    "path_length": "gradscope.metrics.path:length",
-    "sequential_steps": "gradscope.metrics.path:sequential_steps",
-    "growth": "gradscope.metrics.path:growth",
+    "path_length": "gradscope.metrics.operation_counts:path_length",
+    "sequential_steps": "gradscope.metrics.operation_counts:sequential_steps",
+    "growth": "gradscope.metrics.operation_counts:growth",
 }
 
 SERIES_METRICS: Mapping[str, str] = {
-    "log10_influence": "gradscope.metrics.influence:measure",
-    "log10_grad_state": "gradscope.metrics.gradients:of_state",
-    "log10_grad_input": "gradscope.metrics.gradients:of_input",
-    "log10_jacobian_norm": "gradscope.metrics.jacobian_norm:measure",
-    "log10_product_norm": "gradscope.metrics.product_norm:largest",
-    "log10_product_min": "gradscope.metrics.product_norm:smallest",
-    "weight_share": "gradscope.metrics.weight_share:measure",
-    "gate": "gradscope.metrics.gates:measure",
+    "log10_influence": "gradscope.metrics.influence:influence",
+    "log10_grad_state": "gradscope.metrics.gradients:state_gradients",
+    "log10_grad_input": "gradscope.metrics.gradients:input_gradients",
+    "log10_jacobian_norm": "gradscope.metrics.state_spectra:jacobian_norm",
+    "log10_product_norm": "gradscope.metrics.state_spectra:product_norm",
+    "log10_product_min": "gradscope.metrics.state_spectra:product_min",
+    "weight_share": "gradscope.metrics.gradients:weight_share",
+    "gate": "gradscope.metrics.forward_pass:gates",
 }
 
 RULES: Mapping[str, str] = {
@@ -122,8 +122,8 @@ GATE_RULES: Mapping[str, str] = {
 }
 
 SWEEP_RUNS: Mapping[str, str] = {
-    "analyze": "gradscope.sweeps.analyze:run",
-    "probe": "gradscope.sweeps.probe:run",
+    "analyze": "gradscope.sweeps.run_point:analyzed",
+    "probe": "gradscope.sweeps.run_point:probed",
 }
 """What `gradscope sweep --run` can do at a point: run(spec) -> Outcome."""
 
@@ -173,33 +173,33 @@ _DRAWN = (("altair", "vl_convert", "jinja2"), "report")
 
 FORMATS: Mapping[str, Format] = {
     "text": Format("gradscope.renderers.terminal.screen:render", ".txt"),
-    "json": Format("gradscope.renderers.json:render", ".json"),
-    "csv": Format("gradscope.renderers.csv:render", ".csv"),
-    "markdown": Format("gradscope.renderers.markdown.report:render", ".md"),
+    "json": Format("gradscope.renderers.report_data:json_text", ".json"),
+    "csv": Format("gradscope.renderers.report_data:csv_text", ".csv"),
+    "markdown": Format("gradscope.renderers.markdown:render", ".md"),
     "html": Format("gradscope.renderers.page.page:render", ".html", *_DRAWN),
     "svg": Format("gradscope.charts.draw:svg", ".svg", *_DRAWN),
     "png": Format("gradscope.charts.draw:png", ".png", *_DRAWN),
-    "github": Format("gradscope.renderers.ci.github:render"),
-    "junit": Format("gradscope.renderers.ci.junit:render", ".xml"),
-    "sarif": Format("gradscope.renderers.ci.sarif:render", ".sarif"),
+    "github": Format("gradscope.renderers.ci:github"),
+    "junit": Format("gradscope.renderers.ci:junit", ".xml"),
+    "sarif": Format("gradscope.renderers.ci:sarif", ".sarif"),
 }
 RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.items()}
 SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
 
 SWEEP_FORMATS: Mapping[str, Format] = {
     "text": Format("gradscope.renderers.sweep.screen:render", ".txt"),
-    "json": Format("gradscope.renderers.sweep.json:render", ".json"),
-    "csv": Format("gradscope.renderers.sweep.csv:render", ".csv"),
+    "json": Format("gradscope.renderers.sweep.data:json_text", ".json"),
+    "csv": Format("gradscope.renderers.sweep.data:csv_text", ".csv"),
     "markdown": Format("gradscope.renderers.sweep.markdown:render", ".md"),
-    "parquet": Format("gradscope.renderers.sweep.parquet:render", ".parquet"),
+    "parquet": Format("gradscope.renderers.sweep.data:parquet_bytes", ".parquet"),
 }
 """Forms that a sweep can take: render(sweep, view) -> str | bytes."""
 
 FLOW_FORMATS: Mapping[str, Format] = {
     "text": Format("gradscope.renderers.flow.screen:render", ".txt"),
-    "jsonl": Format("gradscope.renderers.flow.jsonl:render", ".jsonl"),
-    "json": Format("gradscope.renderers.flow.json:render", ".json"),
-    "csv": Format("gradscope.renderers.flow.csv:render", ".csv"),
+    "jsonl": Format("gradscope.renderers.flow.data:json_lines", ".jsonl"),
+    "json": Format("gradscope.renderers.flow.data:json_text", ".json"),
+    "csv": Format("gradscope.renderers.flow.data:csv_text", ".csv"),
     "markdown": Format("gradscope.renderers.flow.markdown:render", ".md"),
     "html": Format("gradscope.renderers.page.flow:render", ".html", *_DRAWN),
     "svg": Format("gradscope.charts.draw:training_run_svg", ".svg", *_DRAWN),
@@ -210,8 +210,8 @@ FLOW_FORMATS: Mapping[str, Format] = {
 SINKS: Mapping[str, str] = {
     "jsonl": "gradscope.monitor.sinks.jsonl:JsonlSink",
     "tensorboard": "gradscope.monitor.sinks.tensorboard:TensorBoardSink",
-    "wandb": "gradscope.monitor.sinks.wandb:WandbSink",
-    "trackio": "gradscope.monitor.sinks.trackio:TrackioSink",
+    "wandb": "gradscope.monitor.sinks.loggers:WandbSink",
+    "trackio": "gradscope.monitor.sinks.loggers:TrackioSink",
 }
 """Where a monitor writes, by the name that `Monitor(sinks=...)` takes."""
 
@@ -236,7 +236,7 @@ SCREENS: Mapping[str, str] = {"screen": "gradscope.renderers.terminal.svg:render
 """What can be asked for like a chart and is drawn as SVG without one: the terminal's own screen."""
 
 LESSONS: Mapping[str, str] = {
-    "text": "gradscope.renderers.lesson.screen:render",
+    "text": "gradscope.renderers.lesson:render",
     "html": "gradscope.renderers.page.lesson:render",
 }
 """Forms of `gradscope lesson`."""

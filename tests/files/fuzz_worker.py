@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save_file
 
 from gradscope.errors import UsageError
-from gradscope.loading.weights.model_file import source_from_file
+from gradscope.loading.model_file import source_from_file
 from gradscope.records import RunSpec
-from gradscope.sequences.build import make_batch
+from gradscope.sequences.make_batch import make_batch
 
 HDF5 = (".h5", ".keras")
 ROOM = 2 * 2**30

@@ -19,7 +19,7 @@ from gradscope.fixes.measure_remedies import measure_fixes, treat
 from gradscope.fixes.other_family import parameters
 from gradscope.fixes.remedy import RemedyInput, RemedyResult
 from gradscope.fixes.solved_numbers import LOG_GAINS, crossing, of_sequences
-from gradscope.loading.code.objects import source_from_object
+from gradscope.loading.objects import source_from_object
 from gradscope.loading.word import source_of
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model

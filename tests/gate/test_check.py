@@ -14,7 +14,7 @@ import pytest
 import forked
 import gradscope
 import gradscope.testing
-from gradscope.cli.init import init
+from gradscope.cli.project import init
 from gradscope.errors import UsageError
 
 

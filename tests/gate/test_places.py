@@ -16,10 +16,10 @@ from gradscope.config.setup import setup_of
 from gradscope.config.sources import beside
 from gradscope.gate.discover import Found, recurrent_modules
 from gradscope.gate.measure import Task, measure
-from gradscope.loading.code.location import cut_in, definition
+from gradscope.loading.objects import cut_in, definition
 from gradscope.records import Limits, Location, Report, RunSpec, Target
-from gradscope.renderers.ci import sarif
-from gradscope.renderers.ci.github import render
+from gradscope.renderers import ci
+from gradscope.renderers.ci import github
 from gradscope.renderers.view import View
 
 TOML = """\
@@ -143,8 +143,8 @@ def test_a_cut_is_annotated_at_its_own_line(tmp_path, monkeypatch):
         Location("net.py", 4),
     )
     report = Report(spec, {}, (result,))
-    assert ",file=net.py,line=12::" in render(report, View())
-    (at,) = [one for one in json.loads(sarif.render(report, View()))["runs"][0]["results"] if one["ruleId"] == "GS401"]
+    assert ",file=net.py,line=12::" in github(report, View())
+    (at,) = [one for one in json.loads(ci.sarif(report, View()))["runs"][0]["results"] if one["ruleId"] == "GS401"]
     assert at["locations"][0]["physicalLocation"]["region"] == {"startLine": 12}
 
 

@@ -12,7 +12,7 @@ from pydantic_sarif.model import StaticAnalysisResultsFormatSarifVersion210JsonS
 
 from cli.conftest import Finished
 from gate.conftest import check, check_all, sample
-from gradscope.renderers.markdown.cells import prose
+from gradscope.renderers.markdown import prose
 from gradscope.renderers.view import View
 from gradscope.saved import read_report
 

@@ -10,26 +10,7 @@ import torch
 import gradscope
 from cases import RECURRENT, Case
 from gradscope.chain import ArrayChain
-from gradscope.metrics import (
-    carried,
-    chain_rule,
-    condition,
-    coverage,
-    cut,
-    directions,
-    finite_time,
-    gates,
-    gradient_share,
-    lyapunov,
-    rank,
-    rate,
-    reach,
-    saturation,
-    temporal_range,
-    weight_gradient,
-    weight_share,
-    zero_lags,
-)
+from gradscope.metrics import forward_pass, gradients, influence, state_spectra
 from gradscope.metrics.interval import mean_interval, t_quantile
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
@@ -61,21 +42,21 @@ def test_scalar_linear_recurrence_in_closed_form() -> None:
     a, steps = 0.9, 64
     found = analysis_of(scalar(a), noise(2, steps, 1))
     powers = [a**k for k in range(steps)]
-    assert rate.rate(found) == pytest.approx(math.log(a), abs=1e-12)
-    assert rate.gain(found) == pytest.approx(a, abs=1e-12)
-    assert rate.half_life(found) == pytest.approx(6.578813478960585, rel=1e-10)
+    assert influence.rate(found) == pytest.approx(math.log(a), abs=1e-12)
+    assert influence.gain(found) == pytest.approx(a, abs=1e-12)
+    assert influence.half_life(found) == pytest.approx(6.578813478960585, rel=1e-10)
     # 0.9^(k-1) >= 0.01 for k - 1 <= 43.7.
-    assert reach.measure(found) == 44
-    assert coverage.measure(found) == pytest.approx(44 / 63)
+    assert influence.reach(found) == 44
+    assert influence.coverage(found) == pytest.approx(44 / 63)
     expected = sum(k * p for k, p in enumerate(powers)) / sum(powers)
-    assert temporal_range.measure(found) == pytest.approx(expected, rel=1e-12)
-    assert gradient_share.measure(found) == pytest.approx(math.log10(powers[-1] / sum(powers)), abs=1e-12)
-    assert directions.measure(found) == 1
-    assert lyapunov.measure(found) == pytest.approx((math.log(a),), abs=1e-12)
-    assert finite_time.measure(found) == pytest.approx((math.log(a),), abs=1e-12)
-    assert condition.measure(found) == 0.0
-    assert zero_lags.measure(found) == ()
-    assert carried.measure(found) == 1
+    assert influence.temporal_range(found) == pytest.approx(expected, rel=1e-12)
+    assert influence.gradient_share(found) == pytest.approx(math.log10(powers[-1] / sum(powers)), abs=1e-12)
+    assert state_spectra.directions(found) == 1
+    assert state_spectra.lyapunov_exponents(found) == pytest.approx((math.log(a),), abs=1e-12)
+    assert state_spectra.finite_time_exponents(found) == pytest.approx((math.log(a),), abs=1e-12)
+    assert state_spectra.condition(found) == 0.0
+    assert influence.zero_lags(found) == ()
+    assert forward_pass.carried_floats(found) == 1
 
 
 def test_uniform_causal_attention_has_no_decay() -> None:
@@ -84,27 +65,27 @@ def test_uniform_causal_attention_has_no_decay() -> None:
             return x.cumsum(1) / torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]
 
     found = analysis_of(Direct("mean", Mean(), 3), noise(2, 64, 3))
-    assert rate.rate(found) == pytest.approx(0.0, abs=1e-12)
-    assert temporal_range.measure(found) == pytest.approx(31.5, rel=1e-12)
-    assert reach.measure(found) == 63
-    assert coverage.measure(found) == 1.0
+    assert influence.rate(found) == pytest.approx(0.0, abs=1e-12)
+    assert influence.temporal_range(found) == pytest.approx(31.5, rel=1e-12)
+    assert influence.reach(found) == 63
+    assert influence.coverage(found) == 1.0
     with pytest.raises(Unavailable, match="no recurrent state"):
-        directions.measure(found)
+        state_spectra.directions(found)
 
 
 @pytest.mark.parametrize("case", RECURRENT, ids=str)
 def test_chain_rule_holds_for_every_family(case: Case) -> None:
-    assert chain_rule.measure(analysis_of(case.model(), case.x())) < 1e-12
+    assert state_spectra.chain_rule_residual(analysis_of(case.model(), case.x())) < 1e-12
 
 
 def test_chain_rule_sees_one_corrupted_jacobian() -> None:
     case = Case("lstm")
     found = analysis_of(case.model(), case.x())
     assert isinstance(found.chain, ArrayChain)
-    assert chain_rule.measure(found) < 1e-12
+    assert state_spectra.chain_rule_residual(found) < 1e-12
     found.chain.jacobians[0, 3, 1, 2] += 1e-3
     del found.chain_rule_residual
-    assert chain_rule.measure(found) > 1e-6
+    assert state_spectra.chain_rule_residual(found) > 1e-6
 
 
 def test_every_and_final_have_the_same_influence() -> None:
@@ -125,12 +106,12 @@ def test_several_anchors_average_their_profiles() -> None:
     found = analysis_of(scalar(0.8), noise(2, 40, 1), lambda y: y.sum(), anchors=4)
     assert len(found.anchors) == 4
     assert found.anchors[-1] == 40
-    assert rate.rate(found) == pytest.approx(math.log(0.8), abs=1e-12)
+    assert influence.rate(found) == pytest.approx(math.log(0.8), abs=1e-12)
 
 
 def test_weight_shares_sum_to_one_and_favour_the_newest_steps() -> None:
     case = Case("rnn", {"init": "normal", "gain": "0.8", "hidden": "32"}, batch=1, length=100)
-    found = weight_share.measure(analysis_of(case.model(), case.x()))["weight_share"].values
+    found = gradients.weight_share(analysis_of(case.model(), case.x()))["weight_share"].values
     assert math.fsum(found) == pytest.approx(1.0, abs=1e-12)
     assert math.fsum(found[-20:]) > 0.99
 
@@ -140,7 +121,7 @@ def test_vanishing_does_not_show_in_the_weight_gradient() -> None:
     found = analysis_of(case.model(), case.x())
     state = found.adjoints[0].state
     assert -21 < float((state[0] - state[-1]).mean()) < -18
-    assert 0 < weight_gradient.measure(found) < 2
+    assert 0 < gradients.weight_gradient(found) < 2
 
 
 def test_a_detached_state_is_a_cut_and_a_dead_unit_is_not() -> None:
@@ -154,13 +135,13 @@ def test_a_detached_state_is_a_cut_and_a_dead_unit_is_not() -> None:
     x[:, 6, 0] = 9.0
     cell = CustomCell("cell", detaching, torch.zeros(3, dtype=torch.float64), 3)
     found = analysis_of(Recurrent("cut", [cell]), x)
-    assert cut.measure(found) == 7
-    assert zero_lags.measure(found) == (6, 6)
+    assert forward_pass.cut(found) == 7
+    assert influence.zero_lags(found) == (6, 6)
     dead = Case("rnn", {"nonlinearity": "relu"}).model()
     dead.cells[0].parameters["bias_ih"][:] = -100.0
     quiet = analysis_of(dead, Case("rnn").x())
-    assert cut.measure(quiet) is None
-    assert saturation.measure(quiet) == {"activation.dead": 1.0}
+    assert forward_pass.cut(quiet) is None
+    assert forward_pass.saturation(quiet) == {"activation.dead": 1.0}
 
 
 @pytest.mark.parametrize("step", [1, 4, 7])
@@ -191,14 +172,14 @@ def test_overflow_in_float32_is_found_with_its_step() -> None:
     # h_t is about 1e10^(t-1): beyond 3.4e38 at t = 5.
     assert (found.non_finite.step, found.non_finite.value) == (5, "inf")
     with pytest.raises(Unavailable, match="not finite from step 5"):
-        rate.rate(found)
+        influence.rate(found)
 
 
 def test_gates_and_saturation_of_an_open_forget_gate() -> None:
     case = Case("lstm", {"forget_bias": "9"})
     found = analysis_of(case.model(), case.x())
-    assert saturation.measure(found)["gate.forget.open"] == 1.0
-    assert min(gates.measure(found)["gate.forget.mean"].values) > 0.99
+    assert forward_pass.saturation(found)["gate.forget.open"] == 1.0
+    assert min(forward_pass.gates(found)["gate.forget.mean"].values) > 0.99
 
 
 def test_students_t() -> None:
@@ -214,8 +195,8 @@ def test_the_first_singular_jacobian_is_named() -> None:
     chain = torch.eye(3, dtype=torch.float64).repeat(40, 1, 1)
     chain[17, 2] = 0
     chain[25] = 0
-    assert rank.measure(analysis_of(ArrayChain(chain), torch.zeros(1, 40, 0))) == 18
-    assert rank.measure(analysis_of(ArrayChain(chain[:17]), torch.zeros(1, 17, 0))) is None
+    assert state_spectra.rank_lost_at(analysis_of(ArrayChain(chain), torch.zeros(1, 40, 0))) == 18
+    assert state_spectra.rank_lost_at(analysis_of(ArrayChain(chain[:17]), torch.zeros(1, 17, 0))) is None
 
 
 def test_the_share_of_several_seeds_is_the_largest() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 import gradscope
 from gradscope.chain import ArrayChain
-from gradscope.metrics.chain_rule import through_product
+from gradscope.metrics.state_spectra import through_product
 from gradscope.numerics.gradients.influence import mean_over_anchors, overflow_kept
 from gradscope.records import ModelResult
 from gradscope.renderers.terminal.screen import render

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.chain import ArrayChain
-from gradscope.loading.code.modules import from_torch
+from gradscope.loading.user_module import from_torch
 from gradscope.metrics import precision_horizon
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct

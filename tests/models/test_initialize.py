@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from gradscope.errors import UsageError
-from gradscope.models import initialize
-from gradscope.models.family import family_model
-from gradscope.models.initialize import Draw
+from gradscope.models import family
+from gradscope.models.family import Draw, family_model
 
 FREE = 2**20
 
@@ -18,7 +17,7 @@ FREE = 2**20
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with 1 MiB left."""
-    monkeypatch.setattr(initialize, "available_bytes", lambda: FREE)
+    monkeypatch.setattr(family, "available_bytes", lambda: FREE)
 
 
 def build(word: str) -> object:
@@ -52,5 +51,5 @@ def test_matrices_count_together(small: None) -> None:
 
 
 def test_where_nothing_is_known_of_memory_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(initialize, "available_bytes", lambda: None)
+    monkeypatch.setattr(family, "available_bytes", lambda: None)
     assert Draw(0, torch.float64, "cpu").identity(300).shape == (300, 300)

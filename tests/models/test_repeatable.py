@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.isolation.state import generators, own_random_numbers
-from gradscope.models.repeatable import alike, as_before
+from gradscope.models.user_modules import alike, as_before
 
 
 class Keeper(nn.Module):

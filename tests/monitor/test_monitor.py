@@ -19,8 +19,8 @@ from torch import Tensor, nn
 import gradscope
 from gradscope.errors import UsageError
 from gradscope.flow_file import read_flow
+from gradscope.monitor.measuring import Clock, has_moved, is_analysis_due, is_signal_due
 from gradscope.monitor.monitor import Monitor
-from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due, is_signal_due
 from gradscope.records import RunSpec
 from gradscope.renderers.flow.screen import render
 from gradscope.renderers.view import View

@@ -25,8 +25,8 @@ from torch.utils.checkpoint import checkpoint
 import gradscope
 from gradscope.errors import UsageError
 from gradscope.flow_file import read_flow
-from gradscope.monitor.ear import Hook
-from gradscope.monitor.whole import _copied
+from gradscope.monitor.layer_recorder import Hook
+from gradscope.monitor.whole_analysis import _copied
 from gradscope.rules.training.judge import status_of
 
 UPDATES, LENGTH, NEEDED = 4, 12, 8

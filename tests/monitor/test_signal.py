@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.monitor.ear import Ear
-from gradscope.monitor.glance import reading
-from gradscope.monitor.signal import Signal, influence
+from gradscope.monitor.layer_recorder import LayerRecorder
+from gradscope.monitor.layer_signal import Signal, influence
+from gradscope.monitor.whole_analysis import reading
 
 LENGTH = 12
 
@@ -21,9 +21,9 @@ def raised(error: Exception) -> None:
     raise error
 
 
-def listened(layer: nn.RNNBase, use, x: Tensor, *state: object) -> Ear:
+def listened(layer: nn.RNNBase, use, x: Tensor, *state: object) -> LayerRecorder:
     """An ear after one forward and backward pass of what `use` makes of the layer's outputs."""
-    ear = Ear("rnn", layer, lambda ear: True, raised)
+    ear = LayerRecorder("rnn", layer, lambda ear: True, raised)
     use(*layer(x, *state)).backward()
     ear.remove()
     return ear
@@ -174,7 +174,10 @@ def test_what_has_no_lags_says_why(layer, x, reason):
 
 def test_nothing_is_kept_without_a_graph_or_unless_wanted():
     layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3)
-    silent, ear = Ear("a", layer, lambda ear: False, raised), Ear("b", layer, lambda ear: True, raised)
+    silent, ear = (
+        LayerRecorder("a", layer, lambda ear: False, raised),
+        LayerRecorder("b", layer, lambda ear: True, raised),
+    )
     with torch.no_grad():
         layer(x)
     assert not ear.ran
@@ -217,7 +220,7 @@ def test_of_packed_sequences_those_count_that_the_loss_reads():
     torch.manual_seed(7)
     layer, x, lengths = nn.GRU(3, 5, batch_first=True), torch.randn(12, 9, 3), [*[9] * 9, 6, 5, 6]
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    ear = Ear("rnn", layer, lambda ear: True, raised)
+    ear = LayerRecorder("rnn", layer, lambda ear: True, raised)
     layer(packed)[1][0, 9:].square().sum().backward()
     ear.remove()
     heard = ear.heard(1.0)
@@ -243,7 +246,7 @@ def test_exactly_zero_influence_stays_zero():
 def test_of_several_passes_before_one_backward_the_last_is_heard():
     torch.manual_seed(5)
     layer, first, second = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3), torch.randn(4, 9, 3)
-    ear = Ear("rnn", layer, lambda ear: True, raised)
+    ear = LayerRecorder("rnn", layer, lambda ear: True, raised)
     (layer(first)[0].square().sum() + layer(second)[0][:, -1].sum()).backward()
     ear.remove()
     heard = ear.heard(1.0)

@@ -14,9 +14,9 @@ import torch
 
 from gradscope.errors import UsageError
 from gradscope.flow_file import lines_of, read_flow
-from gradscope.monitor.record import Record
+from gradscope.monitor.run_log import Record
 from gradscope.monitor.sinks import sinks_of
-from gradscope.monitor.sinks.scalars import finite, scalars
+from gradscope.monitor.sinks.loggers import finite, scalars
 from gradscope.monitor.sinks.tensorboard import image
 from gradscope.trajectory import Head, Point
 from trajectories import eventful, point, run
@@ -184,7 +184,7 @@ def in_a_process(code: str, folder: Path, **extra: str) -> str:
 
 
 SEND = """
-from gradscope.monitor.record import Record
+from gradscope.monitor.run_log import Record
 from gradscope.trajectory import Head
 from trajectories import eventful
 record = Record(Head("training", "net", 50), None, [NAME], screen=False, append=False)
@@ -208,7 +208,7 @@ def test_wandb_gets_the_numbers(tmp_path):
 WITH_OWN = """
 import glob, json, os, struct, wandb
 from wandb.proto import wandb_internal_pb2 as pb
-from gradscope.monitor.record import Record
+from gradscope.monitor.run_log import Record
 from gradscope.trajectory import Head
 from trajectories import point
 

@@ -17,7 +17,7 @@ from torch import nn
 from cli.conftest import Finished, environment, run
 from gradscope.errors import UsageError
 from gradscope.flow_file import read_flow
-from gradscope.monitor.track import Track
+from gradscope.monitor.track_checkpoints import Track
 from gradscope.records import RunSpec
 from gradscope.rules.training.judge import status_of
 

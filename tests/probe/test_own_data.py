@@ -13,7 +13,7 @@ import torch
 import forked
 from gradscope.errors import UsageError
 from gradscope.examine import examine
-from gradscope.loading.code.objects import source_from_object
+from gradscope.loading.objects import source_from_object
 from gradscope.loading.word import source_of
 from gradscope.models.token_ids import TokenIds
 from gradscope.probe import run as probe_run
@@ -23,8 +23,8 @@ from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.view import View
 from gradscope.rules.judge import judged
 from gradscope.saved import read_report
-from gradscope.sequences.build import make_batch
 from gradscope.sequences.losses import make_loss
+from gradscope.sequences.make_batch import make_batch
 from gradscope.sequences.tasks.data import data_task, goal_of, near_sighted, one_hot_ids
 from probe.interrupted import interrupted
 

@@ -13,7 +13,7 @@ from gradscope.errors import UsageError
 from gradscope.examine import examine
 from gradscope.records import RunSpec
 from gradscope.registry import RENDERERS, load
-from gradscope.renderers.page import said
+from gradscope.renderers.page import contents
 from gradscope.renderers.terminal.probe import _glyph
 from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.text.strip import BLOCKS
@@ -80,7 +80,7 @@ class Tagger(torch.nn.Module):
 
 
 def test_a_module_of_token_ids_with_its_own_head_is_trained_and_left_alone():
-    from gradscope.loading.code.objects import source_from_object
+    from gradscope.loading.objects import source_from_object
     from gradscope.probe.run import probe_source
 
     net = Tagger()
@@ -95,7 +95,7 @@ def test_a_module_of_token_ids_with_its_own_head_is_trained_and_left_alone():
 
 
 def test_a_module_of_other_sizes_gets_a_layer_in_front():
-    from gradscope.loading.code.objects import source_from_object
+    from gradscope.loading.objects import source_from_object
     from gradscope.probe.run import probe_source
 
     spec = RunSpec(models=("LSTM",), **{**SHORT, "train_steps": 25})
@@ -120,7 +120,7 @@ def test_what_cannot_be_asked_is_one_line(words, said):
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
-    assert said in done.stderr
+    assert contents in done.stderr
 
 
 def test_a_target_of_the_gate_can_be_a_probe(tmp_path):
@@ -147,7 +147,7 @@ def test_markdown_and_pages_say_what_training_showed_before_what_was_said_before
     told = ("recall, fixed lag 6: Name the marked symbol", "before training: 1x8")
     assert sorted(told, key=text.index) == [*told]
     assert text.count("| 0.01 |") == 2
-    lead, parts = said.lead(report), said.parts(report)
+    lead, parts = contents.lead(report), contents.parts(report)
     assert (lead.mark.word[:7], lead.mark.code) == ("LEARNED", "GS105")
     assert lead.sentences[0].startswith("recall, fixed lag 6: Name the marked symbol")
     (grid,) = [grid for grid in parts["grids"] if grid.title == "Trainings"]

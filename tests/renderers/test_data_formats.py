@@ -16,10 +16,8 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import Report, Verdict
 from gradscope.registry import FLOW_FORMATS, FORMATS, load
-from gradscope.renderers import csv as csv_format
-from gradscope.renderers import json as json_format
+from gradscope.renderers import markdown, report_data
 from gradscope.renderers.flow import screen as flow_screen
-from gradscope.renderers.markdown import report as markdown
 from gradscope.renderers.terminal import screen as terminal
 from gradscope.renderers.view import View
 from gradscope.trained import Probe, Sighting, Training
@@ -30,7 +28,7 @@ VIEW = View()
 
 
 def test_json_lays_steps_tokens_and_series_side_by_side():
-    data = json.loads(json_format.render(report(paired(WORDS)), VIEW))
+    data = json.loads(report_data.json_text(report(paired(WORDS)), VIEW))
     assert next(iter(data)) == "schema"
     assert data["schema"] == "gradscope.report/1"
     model = data["models"][0]
@@ -44,7 +42,7 @@ def test_json_lays_steps_tokens_and_series_side_by_side():
 
 
 def test_json_spells_non_finite_numbers_and_nulls():
-    text = json_format.render(report(not_finite(2)), VIEW)
+    text = report_data.json_text(report(not_finite(2)), VIEW)
     data = json.loads(text, parse_constant=lambda word: pytest.fail(f"bare {word}"))
     summary = data["models"][0]["summary"]
     assert (summary["rate"], summary["gradient_share"], summary["reach"]) == ("nan", "-inf", None)
@@ -53,8 +51,8 @@ def test_json_spells_non_finite_numbers_and_nulls():
 
 def test_json_is_one_ascii_object_and_the_same_every_time():
     saved = catalogue()["compare of everything"]
-    text = json_format.render(saved, VIEW)
-    assert text == json_format.render(saved, View(width=200, colour=True, steps="all"))
+    text = report_data.json_text(saved, VIEW)
+    assert text == report_data.json_text(saved, View(width=200, colour=True, steps="all"))
     assert text.isascii()
     assert text.endswith("}\n")
     assert len(json.loads(text)["models"]) == 6
@@ -65,7 +63,7 @@ def test_json_writes_whole_numbers_as_floats_where_the_format_has_floats():
     verdict = Verdict("GS104", "reach", "warning", "warn", "short", measured=7, threshold=19)
     summary = replace(base.summary, reach=3, rate_ci=(-1, 0), lyapunov=(0, None))
     drawn = replace(base.series, values={"weight_share": (0, 1)})
-    text = json_format.render(report(replace(base, series=drawn, summary=summary, verdicts=(verdict,))), VIEW)
+    text = report_data.json_text(report(replace(base, series=drawn, summary=summary, verdicts=(verdict,))), VIEW)
     for line in (
         '"weight_share": [0.0, 1.0]',
         '"measured": 7.0',
@@ -79,7 +77,7 @@ def test_json_writes_whole_numbers_as_floats_where_the_format_has_floats():
 
 
 def test_csv_has_a_row_per_model_and_step():
-    rows = list(csv.DictReader(io.StringIO(csv_format.render(report(paired(WORDS), attention(WORDS)), VIEW))))
+    rows = list(csv.DictReader(io.StringIO(report_data.csv_text(report(paired(WORDS), attention(WORDS)), VIEW))))
     assert len(rows) == 34
     assert list(rows[0])[:4] == ["model", "step", "lag", "token"]
     assert (rows[0]["model"], rows[0]["step"], rows[0]["lag"], rows[0]["token"]) == ("lstm", "0", "16", "")
@@ -106,7 +104,7 @@ def test_csv_of_a_probe_has_a_row_per_run_and_look():
         Training(0.1, 1, None, None, 25, 25, 0, (0, 25), (0.75, math.nan), (1.0, math.inf)),
     )
     probe = Probe("recall", "name it", 9, "fixed", 50, 0.1, 0.75, "wrong", runs)
-    told = csv_format.render(report(replace(not_finite(40), name="=rnn", probe=probe)), VIEW)
+    told = report_data.csv_text(report(replace(not_finite(40), name="=rnn", probe=probe)), VIEW)
     rows = list(csv.DictReader(io.StringIO(told)))
     assert [(row["seed"], row["training_step"], row["error"], row["largest_norm"], row["learned"]) for row in rows] == [
         ("0", "0", "0.75", "1.5", "0"),
@@ -121,9 +119,9 @@ def test_csv_of_a_probe_has_a_row_per_run_and_look():
 
 
 def test_csv_keeps_non_finite_values():
-    rows = list(csv.DictReader(io.StringIO(csv_format.render(report(not_finite(40)), VIEW))))
+    rows = list(csv.DictReader(io.StringIO(report_data.csv_text(report(not_finite(40)), VIEW))))
     assert (rows[37]["log10_jacobian_norm"], rows[38]["log10_jacobian_norm"]) == ("inf", "nan")
-    assert csv_format.render(report(), VIEW) == "model,step,lag,token\n"
+    assert report_data.csv_text(report(), VIEW) == "model,step,lag,token\n"
 
 
 def test_markdown_of_one_model():

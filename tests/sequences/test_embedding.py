@@ -11,8 +11,8 @@ from torch import nn
 
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.sequences.build import make_batch
-from gradscope.sequences.embedding import read_vocabulary
+from gradscope.sequences.make_batch import make_batch
+from gradscope.sequences.text import read_vocabulary
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from torch import nn
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.loading.code.modules import from_module
+from gradscope.loading.user_module import from_module
 from gradscope.models.token_ids import TokenIds
 from gradscope.pipeline import diagnose_sources
 from gradscope.records import Loaded, ModelResult, RunSpec
-from gradscope.sequences.build import make_batch
-from gradscope.sequences.ids import given_ids
+from gradscope.sequences.make_batch import make_batch
+from gradscope.sequences.token_ids import given_ids
 
 
 class Speller(nn.Module):

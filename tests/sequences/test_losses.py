@@ -11,8 +11,8 @@ import torch
 from gradscope import analyze
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.sequences.build import make_batch
 from gradscope.sequences.losses import LOSSES, Loss, direction, make_loss, readout
+from gradscope.sequences.make_batch import make_batch
 
 TEXT = "a b c b"
 

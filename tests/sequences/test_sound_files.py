@@ -8,7 +8,7 @@ import pytest
 
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.sequences.build import make_batch
+from gradscope.sequences.make_batch import make_batch
 
 REMEDY = "convert it: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
 

@@ -7,7 +7,7 @@ import torch
 
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.sequences.build import make_batch
+from gradscope.sequences.make_batch import make_batch
 from gradscope.sequences.synthetic import SEQUENCES
 
 

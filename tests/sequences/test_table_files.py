@@ -7,8 +7,8 @@ import pytest
 
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.sequences.build import make_batch
-from gradscope.sequences.csv_file import read_csv
+from gradscope.sequences.file_readers import read_csv
+from gradscope.sequences.make_batch import make_batch
 
 
 def table(folder: Path, content: str | bytes) -> str:

@@ -20,10 +20,10 @@ from sweeps.conftest import ENDS, SMALL, asked, gradscope, started, states
 
 distributed = pytest.importorskip("distributed", reason="Dask, of the extra [sweep], is not installed")
 
-from gradscope.sweeps import cluster  # noqa: E402
-from gradscope.sweeps.outcome import Task  # noqa: E402
+from gradscope.sweeps import dask_cluster  # noqa: E402
+from gradscope.sweeps.dask_cluster import collected  # noqa: E402
 from gradscope.sweeps.plan import Plan, versions  # noqa: E402
-from gradscope.sweeps.shipped import collected  # noqa: E402
+from gradscope.sweeps.run_point import Task  # noqa: E402
 
 SERVE = """
 import sys
@@ -142,17 +142,17 @@ def test_the_users_code_is_shipped_and_a_crash_is_one_red_cell(address, tmp_path
 
 def test_other_versions_are_refused_with_the_difference(address):
     with distributed.Client(address, set_as_default=False) as client:
-        cluster.refuse_other_versions(client, versions())
+        dask_cluster.refuse_other_versions(client, versions())
         with pytest.raises(UsageError) as found:
-            cluster.refuse_other_versions(client, {**versions(), "torch": "9.9"})
+            dask_cluster.refuse_other_versions(client, {**versions(), "torch": "9.9"})
     assert f"has torch {versions()['torch']} (here 9.9); install the same versions there" in str(found.value)
 
 
 def test_a_worker_that_comes_later_with_other_versions_ends_the_sweep(address, tmp_path):
     with distributed.Client(address, set_as_default=False) as client:
-        asking = [("claim", cluster.Job(None, 5.0))]
+        asking = [("claim", dask_cluster.Job(None, 5.0))]
         other = {**versions(), "gradscope": "9.9"}
-        dispatch = cluster.Dispatch(client, cluster.Shipped({}), other, address)
+        dispatch = dask_cluster.Dispatch(client, dask_cluster.Shipped({}), other, address)
         runs = dispatch.run_each(lambda: asking.pop() if asking else None)
         with pytest.raises(UsageError, match=r"gradscope \S+ \(here 9.9\)"):
             list(runs)
@@ -161,19 +161,19 @@ def test_a_worker_that_comes_later_with_other_versions_ends_the_sweep(address, t
 def test_files_are_laid_down_again_where_a_scheduler_has_forgotten_them(address):
     with distributed.Client(address, set_as_default=False) as client:
         task = Task("os.path:exists", "here.txt", "", 1)
-        asking = [("claim", cluster.Job(task, 60.0))]
-        dispatch = cluster.Dispatch(client, cluster.Shipped({"here.txt": b""}), versions(), address)
+        asking = [("claim", dask_cluster.Job(task, 60.0))]
+        dispatch = dask_cluster.Dispatch(client, dask_cluster.Shipped({"here.txt": b""}), versions(), address)
         first = [one for one in dispatch.run_each(lambda: asking.pop() if asking else None) if one is not None]
-        asking.append(("again", cluster.Job(task, 60.0)))
+        asking.append(("again", dask_cluster.Job(task, 60.0)))
         again = [one for one in dispatch.run_each(lambda: asking.pop() if asking else None) if one is not None]
-    assert [(name, ending.killed) for name, ending in first] == [("claim", cluster.ADRIFT)]
+    assert [(name, ending.killed) for name, ending in first] == [("claim", dask_cluster.ADRIFT)]
     assert [(name, ending.value) for name, ending in again] == [("again", True)]
 
 
 def test_a_scheduler_that_is_not_there_is_said(monkeypatch):
-    monkeypatch.setattr(cluster, "START", 0.5)
+    monkeypatch.setattr(dask_cluster, "START", 0.5)
     with pytest.raises(UsageError, match=r"no Dask scheduler answers at 'tcp://127.0.0.1:1'"):
-        cluster.connected("tcp://127.0.0.1:1")
+        dask_cluster.connected("tcp://127.0.0.1:1")
 
 
 def test_what_is_shipped_is_what_settings_name_below_the_working_folder(tmp_path, monkeypatch):

@@ -7,11 +7,11 @@ import pytest
 from gradscope.config.axes import read_axes
 from gradscope.processes.worker import ADRIFT, Ending
 from gradscope.records import RunSpec
-from gradscope.sweeps import run as runs
-from gradscope.sweeps.outcome import Outcome
+from gradscope.sweeps import run_sweep
 from gradscope.sweeps.plan import Plan
-from gradscope.sweeps.read import read_sweep
-from gradscope.sweeps.run import Ways, sweep
+from gradscope.sweeps.read_sweep import read_sweep
+from gradscope.sweeps.run_point import Outcome
+from gradscope.sweeps.run_sweep import Ways, sweep
 
 FINE = Ending(Outcome("healthy", None, {"reach": 9}, ("GS302",), ("a note",)), seconds=0.1)
 KILLED = Ending(reason="its process was killed by SIGKILL", killed="SIGKILL", lost=True)
@@ -32,7 +32,7 @@ def ends(monkeypatch):
 
             body(each)
 
-        monkeypatch.setattr(runs, "with_engine", with_engine)
+        monkeypatch.setattr(run_sweep, "with_engine", with_engine)
 
     return pretend
 
@@ -68,7 +68,7 @@ def test_an_interrupted_client_gives_back_what_it_had_claimed(tmp_path, monkeypa
 
         body(each)
 
-    monkeypatch.setattr(runs, "with_engine", with_engine)
+    monkeypatch.setattr(run_sweep, "with_engine", with_engine)
     with pytest.raises(KeyboardInterrupt):
         sweep(PLAN, tmp_path / "s.db", Ways())
     assert [run.state for run in read_sweep(tmp_path / "s.db").runs] == ["waiting", "done", "waiting", "waiting"]

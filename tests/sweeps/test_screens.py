@@ -12,7 +12,7 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.registry import SWEEP_FORMATS, load
-from gradscope.renderers.sweep import best, frontier, grid, words
+from gradscope.renderers.sweep import frontier, grid, words
 from gradscope.renderers.view import View
 from gradscope.swept import Axis, Sweep, SweepRun, at, cells
 
@@ -125,9 +125,9 @@ def test_the_best_point_is_healthy_in_most_seeds_and_reaches_farthest():
         return ("healthy", 20.0 if values["forget_bias"] == "4" else 10.0, 199.0)
 
     sweep = made((BIAS,), judged, seeds=(0, 1), hidden=8)
-    first = best.ranked(sweep, list(cells(sweep)))[0]
+    first = words.ranked(sweep, list(cells(sweep)))[0]
     assert sweep.at(first.point) == ("4",)
-    assert best.reproduced(sweep, first) == "gradscope analyze lstm:forget_bias=4 --hidden 8 --seeds 2"
+    assert words.reproduced(sweep, first) == "gradscope analyze lstm:forget_bias=4 --hidden 8 --seeds 2"
     assert words.best_point(made((BIAS,), lambda v, s: None), []) is None
 
 

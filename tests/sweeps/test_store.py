@@ -14,10 +14,10 @@ import pytest
 from gradscope.config.axes import read_axes
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
-from gradscope.sweeps import store as stores
+from gradscope.sweeps import store
+from gradscope.sweeps.dask_cluster import collected
 from gradscope.sweeps.plan import Plan
-from gradscope.sweeps.read import is_sweep, read_sweep
-from gradscope.sweeps.shipped import collected
+from gradscope.sweeps.read_sweep import is_sweep, read_sweep
 from gradscope.sweeps.store import Result, opened
 from gradscope.swept import cells
 
@@ -70,9 +70,9 @@ def test_a_process_whose_claim_ran_out_tells_results_but_no_failures(path, monke
     with opened(path) as slow, opened(path) as other:
         define(slow, plan := plan_of("forget_bias=0:1:1", length=10))
         define(other, plan)
-        monkeypatch.setattr(stores, "LEASE", -1.0)
+        monkeypatch.setattr(store, "LEASE", -1.0)
         claims = [slow.claim(), slow.claim()]
-        monkeypatch.setattr(stores, "LEASE", 30.0)
+        monkeypatch.setattr(store, "LEASE", 30.0)
         assert [other.claim().key, other.claim().key] == [claim.key for claim in claims]
         slow.finish(claims[0].key, Result("failed", reason="its memory ran out"))
         assert other.counts() == {"running": 2}
@@ -96,9 +96,9 @@ def test_a_claim_that_is_not_renewed_runs_out(path, monkeypatch):
     with opened(path) as mine, opened(path) as other:
         define(mine, plan := plan_of("forget_bias=0", length=10))
         define(other, plan)
-        monkeypatch.setattr(stores, "LEASE", -1.0)
+        monkeypatch.setattr(store, "LEASE", -1.0)
         assert mine.claim().tries == 1
-        monkeypatch.setattr(stores, "LEASE", 30.0)
+        monkeypatch.setattr(store, "LEASE", 30.0)
         assert other.claim().tries == 2
         assert mine.claim() is None
 

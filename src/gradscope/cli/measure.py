@@ -1,14 +1,17 @@
-"""What `analyze` and `compare` share: settings, measuring, writing, and the exit code."""
+"""`gradscope analyze`, `compare` and `probe`: settings, measuring, writing, and the exit code."""
 
 from __future__ import annotations
 
 import gc
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Annotated, Any, Unpack, cast
 
-from gradscope.cli.options import RunFlags, ScreenFlags
+import typer
+
+from gradscope.cli.options import OneModel, RunFlags, ScreenFlags, spread
 from gradscope.cli.output import aside, plan
 from gradscope.cli.progress import ProgressBar
 from gradscope.config import Rest, build_spec
@@ -89,3 +92,56 @@ def exit_code(report: Report, fail_on: str) -> int:
 def read_by(spec: RunSpec) -> tuple[str | None, ...]:
     """Files that a run reads, and so must not write."""
     return (spec.input, spec.target, spec.weights, spec.vocab, spec.state, *spec.models)
+
+
+@spread(RunFlags)
+def analyze(
+    model: OneModel = None,
+    **flags: Unpack[RunFlags],
+) -> int:
+    """How far back can this model learn, and why not further?"""
+    from gradscope.cli.measure import measure
+
+    return measure([model] if model is not None else None, flags, compare=False)
+
+
+@spread(RunFlags)
+def compare(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(help="What analyze takes: rnn lstm attention.", metavar="MODEL..."),
+    ] = None,
+    **flags: Unpack[RunFlags],
+) -> int:
+    """Which of these models still hears the first step?
+
+    Side by side, on the same sequence and seed.
+    """
+    from gradscope.cli.measure import measure
+
+    return measure(models, flags, compare=True)
+
+
+LAG, TASK = 50, "recall"
+"""Where none is given."""
+
+
+@spread(RunFlags)
+def probe(
+    model: OneModel = None,
+    **flags: Unpack[RunFlags],
+) -> int:
+    """Does it learn at that lag? Short trainings of copies, beside a twin known to learn."""
+    from gradscope.cli.measure import measure
+
+    asked = cast(RunFlags, {**flags, "probe": True})
+    return measure([model] if model is not None else None, asked, compare=False, rest=_rest)
+
+
+def _rest(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A task and a lag where there are no data; of data, the next token of a text, numbers otherwise."""
+    data, text = given.get("input"), given.get("text")
+    if given.get("task") is None and (data is not None or text is not None):
+        is_text = text is not None or Path(str(data)).suffix.lower() == ".txt"
+        return {"loss": "ce" if is_text else "mse"}
+    return {"needs_lag": LAG, "task": TASK}

@@ -24,10 +24,10 @@ def show(
     **flags: Unpack[SweepScreenFlags],
 ) -> int:
     """Render a saved report, sweep or training run again, in any format."""
-    from gradscope.sweeps.read import is_sweep
+    from gradscope.sweeps.read_sweep import is_sweep
 
     if is_sweep(report):
-        from gradscope.cli.swept import show_sweep
+        from gradscope.cli.sweep import show_sweep
 
         return show_sweep(report, flags)
     if _is_flow(report):

@@ -24,7 +24,7 @@ from gradscope.models.direct import Direct
 from gradscope.models.gru import GRUCell
 from gradscope.models.lstm import LSTMCell
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import threads_for
 
 DIRECTIONS = 8
 """Exponents that are brought to zero, the leading ones."""

@@ -15,10 +15,10 @@ from gradscope.forward.gates import Keep
 from gradscope.forward.opened import Opened
 from gradscope.forward.step_reader import Piece
 from gradscope.forward.weights import Matrix, Weights, recurrent_weights
-from gradscope.loading.code.step_function import StateOf
-from gradscope.models.copied import copied
+from gradscope.loading.step_function import StateOf
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
+from gradscope.models.user_modules import copied
 from gradscope.numerics.traces.find import first_opened
 
 LOOKED = 12

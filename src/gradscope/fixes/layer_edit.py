@@ -13,9 +13,8 @@ from torch.nn.utils import parametrize
 
 from gradscope.fixes.found_layers import found_in_step, found_layers
 from gradscope.fixes.remedy import Change, Kind, Layer
-from gradscope.loading.code.step_function import StateOf
+from gradscope.loading.step_function import StateOf
 from gradscope.models.cell import Cell
-from gradscope.models.copied import copied
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.family import Model
@@ -23,6 +22,7 @@ from gradscope.models.gru import GRUCell
 from gradscope.models.lstm import LSTMCell
 from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
+from gradscope.models.user_modules import copied
 
 KINDS: dict[type, Kind] = {RNNCell: "rnn", LSTMCell: "lstm", GRUCell: "gru"}
 MODULES: tuple[tuple[type[nn.Module], Kind], ...] = (

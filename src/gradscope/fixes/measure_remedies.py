@@ -19,7 +19,7 @@ from gradscope.loading.source import Source
 from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import threads_for
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gradscope.forward.execution import Position
-from gradscope.forward.record import NUMBERS, gradients_wanted, is_inside_function, stepwise, transformed, unwrapped
+from gradscope.forward.record import NUMBERS, is_inside_function, stepwise, transformed, unwrapped
 from gradscope.models.capture.given import given
 from gradscope.models.direct import Direct
+from gradscope.models.user_modules import gradients_wanted
 
 _CODES: dict[Any, list[tuple[int, str, str]]] = {}
 Call = tuple[int, int]

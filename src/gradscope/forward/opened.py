@@ -24,7 +24,7 @@ from gradscope.forward.steps import Lifting, levels
 from gradscope.forward.sweep import Sweeper
 from gradscope.forward.walk import Walk
 from gradscope.models.direct import Direct
-from gradscope.models.repeatable import alike
+from gradscope.models.user_modules import alike
 
 
 @dataclass(eq=False)

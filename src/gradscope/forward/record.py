@@ -24,7 +24,7 @@ from gradscope.forward.written import Written
 from gradscope.models.capture.given import LOOKUPS, Given, given
 from gradscope.models.direct import Direct
 from gradscope.models.output_shape import reals
-from gradscope.models.repeatable import gradients_wanted as gradients_wanted
+from gradscope.models.user_modules import gradients_wanted
 
 Edge = tuple[Any, int]
 """A node of autograd's graph and which of its outputs."""

@@ -53,7 +53,7 @@ def measure(task: Task) -> Measured:
 
     from gradscope.examine import examine
     from gradscope.isolation.state import isolated
-    from gradscope.loading.code.location import cut_in, definition
+    from gradscope.loading.objects import cut_in, definition
 
     torch.set_num_threads(task.threads)
     sys.path.append(task.folder)

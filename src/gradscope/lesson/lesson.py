@@ -26,13 +26,13 @@ from gradscope.lesson.readers import (
     shown,
     train,
 )
-from gradscope.loading.code.objects import source_from_object
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.loading.objects import source_from_object
+from gradscope.numerics.costs.resources import threads_for
 from gradscope.pipeline import diagnose, diagnose_sources
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report, RunSpec
-from gradscope.renderers.lesson.chapters import Chapter, Exhibit, Lesson, Table
-from gradscope.renderers.terminal import costs as terminal_costs
+from gradscope.renderers.lesson import Chapter, Exhibit, Lesson, Table
+from gradscope.renderers.terminal import number_blocks
 from gradscope.renderers.text import numbers
 
 COSTED = 100
@@ -249,8 +249,8 @@ def _longer(found: list[Measured]) -> Chapter:
 
 def _costs(report: Report) -> Chapter:
     models = list(report.models)
-    rows = tuple(tuple(row) for row in terminal_costs.rows(models, report))
-    heads = tuple(column.head for column in terminal_costs.COLUMNS)
+    rows = tuple(tuple(row) for row in number_blocks.cost_rows(models, report))
+    heads = tuple(column.head for column in number_blocks.COST_COLUMNS)
     says = (
         "Path: how many operations lie between the first word and the answer, which is what a gradient has to survive. "
         "In sequence: how many must wait for each other, which is what parallel hardware cannot shorten.",
@@ -259,7 +259,7 @@ def _costs(report: Report) -> Chapter:
     )
     exhibit = Exhibit("random input", report, ("costs",))
     return Chapter(
-        "Path length, sequential steps, state, time", says, Table(heads, rows, terminal_costs.LEGEND), (exhibit,)
+        "Path length, sequential steps, state, time", says, Table(heads, rows, number_blocks.COST_LEGEND), (exhibit,)
     )
 
 

@@ -28,15 +28,15 @@ def source_of(word: str, spec: RunSpec) -> Source:
             f"'{shown}' is a training run, not a model; gradscope show {shown}, or gradscope check {shown}"
         )
     if (file := model_file(word)) is not None and parsed.name not in FAMILIES:
-        from gradscope.loading.weights.model_file import source_from_file
+        from gradscope.loading.model_file import source_from_file
 
         return source_from_file(*file, spec)
     if parsed.name not in FAMILIES and Path(word).is_dir():
-        from gradscope.loading.weights.huggingface import source_from_directory
+        from gradscope.loading.huggingface import source_from_directory
 
         return source_from_directory(word, spec)
     if parsed.name not in FAMILIES:
-        from gradscope.loading.code.objects import source_from_reference
+        from gradscope.loading.objects import source_from_reference
 
         return source_from_reference(word, spec)
     defaults = {"hidden": spec.hidden, "layers": spec.layers}

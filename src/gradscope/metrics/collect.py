@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from gradscope.metrics.track import Track
+from gradscope.metrics.series import Track
 from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.traces.trace import NotMeasured, attempted
 from gradscope.records import Band, Series, Summary

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import ArrayChain
-from gradscope.metrics import rate, reach
-from gradscope.metrics.gates import means
-from gradscope.metrics.track import Tracks, numbers, over_sequences
-from gradscope.metrics.weight_share import shares
+from gradscope.metrics import influence
+from gradscope.metrics.forward_pass import gate_means
+from gradscope.metrics.gradients import shares
+from gradscope.metrics.series import Tracks, numbers, over_sequences
 from gradscope.models import cell
 from gradscope.models.cell import ClosedForm, Linearization
 from gradscope.models.recurrent import Trajectory
@@ -47,7 +47,7 @@ def measure(analysis: Analysis) -> tuple[Layer, ...]:
         adjoints, alone = [run[index] for run in swept], [run[index] for run in anchored]
         steps = tuple(range(layer.states.shape[0]))
         values = {**_gradients(adjoints), **_jacobians(analysis, layer, order)}
-        values |= {key: track.values for key, track in means([(layer, order)]).items()}
+        values |= {key: track.values for key, track in gate_means([(layer, order)]).items()}
         # Lags are those of the sequence: a layer that takes other steps has none.
         far = _reach(analysis, alone) if len(steps) == analysis.length + 1 else {"rate": None, "reach": None}
         summary: dict[str, Number] = {"log10_grad_weight": adjoints[0].weight_gradient, **far}
@@ -81,8 +81,8 @@ def _reach(analysis: Analysis, adjoints: list[LayerAdjoint]) -> dict[str, Number
     """Rate and reach of the influence of the layer's own input on the anchor's output."""
     pairs = zip(adjoints, analysis.newest, strict=True)
     profiles = torch.cat([by_lag(a.input.T, newest, analysis.anchor) for a, newest in pairs]).cpu()
-    slopes = rate.slopes(profiles[:, 1 : analysis.needed_lag + 1] * math.log(10))
-    far = reach.of_profile(geometric_mean(profiles))
+    slopes = influence.slopes(profiles[:, 1 : analysis.needed_lag + 1] * math.log(10))
+    far = influence.reach_of(geometric_mean(profiles))
     return {"rate": math.fsum(slopes) / len(slopes) if slopes else None, "reach": far}
 
 

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from gradscope.metrics.weight_share import shares
+from gradscope.metrics.gradients import shares
 from gradscope.numerics.analysis import Analysis, Unavailable
 from gradscope.numerics.gradients.influence import by_lag, geometric_mean
 

@@ -15,8 +15,8 @@ from torch.overrides import TorchFunctionMode
 from gradscope.errors import UsageError
 from gradscope.isolation.state import generators, own_random_numbers
 from gradscope.models.output_shape import OutputShape, Roles, leaves_of, readings
-from gradscope.models.repeatable import as_before, checkpoints_kept, uncompiled
 from gradscope.models.token_ids import TokenIds
+from gradscope.models.user_modules import as_before, checkpoints_kept, uncompiled
 from gradscope.text import safe_text
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
-from gradscope.models.family import Family, StackOptions, stack
+from gradscope.models.family import Draw, Family, Init, StackOptions, recurrent_matrix, stack
 from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, pieces, state_part, torch_outputs
-from gradscope.models.initialize import Draw, Init, recurrent_matrix
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from gradscope.errors import UsageError
 from gradscope.models.cell import At, Pulled, pull_steps
-from gradscope.models.family import Family, StackOptions, stack
-from gradscope.models.initialize import Draw
+from gradscope.models.family import Draw, Family, StackOptions, stack
 
 
 @dataclass(frozen=True)

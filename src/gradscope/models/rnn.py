@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
-from gradscope.models.family import Family, StackOptions, stack
+from gradscope.models.family import Draw, Family, Init, StackOptions, input_matrix, recurrent_matrix, stack
 from gradscope.models.gated import (
     HiddenOutput,
     OuterWeights,
@@ -21,7 +21,6 @@ from gradscope.models.gated import (
     pieces,
     state_part,
 )
-from gradscope.models.initialize import Draw, Init, input_matrix, recurrent_matrix
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda z: z}
 PHI_OUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

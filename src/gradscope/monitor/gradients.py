@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
 
-from gradscope.monitor.ear import Hook
+from gradscope.monitor.layer_recorder import Hook
 from gradscope.trajectory import Norms
 
 MOST_ASKED = 64

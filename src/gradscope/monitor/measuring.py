@@ -1,7 +1,8 @@
-"""What is measured at one step: a signal of every layer, and a whole analysis where one is due and affordable."""
+"""What is measured at one training step, and whether it is due."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,16 +10,69 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gradscope.monitor.ear import Ear
-from gradscope.monitor.schedule import Clock, has_moved, is_analysis_due
-from gradscope.monitor.signal import Signal
-from gradscope.monitor.weights import changes, plain
-from gradscope.monitor.whole import analyses, of_whole
+from gradscope.monitor.layer_recorder import LayerRecorder
+from gradscope.monitor.layer_signal import Signal
+from gradscope.monitor.points import changes, plain
+from gradscope.monitor.whole_analysis import analyses, of_whole
 from gradscope.records import Status
-from gradscope.trajectory import Point, standing
+from gradscope.trajectory import Point, longest_lag, standing
+
+EARLY = (0, 1, 2, 4, 8, 16, 32, 64)
+"""Steps at which a signal is taken whatever the interval: a collapse can be over within 40 updates."""
+ROUND = (1, 2, 5)
+"""Whole analyses are due at these times powers of ten, and at step 0."""
+MOVED = 1.0
+"""log10: a share that moved by more brings a whole analysis forward."""
+
+
+def is_signal_due(step: int, every: int) -> bool:
+    """Whether a signal is taken at a step."""
+    return step % every == 0 or (step in EARLY and step < every)
+
+
+def is_analysis_due(step: int, last: int | None) -> bool:
+    """Whether a log-spaced step has come since the last whole analysis."""
+    if last is None:
+        return True
+    power = 10 ** int(math.log10(max(step, 1)))
+    newest = max((part * power for part in ROUND if part * power <= step), default=0)
+    return last < newest
+
+
+def has_moved(signal: Point, before: Point | None) -> bool:
+    """Whether a signal differs from the one at the last whole analysis in status, share, or side of the needed lag."""
+    if before is None:
+        return False
+    if longest_lag(signal) != longest_lag(before):
+        # Of batches of different length neither says that the other moved.
+        return False
+    if signal.status != before.status:
+        return True
+    old, new = before.gradient_share, signal.gradient_share
+    if old is None or new is None:
+        return (old is None) != (new is None)
+    return new != old and not abs(new - old) < MOVED
+
+
+class Clock:
+    """What measuring has cost, beside the time that training took."""
+
+    def __init__(self, budget: float) -> None:
+        self.budget, self.begun, self.spent = budget, 0.0, 0.0
+
+    def allows(self, cost: float, now: float) -> bool:
+        """Whether something that costs so many seconds keeps measuring within its part of the training's time."""
+        training = now - self.begun - self.spent
+        return self.spent + cost <= self.budget * training
+
+    def part(self, now: float) -> float | None:
+        """Time spent on measuring as a part of the training's own time."""
+        training = now - self.begun - self.spent
+        return self.spent / training if self.begun and training > 0 else None
+
 
 Standing = tuple[Status | None, bool | None]
-Measured = tuple[Ear, Signal, Point]
+Measured = tuple[LayerRecorder, Signal, Point]
 
 
 class Measuring:
@@ -57,7 +111,7 @@ class Measuring:
         """Whether a loss scaler may skip updates."""
         return self._scaler is not None
 
-    def points(self, ears: Sequence[Ear], step: int, now: float) -> list[Point]:
+    def points(self, ears: Sequence[LayerRecorder], step: int, now: float) -> list[Point]:
         """Signals, and analyses where a log-spaced step has come or a signal moved, and there is time for them."""
         found = self._signals(ears, step, before=False)
         last = self._analysed.get(_names(ears))
@@ -68,15 +122,15 @@ class Measuring:
             return [*(point for *_, point in found), *self._analyses(ears, step, found)]
         return [point for *_, point in found]
 
-    def last(self, ears: Sequence[Ear], step: int) -> list[Point]:
+    def last(self, ears: Sequence[LayerRecorder], step: int) -> list[Point]:
         """Both, with the weights as they are now, on the batch that was kept last."""
         found = self._signals(ears, step, before=True)
         return [*(point for *_, point in found), *self._analyses(ears, step, found)]
 
-    def _signals(self, ears: Sequence[Ear], step: int, *, before: bool) -> list[Measured]:
+    def _signals(self, ears: Sequence[LayerRecorder], step: int, *, before: bool) -> list[Measured]:
         return [known for ear in ears if (known := self._signal(ear, step, before)) is not None]
 
-    def _signal(self, ear: Ear, step: int, before: bool) -> Measured | None:
+    def _signal(self, ear: LayerRecorder, step: int, before: bool) -> Measured | None:
         heard = ear.heard(self.scale, before=before)
         if heard is None:
             if ear.reason:
@@ -103,7 +157,7 @@ class Measuring:
         self._last_signal[ear.name] = (step, standing(point), weights)
         return ear, signal, replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
 
-    def _analyses(self, ears: Sequence[Ear], step: int, found: Sequence[Measured]) -> list[Point]:
+    def _analyses(self, ears: Sequence[LayerRecorder], step: int, found: Sequence[Measured]) -> list[Point]:
         """Whole analyses of the layers that have a signal, or of a copy of the model where none can be listened to."""
         begun = time.perf_counter()
         points, notes, weights = analyses([(ear.layer, signal) for ear, signal, _ in found], self._weights)
@@ -120,5 +174,5 @@ class Measuring:
         return [replace(point, step=step) for point in points]
 
 
-def _names(ears: Sequence[Ear]) -> tuple[str, ...]:
+def _names(ears: Sequence[LayerRecorder]) -> tuple[str, ...]:
     return tuple(ear.name for ear in ears)

@@ -19,12 +19,10 @@ from torch.optim import Optimizer
 
 from gradscope.errors import UsageError
 from gradscope.isolation.state import untouched
-from gradscope.monitor.ear import Ear, Hook
 from gradscope.monitor.gradients import Gradients
-from gradscope.monitor.layers import plain_model, watched
-from gradscope.monitor.measuring import Measuring
-from gradscope.monitor.record import Record
-from gradscope.monitor.schedule import Clock, is_signal_due
+from gradscope.monitor.layer_recorder import Hook, LayerRecorder, plain_model, watched
+from gradscope.monitor.measuring import Clock, Measuring, is_signal_due
+from gradscope.monitor.run_log import Record
 from gradscope.monitor.updates import Optimizers, Stream, Streams, has_optimizer, is_skipped
 from gradscope.registry import unknown
 from gradscope.trajectory import Head, Trajectory
@@ -121,7 +119,7 @@ class Monitor:
         # Hooks come last: what could be refused has been, and they find everything there.
         self._gradients = Gradients(self.model, found.values(), self._added, self.fail)
         self._ears = [
-            Ear(path, layer, self._wants, self.fail, self._called, partial(self._gradients.worth, layer))
+            LayerRecorder(path, layer, self._wants, self.fail, self._called, partial(self._gradients.worth, layer))
             for path, layer in found.items()
         ]
         self._streams = Streams(self.model, self._ears, at, is_signal_due(at, every))
@@ -191,7 +189,7 @@ class Monitor:
 
     # -- what the hooks call ------------------------------------------------------------------------------------------
 
-    def _wants(self, ear: Ear) -> bool:
+    def _wants(self, ear: LayerRecorder) -> bool:
         """Whether what a layer takes in is kept."""
         return not self._is_deaf and self._streams.listening(ear).armed
 
@@ -199,7 +197,7 @@ class Monitor:
     def _is_deaf(self) -> bool:
         return self._busy or self._failed or self._closed
 
-    def _called(self, ear: Ear | None) -> None:
+    def _called(self, ear: LayerRecorder | None) -> None:
         """A forward pass with a graph."""
         if self._is_deaf:
             return

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from gradscope.monitor.ear import Ear, Hook
+from gradscope.monitor.layer_recorder import Hook, LayerRecorder
 from gradscope.trajectory import Point
 
 
@@ -19,7 +19,7 @@ from gradscope.trajectory import Point
 class Stream:
     """The updates of some layers by one optimizer: their count, and what is measured of the layers."""
 
-    ears: list[Ear]
+    ears: list[LayerRecorder]
     at: int
     """Updates that were done."""
     armed: bool
@@ -45,7 +45,7 @@ class Stream:
 class Streams:
     """The updates of all watched layers, by the optimizer that makes them."""
 
-    def __init__(self, model: nn.Module, ears: Sequence[Ear], at: int, armed: bool) -> None:
+    def __init__(self, model: nn.Module, ears: Sequence[LayerRecorder], at: int, armed: bool) -> None:
         """One stream of all layers, until their optimizers step."""
         self._model, self._ears = model, tuple(ears)
         self._every = [Stream(list(ears), at, armed)]
@@ -58,7 +58,7 @@ class Streams:
         """The layers that no optimizer of torch has trained yet."""
         return next((stream for stream in self._every if stream.optimizer is None), None)
 
-    def listening(self, ear: Ear | None) -> Stream:
+    def listening(self, ear: LayerRecorder | None) -> Stream:
         """The stream of a layer; the first one for the whole of a model."""
         return next((stream for stream in self._every if ear in stream.ears), self._every[0])
 
@@ -85,7 +85,7 @@ class Streams:
                 return self._split(free, mine, optimizer)
         return self._taken_over(optimizer, ids)
 
-    def _split(self, free: Stream, mine: list[Ear], optimizer: Optimizer) -> Stream:
+    def _split(self, free: Stream, mine: list[LayerRecorder], optimizer: Optimizer) -> Stream:
         """The first step of an optimizer: the layers that it trains are counted by it from now on."""
         names = {ear.name for ear in mine}
         own = replace(free, ears=mine, optimizer=weakref.ref(optimizer), weights=None)

@@ -13,15 +13,14 @@ from torch import Tensor
 from gradscope.chain import ArrayChain, FirstSteps, JacobianChain
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.checks import chain_rule, finite
+from gradscope.numerics.checks import chain_rule, non_finite
 from gradscope.numerics.checks.causal import look_ahead
 from gradscope.numerics.gradients import influence
 from gradscope.numerics.gradients.adjoint import Adjoint
 from gradscope.numerics.gradients.parameters import Gradients, parameter_gradients
 from gradscope.numerics.spectra import exponents, products, spectrum
-from gradscope.numerics.spectra.affordable import DENSE_NUMBERS, FULL_WORK, LEADING, too_much
 from gradscope.numerics.spectra.leading import Leading, leading_spectra
-from gradscope.numerics.spectra.step_pairs import step_pairs
+from gradscope.numerics.spectra.products import DENSE_NUMBERS, FULL_WORK, LEADING, step_pairs, too_much
 from gradscope.numerics.traces.find import module_trace
 from gradscope.numerics.traces.jacobians import BareTrace
 from gradscope.numerics.traces.module import ModuleTrace
@@ -227,7 +226,7 @@ class Analysis:
     @cached_property
     def finiteness(self) -> NonFinite | NotMeasured | None:
         """Where NaN or Inf is born in the forward pass; None when all is finite; or why that is not known."""
-        return attempted(lambda: finite.earliest(map(lambda a, b: a.non_finite(b.loss), self.traces, self.runs)))
+        return attempted(lambda: non_finite.earliest(map(lambda a, b: a.non_finite(b.loss), self.traces, self.runs)))
 
     @cached_property
     def broken_gradient(self) -> NonFinite | None:

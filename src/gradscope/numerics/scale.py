@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from gradscope.models.norms import row_norms
+from gradscope.models.gated import row_norms
 
 LOG10_2 = math.log10(2.0)
 _LIMIT = {torch.float64: 1000, torch.float32: 120, torch.bfloat16: 120, torch.float16: 14}

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.models.cell import Cell
-from gradscope.models.copied import copied
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.gru import GRUCell
@@ -21,6 +20,7 @@ from gradscope.models.lru import LRUCell
 from gradscope.models.lstm import LSTMCell
 from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
+from gradscope.models.user_modules import copied
 from gradscope.probe.lockstep.gru import gru
 from gradscope.probe.lockstep.lru import lru
 from gradscope.probe.lockstep.lstm import lstm

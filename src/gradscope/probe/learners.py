@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gradscope.probe.copies import Copies
 from gradscope.sequences.losses import unmasked
-from gradscope.sequences.streams import normal
+from gradscope.sequences.synthetic import normal
 from gradscope.sequences.tasks.task import Samples, Task
 
 

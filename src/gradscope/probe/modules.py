@@ -13,8 +13,8 @@ from torch.func import functional_call
 from gradscope.errors import UsageError
 from gradscope.isolation.state import own_random_numbers
 from gradscope.models.agreement import TOLERANCES
-from gradscope.models.copied import copied
 from gradscope.models.direct import Direct
+from gradscope.models.user_modules import copied
 from gradscope.text import safe_text
 
 CLOSE = TOLERANCES[torch.float32].gradients

@@ -10,8 +10,8 @@ import torch
 
 from gradscope.config import parse_model
 from gradscope.errors import UsageError
-from gradscope.loading.code.modules import has_own_head
 from gradscope.loading.source import Source
+from gradscope.loading.user_module import has_own_head
 from gradscope.loading.word import source_of
 from gradscope.pipeline import Progress
 from gradscope.probe.copies import copies_of

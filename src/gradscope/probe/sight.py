@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradscope.metrics.rate import slopes
-from gradscope.metrics.reach import of_profile
+from gradscope.metrics.influence import reach_of, slopes
 from gradscope.numerics.scale import log10_norm, log10_sum
 from gradscope.probe.learners import Learners
 from gradscope.sequences.tasks.task import Samples
@@ -56,7 +55,7 @@ def sight(learners: Learners, samples: Samples, runs: Sequence[int], lag: int, s
     shares = (seen.arithmetic[:, lag] - log10_sum(seen.arithmetic[:, : lag + 1], 1)).tolist()
     rates = [slopes(lags[None, 1 : lag + 1] * math.log(10)) for lags in seen.geometric]
     return [
-        Sighting(step, _known(share), of_profile(lags), _known(*rate))
+        Sighting(step, _known(share), reach_of(lags), _known(*rate))
         for share, lags, rate in zip(shares, seen.geometric, rates, strict=True)
     ]
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import ArrayChain
-from gradscope.metrics import chain_rule, coverage, directions, gradient_share, rate, reach, temporal_range
+from gradscope.metrics import influence, state_spectra
 from gradscope.models.attention import AttentionLayer, Options
 from gradscope.models.direct import Direct
-from gradscope.models.initialize import Draw
+from gradscope.models.family import Draw
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.spectra.exponents import lyapunov
@@ -193,7 +193,7 @@ STRIDE = 1e-5
 
 def residual(name: str) -> Measurement:
     """dL/ds_0 by torch.autograd through two layers, and P_0^T dL/ds_T from the closed-form Jacobians."""
-    found = chain_rule.measure(analysis_of(stacked(name), 40))
+    found = state_spectra.chain_rule_residual(analysis_of(stacked(name), 40))
     return compared(found, 0.0, 1e-10, "dL/ds_0 by torch.autograd")
 
 
@@ -231,7 +231,7 @@ def uniform_attention() -> Measurement:
         layer.attention.in_proj_weight.copy_(torch.cat([0 * one, 0 * one, one]))
         layer.attention.out_proj.weight.copy_(one)
     looked_at = analysis_of(Direct("attention", layer, 4, weights=layer.weights), 10)
-    found = [*(10**looked_at.profile).tolist(), temporal_range.measure(looked_at), coverage.measure(looked_at)]
+    found = [*(10**looked_at.profile).tolist(), influence.temporal_range(looked_at), influence.coverage(looked_at)]
     return compared(found, [0.1] * 10 + [4.5, 1.0], 1e-12, "1/T; temporal range (T-1)/2; coverage 1")
 
 
@@ -239,14 +239,14 @@ def geometric_memory() -> Measurement:
     """h_t = 0.9 h_{t-1} + x_t over 100 steps: I(k) = 0.9^k and everything that is said about it."""
     looked_at = analysis_of(elman([[0.9, 0.0], [0.0, 0.9]], "linear", torch.eye(2, dtype=torch.float64)), 100)
     found = [
-        rate.rate(looked_at),
-        rate.gain(looked_at),
-        rate.half_life(looked_at),
-        reach.measure(looked_at),
-        temporal_range.measure(looked_at),
-        gradient_share.measure(looked_at),
-        directions.measure(looked_at),
-        chain_rule.measure(looked_at),
+        influence.rate(looked_at),
+        influence.gain(looked_at),
+        influence.half_life(looked_at),
+        influence.reach(looked_at),
+        influence.temporal_range(looked_at),
+        influence.gradient_share(looked_at),
+        state_spectra.directions(looked_at),
+        state_spectra.chain_rule_residual(looked_at),
     ]
     # ln 0.9; e^rate; ln 2/|rate|; 0.9^(reach-1) >= 1 %; sum k I/sum I; log10(I(99)/sum I); both directions alike.
     exact = [

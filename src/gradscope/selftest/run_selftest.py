@@ -12,7 +12,7 @@ import torch
 
 from gradscope import __version__
 from gradscope.isolation.state import isolated
-from gradscope.numerics.costs.threads import threads_for
+from gradscope.numerics.costs.resources import threads_for
 from gradscope.selftest import cell_cases, chain_cases, equality_cases
 from gradscope.selftest.case import Case
 from gradscope.text import safe_text

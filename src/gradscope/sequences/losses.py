@@ -20,7 +20,7 @@ from gradscope.isolation.user_files import load_function, user_code
 from gradscope.records import RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
-from gradscope.sequences.streams import normal
+from gradscope.sequences.synthetic import normal
 from gradscope.sequences.targets import class_targets, value_targets
 from gradscope.sequences.tasks.find import task_of
 from gradscope.text import safe_text

@@ -1,7 +1,8 @@
-"""Sequences made from nothing but a shape and a seed: `random`, `zeros`, `impulse`, `sine`."""
+"""Sequences made from nothing but a shape and a seed, by independent random streams."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -13,7 +14,26 @@ from gradscope.config.check import FEATURES, SYNTHETIC_BATCH, SYNTHETIC_LENGTH
 from gradscope.errors import UsageError
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
-from gradscope.sequences.streams import normal
+
+
+def normal(seed: int, *purpose: str | int, size: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers, float64 on the CPU, that depend on `seed`, `purpose` and `size` alone.
+
+    Each purpose has its own stream, so asking for more of one thing (a longer text, another sequence in the batch)
+    never changes the numbers of another.
+    """
+    return torch.randn(size, generator=_stream(seed, purpose), dtype=torch.float64)
+
+
+def integers(seed: int, *purpose: str | int, below: int, size: tuple[int, ...]) -> Tensor:
+    """Whole numbers 0 .. below - 1, int64 on the CPU, equally likely; streams as for `normal`."""
+    return torch.randint(below, size, generator=_stream(seed, purpose))
+
+
+def _stream(seed: int, purpose: tuple[str | int, ...]) -> torch.Generator:
+    digest = hashlib.sha256(repr((seed, *purpose)).encode("utf-8", "backslashreplace")).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
 
 _GOLDEN, _SILVER = 0.618033988749895, 0.414213562373095
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.sequences.files import finite_floats, read_numbers
+from gradscope.sequences.number_files import finite_floats, read_numbers
 from gradscope.text import safe_text
 
 MOST_CLASSES = 1_000_000

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.loading.code.fill import fill
+from gradscope.loading.user_module import fill
 
 State = dict[str, Tensor]
 

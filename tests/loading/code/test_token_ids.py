@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gradscope.loading.code.token_ids import token_ids
+from gradscope.loading.user_module import token_ids
 from gradscope.models.token_ids import TokenIds
 
 

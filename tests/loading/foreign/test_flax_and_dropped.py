@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.loading.weights.model_file import source_from_file
+from gradscope.loading.model_file import source_from_file
 from gradscope.records import RunSpec
 
 INPUTS, UNITS, STEPS = 3, 4, 6

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.loading.weights.model_file import source_from_file
+from gradscope.loading.model_file import source_from_file
 from gradscope.models.recurrent import Recurrent
 from gradscope.pipeline import diagnose
 from gradscope.records import RunSpec

@@ -11,7 +11,7 @@ import torch
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.loading.weights.model_file import source_from_file
+from gradscope.loading.model_file import source_from_file
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import RunSpec
 

@@ -17,7 +17,7 @@ from gradscope.errors import UsageError
 from gradscope.pipeline import diagnose
 from gradscope.records import ModelResult, RunSpec
 from gradscope.sequences.losses import direction
-from gradscope.sequences.streams import integers
+from gradscope.sequences.synthetic import integers
 
 transformers = pytest.importorskip("transformers")
 

@@ -13,8 +13,7 @@ from gradscope.errors import UsageError
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.pairs.attention_map import attention_maps
-from gradscope.numerics.pairs.measure import measure_pairs
+from gradscope.numerics.pairs.token_pairs import attention_maps, measure_pairs
 from gradscope.numerics.pairs.tokens import read_pair
 from gradscope.records import Pair
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradscope.metrics.chain_rule import through_product
+from gradscope.metrics.state_spectra import through_product
 from gradscope.models.direct import Direct
 from gradscope.models.token_ids import TokenIds
 from gradscope.numerics.traces.find import module_trace

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from gradscope.renderers.text.columns import Column
-from gradscope.renderers.text.page import Page, Span, measure
+from gradscope.renderers.text.page import Column, Page, Span, measure
 from gradscope.renderers.view import View
 
 

@@ -8,7 +8,7 @@ import torch
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.registry import TASKS, load
-from gradscope.sequences.build import make_batch
+from gradscope.sequences.make_batch import make_batch
 from gradscope.sequences.tasks.find import kind_of, task_of
 from gradscope.sequences.tasks.own import own_task
 

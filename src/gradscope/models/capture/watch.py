@@ -18,7 +18,7 @@ from gradscope.models.capture.known import Levels, cells_of, is_known, read_cell
 from gradscope.models.capture.reading import Reading
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.direct import Direct
-from gradscope.models.repeatable import gradients_wanted
+from gradscope.models.user_modules import gradients_wanted
 
 Call = Callable[[Tensor], Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
-from gradscope.monitor.ear import Hook
+from gradscope.monitor.layer_recorder import Hook
 from gradscope.monitor.monitor import Monitor
 
 

@@ -19,9 +19,9 @@ from gradscope.api import analyze
 from gradscope.errors import GradscopeError, UsageError
 from gradscope.files.foreign.keras_file import read_keras
 from gradscope.isolation.state import untouched
-from gradscope.loading.foreign.keras import recurrent_names
+from gradscope.loading.keras_layers import recurrent_names
 from gradscope.monitor.points import point_of
-from gradscope.monitor.record import Record
+from gradscope.monitor.run_log import Record
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 from gradscope.trajectory import Head, Point, Trajectory

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gradscope.monitor.sinks.jsonl import JsonlSink
-from gradscope.monitor.sinks.logger import LoggerSink
+from gradscope.monitor.sinks.loggers import LoggerSink
 from gradscope.registry import SINKS, resolve
 from gradscope.trajectory import Head, Point, Trajectory
 
@@ -50,7 +50,7 @@ def _sink(thing: Any) -> Sink:
 
         return TensorBoardSink(thing)
     if hasattr(thing, "define_metric"):
-        from gradscope.monitor.sinks.wandb import WandbSink
+        from gradscope.monitor.sinks.loggers import WandbSink
 
         return WandbSink(thing)
     return LoggerSink(thing)

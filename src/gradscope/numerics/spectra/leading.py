@@ -21,7 +21,7 @@ from torch import Tensor
 from gradscope.chain import Backwards, JacobianChain
 from gradscope.numerics.scale import normalise
 from gradscope.numerics.spectra.carried_frame import carry, random_frame
-from gradscope.numerics.spectra.jacobi import log_singular_values
+from gradscope.numerics.spectra.singular_values import log_singular_values
 from gradscope.numerics.spectra.spectrum import Rows, multiplied
 
 NEAR = 100

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradscope.chain import JacobianChain
 from gradscope.numerics.scale import normalise
-from gradscope.numerics.spectra.jacobi import log_singular_values
+from gradscope.numerics.spectra.singular_values import log_singular_values
 
 MOST_SWEEPS = 6
 SAFE_CONDITION = 1e4

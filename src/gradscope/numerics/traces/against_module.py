@@ -14,8 +14,7 @@ from gradscope.models.output_shape import reals
 from gradscope.numerics.checks.equality import against_gradients, number, wanted
 from gradscope.numerics.traces.backward import Back, log10_of
 from gradscope.numerics.traces.module import Cotangents
-from gradscope.numerics.traces.rows import row_of
-from gradscope.numerics.traces.strands import Strands
+from gradscope.numerics.traces.sequences import Strands, row_of
 from gradscope.records import EqualityCheck
 
 TOGETHER = 2**19

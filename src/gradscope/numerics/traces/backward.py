@@ -16,7 +16,7 @@ from gradscope.numerics.gradients.adjoint import Scaled
 from gradscope.numerics.scale import add
 from gradscope.numerics.scale import normalise as normalise_rows
 from gradscope.numerics.traces.module import Cotangents
-from gradscope.numerics.traces.strands import Strand, Strands
+from gradscope.numerics.traces.sequences import Strand, Strands
 from gradscope.numerics.traces.trace import Unavailable
 
 

@@ -16,7 +16,7 @@ from gradscope.forward.steps import Lifting, levels
 from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
 from gradscope.models.output_shape import reals
-from gradscope.models.repeatable import alike
+from gradscope.models.user_modules import alike
 from gradscope.numerics.traces.lifted import LiftedTrace
 from gradscope.numerics.traces.module import ModuleTrace
 

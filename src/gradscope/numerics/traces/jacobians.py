@@ -8,7 +8,7 @@ from torch import Tensor
 from gradscope.chain import ArrayChain, JacobianChain
 from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.checks import finite
+from gradscope.numerics.checks import non_finite
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.spectra import exponents
 from gradscope.numerics.traces.trace import Loss, Unavailable
@@ -38,7 +38,7 @@ class BareTrace:
 
     def non_finite(self, loss: Loss) -> NonFinite | None:
         """In the Jacobians themselves."""
-        return finite.first_bad({"Jacobian": self.bare.jacobians.transpose(0, 1)}, "chain")
+        return non_finite.first_bad({"Jacobian": self.bare.jacobians.transpose(0, 1)}, "chain")
 
     def cotangent(self, loss: Loss) -> Tensor:
         """V of the newest state, (batch, size)."""

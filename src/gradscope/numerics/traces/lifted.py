@@ -30,7 +30,7 @@ from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.against_module import against_module
 from gradscope.numerics.traces.backward import Back, backward, seeds_of
 from gradscope.numerics.traces.module import Cotangents, ModuleTrace
-from gradscope.numerics.traces.strands import Strand, Strands
+from gradscope.numerics.traces.sequences import Strand, Strands
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.records import EqualityCheck, Kind
 from gradscope.registry import unknown

@@ -20,9 +20,9 @@ from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
 from gradscope.models.output_shape import OutputShape, reals, taken_apart
 from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.checks import finite
+from gradscope.numerics.checks import non_finite
 from gradscope.numerics.checks.equality import against_module, comparable_weights, number, wanted
-from gradscope.numerics.checks.first_non_finite import born, first_birth, is_harmless
+from gradscope.numerics.checks.non_finite import born, first_birth, is_harmless
 from gradscope.numerics.gradients import influence
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.gradients.flow import Flow, feeds, flow_back, last_first
@@ -207,13 +207,13 @@ class ModuleTrace:
 
     def _first_non_finite(self) -> NonFinite | None:
         given = {"input": self.x.transpose(0, 1)}
-        if (bad := finite.in_weights(self.model.parameters()) or finite.first_bad(given, "input")) is not None:
+        if (bad := non_finite.in_weights(self.model.parameters()) or non_finite.first_bad(given, "input")) is not None:
             return bad
         output = self.output
         if self.output_shape.has_steps:
-            last = finite.first_bad({"output": output.transpose(0, 1)}, "output")
+            last = non_finite.first_bad({"output": output.transpose(0, 1)}, "output")
         else:
-            whole = finite.first_bad({"output": output.reshape(1, -1)}, "output")
+            whole = non_finite.first_bad({"output": output.reshape(1, -1)}, "output")
             last = None if whole is None else replace(whole, step=self.length)
         if last is None and all(bool(layer.states.isfinite().all()) for _, layer in self.layers):
             return None

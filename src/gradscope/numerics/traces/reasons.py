@@ -11,7 +11,7 @@ from gradscope.forward.graph import Graph
 from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.capture.watch import Seen
 from gradscope.models.output_shape import reals
-from gradscope.models.repeatable import alike
+from gradscope.models.user_modules import alike
 from gradscope.numerics.traces.trace import Unavailable
 from gradscope.text import safe_text
 

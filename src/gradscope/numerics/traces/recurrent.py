@@ -10,7 +10,7 @@ from torch import Tensor
 from gradscope.chain import JacobianChain
 from gradscope.models.cell import Layer
 from gradscope.models.recurrent import Recurrent, Trajectory
-from gradscope.numerics.checks import finite
+from gradscope.numerics.checks import non_finite
 from gradscope.numerics.checks.equality import against_reference
 from gradscope.numerics.gradients import influence
 from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint, backpropagate
@@ -62,9 +62,9 @@ class RecurrentTrace:
     def non_finite(self, loss: Loss) -> NonFinite | None:
         """The first of weights, input, and what the layers compute."""
         return (
-            finite.in_weights(self.model.parameters())
-            or finite.first_bad({"input": self.x.transpose(0, 1)}, "input")
-            or finite.in_trajectories([self.trajectory])
+            non_finite.in_weights(self.model.parameters())
+            or non_finite.first_bad({"input": self.x.transpose(0, 1)}, "input")
+            or non_finite.in_trajectories([self.trajectory])
         )
 
     def cotangent(self, loss: Loss) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from gradscope.renderers.flow import strips
 from gradscope.renderers.flow import wording as flow_wording
-from gradscope.renderers.markdown.cells import escaped, table
+from gradscope.renderers.markdown import escaped, table
 from gradscope.renderers.text import wording
 from gradscope.renderers.text.page import Page, pad
 from gradscope.renderers.view import View

@@ -5,8 +5,7 @@ from __future__ import annotations
 from gradscope.renderers.flow import strips
 from gradscope.renderers.flow import wording as flow_wording
 from gradscope.renderers.text import wording
-from gradscope.renderers.text.columns import Column
-from gradscope.renderers.text.page import Page, Span, measure, pad
+from gradscope.renderers.text.page import Column, Page, Span, measure, pad
 from gradscope.renderers.view import View
 from gradscope.rules.training.judge import status_of
 from gradscope.trajectory import Point, Trajectory, leading

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 
 from gradscope.records import Report
-from gradscope.renderers import json as json_format
+from gradscope.renderers import report_data
 from gradscope.renderers.view import View
 
 ALL_DIGITS = 400_000
@@ -29,7 +29,7 @@ class Embedded:
 
 def embedded(report: Report) -> Embedded:
     """The report's JSON; of long sequences, numbers to six digits, packed."""
-    return embed(json_format.render(report, View()))
+    return embed(report_data.json_text(report, View()))
 
 
 def embed(text: str) -> Embedded:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from gradscope.registry import load
-from gradscope.renderers.flow import json as flow_json
+from gradscope.renderers.flow import data
 from gradscope.renderers.flow import wording as flow_wording
+from gradscope.renderers.page.contents import LONG, Finding, Grid, Lead, Mark
 from gradscope.renderers.page.data import embed
 from gradscope.renderers.page.figures import Figure, Place
 from gradscope.renderers.page.page import written
-from gradscope.renderers.page.said import LONG, Finding, Grid, Lead, Mark
 from gradscope.renderers.text import wording
 from gradscope.renderers.view import View
 from gradscope.rules.training.judge import status_of
@@ -39,7 +39,7 @@ def render(trajectory: Trajectory, view: View) -> str:
         tables=[],
         notes=[safe_text(note, LONG) for note in trajectory.notes],
         missing=[("", (safe_text(one.source),), safe_text(one.reason, LONG)) for one in trajectory.skipped],
-        data=embed(flow_json.render(trajectory, View())),
+        data=embed(data.json_text(trajectory, View())),
         environment=[(safe_text(name), safe_text(value)) for name, value in trajectory.head.environment.items()],
         seconds=0.0,
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradscope.renderers.lesson.chapters import Chapter, Lesson
+from gradscope.renderers.lesson import Chapter, Lesson
+from gradscope.renderers.page.contents import Grid
 from gradscope.renderers.page.figures import Figure, figures
 from gradscope.renderers.page.page import written
-from gradscope.renderers.page.said import Grid
 from gradscope.renderers.view import View
 
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradscope.records import Report
-from gradscope.renderers.page import said
-from gradscope.renderers.page.bundle import bundle
+from gradscope.renderers.page import contents
+from gradscope.renderers.page.contents import steps_table
 from gradscope.renderers.page.data import embedded, in_script
-from gradscope.renderers.page.figures import figures
-from gradscope.renderers.page.steps import steps_table
+from gradscope.renderers.page.figures import bundle, figures
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 
@@ -45,14 +44,14 @@ def render(report: Report, view: View) -> str:
     return written(
         "report.html",
         found.drawn,
-        title=safe_text(said.title(report)),
-        lead=said.lead(report),
+        title=safe_text(contents.title(report)),
+        lead=contents.lead(report),
         figures=found.figures,
         tables=[(name, table) for name, table in tables if table is not None],
         data=embedded(report),
         environment=[(safe_text(name), safe_text(value)) for name, value in report.environment.items()],
         seconds=report.timing.total,
-        **said.parts(report),
+        **contents.parts(report),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradscope.renderers.markdown.cells import escaped, table
+from gradscope.renderers.markdown import escaped, table
 from gradscope.renderers.sweep import frontier, grid, words
 from gradscope.renderers.view import View
 from gradscope.swept import Sweep, cells

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 
 from gradscope.renderers.sweep import frontier, grid, words
 from gradscope.renderers.sweep.grid import GLYPH, SHORT, STATUS, Plane
-from gradscope.renderers.text.columns import Column
-from gradscope.renderers.text.page import Page, Span, measure, pad
+from gradscope.renderers.text.page import Column, Page, Span, measure, pad
 from gradscope.renderers.view import View
 from gradscope.swept import LOOKS, Cell, Sweep, cells
 

@@ -1,19 +1,46 @@
-"""What a sweep says in sentences, shared by the forms that people read."""
+"""What a sweep says in sentences, shared by the forms that people read, and its best point."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from gradscope.config.axes import spec_at
 from gradscope.config.command import command
 from gradscope.errors import UsageError
 from gradscope.records import Number, RunSpec
 from gradscope.registry import unknown
-from gradscope.renderers.sweep import best
 from gradscope.renderers.text import numbers
 from gradscope.renderers.view import View
 from gradscope.swept import LOOKS, Cell, Sweep
+
+FIELDS = ("reach", "needed_lag", "rate")
+"""Numbers of a summary that the order rests on."""
+
+
+def ranked(sweep: Sweep, cells: Sequence[Cell]) -> list[Cell]:
+    """Cells with a result, best first: most seeds healthy, then the longest reach, then the rate nearest to zero."""
+    places = {name: sweep.fields.index(name) for name in FIELDS if name in sweep.fields}
+
+    def order(cell: Cell) -> tuple[float, float, float]:
+        reach = cell.values[places["reach"]] if "reach" in places else None
+        rate = cell.values[places["rate"]] if "rate" in places else None
+        healthy = cell.agreeing / cell.runs if cell.status == "healthy" else 0.0
+        return -healthy, -(reach or 0.0), abs(rate) if rate is not None and math.isfinite(rate) else math.inf
+
+    return sorted((cell for cell in cells if cell.values), key=order)
+
+
+def reproduced(sweep: Sweep, cell: Cell) -> str:
+    """The command that analyses a point, all seeds of it together."""
+    names = [axis.name for axis in sweep.axes]
+    spec = spec_at(sweep.spec, sweep.axes, sweep.at(cell.point))
+    if "seed" not in names:
+        spec = replace(spec, seed=sweep.seeds[0], seeds=max(len(sweep.seeds), spec.seeds))
+    return command(spec, always=names)
+
 
 COLUMNS = ("reach", "gain", "gradient_share", "lyapunov", "directions")
 """Numbers of the table, as far as the runs have them."""
@@ -64,7 +91,7 @@ def rows(sweep: Sweep, cells: Sequence[Cell], view: View) -> tuple[list[Cell], s
     """The points of the table, and what was left out: all of them, or the best ones."""
     if view.steps == "all" or len(cells) <= LONGEST:
         return list(cells), ""
-    shown = best.ranked(sweep, cells)[:SHORTEST]
+    shown = ranked(sweep, cells)[:SHORTEST]
     return shown, f"the best {len(shown)} of {len(cells)} points; --steps all shows every one" if shown else ""
 
 
@@ -85,7 +112,7 @@ def columns(sweep: Sweep, view: View) -> list[str]:
 
 def best_point(sweep: Sweep, cells: Sequence[Cell]) -> tuple[str, str] | None:
     """The best point in words, and the command that analyses it; None where no run has a result."""
-    order = best.ranked(sweep, cells)
+    order = ranked(sweep, cells)
     if not order:
         return None
     cell = order[0]
@@ -96,7 +123,7 @@ def best_point(sweep: Sweep, cells: Sequence[Cell]) -> tuple[str, str] | None:
         for name in ("reach", "gain")
         if name in sweep.fields
     ]
-    return f"{where}: {', '.join(said)}", best.reproduced(sweep, cell)
+    return f"{where}: {', '.join(said)}", reproduced(sweep, cell)
 
 
 def failures(sweep: Sweep) -> list[str]:

@@ -6,8 +6,7 @@ from gradscope.records import Report
 from gradscope.renderers import checked
 from gradscope.renderers.checked import Row
 from gradscope.renderers.text import numbers, wording
-from gradscope.renderers.text.columns import Column
-from gradscope.renderers.text.page import Page, Span
+from gradscope.renderers.text.page import Column, Page, Span
 from gradscope.renderers.text.strip import influence_strip
 from gradscope.verdicts import STATUSES
 

@@ -6,13 +6,10 @@ import math
 from collections.abc import Sequence
 
 from gradscope.records import ModelResult, Report
-from gradscope.renderers.terminal import costs as terminal_costs
-from gradscope.renderers.terminal import maps as terminal_maps
+from gradscope.renderers.terminal import drawings, number_blocks
 from gradscope.renderers.terminal import model as terminal_model
-from gradscope.renderers.terminal import tokens as terminal_tokens
 from gradscope.renderers.text import numbers, probing, wording
-from gradscope.renderers.text.columns import Column
-from gradscope.renderers.text.page import Page, Span, measure, pad
+from gradscope.renderers.text.page import Column, Page, Span, measure, pad
 from gradscope.renderers.text.strip import Strip, influence_strip, last_steps, newest_steps
 from gradscope.rules.interval import NARROW
 from gradscope.verdicts import STATUSES
@@ -41,12 +38,12 @@ def screen(page: Page, report: Report) -> None:
         page.blank()
     if verbose:
         figures(page, models)
-        terminal_costs.costs(page, models, report)
+        number_blocks.costs(page, models, report)
     for model in models:
-        terminal_maps.pictures(page, model)
-        terminal_tokens.pairs(page, model)
+        drawings.pictures(page, model)
+        drawings.pairs(page, model)
         if verbose and "attention" not in page.view.show:
-            terminal_tokens.heat_map(page, model)
+            drawings.heat_map(page, model)
     notes(page, models)
     findings(page, models)
     page.wrap(closing(models, verbose))

@@ -6,12 +6,9 @@ import math
 
 from gradscope.profile import INFLUENCE
 from gradscope.records import Layer, ModelResult
-from gradscope.renderers.terminal import figures as terminal_numbers
-from gradscope.renderers.terminal import maps as terminal_maps
-from gradscope.renderers.terminal import tokens as terminal_tokens
+from gradscope.renderers.terminal import drawings, number_blocks
 from gradscope.renderers.text import numbers, wording
-from gradscope.renderers.text.columns import Column
-from gradscope.renderers.text.page import Page, Span, measure
+from gradscope.renderers.text.page import Column, Page, Span, measure
 from gradscope.renderers.text.strip import Strip, influence_strip, newest_strip, series_strip
 from gradscope.renderers.text.timeline import Timeline, telling_rows
 from gradscope.verdicts import STATUSES
@@ -42,13 +39,13 @@ COLUMNS = (
 def screen(page: Page, model: ModelResult) -> None:
     """Write the whole screen of one model."""
     beginning(page, model)
-    terminal_maps.pictures(page, model)
+    drawings.pictures(page, model)
     table(page, model)
-    terminal_numbers.summary(page, model)
+    number_blocks.summary(page, model)
     layers(page, model)
-    terminal_tokens.pairs(page, model)
+    drawings.pairs(page, model)
     if "attention" not in page.view.show:
-        terminal_tokens.heat_map(page, model)
+        drawings.heat_map(page, model)
     findings(page, model)
     fixes(page, model)
     remarks(page, model)

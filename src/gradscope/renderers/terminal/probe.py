@@ -7,8 +7,7 @@ import math
 from gradscope.records import ModelResult
 from gradscope.renderers.terminal import model as terminal_model
 from gradscope.renderers.text import numbers, probing, wording
-from gradscope.renderers.text.columns import Column
-from gradscope.renderers.text.page import Page, Span
+from gradscope.renderers.text.page import Column, Page, Span
 from gradscope.renderers.text.strip import BLOCKS, RAMP
 from gradscope.trained import Probe, Training
 from gradscope.verdicts import STATUSES

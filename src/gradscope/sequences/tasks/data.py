@@ -16,8 +16,8 @@ from torch.nn import functional
 from gradscope.errors import UsageError
 from gradscope.models.token_ids import TokenIds
 from gradscope.records import RunSpec
-from gradscope.sequences.build import make_batch
 from gradscope.sequences.losses import asked_classes, asked_values
+from gradscope.sequences.make_batch import make_batch
 from gradscope.sequences.tasks.task import Draw, Kind, Samples, Task, one_hot
 from gradscope.text import safe_text
 

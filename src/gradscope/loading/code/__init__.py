@@ -1,1 +1,0 @@
-"""The user's own Python code as a model."""

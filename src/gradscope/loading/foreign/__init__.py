@@ -1,1 +1,0 @@
-"""Recurrences of other frameworks, in the order and with the settings that gradscope computes with."""

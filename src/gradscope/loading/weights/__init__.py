@@ -1,1 +1,0 @@
-"""Files of weights, and of Jacobians, as models."""

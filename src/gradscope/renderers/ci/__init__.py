@@ -1,1 +1,0 @@
-"""Formats that CI services read."""

@@ -1,1 +1,0 @@
-"""The lesson on a screen and as a page."""

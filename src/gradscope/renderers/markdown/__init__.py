@@ -1,1 +1,0 @@
-"""Markdown, as a comment on a pull request shows it."""
