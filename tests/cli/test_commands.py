@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gradscope.cli.commands import COMMANDS
+from gradscope.cli.commands import COMMANDS, SUMMARIES
+from gradscope.registry import load
 
 WATCHED = "('torch', 'numpy', 'scipy')"
 LIGHT = ["--help", "--version", "explain GS101", "rules", "config", "schema", "analyze --length 1", "analyze -h"]
@@ -29,6 +30,16 @@ def test_help_lists_every_command(gradscope):
     done = gradscope("--help")
     assert done.code == 0
     assert all(f"\n  {name} " in done.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_of_each_command_what_the_command_says_of_itself(name):
+    assert SUMMARIES[name] == load(COMMANDS[name]).__doc__.strip().splitlines()[0]
+
+
+def test_options_are_completed_though_the_list_loads_no_command(gradscope):
+    asked = {"_GRADSCOPE_COMPLETE": "complete_bash", "COMP_WORDS": "gradscope analyze --needs", "COMP_CWORD": "2"}
+    assert "--needs-lag" in gradscope(**asked).out
 
 
 def test_no_words_show_the_help_and_are_not_a_success(gradscope):

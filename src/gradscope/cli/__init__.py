@@ -1,1 +1,1 @@
-"""The command line: one file per command, sharing options, output and progress. Nothing here imports tensors."""
+"""The command line: commands by topic, sharing options, output and progress. Nothing here imports tensors."""

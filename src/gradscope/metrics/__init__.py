@@ -1,1 +1,1 @@
-"""One file per reported quantity: what an analysis says about it."""
+"""Reported quantities by topic: what an analysis says about each."""
