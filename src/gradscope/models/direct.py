@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.isolation.state import generators, own_random_numbers
 from gradscope.models.output_shape import OutputShape, Roles, leaves_of, readings
 from gradscope.models.token_ids import TokenIds
-from gradscope.models.user_modules import as_before, checkpoints_kept, uncompiled
+from gradscope.models.user_modules import as_before, checkpoints_kept, gradients_wanted, uncompiled
 from gradscope.text import safe_text
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -81,6 +82,8 @@ class Direct:
         self.tables: dict[Hashable, slice] = {}
         """Tables of embeddings that read its token ids, by what they are made of."""
         self._draws: dict[str, Any] | None = None
+        self.asks = False
+        """Whether its forward asks autograd for gradients of its own, and so runs only where they are wanted."""
         self.stated = time_first is not None
         """Whether it was said in which order it takes batch and time."""
         self.ambiguous: tuple[int, ...] = ()
@@ -247,13 +250,16 @@ class Direct:
                 own_random_numbers(states=self._draws),
                 uncompiled(),
                 checkpoints_kept(),
+                graphs_wanted(self.module) if self.asks else NOTHING,
                 Leaving(),
                 watch,
             ):
-                return self.module(taken)
+                found = self.module(taken)
         except UsageError:
             raise
         except Exception as error:
+            if not self.asks and watch is NOTHING and "require grad" in str(error) and self._runs_with_graphs(x):
+                return self.run(x)
             if watch is not NOTHING and self._runs(x):
                 # It fails only while it is watched, so the fault is not the module's.
                 raise
@@ -261,6 +267,9 @@ class Direct:
             sized = x.is_floating_point() and any(word in str(error) for word in ("shape", "size", "channels"))
             remedy = "; --input-size N says how many features it takes" if sized else ""
             raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}{remedy}") from error
+        if self.asks and not torch.is_grad_enabled():
+            return pytree.tree_map_only(Tensor, Tensor.detach, found)
+        return found
 
     def fitted(self, x: Tensor) -> Tensor:
         """X (batch, T, features) in the type that the module runs in; ids (batch, T) as they are.
@@ -306,6 +315,12 @@ class Direct:
         except UsageError as error:
             return error
         return None
+
+    def _runs_with_graphs(self, x: Tensor) -> bool:
+        """Whether the module takes x, laid out, where gradients are wanted; it is remembered."""
+        self.asks = True
+        self.asks = self._runs(x)
+        return self.asks
 
     def _runs(self, x: Tensor) -> bool:
         """Whether the module takes x, laid out, when nobody watches."""
@@ -357,6 +372,14 @@ class Leaving(TorchFunctionMode):
         if func in (Tensor.numpy, Tensor.__array__):
             args = (args[0].detach(), *args[1:])
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def graphs_wanted(module: nn.Module) -> Iterator[None]:
+    """Gradients for a forward that asks for them; the graph holds copies, so that its results live as long as else."""
+    apart = torch.autograd.graph.saved_tensors_hooks(Tensor.detach, lambda saved: saved)
+    with gradients_wanted(module), torch.enable_grad(), apart:
+        yield
 
 
 @contextmanager
