@@ -22,7 +22,7 @@ sys.path.append(str(ROOT))
 
 if (ROOT / "benchmarks").is_dir():
     from benchmarks.oracle.compare import cotangent, differences, loss
-    from benchmarks.oracle.modules import Recipe, Written, draw
+    from benchmarks.oracle.modules import Recipe, Written, draw, draw_wide
 
 OF_INPUT = ("rate", "rate_ci", "reach", "coverage", "temporal_range", "gradient_share", "zero_lags", "needed_lag")
 OF_STATE = ("directions", "lyapunov", "finite_time_exponents", "log10_condition", "chain_rule_residual")
@@ -39,6 +39,12 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("seed", [*range(25), 147, 594, 825, 843, 1776, 2146, 3003, 3104, 4122, 4442, 4797])
 def test_every_number_is_that_of_plain_autograd(seed: int) -> None:
     recipe = draw(seed)
+    assert differences(recipe) == [], str(recipe)
+
+
+@pytest.mark.parametrize("seed", [*range(10), 1008, 1142, 2286, 3108])
+def test_every_number_of_the_wider_grammar_too(seed: int) -> None:
+    recipe = draw_wide(seed)
     assert differences(recipe) == [], str(recipe)
 
 
