@@ -1,4 +1,4 @@
-"""`python -m benchmarks.oracle [N] [--from SEED] [--seed SEED]`."""
+"""`python -m benchmarks.oracle [N] [--from SEED] [--wide]`."""
 
 from __future__ import annotations
 
