@@ -239,6 +239,8 @@ class Summary:
     """Gradients by parameter; measured where a preset of another tool is asked for."""
     gate_bias: tuple[float, ...] | None = None
     """Mean bias of the gate that keeps the state, by layer."""
+    pace: float | None = None
+    """Steps of the recurrence to one of the input: fewer than one behind a convolution with a stride."""
     lags: str | None = None
     """`fixed` or `spread`: which kind of lags the verdict is about."""
     mixed: tuple[int, int] | None = None

@@ -66,6 +66,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "parameter_sensitivity": "gradscope.metrics.gradients:parameter_sensitivity",
     "parameters": "gradscope.metrics.gradients:parameter_gradients",
     "gate_bias": "gradscope.metrics.forward_pass:gate_bias",
+    "pace": "gradscope.metrics.forward_pass:pace",
 }
 
 COMPARE_METRICS: Mapping[str, str] = {

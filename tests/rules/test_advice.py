@@ -14,7 +14,7 @@ from gradscope.models.family import family_model
 from gradscope.records import EqualityCheck, Loaded, RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.renderers.text import wording
-from gradscope.rules.advice import ADVICE, advise, gate_bias, half_life, train
+from gradscope.rules.advice import ADVICE, advise, gate_bias, half_life, half_life_bias, train
 from gradscope.rules.family import family, variant
 
 
@@ -177,3 +177,56 @@ def test_a_layer_inside_a_module_gets_its_own_advice_by_its_name(kind: str, said
         opened = gradscope.analyze(net, x, needs_lag=44).models[0]
         assert opened.summary.gradient_share > found.summary.gradient_share
         assert "Raise the forget bias" not in " ".join(wording.advice(opened))
+
+
+class Strided(nn.Module):
+    """A recurrence behind a convolution that takes ten steps in one."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.frames, self.layer, self.head = (
+            nn.Conv1d(1, 4, 10, stride=10),
+            kind(4, 6, batch_first=True),
+            nn.Linear(6, 2),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.frames(x.transpose(1, 2)).transpose(1, 2))[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_lags_of_the_sequence_are_told_in_steps_of_a_layer_that_takes_fewer(kind: type[nn.RNNBase]) -> None:
+    """399 lags of the input are 40 steps: sigmoid(b)^40 = 1/2 at b = 4.05, and not 6.36 as for 399."""
+    net, x = Strided(kind), torch.randn(2, 400, 1, generator=torch.Generator().manual_seed(0))
+    found = gradscope.analyze(net, x, fix=True).models[0]
+    assert found.summary.pace == 0.1
+    assert " to 4.1" in " ".join(wording.advice(found))
+    assert half_life_bias(40) == pytest.approx(4.05, abs=0.005)
+    changes = {fix.name: fix.change for fix in found.fixes}
+    assert changes["open gates"] == "gate bias 4 (half-life 40)"
+    assert changes["chrono"] == "gate biases ln U[1, 39]"
+    bias = next(p for name, p in net.named_parameters() if "bias_hh" in name)
+    nn.init.constant_(bias[6:12], 4.5)
+    opened = gradscope.analyze(net, x).models[0]
+    assert "Raise" not in " ".join(wording.advice(opened))
+
+
+class Window(nn.Module):
+    """It reads the newest 30 steps alone, each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.LSTM(1, 6, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x[:, -30:])[0][:, -1]
+
+
+def test_steps_that_are_not_read_do_not_make_a_layer_slower() -> None:
+    x = torch.randn(2, 400, 1, generator=torch.Generator().manual_seed(0))
+    found = gradscope.analyze(Window(), x, needs_lag=25).models[0]
+    assert found.summary.pace == 1.0
+    assert half_life_bias(25) == pytest.approx(3.57, abs=0.005)
+    assert " to 3.6, " in " ".join(wording.advice(found))

@@ -56,8 +56,8 @@ def open_gates(patient: RemedyInput) -> RemedyResult | None:
 
     One bias for all units.
     """
-    bias = half_life_bias(patient.lag)
-    change = f"gate bias {bias:.2g} (half-life {patient.lag})"
+    bias = half_life_bias(patient.own_lag)
+    change = f"gate bias {bias:.2g} (half-life {patient.own_lag})"
     return biased(patient, change, lambda hidden: bias, f"bias = {bias!r}", complement=False)
 
 
@@ -69,7 +69,7 @@ def chrono(patient: RemedyInput) -> RemedyResult | None:
 
     Time scales from one step to the needed lag, a unit each.
     """
-    longest, stream = max(patient.lag - 1, 2), patient.stream("chrono")
+    longest, stream = max(patient.own_lag - 1, 2), patient.stream("chrono")
 
     def drawn(hidden: int) -> Tensor:
         return (1 + torch.rand(hidden, generator=stream, dtype=torch.float64) * (longest - 1)).log()

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from safetensors.torch import save as as_bytes
@@ -16,11 +17,12 @@ from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.fixes.remedy import Remedy, RemedyInput, RemedyResult
 from gradscope.loading.source import Source
+from gradscope.metrics.forward_pass import pace
 from gradscope.models.family import Model
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.resources import threads_for
-from gradscope.numerics.traces.trace import Unavailable
+from gradscope.numerics.traces.trace import NotMeasured, Unavailable, attempted
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
 from gradscope.registry import FIXES, load
@@ -79,7 +81,7 @@ def measure_fixes(
         told("measuring fixes", place, len(FIXES))
         if (one := _measured(load(FIXES[name]), runs, spec, source.name)) is not None:
             found.append(one)
-    lag = _lag(runs[0], spec)
+    lag = _analysis(runs[0], spec).needed_lag
     return sorted(found, key=lambda one: _rank(one, lag))
 
 
@@ -95,17 +97,19 @@ def _measured(remedy: Remedy, runs: tuple[Run, ...], spec: RunSpec, name: str) -
 def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> RemedyResult | None:
     """The remedy's changed copy of one run's model; None where it does not suit, or the model cannot be run for it."""
     assert not isinstance(run.model, ArrayChain)
-    lag = _lag(run, spec)
+    analysis = _analysis(run, spec)
     with threads_for(_width(run.model)):
         try:
-            return remedy.apply(RemedyInput(run.model, name, lag, run.x, run.seed, run.loss))
+            found = attempted(partial(pace, analysis))
+            steps = None if isinstance(found, NotMeasured) else found
+            return remedy.apply(RemedyInput(run.model, name, analysis.needed_lag, run.x, run.seed, run.loss, steps))
         except (UsageError, Unavailable):
             return None
 
 
-def _lag(run: Run, spec: RunSpec) -> int:
-    """How far back a remedy must reach: the needed lag, else all that lies before the newest output the loss reads."""
-    return Analysis((run,), spec, detail=False).needed_lag
+def _analysis(run: Run, spec: RunSpec) -> Analysis:
+    """Whose needed lag is how far back a remedy must reach: all that lies before the newest output that is read."""
+    return Analysis((run,), spec, detail=False)
 
 
 def _width(model: Model) -> int:

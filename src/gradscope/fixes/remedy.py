@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradscope.errors import UsageError
 from gradscope.models.family import Model
+from gradscope.rules.advice import own_lag
 
 Kind = Literal["rnn", "lstm", "gru", "found"]
 
@@ -99,6 +100,13 @@ class RemedyInput:
     seed: int
     loss: Callable[[Tensor], Tensor]
     """Of its output, summed over sequences."""
+    pace: float | None = None
+    """Steps that its recurrence takes for one of the input; None where that is not known."""
+
+    @property
+    def own_lag(self) -> int:
+        """The needed lag in steps of the recurrence."""
+        return own_lag(self.lag, self.pace)
 
     def stream(self, purpose: str) -> torch.Generator:
         """Random numbers of a remedy's own: the same at every run of a seed."""

@@ -60,6 +60,26 @@ def _states(layers: list[Layer]) -> Tracks:
     return found
 
 
+def pace(analysis: Analysis) -> float:
+    """Steps that the recurrence takes for one step of the input: 1, also where there is none.
+
+    A convolution with a stride, or joined frames, give a layer fewer steps than the sequence has. Steps of the input
+    that are not read at all (a window of the newest ones is) do not count.
+
+    Raises:
+        Unavailable: it takes other steps, and no gradient says which of the input it reads.
+    """
+    if isinstance(analysis.model, ArrayChain):
+        return 1.0
+    taken = max((layer.states.shape[0] - 1 for _, layer in analysis.trace.layers), default=analysis.length)
+    if taken == analysis.length:
+        return 1.0
+    heard = (analysis.profile > -math.inf).nonzero().flatten()
+    if not len(heard):
+        raise Unavailable("no step of the input has any influence")
+    return taken / (analysis.length - analysis.anchor + int(heard[-1]) + 1)
+
+
 _BIAS = re.compile(r"(.*?)bias_ih(_l\d+)?")
 
 

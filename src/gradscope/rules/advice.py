@@ -178,6 +178,11 @@ def half_life(bias: float) -> float:
     return math.log(2) / math.log1p(math.exp(-bias))
 
 
+def own_lag(lag: int, pace: float | None) -> int:
+    """A lag of the sequence in steps of a recurrence that takes `pace` of them for each; None: not known, so one."""
+    return lag if pace is None else max(1, round(lag * pace))
+
+
 def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
     """The family, with what its options already do about the trouble."""
     word, given = family(result), options(named(result))
@@ -193,7 +198,7 @@ def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
     measured = result.summary.gate_bias if not is_built(result) and result.summary.gate_bias else ()
     try:
         bias = min(measured) if measured else float(given[name])
-        is_open = bool(name) and bias >= half_life_bias(needed_lag(result, spec))
+        is_open = bool(name) and bias >= half_life_bias(own_lag(needed_lag(result, spec), result.summary.pace))
     except (KeyError, ValueError):
         is_open = False
     return f"{word} open" if is_open else word
@@ -209,7 +214,7 @@ def _gain(result: ModelResult) -> float:
 
 def _words(result: ModelResult, lag: int) -> dict[str, str]:
     """Everything a sentence may name."""
-    bias, radius = gate_bias(lag), 0.5 ** (1 / lag)
+    bias, radius = gate_bias(own_lag(lag, result.summary.pace)), 0.5 ** (1 / lag)
     relu = options(named(result)).get("nonlinearity") == "relu"
     where = places(result)
     inside = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
