@@ -17,7 +17,7 @@ from gradscope.errors import UsageError
 from gradscope.isolation.state import generators, own_random_numbers
 from gradscope.models.output_shape import OutputShape, Roles, leaves_of, readings
 from gradscope.models.token_ids import TokenIds
-from gradscope.models.user_modules import as_before, checkpoints_kept, gradients_wanted, uncompiled
+from gradscope.models.user_modules import alike, as_before, checkpoints_kept, gradients_wanted, uncompiled
 from gradscope.text import safe_text
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -315,6 +315,17 @@ class Direct:
         except UsageError as error:
             return error
         return None
+
+    def draws(self, x: Tensor) -> bool:
+        """Whether what it returns for x, laid out, depends on random numbers that it draws, in evaluation mode too."""
+        before, self._draws = self._draws, None
+        try:
+            with torch.no_grad(), own_random_numbers(seed=1):
+                other = self.run(x)
+        finally:
+            self._draws = before
+        with torch.no_grad():
+            return not alike(self.run(x), other)
 
     def _runs_with_graphs(self, x: Tensor) -> bool:
         """Whether the module takes x, laid out, where gradients are wanted; it is remembered."""

@@ -24,6 +24,7 @@ from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
 from gradscope.models.output_shape import reals
 from gradscope.numerics.traces.trace import NotMeasured, Unavailable, attempted
+from gradscope.text import safe_text
 
 
 def row_of(whole: Tensor, shape: Sequence[int], b: int, batch: int) -> Tensor | None:
@@ -162,6 +163,11 @@ class Strands:
             one = self._open(b, plain=True)
         if self._agrees(self.seen.raw, one, b):
             return one
+        if self.model.draws(self.model.laid_out(self.x)):
+            raise Unavailable(
+                f"{safe_text(self.model.name)} draws random numbers, others for a sequence by itself than among the "
+                "others of its batch, so its own recurrence cannot be followed; give one sequence alone"
+            )
         raise Unavailable(
             "a sequence gives other outputs by itself than among the others of its batch, so its own recurrence "
             "cannot be followed"
