@@ -112,6 +112,34 @@ def test_what_depends_on_too_much_is_summed_up():
     assert found == ["reach 49 turns at forget_bias 2 to 6, depending on hidden and layers"]
 
 
+def test_a_turn_at_one_value_is_one_number_and_what_comes_and_goes_is_counted():
+    width, depth = Axis("hidden", ("4", "6", "8")), Axis("layers", ("1", "2", "3"))
+    enough = {("4", "1"): "246", ("6", "1"): "246", ("8", "2"): "246", ("4", "3"): "06"}
+
+    def judged(values, seed):
+        held = values["forget_bias"] in enough.get((values["hidden"], values["layers"]), "")
+        return ("healthy" if held else "vanishing", 49.0 if held else 7.0, 49.0)
+
+    assert sentences(made((BIAS, width, depth), judged)) == [
+        "reach 49 turns at forget_bias 2, depending on hidden and layers; no value of it is enough in 5 of 9 cases; "
+        "it comes and goes in 1 of 9"
+    ]
+
+
+def test_the_heading_says_nothing_of_what_varies_whatever_the_projects_file_says(tmp_path, monkeypatch):
+    """Of hidden = 8 in the file a sweep over 4 and 6 has nothing, and two seeds are no `--seeds 1`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gradscope.toml").write_text("hidden = 8\nlength = 10\nseeds = 2\nseed = 3\n")
+    sweep = made((Axis("hidden", ("4", "6")),), lambda v, s: ("healthy", 9.0, 9.0), (3, 4), length=10, hidden=8, seed=3)
+    assert words.heading(sweep) == "lstm · 2 points · seeds 3-4 · --length 10"
+    alone = made((Axis("hidden", ("4", "6")),), lambda v, s: ("healthy", 9.0, 9.0), (3,), length=10, seed=3)
+    assert words.heading(alone) == "lstm · 2 points · --length 10 --seed 3"
+    file = made(
+        (Axis("gain", ("1", "2"), "option"),), lambda v, s: ("healthy", 9.0, 9.0), (3,), ("m.py:Net",), hidden=8
+    )
+    assert words.heading(file) == "m.py:Net · 2 points · --seed 0"
+
+
 def test_nothing_is_said_of_what_never_turns_or_was_not_measured():
     assert sentences(made((BIAS,), lambda values, seed: ("healthy", 9.0, 9.0))) == []
     assert sentences(made((BIAS,), lambda values, seed: None)) == []

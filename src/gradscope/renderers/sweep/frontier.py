@@ -142,8 +142,11 @@ def _summed_up(axis: Axis, slices: Sequence[_Slice], names: Sequence[str], what:
     goal = _goal(slices, what)
     ends = [float(value) for one in slices for value in _ends(one.span)]
     without = sum(one.span[0] == "none" for one in slices)
+    mixed = sum(one.span[0] == "mixed" for one in slices)
     rest = f"; no value of it is enough in {without} of {len(slices)} cases" if without else ""
-    return f"{goal} turns at {axis.name} {min(ends):g} to {max(ends):g}, depending on {' and '.join(names)}{rest}"
+    rest += f"; it comes and goes in {mixed} of {len(slices)}" + ("" if without else " cases") if mixed else ""
+    where = f"{min(ends):g}" if min(ends) == max(ends) else f"{min(ends):g} to {max(ends):g}"
+    return f"{goal} turns at {axis.name} {where}, depending on {' and '.join(names)}{rest}"
 
 
 def _ends(span: Span) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from dataclasses import replace
 from gradscope.config.axes import spec_at
 from gradscope.config.command import command
 from gradscope.errors import UsageError
-from gradscope.records import Number, RunSpec
+from gradscope.records import Number
 from gradscope.registry import unknown
 from gradscope.renderers.text import numbers
 from gradscope.renderers.view import View
@@ -52,13 +53,17 @@ SHORTEST, LONGEST = 8, 24
 
 def heading(sweep: Sweep) -> str:
     """`lstm · 14 points · 2 seeds · hidden 16`: what was varied, and what was not."""
-    models = {axis.name: axis.values for axis in sweep.axes}.get("model", sweep.spec.models)
+    models = tuple({axis.name: axis.values for axis in sweep.axes}.get("model", sweep.spec.models))
     parts = [" ".join(models), _count(sweep.points, "point")]
     if len(sweep.seeds) > 1:
         parts.append(f"seeds {sweep.seeds[0]}-{sweep.seeds[-1]}")
-    default = RunSpec()
-    moved = {axis.name: getattr(default, axis.name) for axis in sweep.axes if axis.kind == "setting"}
-    shared = command(replace(sweep.spec, models=(), **moved)).removeprefix("gradscope analyze").strip()
+    # What varies is no setting of all, whatever the project's file says of it.
+    varied = {axis.name for axis in sweep.axes if axis.kind == "setting"} | {
+        "seeds",
+        *(("seed",) if len(sweep.seeds) > 1 else ()),
+    }
+    line = command(replace(sweep.spec, models=models), without=varied)
+    shared = line.removeprefix(shlex.join(["gradscope", "analyze", *models])).strip()
     parts += [shared] if shared else []
     parts += [f"{axis.name}={axis.values[0]}" for axis in sweep.axes if len(axis.values) == 1]
     return " · ".join(parts)
