@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gradscope.__main__ import main
 from gradscope.errors import UsageError
 from gradscope.flow_file import lines_of
 from gradscope.gate.training_run import is_run, result_of_run
@@ -108,3 +109,24 @@ def test_a_run_is_a_target_of_a_configuration_file(folder):
     (done,) = check_all(["check --format json"], folder)
     assert done.code == 0
     assert '"name": "training"' in done.out
+
+
+@pytest.mark.parametrize(("given", "code", "verdict"), [("GS501", 1, "GS501"), ("GS504", 0, "inconclusive")])
+def test_a_run_is_checked_by_a_rule_of_training_alone(folder, capsys, monkeypatch, given, code, verdict):
+    monkeypatch.chdir(folder)
+    assert main(["check", "lost.jsonl", "--select", given]) == code, capsys.readouterr().err
+    assert verdict in capsys.readouterr().out
+
+
+def test_a_finding_that_is_ignored_fails_no_run(tmp_path):
+    """Of several the next is told; nothing is told where all are ignored, and the status is open."""
+    lost = point(10, 12, findings=("GS101", "GS104", "GS302"), message="It fades.", needed_lag=50)
+    (tmp_path / "lost.jsonl").write_text(lines_of(run(lost)))
+
+    def ended(*ignore):
+        result, _ = result_of_run(str(tmp_path / "lost.jsonl"), "mine", RunSpec(ignore=("GS5", *ignore)), None)
+        return result.status, [(v.code, v.status, v.message.partition(": ")[2]) for v in result.verdicts]
+
+    assert ended() == ("vanishing", [("GS101", "fail", "It fades.")])
+    assert ended("GS101") == ("vanishing", [("GS104", "fail", "reach below the needed lag.")])
+    assert ended("GS1", "GS3") == ("inconclusive", [])

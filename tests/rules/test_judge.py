@@ -172,6 +172,17 @@ def test_nothing_left_to_judge_is_refused():
         codes(ignore=("GS",))
 
 
+@pytest.mark.parametrize(
+    ("select", "said"), [(("GS502",), "GS502 judges a training run"), (("GS5",), "GS501 GS502 GS503 GS504 GS505 judge")]
+)
+def test_rules_of_training_alone_judge_no_single_report_and_a_run_all_the_same(select, said):
+    with pytest.raises(UsageError, match=rf"no rule is left to judge: {said}.*gradscope track"):
+        codes(select=select)
+    assert selected(RunSpec(select=select), of_training=True) == ()
+    with pytest.raises(UsageError, match="--ignore takes away all"):
+        selected(RunSpec(select=select, ignore=("GS5", "GS502")), of_training=True)
+
+
 def test_a_threshold_moves_the_verdict(made):
     result = made(rate=-0.02, rate_ci=(-0.021, -0.019), reach=150)  # e^(-0.021 * 199) = 0.0153, just above 0.01
     assert said(result)["GS101"] == "pass"

@@ -39,6 +39,7 @@ def result_of_run(path: str, name: str, spec: RunSpec, location: Location | None
             "use a lag within it"
         )
     trajectory = judged(recorded if spec.needs_lag is None else asked_for(recorded, spec.needs_lag), spec)
+    trajectory = _by_chosen_rules(trajectory, spec)
     points = leading(trajectory)
     last = points[-1] if points else None
     result = ModelResult(
@@ -82,6 +83,23 @@ def asked_for(trajectory: Trajectory, lag: int) -> Trajectory:
     note = f"measured for lag {', '.join(map(str, lags))}, asked for lag {lag}: the reach alone decides"
     notes = (*trajectory.notes, note) if lags else trajectory.notes
     return replace(trajectory, points=points, head=replace(trajectory.head, needed_lag=lag), notes=notes)
+
+
+def _by_chosen_rules(trajectory: Trajectory, spec: RunSpec) -> Trajectory:
+    """The run with the findings of its points that `select` and `ignore` leave; a status that rests on none is open."""
+
+    def left(point: Point) -> Point:
+        codes = tuple(code for code in point.findings if is_chosen(code, spec))
+        if codes == point.findings:
+            return point
+        if not codes:
+            return replace(point, status="inconclusive", findings=(), message="", advice="")
+        if codes[0] == point.findings[0]:
+            return replace(point, findings=codes)
+        title = load(RULES[codes[0]]).title if codes[0] in RULES else codes[0]
+        return replace(point, findings=codes, message=f"{title}.", advice="")
+
+    return replace(trajectory, points=tuple(map(left, trajectory.points)))
 
 
 def _summary(last: Point | None) -> Summary:

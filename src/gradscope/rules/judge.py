@@ -48,11 +48,15 @@ def judged(result: ModelResult, spec: RunSpec) -> ModelResult:
     )
 
 
-def selected(spec: RunSpec) -> tuple[Rule, ...]:
+def selected(spec: RunSpec, *, of_training: bool = False) -> tuple[Rule, ...]:
     """The rules of this run; cheap, so that a wrong word is refused before anything is measured.
 
     `select` and `ignore` are prefixes of codes (`GS1`); where both match a rule the longer one wins, and `ignore` wins
     a tie.
+
+    Args:
+        spec: the settings.
+        of_training: a whole training run is judged, by the rules of training too; none of a single report may be left.
 
     Raises:
         UsageError: a prefix matches no rule, no rule is left, or a threshold is unknown or out of range.
@@ -64,7 +68,15 @@ def selected(spec: RunSpec) -> tuple[Rule, ...]:
             raise UsageError(unknown("rule", prefix, known))
     _check_thresholds(spec)
     chosen = [code for code in codes if is_chosen(code, spec)]
-    if not chosen:
+    trained = [code for code in TRAINING_RULES if is_chosen(code, spec)]
+    if not chosen and spec.select and trained and not of_training:
+        which = (
+            f"{trained[0]} judges a training run" if len(trained) == 1 else f"{' '.join(trained)} judge training runs"
+        )
+        raise UsageError(
+            f"no rule is left to judge: {which} (gradscope track, or gradscope check flow.jsonl); select others"
+        )
+    if not chosen and not (of_training and trained):
         raise UsageError("no rule is left to judge: --ignore takes away all that --select allows; drop one of them")
     return tuple(load(RULES[code]) for code in chosen)
 
