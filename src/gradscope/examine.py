@@ -95,7 +95,10 @@ def _fixed(
     if spec.save is not None:
         from gradscope.fixes.measure_remedies import save
 
-        model = replace(model, notes=(*model.notes, save(found, spec, model)))
+        said = save(found, spec, model)
+        model = replace(model, notes=(*model.notes, said))
+        if model.probe is not None:
+            model = replace(model, probe=replace(model.probe, notes=(*model.probe.notes, said)))
     return model
 
 

@@ -69,6 +69,15 @@ def test_what_is_not_learned_fails_beside_a_twin_that_learns():
     assert "before training: ✗ VANISHING" in text
 
 
+def test_what_was_saved_is_on_the_screen_of_a_probe(tmp_path, monkeypatch):
+    untrained = "gradscope.fixes.train_remedies.proven"
+    monkeypatch.setattr(untrained, lambda source, spec, found, told: tuple(one.record() for one in found))
+    asked = {**SHORT, "train_steps": 5, "save": str(tmp_path), "remedy": "chrono"}
+    text = render(examine(RunSpec(models=("lstm",), fix=True, **asked), detail=False), View())
+    assert " note: chrono for lstm written to " in " ".join(["", *text.split()])
+    assert (tmp_path / "lstm-chrono.safetensors").exists()
+
+
 class Tagger(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -120,7 +129,7 @@ def test_what_cannot_be_asked_is_one_line(words, said):
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
-    assert contents in done.stderr
+    assert said in done.stderr
 
 
 def test_a_target_of_the_gate_can_be_a_probe(tmp_path):
