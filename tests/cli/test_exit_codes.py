@@ -23,6 +23,12 @@ REFUSED = [
     ("analyze --dtype flaot64", "unknown dtype 'flaot64'; did you mean 'float64'?"),
     ("analyze --device gpu", "unknown device 'gpu'"),
     ("analyze --fail-on errors", "unknown fail-on 'errors'; did you mean 'error'?"),
+    (
+        "sweep rnn --over hidden=3,4 --fix --save out",
+        "--fix is about the remedies of one model, and a sweep measures none",
+    ),
+    ("track ckpt --fix", "--fix is about the remedies of one model, and track measures none; gradscope analyze does"),
+    ("analyze --select GS502", "no rule is left to judge: GS502 judges a training run (gradscope track,"),
     ("analyze --select GS9", "unknown rule 'GS9'"),
     ("analyze --show gate", "unknown picture 'gate'; did you mean 'gates'?"),
     ("analyze --format jsn", "unknown format 'jsn'; did you mean 'json'?"),

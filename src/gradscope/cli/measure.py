@@ -73,6 +73,19 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
     return INTERRUPTED if interrupted else code
 
 
+def refuse_remedies(flags: RunFlags, what: str) -> None:
+    """Refuse to pass over what is asked about remedies where none are measured.
+
+    Raises:
+        UsageError: the flag, and the command that has it.
+    """
+    asked = next((name for name in ("fix", "save", "remedy") if flags.get(name)), None)
+    if asked is not None:
+        raise UsageError(
+            f"--{asked} is about the remedies of one model, and {what} measures none; gradscope analyze does"
+        )
+
+
 def can_draw(chart: str, spec: RunSpec, *, compare: bool) -> bool:
     """Whether a report on these settings may hold something for a chart, as far as that is known before measuring."""
     if chart == "learning":

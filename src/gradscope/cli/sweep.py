@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack, cast
 
 import typer
 
-from gradscope.cli.measure import ONLY_SCREEN, read_by
+from gradscope.cli.measure import ONLY_SCREEN, read_by, refuse_remedies
 from gradscope.cli.options import RunFlags, SweepScreenFlags, option, spread
 from gradscope.cli.output import Output, plan
 from gradscope.cli.progress import ProgressBar
@@ -84,6 +84,7 @@ def run_sweep(words: list[str], flags: SweepFlags) -> int:
     """
     if flags.get("show"):
         raise UsageError("--show draws pictures of one analysis; a sweep shows a number in its cells with --shade")
+    refuse_remedies(flags, "a sweep")
     path, files = _store(flags.get("output") or [])
     planned, spec = _planned(words, flags)
     ways, least = _ways(flags), _least(flags)

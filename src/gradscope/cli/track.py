@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Unpack, cast
 
 import typer
 
-from gradscope.cli.measure import ONLY_SCREEN
+from gradscope.cli.measure import ONLY_SCREEN, refuse_remedies
 from gradscope.cli.options import RunFlags, ScreenFlags, option, spread
 from gradscope.cli.output import Output, aside, emit, plan, written
 from gradscope.cli.progress import ProgressBar
@@ -37,6 +37,7 @@ def track_runs(runs: list[str], flags: TrackFlags) -> int:
     Raises:
         UsageError: the request cannot be carried out.
     """
+    refuse_remedies(flags, "track")
     spec, interval = _spec(runs, flags), _interval(flags.get("interval"))
     screen = cast(ScreenFlags, {name: flags.get(name) for name in ScreenFlags.__annotations__})
     inputs = (spec.input, spec.target, spec.vocab, spec.state, *runs)
