@@ -13,6 +13,7 @@ from torch import Tensor
 from gradscope.errors import UsageError
 from gradscope.files.foreign.msgpack_file import load_msgpack
 from gradscope.files.numpy_file import npz_names, read_npz
+from gradscope.files.paths import parts_of
 from gradscope.files.safetensors_file import load_safetensors
 from gradscope.files.sniff import Kind, kind_of
 from gradscope.files.tensors import named_tensors
@@ -39,10 +40,20 @@ REFUSED: dict[Kind, str] = {
 def read_weights(path: Path, flag: str, kind: Kind | None = None) -> dict[str, Tensor]:
     """Every tensor by its dotted name; nested dicts are opened, the state of optimizers is left out.
 
+    Of a model that is saved in parts (`model-00001-of-00002.safetensors`) all parts are read.
+
     Raises:
         WantsCodeError: it holds whole Python objects.
-        UsageError: not a file of weights, or damaged; the message says what it is and how to go on.
+        UsageError: not a file of weights, damaged, or without its other parts; the message says how to go on.
     """
+    found: dict[str, Tensor] = {}
+    for part in parts_of(path):
+        found |= read_part(part, flag, kind if part == path else None)
+    return found
+
+
+def read_part(path: Path, flag: str, kind: Kind | None = None) -> dict[str, Tensor]:
+    """The same of one file, even where it is one part of several."""
     kind = kind_of(path, flag) if kind is None else kind
     if kind in REFUSED:
         raise UsageError(f"{flag} '{safe_text(path)}' {REFUSED[kind]}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gradscope.errors import UsageError
 from gradscope.files.paths import existing_file
 from gradscope.files.torch_file import WantsCodeError, listed
-from gradscope.files.weights_file import read_weights
+from gradscope.files.weights_file import read_part
 from gradscope.loading.source import Source
 from gradscope.models.direct import Direct
 from gradscope.models.pretrained import Pretrained
@@ -170,7 +170,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for part in parts:
             try:
-                found |= read_weights(existing_file(str(folder / part), "model"), "model")
+                found |= read_part(existing_file(str(folder / part), "model"), "model")
             except WantsCodeError as error:
                 wants = f"'{shown}/{safe_text(part)}' is no plain data, it wants {listed(error.wanted)}"
                 raise UsageError(f"{wants}; save the model again as safetensors") from error

@@ -13,6 +13,7 @@ from typing import Any
 
 from gradscope.config.words import FILE_SUFFIXES
 from gradscope.errors import UsageError
+from gradscope.files.paths import PART, first_parts
 from gradscope.text import safe_text
 
 UPDATES = ("global_step", "step", "steps", "iteration", "iter", "iter_num", "num_updates", "current_step", "it")
@@ -75,7 +76,7 @@ def found_files(words: Sequence[str]) -> list[Path]:
             f"'{safe_text(words[0])}' holds no checkpoint: no file that ends in {', '.join(SUFFIXES[:4])} or the like, "
             "nor a folder of such; name the files themselves, or a pattern: 'ckpt/*'"
         )
-    return list(files)
+    return first_parts(files)
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -100,7 +101,7 @@ def _number(path: Path) -> tuple[str, int] | None:
     for name in (path.name, path.parent.name):
         stem = name
         while stem.lower().endswith(SUFFIXES):
-            stem = stem.rpartition(".")[0]
+            stem = PART.sub("", stem).rpartition(".")[0]
         counted = FRACTION.sub(" ", stem)
         for kind, pattern, text in (
             ("update", NAMED, counted),

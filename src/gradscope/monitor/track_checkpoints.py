@@ -13,7 +13,6 @@ from torch import Tensor
 from gradscope.errors import UsageError
 from gradscope.files.paths import existing_file
 from gradscope.files.sniff import kind_of
-from gradscope.files.tensors import named_tensors
 from gradscope.files.torch_file import load_torch
 from gradscope.files.weights_file import read_weights
 from gradscope.monitor.checkpoints import Order, counters_in, found_files, number_in, order_of, step_of
@@ -188,7 +187,4 @@ class Track:
 
 
 def _named(path: Path) -> dict[str, Tensor]:
-    kind = kind_of(path, "checkpoint")
-    if kind in ("torch zip", "torch pickle"):
-        return named_tensors(load_torch(path, "checkpoint", kind))
-    return read_weights(path, "checkpoint", kind)
+    return read_weights(path, "checkpoint")
