@@ -105,7 +105,7 @@ def test_every_absent_value_has_a_reason(report):
     model = report.models[0]
     reasons = set(model.skipped)
     metrics = set(registry.SUMMARY_METRICS)
-    nothing_found = {"cut", "input_cut", "made_anew", "zeroed", "mixed", "axes_guessed", "rank_lost_at"}
+    nothing_found = {"cut", "input_cut", "made_anew", "zeroed", "anew_by", "mixed", "axes_guessed", "rank_lost_at"}
     clean = {"parameters", "rate_ci", "lyapunov_ci", "reach"} | nothing_found | reasons
     absent = {name for name in metrics if getattr(model.summary, name) is None}
     assert absent <= clean

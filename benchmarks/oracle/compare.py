@@ -123,8 +123,9 @@ def _compare(result: ModelResult, truth: Truth) -> Iterator[str]:
         return
     yield from held("made_anew", summary.made_anew or (), truth.made_anew)
     yield from held("cut", summary.cut or 0, truth.cut)
-    newest = max((truth.cut, *truth.made_anew))
-    stops = newest > truth.anchor - truth.needed_lag and not truth.is_heard_elsewhere
+    if recipe.own_mask and recipe.detach:
+        return
+    stops = truth.stop > truth.anchor - truth.needed_lag
     found = next(verdict.status for verdict in result.verdicts if verdict.code == "GS401")
     if (found == "fail") != stops or (stops and result.status in ("healthy", "inconclusive")):
         yield f"GS401: {found}, {result.status}; made anew at {truth.made_anew}, cut at {truth.cut}"
@@ -136,8 +137,8 @@ def _of_state(result: ModelResult, truth: Truth, held: Any, by_state: np.ndarray
     yield from held("size", result.size, recipe.size)
     first = min(_begun(series.get("log10_jacobian_norm")), _first_full(recipe))
     norms = [float(np.linalg.svd(j)[1][0]) for j in truth.jacobians]
-    # Zeros are a first state before a mask of zero as after it, and a cell of torch's is given those after it.
-    shown = max(first, 2 if recipe.begin != "learned" and norms[0] == 0 else 1) - 1
+    # A mask of zero at the first step: a cell of torch's begins with what it is given, behind the mask.
+    shown = max(first, 2 if norms[0] == 0 else 1) - 1
     yield from held("log10_jacobian_norm", _from(series.get("log10_jacobian_norm"), shown), _logs(norms[shown:]))
     if recipe.anchor == recipe.steps:
         own = _from(series.get("log10_product_norm"), first)

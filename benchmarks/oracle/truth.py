@@ -187,10 +187,11 @@ class Truth:
         return tuple(sorted(self.anew[0]))
 
     @property
-    def is_heard_elsewhere(self) -> bool:
-        """Whether another sequence hears of steps before the newest one at which sequence 0 begins anew."""
-        newest = max(self.made_anew, default=0)
-        return bool((self.influence[1:, self.anchor - newest + 1 :] > 0).any()) if newest else False
+    def stop(self) -> int:
+        """The newest step before which no sequence hears of any, since each was made anew or cut since; 0 for none."""
+        newest = [max((self.cut, *steps)) for steps in self.anew]
+        read = [stop for stop, row in zip(newest, self.influence, strict=True) if row.any()]
+        return min(read or newest[:1])
 
     @property
     def cut(self) -> int:

@@ -48,8 +48,7 @@ class RunSpec:
     """`final`, `every`, `ce`, `mse` or `path/to/file.py:function`."""
     target: str | None = None
     task: str | None = None
-    """A task in place of a sequence and a loss: `recall`, `adding` ... or `path/to/file.py:task`; the needed lag is
-    the one it asks for."""
+    """A task in place of sequence and loss: `recall`, `adding` ... or `path/to/file.py:task`, with its needed lag."""
     lags: str | None = None
     """`fixed` where every sequence needs the needed lag, `spread` where shorter ones occur too. None: the task's own
     kind, fixed without a task."""
@@ -224,7 +223,8 @@ class Summary:
     """Step whose Jacobian is exactly zero although the state does depend on the one before (a detach)."""
     made_anew: tuple[int, ...] | None = None
     zeroed: tuple[int, ...] | None = None
-    """Steps up to the anchor whose state is not made of the one before, and those that multiply that by exact zero."""
+    anew_by: int | None = None
+    """Steps whose state is not made of the one before, those that multiply that by 0; by when all sequences had one."""
     input_cut: int | None = None
     """Newest step up to which no input receives a gradient although the outputs depend on them (a detach)."""
     silent: tuple[str, ...] | None = None

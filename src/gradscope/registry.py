@@ -56,6 +56,7 @@ SUMMARY_METRICS: Mapping[str, str] = {
     "cut": "gradscope.metrics.forward_pass:cut",
     "made_anew": "gradscope.metrics.forward_pass:made_anew",
     "zeroed": "gradscope.metrics.forward_pass:zeroed",
+    "anew_by": "gradscope.metrics.forward_pass:anew_by",
     "input_cut": "gradscope.metrics.forward_pass:input_cut",
     "mixed": "gradscope.metrics.forward_pass:mixed",
     "axes_guessed": "gradscope.metrics.forward_pass:axes_guessed",

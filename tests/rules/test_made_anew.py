@@ -299,3 +299,41 @@ def test_the_newest_of_a_cut_and_a_reset_is_told(cut: int, anew: int, said: str)
     assert all(said in verdict.message for verdict in verdicts)
     assert (near.status != "degenerate", far.status) == (True, "degenerate")
     assert said in wording.sentences(far)[0]
+
+
+class Episodes(nn.Module):
+    """A cell whose state is multiplied by zero where a sequence's own input says that an episode begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.cell = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 4)
+        for t in range(x.shape[1]):
+            h = torch.tanh(self.cell(torch.cat((x[:, t], h * (x[:, t, :1] < 9).to(x)), -1)))
+        return h
+
+
+@pytest.mark.parametrize(
+    ("begun", "by"), [(((4, 9), (7,), (3, 10)), 7), (((9,), (9,), (9,)), 9), (((9,), (), (9,)), None)]
+)
+def test_episodes_of_each_sequence_are_told_by_when_all_have_begun(
+    begun: tuple[tuple[int, ...], ...], by: int | None
+) -> None:
+    x = torch.randn(3, 12, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for row, steps in zip(x, begun, strict=True):
+        for step in steps:
+            row[step - 1, 0] = 9.0
+    module, leaf = Episodes().double(), x.clone().requires_grad_()
+    module(leaf).sum().backward()
+    heard = leaf.grad.abs().sum((0, 2)).nonzero()
+    assert int(heard.min()) + 1 == (by or 1), "by plain autograd: the oldest step that any sequence hears of"
+    found = gradscope.analyze(module, x).models[0]
+    verdict = next(v for v in found.verdicts if v.code == "GS401")
+    assert (found.summary.anew_by, verdict.status) == (by, "fail" if by else "pass")
+    if by == 7:
+        assert verdict.message.startswith("The state is made anew at step 7 or later, by sequence: it is multiplied by")
+        assert "further back than lag 5" in verdict.message
+    assert by is None or found.status == "degenerate"

@@ -200,9 +200,21 @@ def zeroed(analysis: Analysis) -> tuple[int, ...] | None:
     return tuple(step for step, masked in found.items() if masked and step <= analysis.anchor) or None
 
 
-def _anew(analysis: Analysis) -> Mapping[int, bool] | None:
+def anew_by(analysis: Analysis) -> int | None:
+    """The newest step at or after which every sequence that is read has begun anew, each at steps of its own."""
+    newest: list[int] = []
+    ends, heard = analysis.newest[0], (analysis.influence[: len(analysis.runs[0].x)] > -math.inf).any(1)
+    for item in heard.nonzero().flatten().tolist():
+        steps = [step for step in _anew(analysis, item) or {} if step <= analysis.anchor]
+        if not steps or (ends is not None and int(ends[item]) != analysis.anchor):
+            return None
+        newest.append(max(steps))
+    return min(newest, default=None)
+
+
+def _anew(analysis: Analysis, item: int | None = None) -> Mapping[int, bool] | None:
     analysis.require_full()
-    return analysis.trace.anew_steps(analysis.spec.item)
+    return analysis.trace.anew_steps(analysis.spec.item if item is None else item)
 
 
 def input_cut(analysis: Analysis) -> int | None:

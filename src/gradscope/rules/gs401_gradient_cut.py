@@ -17,9 +17,15 @@ def made_anew(result: ModelResult) -> tuple[int, ...]:
 
     An outer recurrence over chunks, say, hears what comes before the new beginning of an inner one.
     """
-    steps, profile = _restarts(result), Profile.of(result)
-    before = [profile.at(step) for step in range(1, steps[-1])] if steps else []
-    return steps if all(value in (None, -math.inf) for value in before) else ()
+    steps, by = _restarts(result), result.summary.anew_by
+    if steps and steps[-1] >= (by or 0) and _is_unheard_before(steps[-1], result):
+        return steps
+    return (by,) if by is not None and _is_unheard_before(by, result) else ()
+
+
+def _is_unheard_before(step: int, result: ModelResult) -> bool:
+    profile = Profile.of(result)
+    return all(profile.at(before) in (None, -math.inf) for before in range(1, step))
 
 
 def _restarts(result: ModelResult) -> tuple[int, ...]:
@@ -57,6 +63,8 @@ def _anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding
         apart = {later - earlier for earlier, later in pairwise(steps)}
         named = f"steps {', '.join(listed)}{end}" + (f" (every {apart.pop()} steps)" if len(apart) == 1 else "")
     masked = set(steps) <= set(result.summary.zeroed or ())
+    if steps != _restarts(result):
+        masked, named = bool(result.summary.zeroed), f"{named} or later, by sequence"
     why = "it is multiplied by exactly zero there" if masked else "a reset or a fresh state in the loop"
     further = f"further back than lag {lag}"
     none = f"the gradient is exactly zero {further}" if masked else f"nothing {further} is learned from"
