@@ -382,3 +382,44 @@ def test_tensors_are_found_and_losses_get_them_in_any_structure(structure: str, 
     assert model.series.values["log10_influence"] == pytest.approx(expected, abs=1e-9)
     assert model.loaded.equality_check.passed
     assert gradscope.analyze(net, x).models[0].summary.reach is not None
+
+
+class Returning(nn.Module):
+    """A tanh recurrence with a head, and what `form` makes of states and logits."""
+
+    def __init__(self, form: Callable[[Tensor, Tensor], Any]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn, self.head, self.form = nn.RNN(3, 5, batch_first=True), nn.Linear(5, 2), form
+
+    def forward(self, x: Tensor) -> Any:
+        states = self.rnn(x)[0]
+        return self.form(states, self.head(states))
+
+
+@pytest.mark.parametrize(
+    ("form", "loss"),
+    [
+        (lambda h, y: (h, y), lambda raw: raw[1].square().sum()),
+        (lambda h, y: {"features": h[:, -1], "logits": y}, lambda raw: raw["logits"].square().sum()),
+        (lambda h, y: (h, y.transpose(0, 1)), lambda raw: raw[1].square().sum()),
+        (lambda h, y: (h, y), lambda raw: raw[1].square().sum() + raw[0].abs().sum()),
+    ],
+)
+def test_a_loss_at_every_step_is_looked_back_from_the_newest_whatever_output_it_reads(
+    form: Callable[[Tensor, Tensor], Any], loss: Callable[[Any], Tensor]
+) -> None:
+    module = Returning(form).double()
+    x = torch.randn(3, 30, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    leaf = x.clone().requires_grad_()
+    states = module.rnn(leaf)[0]
+    whole = loss(form(states, module.head(states)))
+    # What the newest step alone gets: the states before it enter the loss through the last one only.
+    (by_state,) = torch.autograd.grad(whole, states, retain_graph=True)
+    newest = torch.zeros_like(by_state)
+    newest[:, -1] = by_state[:, -1]
+    (by_input,) = torch.autograd.grad(states, leaf, newest)
+    right = by_input.norm(dim=-1).log10().mean(0).flip(0)
+    found = gradscope.analyze(module, x, loss=loss).models[0]
+    assert found.series.values["log10_influence"] == pytest.approx(right.tolist(), abs=1e-9)
+    assert found.summary.reach == int((right[1:] >= right[1] - 2).nonzero().max()) + 1

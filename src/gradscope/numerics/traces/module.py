@@ -18,7 +18,7 @@ from gradscope.models.capture.recurrence import Recurrence, reordered
 from gradscope.models.capture.watch import Seen, see
 from gradscope.models.cell import Layer
 from gradscope.models.direct import Direct
-from gradscope.models.output_shape import OutputShape, reals, taken_apart
+from gradscope.models.output_shape import OutputShape, readings, reals, taken_apart
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.checks import non_finite
 from gradscope.numerics.checks.equality import against_module, comparable_weights, number, wanted
@@ -288,9 +288,13 @@ class ModuleTrace:
 
     def alone(self, v: Cotangents, step: int) -> Cotangents:
         """The cotangent of one step, or of an earlier one where a sequence ends before it."""
-        steps = self._by_step(v)
+        steps, shapes = self._by_step(v), self._read_by_step(v)
         kept = None if steps is None else influence.only_step(steps, step)
-        return v if kept is None or kept is steps else self.of_first(kept)
+        if kept is None or kept is steps or shapes is None:
+            return v
+        parts = iter(kept.split([shape.standard[-1] for shape in shapes.values()], -1))
+        own = {place: shape.as_returned(next(parts)) for place, shape in shapes.items()}
+        return tuple(own[place].to(g) if g is not None and place in own else None for place, g in enumerate(v))
 
     def of_first(self, v: Tensor) -> Cotangents:
         """The cotangent of the first tensor returned alone, from its standard form.
@@ -304,11 +308,29 @@ class ModuleTrace:
         return (self.output_shape.as_returned(v), *[None] * len(others))
 
     def _by_step(self, v: Cotangents) -> Tensor | None:
-        """(batch, T, features) of a loss that reads the first output alone, step by step; None for any other."""
-        first, shape = v[0] if v else None, self.output_shape
-        if first is None or not shape.has_steps or tuple(first.shape) != shape.own:
+        """(batch, T, features of all that is read) of a loss that reads outputs step by step; None for any other."""
+        shapes = self._read_by_step(v)
+        if not shapes:
             return None
-        return None if any(g is not None and bool((g != 0).any()) for g in v[1:]) else shape.standardised(first)
+        parts = [shape.standardised(g) for place, shape in shapes.items() if (g := v[place]) is not None]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _read_by_step(self, v: Cotangents) -> dict[int, OutputShape] | None:
+        """The shapes of the tensors that the loss reads, by their place; None where one of them has no steps."""
+        read = [place for place, g in enumerate(v) if g is not None and bool((g != 0).any())]
+        shapes = {place: self._shape_at(place) for place in (read or [0])[: len(v)]}
+        known = {place: shape for place, shape in shapes.items() if shape is not None and v[place] is not None}
+        return known if len(known) == len(shapes) else None
+
+    def _shape_at(self, place: int) -> OutputShape | None:
+        """The shape of a tensor that was returned, where it has steps of the input beyond doubt."""
+        own = tuple(reals(self.seen.raw)[place].shape)
+        if place == 0:
+            shape = self.output_shape
+            return shape if shape.has_steps and own == shape.own else None
+        possible = readings(own, *self.x.shape[:2], time_first=bool(self.model.time_first))
+        timed = [roles for roles in possible if roles[1] is not None] if len(own) > 2 else []
+        return OutputShape.of(own, self.length, timed[0]) if len(timed) == 1 else None
 
     def flow(self, v: Cotangents) -> Flow:
         """The backward pass; asked again for the same cotangents, the same one."""
