@@ -199,3 +199,16 @@ def test_what_is_cut_beyond_the_needed_lag_is_remarked_on_and_changes_no_status(
         assert (found.summary.cut, found.summary.input_cut) == (cut, 9)
         assert next(verdict for verdict in found.verdicts if verdict.code == "GS401").status == status
         assert (found.status == "degenerate") == (status == "fail")
+
+
+def test_a_unit_that_is_dead_in_a_recurrence_that_explodes_is_no_cut():
+    """h_2 = relu(6 h_1 - 100) = 0 with a margin of 94: a change of h_1 = 1 by rounding does not move it."""
+    rnn = torch.nn.RNN(1, 1, nonlinearity="relu", batch_first=True, bias=False).double()
+    torch.nn.init.constant_(rnn.weight_hh_l0, 6.0)
+    torch.nn.init.constant_(rnn.weight_ih_l0, 1.0)
+    x = torch.ones(1, 22, 1, dtype=torch.float64)
+    x[0, 1] = -100
+    (result,) = gradscope.analyze(rnn, x).models
+    assert float(rnn(x)[0].detach().max()) > 1e14
+    assert result.summary.cut is None
+    assert not [v.code for v in result.verdicts if v.code == "GS401" and v.status in ("fail", "warn")]

@@ -63,15 +63,16 @@ def moved_without_gradient(model: Recurrent, x: Tensor) -> tuple[int, ...]:
 def _moves(trajectory: Trajectory, x: Tensor, t: int) -> bool:
     """Whether s_t changes when s_{t-1} is nudged at random.
 
-    The nudge is the square root of the rounding error, beside the largest state of the trajectory: a larger one would
-    wake units that are dead at s_{t-1}, whose Jacobian is rightly zero.
+    The nudge is the square root of the rounding error, beside s_{t-1} itself: a larger one, such as beside the largest
+    state of a trajectory that explodes, would wake units that are dead at s_{t-1}, whose Jacobian is rightly zero.
     """
     flow = x[:, t - 1]
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in trajectory.layers:
             cell, before = layer.cell, layer.states[t - 1]
-            nudge = math.sqrt(torch.finfo(before.dtype).eps) * (float(layer.states.abs().max()) or 1.0)
+            size = float(before.abs().max()) or min(float(layer.states.abs().max()), 1.0) or 1.0
+            nudge = math.sqrt(torch.finfo(before.dtype).eps) * size
             noise = torch.randn(before.shape, dtype=torch.float64, generator=generator).to(before)
             moved = cell.step(flow, before + nudge * noise)
             if not torch.equal(moved, cell.step(flow, before)):
