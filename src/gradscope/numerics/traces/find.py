@@ -52,8 +52,12 @@ def _joins(lifted: LiftedTrace, whole: ModuleTrace) -> bool:
     recurrences = whole.seen.recurrences
     layers = {one.module: one for one in recurrences}
     fewer = len(layers) < len(recurrences) and all(one.one_way for one in recurrences)
-    own = sum(state.shape[-1] for one in layers.values() for state in one.start)
-    return fewer and lifted.has_joint and lifted.size == own
+    sizes = {0}
+    for module, layer in layers.items():
+        # One module may be several layers, each of which starts anew.
+        own, count = sum(state.shape[-1] for state in layer.start), sum(one.module is module for one in recurrences)
+        sizes = {size + own * times for size in sizes for times in range(1, count + 1)}
+    return fewer and lifted.has_joint and lifted.size in sizes - {max(sizes)}
 
 
 def first_opened(model: Direct, x: Tensor) -> Opened | None:
