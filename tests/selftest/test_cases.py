@@ -157,7 +157,7 @@ def missing_mask(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def nan_influence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradscope.selftest.chain_cases.temporal_range.measure", lambda analysis: math.nan)
+    monkeypatch.setattr("gradscope.selftest.chain_cases.influence.temporal_range", lambda analysis: math.nan)
 
 
 def known_start(monkeypatch: pytest.MonkeyPatch) -> None:

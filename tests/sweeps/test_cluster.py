@@ -106,7 +106,7 @@ def test_a_killed_scheduler_loses_no_finished_run(address, tmp_path):
     (tmp_path / "ends.py").write_text(ENDS)
     words = ["sweep", "ends.py:slow", "--over", "args.seconds=0.3", "seed=0:9:1", *SMALL[:4], "-q", "-o", "s.db"]
     impatient = (
-        "import sys; from gradscope.sweeps import cluster; cluster.AWAY = 2.0\n"
+        "import sys; from gradscope.sweeps import dask_cluster; dask_cluster.AWAY = 2.0\n"
         "from gradscope.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     serving, doomed = served(tmp_path)

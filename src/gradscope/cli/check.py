@@ -166,6 +166,4 @@ def check(
     **flags: Unpack[GateFlags],
 ) -> int:
     """Did this commit break gradient flow? Exit code 1 if so."""
-    from gradscope.cli.check import check_targets
-
     return check_targets(targets or [], flags)

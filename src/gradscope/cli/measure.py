@@ -113,8 +113,6 @@ def analyze(
     **flags: Unpack[RunFlags],
 ) -> int:
     """How far back can this model learn, and why not further?"""
-    from gradscope.cli.measure import measure
-
     return measure([model] if model is not None else None, flags, compare=False)
 
 
@@ -130,8 +128,6 @@ def compare(
 
     Side by side, on the same sequence and seed.
     """
-    from gradscope.cli.measure import measure
-
     return measure(models, flags, compare=True)
 
 
@@ -145,8 +141,6 @@ def probe(
     **flags: Unpack[RunFlags],
 ) -> int:
     """Does it learn at that lag? Short trainings of copies, beside a twin known to learn."""
-    from gradscope.cli.measure import measure
-
     asked = cast(RunFlags, {**flags, "probe": True})
     return measure([model] if model is not None else None, asked, compare=False, rest=_rest)
 

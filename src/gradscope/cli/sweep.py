@@ -71,7 +71,7 @@ class SweepFlags(RunFlags, SweepScreenFlags, total=False):
 STORE = "sweep.db"
 """Where results are kept unless -o names a file that ends so."""
 SUFFIXES = (".db", ".sqlite", ".sqlite3")
-_OWN = frozenset(SweepFlags.__annotations__) - frozenset(RunSpec.__annotations__)
+_SWEEP_ONLY = frozenset(SweepFlags.__annotations__) - frozenset(RunSpec.__annotations__)
 """What is no setting of a run."""
 
 
@@ -125,7 +125,7 @@ def _planned(words: Sequence[str], flags: SweepFlags) -> tuple[Plan, RunSpec]:
     """The plan, and the settings that its runs share."""
     models = [word for word in words if not AXIS.fullmatch(word)]
     over = [*(flags.get("over") or []), *(word for word in words if AXIS.fullmatch(word))]
-    given = {name: value for name, value in flags.items() if name not in ONLY_SCREEN | _OWN | {"show"}}
+    given = {name: value for name, value in flags.items() if name not in ONLY_SCREEN | _SWEEP_ONLY | {"show"}}
     spec = build_spec({**given, "models": models or None}, cwd=Path.cwd(), environ=os.environ).spec
     axes = read_axes(over, models, spec.models)
     if not axes:
@@ -216,6 +216,4 @@ def sweep(
 
     A phase diagram over axes; the same command goes on where it stopped.
     """
-    from gradscope.cli.sweep import run_sweep
-
     return run_sweep(models or [], flags)

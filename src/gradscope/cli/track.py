@@ -126,6 +126,4 @@ def track(
     **flags: Unpack[TrackFlags],
 ) -> int:
     """When, in this training, was the past lost? From its checkpoints."""
-    from gradscope.cli.track import track_runs
-
     return track_runs(runs, flags)

@@ -218,10 +218,11 @@ def found_file(name: str, path: Sequence[str]) -> str | None:
     importlib.invalidate_caches()
     searched: Sequence[str] | None = list(path)
     spec = None
-    for depth in range(1, name.count(".") + 2):
+    for part in name.split("."):
         if searched is None:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(".".join(name.split(".")[:depth]), searched)
+        # By its last name alone: folders without __init__.py look up the packages above them among what is imported.
+        spec = importlib.machinery.PathFinder.find_spec(part, searched)
         if spec is None:
             return None
         searched = spec.submodule_search_locations

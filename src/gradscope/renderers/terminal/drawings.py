@@ -12,7 +12,7 @@ from gradscope.renderers.text.strip import gate_strip
 
 LEVELS = (-1.0, -3.0, -6.0, -12.0)
 """log10 of the least norm of each shade, from dark to light."""
-SHADES, ASCII_SHADES = "█▓▒░·", "#+-._"
+PAIR_SHADES, PAIR_ASCII = "█▓▒░·", "#+-._"
 HUGE = 6.0
 LABELS = 9
 """Columns before the cells of a map."""
@@ -60,7 +60,7 @@ def step_pairs(page: Page, model: ModelResult) -> None:
         f"{model.name}: what one step still means to another, ‖ds/ds‖ from step (across) to step (down)", style="bold"
     )
     shown = [[numbers.as_number(value) for value in row] for row in rows]
-    marks = ASCII_SHADES if page.view.ascii else SHADES
+    marks = PAIR_ASCII if page.view.ascii else PAIR_SHADES
     for i, row in enumerate(shown):
         page.line(f" {edges[i + 1]:>{LABELS - 2}} ", "".join(_pair_shade(value, marks) * cell for value in row))
     last = f"step {edges[-1]}"
@@ -79,7 +79,7 @@ def _pair_shade(value: Number, marks: str) -> str:
 
 
 def _legend(page: Page, rows: list[list[Number]]) -> str:
-    marks = ASCII_SHADES if page.view.ascii else SHADES
+    marks = PAIR_ASCII if page.view.ascii else PAIR_SHADES
     said = ["over 0.1", "over 1e-3", "over 1e-6", "over 1e-12", "less"]
     seen = {_pair_shade(value, marks) for row in rows for value in row}
     odd = {"!": "! over 1e6", "?": "? not a number"}
@@ -87,7 +87,7 @@ def _legend(page: Page, rows: list[list[Number]]) -> str:
     return "   ".join([*pieces, *(words for mark, words in odd.items() if mark in seen)])
 
 
-SHADES, ASCII_SHADES = " ░▒▓█", " .-+#"
+ATTENTION_SHADES, ATTENTION_ASCII = " ░▒▓█", " .-+#"
 MOST_TOKENS = 24
 MOST_HEADS = 12
 
@@ -151,7 +151,7 @@ def heat_map(page: Page, model: ModelResult, asked: bool = False) -> None:
     page.wrap(f"{model.name}: where each token looks, mean of {heads} heads, first layer{untrained}", style="bold")
     names = [page.clip(page.fold(token), 12) for token in tokens[first:size]]
     ahead = any(value > 0 for i, row in enumerate(weights[:size]) for value in row[i + 1 : size])
-    shades = ASCII_SHADES if page.view.ascii else SHADES
+    shades = ATTENTION_ASCII if page.view.ascii else ATTENTION_SHADES
     page.line(" " * 18, Span("".join(_label(first + i + 1) for i in range(size - first)), "dim"))
     for i, name in enumerate(names):
         row = weights[first + i][first : size if ahead else first + i + 1]

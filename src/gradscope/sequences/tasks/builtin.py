@@ -34,7 +34,8 @@ RECALL = Task(
 """`recall`: name the marked symbol among random ones, `lag` steps after it was shown."""
 
 
-SYMBOLS, WORD = 4, 3
+WORD = 3
+"""How many of the symbols the word to copy has."""
 
 
 def draw_copy(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
