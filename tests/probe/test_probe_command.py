@@ -179,3 +179,18 @@ def test_an_error_beyond_all_numbers_is_drawn(error, goal):
     assert glyph in (*BLOCKS, "?")
     if error > 1 and goal == goal:
         assert glyph == BLOCKS[-1]
+
+
+def test_answers_of_all_steps_in_one_axis_are_refused_with_the_shape_that_is_asked_for(tmp_path):
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.table, self.rnn, self.head = nn.Embedding(9, 6), nn.RNN(6, 8, batch_first=True), nn.Linear(8, 9)\n"
+        "    def forward(self, ids):\n"
+        "        return self.head(self.rnn(self.table(ids))[0]).reshape(-1, 9)\n"
+    )
+    done = run("probe", f"{tmp_path / 'flat.py'}:Net", "--lag", "5", "--train-steps", "20")
+    assert done.returncode == 2
+    assert "the model returned (192, 9) for 32 sequences; return (batch, steps, features)" in done.stderr

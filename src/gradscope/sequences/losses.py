@@ -191,6 +191,11 @@ def task_loss(spec: RunSpec, batch: Batch, seed: int) -> Loss:
         steps = _checked(output, task.name, (1, 2, 3))
         steps = steps[:, None] if steps.ndim == 1 else steps
         last = (steps[:, None] if steps.ndim == 2 else steps)[:, -task.answers :]
+        if len(last) != len(asked):
+            found = f"{tuple(steps.shape)} for {len(asked)} sequences"
+            raise UsageError(
+                f"{task.name} asks each sequence, the model returned {found}; return (batch, steps, features)"
+            )
         own = last.shape[-1] == task.outputs
         read = last if own else unmasked(last) @ readout(seed, last.shape[-1], task.outputs).to(last)
         target = asked.to(read.device)

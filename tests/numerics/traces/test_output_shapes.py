@@ -404,6 +404,11 @@ class Returning(nn.Module):
         (lambda h, y: {"features": h[:, -1], "logits": y}, lambda raw: raw["logits"].square().sum()),
         (lambda h, y: (h, y.transpose(0, 1)), lambda raw: raw[1].square().sum()),
         (lambda h, y: (h, y), lambda raw: raw[1].square().sum() + raw[0].abs().sum()),
+        (lambda h, y: y.reshape(-1, 2), lambda raw: raw.square().sum()),
+        (lambda h, y: y.flatten(1), lambda raw: raw.square().sum()),
+        (lambda h, y: y[:, None], lambda raw: raw.square().sum()),
+        (lambda h, y: y[:, 1::2], lambda raw: raw.square().sum()),
+        (lambda h, y: list(y.unbind(1)), lambda raw: torch.stack(raw).square().sum()),
     ],
 )
 def test_a_loss_at_every_step_is_looked_back_from_the_newest_whatever_output_it_reads(
@@ -423,3 +428,35 @@ def test_a_loss_at_every_step_is_looked_back_from_the_newest_whatever_output_it_
     found = gradscope.analyze(module, x, loss=loss).models[0]
     assert found.series.values["log10_influence"] == pytest.approx(right.tolist(), abs=1e-9)
     assert found.summary.reach == int((right[1:] >= right[1] - 2).nonzero().max()) + 1
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_flattened_logits_of_token_ids_are_looked_back_from_the_newest_too(loop: bool) -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.table, self.head = nn.Embedding(7, 3), nn.Linear(5, 7)
+            self.rnn: nn.Module = nn.RNNCell(3, 5) if loop else nn.RNN(3, 5, batch_first=True)
+
+        def read(self, x: Tensor) -> Tensor:
+            if not loop:
+                return self.rnn(x)[0]
+            states, h = [], x.new_zeros(len(x), 5)
+            for step in x.unbind(1):
+                states.append(h := self.rnn(step, h))
+            return torch.stack(states, 1)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(self.read(self.table(ids))).reshape(-1, 7)
+
+    module = Words().double()
+    ids = torch.randint(7, (3, 20), generator=torch.Generator().manual_seed(1))
+    leaf = module.table(ids).detach().requires_grad_()
+    logits = module.head(module.read(leaf))
+    each = nn.functional.cross_entropy(logits.transpose(1, 2), ids, reduction="none") / ids.numel()
+    (right,) = torch.autograd.grad(each[:, -1].sum(), leaf)
+    found = gradscope.analyze(module, ids, loss=lambda y: nn.functional.cross_entropy(y, ids.flatten())).models[0]
+    wanted = right.norm(dim=-1).log10().mean(0).flip(0).tolist()
+    assert found.series.values["log10_influence"] == pytest.approx(wanted, abs=1e-9)
+    assert found.status == "vanishing"

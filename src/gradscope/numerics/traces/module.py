@@ -28,6 +28,7 @@ from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.gradients.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
+from gradscope.numerics.traces.newest_outputs import of_newest
 from gradscope.numerics.traces.reasons import unfollowed, unseen, with_joint_state
 from gradscope.numerics.traces.trace import Loss, NotMeasured, Unavailable, attempted
 from gradscope.records import EqualityCheck, Kind, NonFinite
@@ -287,10 +288,17 @@ class ModuleTrace:
         return tuple(layer.state for layers in self.flow(v).layers for layer in layers)
 
     def alone(self, v: Cotangents, step: int) -> Cotangents:
-        """The cotangent of one step, or of an earlier one where a sequence ends before it."""
+        """The cotangent of one step, or of an earlier one where a sequence ends before it.
+
+        Of outputs without steps of the input, that of those which hear of the newest input.
+        """
         steps, shapes = self._by_step(v), self._read_by_step(v)
-        kept = None if steps is None else influence.only_step(steps, step)
-        if kept is None or kept is steps or shapes is None:
+        if steps is None or shapes is None:
+            ends = self._heard(v)
+            found = NotMeasured("") if ends is None else attempted(lambda: of_newest(self.model, self.x, v, ends))
+            return v if isinstance(found, NotMeasured) else found
+        kept = influence.only_step(steps, step)
+        if kept is steps:
             return v
         parts = iter(kept.split([shape.standard[-1] for shape in shapes.values()], -1))
         own = {place: shape.as_returned(next(parts)) for place, shape in shapes.items()}
