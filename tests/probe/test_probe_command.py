@@ -187,7 +187,8 @@ def test_answers_of_all_steps_in_one_axis_are_refused_with_the_shape_that_is_ask
         "class Net(nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
-        "        self.table, self.rnn, self.head = nn.Embedding(9, 6), nn.RNN(6, 8, batch_first=True), nn.Linear(8, 9)\n"
+        "        self.table, self.rnn = nn.Embedding(9, 6), nn.RNN(6, 8, batch_first=True)\n"
+        "        self.head = nn.Linear(8, 9)\n"
         "    def forward(self, ids):\n"
         "        return self.head(self.rnn(self.table(ids))[0]).reshape(-1, 9)\n"
     )

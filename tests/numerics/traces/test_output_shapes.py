@@ -405,7 +405,6 @@ class Returning(nn.Module):
         (lambda h, y: (h, y.transpose(0, 1)), lambda raw: raw[1].square().sum()),
         (lambda h, y: (h, y), lambda raw: raw[1].square().sum() + raw[0].abs().sum()),
         (lambda h, y: y.reshape(-1, 2), lambda raw: raw.square().sum()),
-        (lambda h, y: y.flatten(1), lambda raw: raw.square().sum()),
         (lambda h, y: y[:, None], lambda raw: raw.square().sum()),
         (lambda h, y: y[:, 1::2], lambda raw: raw.square().sum()),
         (lambda h, y: list(y.unbind(1)), lambda raw: torch.stack(raw).square().sum()),

@@ -290,11 +290,11 @@ class ModuleTrace:
     def alone(self, v: Cotangents, step: int) -> Cotangents:
         """The cotangent of one step, or of an earlier one where a sequence ends before it.
 
-        Of outputs without steps of the input, that of those which hear of the newest input.
+        Of other outputs than one answer for a sequence, that of those which hear of the newest input.
         """
         steps, shapes = self._by_step(v), self._read_by_step(v)
         if steps is None or shapes is None:
-            ends = self._heard(v)
+            ends = None if self._is_one_answer(v) else self._heard(v)
             found = NotMeasured("") if ends is None else attempted(lambda: of_newest(self.model, self.x, v, ends))
             return v if isinstance(found, NotMeasured) else found
         kept = influence.only_step(steps, step)
@@ -303,6 +303,11 @@ class ModuleTrace:
         parts = iter(kept.split([shape.standard[-1] for shape in shapes.values()], -1))
         own = {place: shape.as_returned(next(parts)) for place, shape in shapes.items()}
         return tuple(own[place].to(g) if g is not None and place in own else None for place, g in enumerate(v))
+
+    def _is_one_answer(self, v: Cotangents) -> bool:
+        """Whether the loss reads the first tensor alone, which has one answer, (features), for a whole sequence."""
+        alone = all(g is None or not bool((g != 0).any()) for g in v[1:])
+        return alone and self.output_shape.has_sequences and len(self.output_shape.standard) == 2
 
     def of_first(self, v: Tensor) -> Cotangents:
         """The cotangent of the first tensor returned alone, from its standard form.

@@ -16,7 +16,7 @@ MOVED = 0.01
 def of_newest(model: Direct, x: Tensor, v: tuple[Tensor | None, ...], newest: Tensor) -> tuple[Tensor | None, ...]:
     """The cotangents of the outputs that change with the newest inputs; the very same where that is all of them.
 
-    Outputs need no axis of steps for it: logits (batch * T, classes), a list of T tensors, every fourth step.
+    They need no axis of steps for it: logits (batch * T, classes), a list of T tensors, every fourth step.
 
     Args:
         model: the module.
@@ -44,7 +44,7 @@ def _outputs(model: Direct, x: Tensor, where: Tensor) -> list[Tensor]:
     """What the module returns when its input, or what its embeddings make of ids, is moved at some steps."""
     taken = None if x.is_floating_point() else model.laid_out(x)
     if taken is None:
-        return reals(model.run(torch.where(where[..., None], x * (1 + MOVED) + MOVED, x)))
+        return reals(model.run(model.laid_out(torch.where(where[..., None], x * (1 + MOVED) + MOVED, x))))
     tokens = Tokens(model.module, taken, model.tables)
     weight = next(p for p in model.module.parameters() if p.is_floating_point())
     width = max((known.stop for known in model.tables.values()), default=0)
