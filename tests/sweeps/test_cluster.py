@@ -21,9 +21,9 @@ from sweeps.conftest import ENDS, SMALL, asked, gradscope, started, states
 distributed = pytest.importorskip("distributed", reason="Dask, of the extra [sweep], is not installed")
 
 from gradscope.sweeps import dask_cluster  # noqa: E402
-from gradscope.sweeps.dask_cluster import collected  # noqa: E402
 from gradscope.sweeps.plan import Plan, versions  # noqa: E402
 from gradscope.sweeps.run_point import Task  # noqa: E402
+from gradscope.sweeps.shipped import collected  # noqa: E402
 
 SERVE = """
 import sys

@@ -15,9 +15,9 @@ from gradscope.config.axes import read_axes
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.sweeps import store
-from gradscope.sweeps.dask_cluster import collected
 from gradscope.sweeps.plan import Plan
 from gradscope.sweeps.read_sweep import is_sweep, read_sweep
+from gradscope.sweeps.shipped import collected
 from gradscope.sweeps.store import Result, opened
 from gradscope.swept import cells
 
