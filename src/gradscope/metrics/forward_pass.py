@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradscope.chain import ArrayChain
 from gradscope.metrics.gradients import agree, nudge_of
 from gradscope.metrics.series import Track, Tracks, numbers
-from gradscope.models.capture.given import Embeddings, Tokens
+from gradscope.models.capture.given import run_moved
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import reordered
 from gradscope.models.capture.watch import see
@@ -245,21 +245,19 @@ def input_cut(analysis: Analysis) -> int | None:
 
 def _moved(model: Recurrent | Direct, x: Tensor, steps: int, sign: int, anchor: int) -> Tensor:
     """The output with the first steps of its input nudged, or of what its embeddings make of ids, as far as finite."""
-    taken = None if isinstance(model, Recurrent) or x.is_floating_point() else model.laid_out(x)
-    if isinstance(model, Recurrent) or taken is None:
+
+    def nudge_first(leaf: Tensor, weight: Tensor) -> Tensor:
+        leaf[:, :steps] = sign * nudge_of(weight, leaf[:, :steps].shape)
+        return leaf
+
+    if isinstance(model, Recurrent) or x.is_floating_point():
         moved = x.clone()
         older = moved[:, :steps]
         # Zeros may be what is taken for padding; where there is nothing else, they are all there is to move.
         older += sign * nudge_of(x, older.shape) * ((older != 0) | ~(older != 0).any())
         output = model(moved)
     else:
-        tokens = Tokens(model.module, taken, model.tables)
-        weight = next(p for p in model.module.parameters() if p.is_floating_point())
-        width = max((known.stop for known in model.tables.values()), default=0)
-        leaf = weight.new_zeros(*x.shape, width)
-        leaf[:, :steps] = sign * nudge_of(weight.detach(), leaf[:, :steps].shape)
-        tokens.leaf = model.laid_out(leaf).contiguous()
-        output = model.output(model.run(tokens.taken, Embeddings(tokens)), x)
+        output = model.output(run_moved(model, x, nudge_first), x)
     if output.ndim == 3 and output.shape[1] >= anchor:
         # Earlier outputs hear of their own inputs, whatever becomes of the one that the anchor is about.
         output = output[:, anchor - 1]

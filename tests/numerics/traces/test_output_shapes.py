@@ -459,3 +459,20 @@ def test_flattened_logits_of_token_ids_are_looked_back_from_the_newest_too(loop:
     wanted = right.norm(dim=-1).log10().mean(0).flip(0).tolist()
     assert found.series.values["log10_influence"] == pytest.approx(wanted, abs=1e-9)
     assert found.status == "vanishing"
+
+
+def test_a_module_that_refuses_other_numbers_than_its_own_is_measured_as_a_whole() -> None:
+    class Bounded(Returning):
+        def forward(self, x: Tensor) -> Any:
+            if bool((x > 1).any()):
+                raise ValueError("an input is a share")
+            return super().forward(x)
+
+    module = Bounded(lambda h, y: y.reshape(-1, 2)).double()
+    x = torch.rand(3, 12, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x[:, -1] = 1
+    leaf = x.clone().requires_grad_()
+    (right,) = torch.autograd.grad(module(leaf).square().sum(), leaf)
+    found = gradscope.analyze(module, x, loss=lambda y: y.square().sum()).models[0]
+    wanted = right.norm(dim=-1).log10().mean(0).flip(0).tolist()
+    assert found.series.values["log10_influence"] == pytest.approx(wanted, abs=1e-9)

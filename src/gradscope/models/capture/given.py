@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+if TYPE_CHECKING:
+    from gradscope.models.direct import Direct
 
 Tables = dict[Hashable, slice]
 """Which features of the leaf belong to which table of embeddings, by what the table is made of."""
@@ -195,6 +198,21 @@ LOOKUPS = frozenset(
     }
 )
 """What may turn ids into numbers."""
+
+
+def run_moved(model: Direct, ids: Tensor, added: Callable[[Tensor, Tensor], Tensor]) -> Any:
+    """What a module returns when something is added to what its embeddings make of token ids.
+
+    Args:
+        model: the module, whose tables are known.
+        ids: (batch, T).
+        added: zeros (batch, T, width of all tables) and a weight of the module -> what is added, of the same shape.
+    """
+    tokens = Tokens(model.module, model.laid_out(ids), model.tables)
+    weight = next(p for p in model.module.parameters() if p.is_floating_point()).detach()
+    width = max((known.stop for known in model.tables.values()), default=0)
+    tokens.leaf = model.laid_out(added(weight.new_zeros(*ids.shape, width), weight)).contiguous()
+    return model.run(tokens.taken, Embeddings(tokens))
 
 
 def _made_of(weight: Tensor) -> Hashable:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradscope.models.capture.given import Embeddings, Tokens
+from gradscope.errors import UsageError
+from gradscope.models.capture.given import run_moved
 from gradscope.models.direct import Direct
 from gradscope.models.output_shape import reals
 
 MOVED = 0.01
-"""How far an input is moved, beside its own size: far enough for any rounding, and no zero becomes another."""
+"""How far an input is moved, as a part of its size and as a number: far above rounding."""
 
 
 def of_newest(model: Direct, x: Tensor, v: tuple[Tensor | None, ...], newest: Tensor) -> tuple[Tensor | None, ...]:
@@ -27,8 +28,11 @@ def of_newest(model: Direct, x: Tensor, v: tuple[Tensor | None, ...], newest: Te
     if sum(int((g != 0).sum()) for g in v if g is not None) <= len(x):
         return v
     where = torch.arange(1, x.shape[1] + 1, device=x.device) == newest.to(x.device)[:, None]
-    with torch.no_grad():
+    try:
         before, after = (_outputs(model, x, where if moved else torch.zeros_like(where)) for moved in (False, True))
+    except UsageError:
+        # It refuses other numbers than its own.
+        return v
     if [y.shape for y in before] != [y.shape for y in after] or len(before) != len(v):
         return v
     kept = tuple(
@@ -40,14 +44,9 @@ def of_newest(model: Direct, x: Tensor, v: tuple[Tensor | None, ...], newest: Te
     return v if same or not heard else kept
 
 
+@torch.no_grad()
 def _outputs(model: Direct, x: Tensor, where: Tensor) -> list[Tensor]:
     """What the module returns when its input, or what its embeddings make of ids, is moved at some steps."""
-    taken = None if x.is_floating_point() else model.laid_out(x)
-    if taken is None:
+    if x.is_floating_point():
         return reals(model.run(model.laid_out(torch.where(where[..., None], x * (1 + MOVED) + MOVED, x))))
-    tokens = Tokens(model.module, taken, model.tables)
-    weight = next(p for p in model.module.parameters() if p.is_floating_point())
-    width = max((known.stop for known in model.tables.values()), default=0)
-    leaf = weight.new_zeros(*x.shape, width) + MOVED * where[..., None].to(weight)
-    tokens.leaf = model.laid_out(leaf).contiguous()
-    return reals(model.run(tokens.taken, Embeddings(tokens)))
+    return reals(run_moved(model, x, lambda leaf, _: leaf + MOVED * where[..., None].to(leaf)))
