@@ -77,6 +77,27 @@ def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
 def _sweep(link: sqlite3.Connection, number: int, plain: dict[str, Any], wanted: Sequence[str] | None) -> Sweep:
     fields = _fields(link, number) if wanted is None else _known(link, number, wanted)
     runs = tuple(_run(row, fields) for row in link.execute(RUNS, (number,)))
+    return _made(plain, fields, runs)
+
+
+def _from_json(data: dict[str, Any]) -> Sweep:
+    runs = tuple(
+        SweepRun(
+            point=run["point"],
+            seed=run["seed"],
+            state=run["state"],
+            status=run["status"],
+            worst=run["worst"],
+            values=tuple(None if value is None else float(value) for value in run["values"]),
+            reason=run["reason"],
+            seconds=run["seconds"],
+        )
+        for run in data["runs"]
+    )
+    return _made(data, tuple(data["fields"]), runs)
+
+
+def _made(plain: dict[str, Any], fields: tuple[str, ...], runs: tuple[SweepRun, ...]) -> Sweep:
     return Sweep(
         run=plain["run"],
         spec=spec_from(plain["spec"]),
@@ -86,31 +107,6 @@ def _sweep(link: sqlite3.Connection, number: int, plain: dict[str, Any], wanted:
         fields=fields,
         runs=runs,
         threads=plain["threads"],
-    )
-
-
-def _from_json(data: dict[str, Any]) -> Sweep:
-    return Sweep(
-        run=data["run"],
-        spec=spec_from(data["spec"]),
-        axes=tuple(Axis(axis["name"], tuple(axis["values"]), axis["kind"]) for axis in data["axes"]),
-        seeds=tuple(data["seeds"]),
-        versions=data["versions"],
-        fields=tuple(data["fields"]),
-        runs=tuple(
-            SweepRun(
-                point=run["point"],
-                seed=run["seed"],
-                state=run["state"],
-                status=run["status"],
-                worst=run["worst"],
-                values=tuple(None if value is None else float(value) for value in run["values"]),
-                reason=run["reason"],
-                seconds=run["seconds"],
-            )
-            for run in data["runs"]
-        ),
-        threads=data["threads"],
     )
 
 
