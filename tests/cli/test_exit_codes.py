@@ -23,6 +23,7 @@ REFUSED = [
     ("analyze --dtype flaot64", "unknown dtype 'flaot64'; did you mean 'float64'?"),
     ("analyze --device gpu", "unknown device 'gpu'"),
     ("analyze --fail-on errors", "unknown fail-on 'errors'; did you mean 'error'?"),
+    ("analyze --weights w.pt", "weights is w.pt (--weights), and nothing here reads it: rnn takes none; leave it out"),
     (
         "sweep rnn --over hidden=3,4 --fix --save out",
         "--fix is about the remedies of one model, and a sweep measures none",

@@ -15,6 +15,7 @@ from gradscope.cli.options import OneModel, RunFlags, ScreenFlags, spread
 from gradscope.cli.output import aside, plan
 from gradscope.cli.progress import ProgressBar
 from gradscope.config import Rest, build_spec
+from gradscope.config.check import refuse_idle
 from gradscope.config.words import parse_model
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, Report, RunSpec
@@ -46,6 +47,8 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
         sys.stderr.writelines(f"gradscope: {sentence}\n" for sentence in resolved.replaced)
     if compare and resolved.origin["models"] == "default":
         raise UsageError("compare needs models; write gradscope compare rnn lstm attention")
+    # The model that stands in where none is named reads what it would read by its name.
+    refuse_idle(spec, resolved.origin)
     if not compare and len(spec.models) > 1:
         raise UsageError(f"analyze takes one model, not {len(spec.models)}; write gradscope compare for several")
     screen = cast(ScreenFlags, {**flags, "show": list(spec.show)})

@@ -114,9 +114,18 @@ def check(spec: RunSpec, origin: Mapping[str, str]) -> None:
             where = f" ({origin['models']})" if ":" in origin["models"] else ""
             raise UsageError(f"{error}{where}") from None
     _check_together(spec, origin)
-    # What a file says may be for other runs; what is asked for just now is for this one.
+    if origin["models"] != "default":
+        refuse_idle(spec, origin)
+
+
+def refuse_idle(spec: RunSpec, origin: Mapping[str, str]) -> None:
+    """Flags that no model of the run reads. What a file says may be for other runs; a flag is for this one.
+
+    Raises:
+        UsageError: there is one.
+    """
     for name, why in idle(spec).items():
-        if origin[name].startswith("--") and origin["models"] != "default":
+        if origin[name].startswith("--"):
             shown = safe_text(getattr(spec, name), 40)
             raise UsageError(f"{name} is {shown} ({origin[name]}), and nothing here reads it: {why}; leave it out")
 
