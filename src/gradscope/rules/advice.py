@@ -17,10 +17,7 @@ from gradscope.rules.family import family, is_built, named, options, places, var
 from gradscope.rules.rule import needed_lag
 
 ADVICE: Mapping[tuple[str, str], str] = {
-    (
-        "vanishing",
-        "rnn",
-    ): "Use a gated cell{instead}[: `gradscope compare {same} lstm:forget_bias={bias}`]; an "
+    ("vanishing", "rnn"): "Use a gated cell{instead}[: `gradscope compare {same} lstm:forget_bias={bias}`]; an "
     "orthogonal recurrent matrix[ (`gradscope analyze {orthogonal}`)] usually loses less per step.",
     ("vanishing", "rnn relu"): "Start from the identity matrix, which relu leaves alone while units stay active[: "
     "`gradscope analyze {identity}`].",
@@ -31,10 +28,7 @@ ADVICE: Mapping[tuple[str, str], str] = {
         "rnn gain",
     ): "The recurrent matrix multiplies norms by {gain} at every step by itself: give it gain 1["
     ", `gradscope analyze {unit_gain}`].",
-    (
-        "vanishing",
-        "lstm",
-    ): "Raise the forget bias{of} to {bias}, at which the cell keeps half of what it held for "
+    ("vanishing", "lstm"): "Raise the forget bias{of} to {bias}, at which the cell keeps half of what it held for "
     "about {half_life} steps if the gate sees little else[: `gradscope analyze {open_lstm}`].",
     ("vanishing", "lstm open"): "The forget bias would reach that far, so the loss is elsewhere: look at the gates[, "
     "`gradscope analyze {same} --show gates`].",
