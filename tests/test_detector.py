@@ -38,7 +38,7 @@ def test_the_rules_speak_by_the_counts_of_the_benchmark():
     from benchmarks.detector.page import PILOT_FAIL
     from benchmarks.detector.published import ADDING, SMALL, small_shares
 
-    from gradscope.rules import calibration
+    from gradscope.rules import gs1_learning
 
     found = json.loads((FOLDER / "calibration.json").read_text())["bands"]
     counted = {
@@ -49,11 +49,11 @@ def test_the_rules_speak_by_the_counts_of_the_benchmark():
             "single": [[count.learned, count.of] for count in band.single],
             "hard": [[count.learned, count.of] for count in band.hard],
         }
-        for word, band in calibration.FIXED.items()
+        for word, band in gs1_learning.FIXED.items()
     }
     assert counted == found
-    assert calibration.SHARE_FAILS == PILOT_FAIL
-    assert (calibration.PUBLISHED_SPREAD.learned, calibration.PUBLISHED_SPREAD.of) == small_shares()
+    assert gs1_learning.SHARE_FAILS == PILOT_FAIL
+    assert (gs1_learning.PUBLISHED_SPREAD.learned, gs1_learning.PUBLISHED_SPREAD.of) == small_shares()
     assert SMALL == PILOT_FAIL
     assert len(ADDING) == 27
 

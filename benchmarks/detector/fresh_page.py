@@ -9,8 +9,7 @@ from benchmarks.detector.score import Curve
 from benchmarks.detector.statistics import Row, failed, share, share_after, word
 from benchmarks.detector.tables import HEADS, areas, chances_of, part, said
 from benchmarks.detector.twins import labels
-from gradscope.rules.calibration import NEAR
-from gradscope.rules.outlook import HARD
+from gradscope.rules.gs1_learning import HARD_TASKS, NEAR
 
 
 def sections(first: Sequence[Row], fresh: Sequence[Row], twins: Sequence[Row], curve: Curve, after: Curve) -> list[str]:
@@ -86,7 +85,9 @@ def _outlook(rows: Sequence[Row]) -> str:
     for name, named in (("fails", "fails"), ("open", "between, or grows"), ("arrives", "arrives: healthy")):
         like = [row for row in own if word(row) == name]
         cells = [
-            part([not failed(row) for row in like if (row["task"] in HARD) == hard and (row["lag"] > NEAR) == far])
+            part(
+                [not failed(row) for row in like if (row["task"] in HARD_TASKS) == hard and (row["lag"] > NEAR) == far]
+            )
             for hard in (False, True)
             for far in (False, True)
         ]

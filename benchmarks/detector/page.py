@@ -16,8 +16,7 @@ from benchmarks.detector.score import Curve, auc, fitted
 from benchmarks.detector.statistics import RULES, Row, failed, share, share_after, word
 from benchmarks.detector.tables import areas, chances_of, part
 from benchmarks.detector.twins import labels
-from gradscope.rules.calibration import NEAR, SHARE_ARRIVES
-from gradscope.rules.outlook import HARD
+from gradscope.rules.gs1_learning import HARD_TASKS, NEAR, SHARE_ARRIVES
 
 PILOT_FAIL, PILOT_FINE = -6.0, -1.5
 """Shares (log10) named by an earlier pilot."""
@@ -64,7 +63,7 @@ def bands(rows: Sequence[Row], fresh: Sequence[Row] = (), twins: Sequence[Row] =
 
 
 def _learned(rows: Sequence[Row], *, hard: bool, far: bool) -> list[int]:
-    chosen = [row for row in rows if (row["task"] in HARD) == hard and (row["lag"] > NEAR) == far]
+    chosen = [row for row in rows if (row["task"] in HARD_TASKS) == hard and (row["lag"] > NEAR) == far]
     return [sum(not failed(row) for row in chosen), len(chosen)]
 
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gradscope.rules.calibration import SHARE_ARRIVES, SHARE_FAILS, Word
-from gradscope.rules.outlook import word_of
+from gradscope.rules.gs1_learning import SHARE_ARRIVES, SHARE_FAILS, Word, word_of
 
 Row = dict[str, Any]
 Statistic = Callable[[Row], float]

@@ -17,7 +17,7 @@ from gradscope.numerics.traces.lifted import LiftedTrace
 from gradscope.numerics.traces.module import ModuleTrace
 from gradscope.numerics.traces.trace import NotMeasured, attempted
 from gradscope.records import Attention, Loaded, ModelResult, Pair, SingularValues
-from gradscope.rules.judge import judged
+from gradscope.rules.judge import with_verdicts
 from gradscope.rules.presets import said_by
 from gradscope.sequences.batch import Batch
 
@@ -85,7 +85,7 @@ def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ..
         step_pairs=_step_pairs(analysis),
     )
     spec = analysis.spec
-    return replace(judged(result, spec), notes=(*notes, *said_by(spec.preset, summary.parameters)))
+    return replace(with_verdicts(result, spec), notes=(*notes, *said_by(spec.preset, summary.parameters)))
 
 
 def _narrowed(analysis: Analysis) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from gradscope.loading.source import Source
 from gradscope.loading.word import source_of
 from gradscope.pipeline import Early, Progress, diagnose_sources
 from gradscope.records import ModelResult, Report, RunSpec
-from gradscope.rules.judge import judged
+from gradscope.rules.judge import with_verdicts
 
 NONE_SUITS = (
     "no remedy suits: they change families, weights in files, layers of torch.nn inside a module, and the matrices and "
@@ -105,4 +105,4 @@ def _fixed(
 def _probed(source: Source, model: ModelResult, spec: RunSpec, told: Progress) -> ModelResult:
     from gradscope.probe.run import probe_source
 
-    return judged(replace(model, probe=probe_source(source, spec, told)), spec)
+    return with_verdicts(replace(model, probe=probe_source(source, spec, told)), spec)

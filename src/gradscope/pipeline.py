@@ -26,7 +26,7 @@ from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs.resources import require_memory, threads_for
 from gradscope.records import BUILT, Loaded, ModelResult, Report, RunSpec, Timing
 from gradscope.registry import SUMMARY_METRICS
-from gradscope.rules.judge import judged, selected
+from gradscope.rules.judge import selected, with_verdicts
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.losses import make_loss
 from gradscope.sequences.make_batch import make_batch
@@ -122,7 +122,7 @@ def examined(
         runs, batch, notes = runs_of(source, spec, x, loss)
         analysis = Analysis(runs, _settled(spec, runs), detail=False)
         known = outline(source.name, source.loaded, analysis, measure(analysis), tokens=batch.tokens, notes=notes)
-        return judged(known, analysis.spec)
+        return with_verdicts(known, analysis.spec)
 
 
 def _told_apart(sources: list[Source]) -> list[Source]:
@@ -232,19 +232,19 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
     with own_random_numbers(spec.seed):
         analysis = Analysis(runs, _settled(spec, runs), detail=False)
         with threads_for(analysis.size):
-            known = judged(outline(name, Loaded(BUILT), analysis, collect.early(analysis)), analysis.spec)
+            known = with_verdicts(outline(name, Loaded(BUILT), analysis, collect.early(analysis)), analysis.spec)
             if known.status in FOR_GOOD:
                 return known
             found, skipped = collect.gather(analysis, {"directions": SUMMARY_METRICS["directions"]})
     whole = replace(known, summary=replace(known.summary, **found), skipped={**known.skipped, **skipped})
-    return judged(whole, analysis.spec)
+    return with_verdicts(whole, analysis.spec)
 
 
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:
     """The result as far as its verdict is known before any Jacobian; None where spectra may still change it."""
     measured = collect.early(analysis)
     known = outline(source.name, source.loaded, analysis, measured, tokens=batch.tokens, notes=notes)
-    found = judged(known, analysis.spec)
+    found = with_verdicts(known, analysis.spec)
     # Exact zeros may turn out to come from a cut, which Jacobians tell.
     return found if found.status in FOR_GOOD and not found.summary.zero_lags else None
 

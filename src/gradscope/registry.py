@@ -88,39 +88,39 @@ SERIES_METRICS: Mapping[str, str] = {
 }
 
 RULES: Mapping[str, str] = {
-    "GS101": "gradscope.rules.gs101_vanishing_rate:RULE",
-    "GS102": "gradscope.rules.gs102_exact_zero:RULE",
-    "GS103": "gradscope.rules.gs103_one_direction:RULE",
-    "GS104": "gradscope.rules.gs104_reach:RULE",
-    "GS105": "gradscope.rules.gs105_not_learned:RULE",
-    "GS201": "gradscope.rules.gs201_exploding_rate:RULE",
-    "GS202": "gradscope.rules.gs202_chaos:RULE",
-    "GS203": "gradscope.rules.gs203_parameter_sensitivity:RULE",
-    "GS204": "gradscope.rules.gs204_wrong_scale:RULE",
-    "GS301": "gradscope.rules.gs301_non_finite:RULE",
-    "GS302": "gradscope.rules.gs302_low_precision:RULE",
-    "GS303": "gradscope.rules.gs303_saturation:RULE",
-    "GS304": "gradscope.rules.gs304_dead_units:RULE",
-    "GS305": "gradscope.rules.gs305_first_layer_bias:RULE",
-    "GS401": "gradscope.rules.gs401_gradient_cut:RULE",
-    "GS402": "gradscope.rules.gs402_no_gradient:RULE",
-    "GS403": "gradscope.rules.gs403_mixed_sequences:RULE",
-    "GS405": "gradscope.rules.gs405_unheard:RULE",
+    "GS101": "gradscope.rules.gs1_vanishing:VANISHING_RATE",
+    "GS102": "gradscope.rules.gs1_vanishing:EXACT_ZERO",
+    "GS103": "gradscope.rules.gs1_vanishing:ONE_DIRECTION",
+    "GS104": "gradscope.rules.gs1_vanishing:SHORT_REACH",
+    "GS105": "gradscope.rules.gs1_learning:NOT_LEARNED",
+    "GS201": "gradscope.rules.gs2_exploding:EXPLODING_RATE",
+    "GS202": "gradscope.rules.gs2_exploding:CHAOS",
+    "GS203": "gradscope.rules.gs2_exploding:SENSITIVE_WEIGHTS",
+    "GS204": "gradscope.rules.gs2_exploding:WRONG_SCALE",
+    "GS301": "gradscope.rules.gs3_numbers:NON_FINITE",
+    "GS302": "gradscope.rules.gs3_numbers:LOW_PRECISION",
+    "GS303": "gradscope.rules.gs3_numbers:SATURATION",
+    "GS304": "gradscope.rules.gs3_numbers:DEAD_UNITS",
+    "GS305": "gradscope.rules.gs3_numbers:FIRST_LAYER_BIAS",
+    "GS401": "gradscope.rules.gs4_wiring:GRADIENT_CUT",
+    "GS402": "gradscope.rules.gs4_wiring:NO_GRADIENT",
+    "GS403": "gradscope.rules.gs4_wiring:MIXED_SEQUENCES",
+    "GS405": "gradscope.rules.gs4_wiring:ACTS_WITHOUT_GRADIENT",
 }
 
 TRAINING_RULES: Mapping[str, str] = {
-    "GS501": "gradscope.rules.training.gs501_reach_lost:RULE",
-    "GS502": "gradscope.rules.training.gs502_collapse:RULE",
-    "GS503": "gradscope.rules.training.gs503_clipped_direction:RULE",
-    "GS504": "gradscope.rules.training.gs504_first_non_finite:RULE",
-    "GS505": "gradscope.rules.training.gs505_never_older:RULE",
+    "GS501": "gradscope.rules.gs5_training:REACH_LOST",
+    "GS502": "gradscope.rules.gs5_training:SHARE_COLLAPSE",
+    "GS503": "gradscope.rules.gs5_training:CLIPPED_DIRECTION",
+    "GS504": "gradscope.rules.gs5_training:FIRST_NON_FINITE",
+    "GS505": "gradscope.rules.gs5_training:NOTHING_OLD_LEARNED",
 }
 """Rules that judge a trajectory, not a report."""
 
 GATE_RULES: Mapping[str, str] = {
-    "GS901": "gradscope.rules.gate:UNMEASURED",
-    "GS902": "gradscope.rules.gate:LIMIT",
-    "GS903": "gradscope.rules.gate:WORSE",
+    "GS901": "gradscope.rules.gs9_gate:UNMEASURED",
+    "GS902": "gradscope.rules.gs9_gate:LIMIT",
+    "GS903": "gradscope.rules.gs9_gate:WORSE",
 }
 
 SWEEP_RUNS: Mapping[str, str] = {

@@ -68,7 +68,7 @@ def test_foreign_text_in_a_message_is_made_harmless(gradscope):
 def broken(error: str, *words: str) -> str:
     """Code that runs gradscope with a rule book that raises `error`."""
     return (
-        "import sys, gradscope.rules.explain as book\n"
+        "import sys, gradscope.rules.texts as book\n"
         f"def fail(code): raise {error}\n"
         "book.explain = fail\n"
         "from gradscope.__main__ import main\n"

@@ -15,7 +15,7 @@ import gradscope
 from gradscope.pipeline import diagnose
 from gradscope.records import Loaded, ModelResult, RunSpec
 from gradscope.renderers.text import wording
-from gradscope.rules.interval import narrow
+from gradscope.rules.wording import how_to_narrow
 
 T975 = {2: 4.302653, 4: 2.776445, 7: 2.364624}
 
@@ -109,7 +109,7 @@ FILE = Loaded("w.pt: rnn", trained=True)
 def test_advice_names_what_there_is_more_of(loaded, spec, advice):
     found = model()
     found = found if loaded is None else replace(found, loaded=loaded)
-    assert narrow(found, spec).startswith(f"Narrow the interval with {advice}")
+    assert how_to_narrow(found, spec).startswith(f"Narrow the interval with {advice}")
 
 
 def test_advice_that_is_followed_narrows_the_interval_and_is_said_once():

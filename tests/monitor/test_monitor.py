@@ -24,7 +24,7 @@ from gradscope.monitor.monitor import Monitor
 from gradscope.records import RunSpec
 from gradscope.renderers.flow.screen import render
 from gradscope.renderers.view import View
-from gradscope.rules.training.judge import judged, status_of
+from gradscope.rules.judge import trajectory_status, trajectory_with_verdicts
 from gradscope.trajectory import Trajectory
 from trajectories import point
 
@@ -464,7 +464,7 @@ def growing(gain: float, clip: float | None, log=None) -> Trajectory:
 def test_of_a_gradient_that_explodes_it_says_what_a_trainer_can_do(clip, tmp_path):
     run = growing(1.5, clip, tmp_path / "flow.jsonl")
     # Saved and read again it says the same.
-    kept = judged(read_flow(str(tmp_path / "flow.jsonl")), RunSpec())
+    kept = trajectory_with_verdicts(read_flow(str(tmp_path / "flow.jsonl")), RunSpec())
     shown = [" ".join(render(known, View(width=100)).split()) for known in (run, kept)]
     raw = 10 ** statistics.median(p.norms.log10_raw for p in run.points if p.kind == "signal" and p.norms is not None)
     for words in shown:
@@ -478,7 +478,7 @@ def test_of_a_gradient_that_explodes_it_says_what_a_trainer_can_do(clip, tmp_pat
             assert tip.startswith("Clipping acts at 4 of 4 measured updates already")
         assert "smaller recurrent weights" in tip
     # Followed, it is no more.
-    assert status_of(growing(1.0, clip)) == "healthy"
+    assert trajectory_status(growing(1.0, clip)) == "healthy"
 
 
 def test_a_sequence_that_is_not_finite_is_measured_wherever_it_is_in_the_batch():

@@ -27,7 +27,7 @@ from gradscope.errors import UsageError
 from gradscope.flow_file import read_flow
 from gradscope.monitor.layer_recorder import Hook
 from gradscope.monitor.whole_analysis import _copied
-from gradscope.rules.training.judge import status_of
+from gradscope.rules.judge import trajectory_status
 
 UPDATES, LENGTH, NEEDED = 4, 12, 8
 
@@ -749,7 +749,7 @@ def test_a_needed_lag_that_no_gradient_can_reach_is_said_at_once_and_is_no_vanis
     verdicts = {v.code: v for v in flow.trajectory.verdicts}
     assert (verdicts["GS501"].status, verdicts["GS505"].status) == ("skip", "skip")
     assert "goes back more than" in verdicts["GS505"].message
-    assert status_of(flow.trajectory) == "inconclusive"
+    assert trajectory_status(flow.trajectory) == "inconclusive"
     _same_at_every_step(flow)
 
 
@@ -759,7 +759,7 @@ def test_a_shorter_batch_is_no_fall_of_the_reach(lengths):
     flow = told(Reader(slice(-1, None)), 15, lengths)
     verdicts = {v.code: v.status for v in flow.trajectory.verdicts}
     assert (verdicts["GS501"], verdicts["GS502"], verdicts["GS505"]) == ("pass", "pass", "pass")
-    assert status_of(flow.trajectory) in ("healthy", "inconclusive")
+    assert trajectory_status(flow.trajectory) in ("healthy", "inconclusive")
 
 
 class Translator(Net):
@@ -780,7 +780,7 @@ def test_a_layer_of_short_sequences_does_not_stand_for_the_run():
     torch.manual_seed(0)
     flow = told(Translator(), 9)
     assert {v.code: v.status for v in flow.trajectory.verdicts}["GS505"] == "pass"
-    assert status_of(flow.trajectory) == "healthy"
+    assert trajectory_status(flow.trajectory) == "healthy"
     assert any("the gradient passes on through the state that dec is handed" in note for note in flow.trajectory.notes)
 
 

@@ -19,7 +19,7 @@ from gradscope.errors import UsageError
 from gradscope.flow_file import read_flow
 from gradscope.monitor.track_checkpoints import Track
 from gradscope.records import RunSpec
-from gradscope.rules.training.judge import status_of
+from gradscope.rules.judge import trajectory_status
 
 MODEL = """
 from torch import nn
@@ -152,7 +152,7 @@ def test_looking_again_takes_what_is_new_or_finished(folder):
     assert track.look() == 0
     assert [p.step for p in track.trajectory.points][-1] == 110
     assert not track.trajectory.skipped
-    assert status_of(track.trajectory) != "vanishing"
+    assert trajectory_status(track.trajectory) != "vanishing"
 
 
 def test_weights_that_are_nan_are_found(folder):
@@ -161,7 +161,7 @@ def test_weights_that_are_nan_are_found(folder):
         broken.weight_hh_l0[0, 0] = float("nan")
     torch.save(broken.state_dict(), folder / "ckpt_200.pt")
     trajectory = tracked(folder).trajectory
-    assert status_of(trajectory) == "non-finite"
+    assert trajectory_status(trajectory) == "non-finite"
     assert "ckpt_200.pt" in next(v.message for v in trajectory.verdicts if v.code == "GS504")
 
 

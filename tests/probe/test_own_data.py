@@ -21,7 +21,7 @@ from gradscope.probe.run import probe_source
 from gradscope.records import Report, RunSpec
 from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.view import View
-from gradscope.rules.judge import judged
+from gradscope.rules.judge import with_verdicts
 from gradscope.saved import read_report
 from gradscope.sequences.losses import make_loss
 from gradscope.sequences.make_batch import make_batch
@@ -170,9 +170,9 @@ def test_one_run_of_six_may_be_luck(folder):
     assert model.probe is not None
     first, *rest = (replace(run, learned_at=None) for run in model.probe.runs)
     lucky = replace(model, probe=replace(model.probe, runs=(replace(first, learned_at=25), *rest)))
-    assert gs105(judged(lucky, spec(folder))).status == "inconclusive"
+    assert gs105(with_verdicts(lucky, spec(folder))).status == "inconclusive"
     lucky = replace(lucky, probe=replace(lucky.probe, near=None))
-    assert gs105(judged(lucky, spec(folder))).status == "pass"
+    assert gs105(with_verdicts(lucky, spec(folder))).status == "pass"
 
 
 def test_a_remedy_is_held_to_what_it_comes_to_itself(folder, monkeypatch):

@@ -14,8 +14,16 @@ from gradscope.models.family import family_model
 from gradscope.records import EqualityCheck, Loaded, RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.renderers.text import wording
-from gradscope.rules.advice import ADVICE, advise, gate_bias, half_life, half_life_bias, train
-from gradscope.rules.family import family, variant
+from gradscope.rules.advice import (
+    ADVICE,
+    advise,
+    advise_training,
+    gate_bias,
+    half_life,
+    half_life_bias,
+    model_family,
+    model_variant,
+)
 
 
 def test_the_bias_of_a_gate_that_keeps_half():
@@ -80,8 +88,8 @@ def test_no_sentence_claims_a_measurement():
 def test_loaded_weights_are_known_by_what_they_were_checked_against(made):
     check = EqualityCheck(output=1e-15, grad=2e-15, against="torch.nn.LSTM", passed=True)
     result = made("weights.pt", loaded=Loaded(source="weights.pt", equality_check=check))
-    assert family(result) == "lstm"
-    assert variant(result, forget_bias="5") == "lstm:forget_bias=5"
+    assert model_family(result) == "lstm"
+    assert model_variant(result, forget_bias="5") == "lstm:forget_bias=5"
     assert advise("vanishing", result, RunSpec()).endswith("steps if the gate sees little else.")
 
 
@@ -92,7 +100,7 @@ def test_what_no_family_fits_gets_general_advice(made):
 
 
 def test_a_hostile_name_never_reaches_a_command(made):
-    assert variant(made("rnn:x=`rm -rf`"), gain="1") == "rnn:gain=1"
+    assert model_variant(made("rnn:x=`rm -rf`"), gain="1") == "rnn:gain=1"
 
 
 @pytest.mark.parametrize(
@@ -119,10 +127,10 @@ def test_a_command_carries_the_settings_of_the_run(made):
         in sentence
     )
     assert "--key" not in advise("vanishing", made("rnn"), replace(spec, key="cell", args={"a": "1"}))
-    assert train(made("rnn", needed_lag=30), replace(spec, needs_lag=30)).endswith(
+    assert advise_training(made("rnn", needed_lag=30), replace(spec, needs_lag=30)).endswith(
         "`gradscope probe rnn --length 1000 --input prices.csv --hidden 16 --needs-lag 30`."
     )
-    assert train(made("gru", needed_lag=99), RunSpec(hidden=8)).endswith(
+    assert advise_training(made("gru", needed_lag=99), RunSpec(hidden=8)).endswith(
         "`gradscope probe gru --task recall --hidden 8 --needs-lag 99`."
     )
 
@@ -131,7 +139,7 @@ def test_a_command_carries_the_settings_of_the_run(made):
 def test_no_command_measures_another_model_and_no_class_of_the_user_is_a_family(made, against):
     check = EqualityCheck(output=1e-15, grad=2e-15, against=against, passed=True)
     result = made("net.py:Net", kind="module", loaded=Loaded("net.py:Net", equality_check=check))
-    assert family(result) == ("lstm" if against == "torch.nn.LSTM" else "module")
+    assert model_family(result) == ("lstm" if against == "torch.nn.LSTM" else "module")
     for direction in {direction for direction, _ in ADVICE} - {"non-finite"}:
         assert "gradscope analyze" not in advise(direction, result, RunSpec())
         assert "gradscope compare" not in advise(direction, result, RunSpec())

@@ -8,7 +8,7 @@ from gradscope.errors import UsageError
 from gradscope.records import NonFinite, RunSpec, Verdict
 from gradscope.registry import RULES
 from gradscope.renderers.text import wording
-from gradscope.rules.judge import judge, judged, selected, status
+from gradscope.rules.judge import judge, selected, status, with_verdicts
 from gradscope.verdicts import worst
 
 STATED = RunSpec(needs_lag=199)
@@ -116,12 +116,14 @@ def test_a_model_of_which_no_gradient_was_judged_is_not_called_healthy(made):
     ],
 )
 def test_what_was_not_judged_is_never_called_healthy(made, asked, left_out):
-    result = judged(made(probe=None), RunSpec(**asked))
+    result = with_verdicts(made(probe=None), RunSpec(**asked))
     assert result.status == "inconclusive"
     assert wording.sentences(result) == [
         f"It was not judged for {left_out}: --select or --ignore leaves those rules out."
     ]
-    assert judged(made(probe=None), RunSpec(ignore=("GS101",))).status == "healthy", "GS102 and GS104 judge it too"
+    assert with_verdicts(made(probe=None), RunSpec(ignore=("GS101",))).status == "healthy", (
+        "GS102 and GS104 judge it too"
+    )
 
 
 def test_a_value_that_is_no_number_is_never_a_pass(made):

@@ -11,8 +11,8 @@ import gradscope
 from gradscope.records import Report, RunSpec
 from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.view import View
-from gradscope.rules.calibration import FIXED
-from gradscope.rules.judge import judged
+from gradscope.rules.gs1_learning import FIXED
+from gradscope.rules.judge import with_verdicts
 from gradscope.verdicts import fails
 
 EVEN = math.log10(50)
@@ -22,7 +22,7 @@ EVEN = math.log10(50)
 def at(made, share: float, *, growth: float = 0.0, reach: int = 49, spec: RunSpec | None = None, **changed):
     rate = growth / 49
     values = {"rate": rate, "rate_ci": (rate, rate), "needed_lag": 49, "reach": reach, "gradient_share": share}
-    return judged(made(probe=None, **(values | changed)), spec or RunSpec(needs_lag=49))
+    return with_verdicts(made(probe=None, **(values | changed)), spec or RunSpec(needs_lag=49))
 
 
 def outcome(result, code: str) -> str:

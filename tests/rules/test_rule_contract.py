@@ -13,9 +13,9 @@ import pytest
 from gradscope.models.family import family_model
 from gradscope.records import NonFinite, RunSpec, Severity, Summary, VerdictStatus
 from gradscope.registry import FAMILIES, GATE_RULES, RULES, TRAINING_RULES, load
-from gradscope.rules.explain import explain, explain_all
 from gradscope.rules.judge import judge
 from gradscope.rules.rule import Rule
+from gradscope.rules.texts import explain, explain_all
 from gradscope.verdicts import GRAVEST_FIRST
 from rules.conftest import probed
 
@@ -196,7 +196,7 @@ def test_commands_in_remedies_name_models_that_exist(rule):
 
 def test_rules_import_neither_torch_nor_numpy():
     program = (
-        "import sys; from gradscope.rules import explain, judge; explain.explain_all(); "
+        "import sys; from gradscope.rules import judge, texts; texts.explain_all(); "
         "print([name for name in ('torch', 'numpy', 'rich', 'typer') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gradscope.errors import UsageError
-from gradscope.rules.explain import explain
+from gradscope.rules.texts import explain
 from gradscope.rules.wording import factor, per_step, percent
 
 

@@ -23,8 +23,8 @@ def explain(
     code: Annotated[str | None, typer.Argument(help="GS101, ...; without one, every rule.", metavar="CODE")] = None,
 ) -> int:
     """What a rule means: the maths, its limits, remedies, papers."""
-    from gradscope.rules.explain import EVERY
-    from gradscope.rules.explain import explain as lesson
+    from gradscope.rules.texts import EVERY
+    from gradscope.rules.texts import explain as lesson
 
     emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else EVERY))))
     return 0
@@ -53,7 +53,7 @@ def rules(
     """List the rules: code, severity and what each finds."""
     if format not in RULES_FORMATS:
         raise UsageError(unknown("format", format, RULES_FORMATS))
-    from gradscope.rules.explain import explain_all
+    from gradscope.rules.texts import explain_all
 
     listed = explain_all()
     if format == "json":

@@ -34,9 +34,9 @@ def show(
         output = plan(flags, os.environ, inputs=(report,), formats=FLOW_FORMATS)
         from gradscope.flow_file import read_flow
         from gradscope.records import RunSpec
-        from gradscope.rules.training.judge import judged
+        from gradscope.rules.judge import trajectory_with_verdicts
 
-        return output.write(judged(read_flow(report), RunSpec()))
+        return output.write(trajectory_with_verdicts(read_flow(report), RunSpec()))
     output = plan(flags, os.environ, inputs=(report,))
     from gradscope.saved import read_report
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from gradscope.errors import UsageError
 from gradscope.records import Limits, ModelResult, Number, Status, Verdict
-from gradscope.rules.gate import LIMIT, UNMEASURED
+from gradscope.rules.gs9_gate import LIMIT, UNMEASURED
 from gradscope.text import safe_text
 
 SCHEMA = "gradscope.baseline/1"

@@ -10,7 +10,7 @@ from gradscope.gate.baseline import TOLERANCE, Entry, found_by, gates_of, is_fin
 from gradscope.gate.verdict import verdict
 from gradscope.profile import Profile
 from gradscope.records import Limits, ModelResult, Number, Verdict
-from gradscope.rules.gate import LIMIT, WORSE
+from gradscope.rules.gs9_gate import LIMIT, WORSE
 
 REMEDY = (
     "If the change is meant, write the baseline again: `gradscope check --update-baseline` (in pytest "

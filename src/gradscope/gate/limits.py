@@ -9,7 +9,7 @@ from gradscope.config.command import command
 from gradscope.gate.verdict import verdict
 from gradscope.profile import Profile
 from gradscope.records import Limits, ModelResult, RunSpec, Verdict, VerdictStatus
-from gradscope.rules.gate import LIMIT
+from gradscope.rules.gs9_gate import LIMIT
 
 
 def judge_limits(result: ModelResult, limits: Limits, spec: RunSpec | None = None) -> tuple[Verdict, ...]:

@@ -13,7 +13,7 @@ from gradscope.gate.measure import Measured
 from gradscope.gate.verdict import verdict
 from gradscope.processes.worker import Ending
 from gradscope.records import Loaded, ModelResult, Series, Status, Summary, Target, Verdict
-from gradscope.rules.gate import LIMIT
+from gradscope.rules.gs9_gate import LIMIT
 
 TOLD = 4
 """Points that a message names."""

@@ -19,7 +19,7 @@ from gradscope.gate.verdict import is_unmeasured, unmeasured, verdict
 from gradscope.processes.pool import cores, run_apart
 from gradscope.processes.worker import Ending, Job
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
-from gradscope.rules.gate import UNMEASURED
+from gradscope.rules.gs9_gate import UNMEASURED
 
 Progress = Callable[[str, int, int], None]
 

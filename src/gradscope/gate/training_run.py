@@ -10,10 +10,15 @@ from gradscope.flow_file import SUFFIX, read_flow
 from gradscope.gate.verdict import verdict
 from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Summary, Verdict
 from gradscope.registry import RULES, load
-from gradscope.rules.gate import UNMEASURED
-from gradscope.rules.judge import is_chosen
-from gradscope.rules.training.judge import advice_at_end, ended, judged, status_of
-from gradscope.rules.training.rule import stated_lag
+from gradscope.rules.gs9_gate import UNMEASURED
+from gradscope.rules.judge import (
+    advice_at_end,
+    is_chosen,
+    last_judged_point,
+    trajectory_status,
+    trajectory_with_verdicts,
+)
+from gradscope.rules.rule import stated_lag
 from gradscope.trajectory import Point, Trajectory, leading
 
 SHORT = "GS104"
@@ -38,14 +43,16 @@ def result_of_run(path: str, name: str, spec: RunSpec, location: Location | None
             f"--needs-lag {spec.needs_lag} is outside 1..{longest - 1} (the run has sequences of {longest} steps); "
             "use a lag within it"
         )
-    trajectory = judged(recorded if spec.needs_lag is None else asked_for(recorded, spec.needs_lag), spec)
+    trajectory = trajectory_with_verdicts(
+        recorded if spec.needs_lag is None else asked_for(recorded, spec.needs_lag), spec
+    )
     trajectory = _by_chosen_rules(trajectory, spec)
     points = leading(trajectory)
     last = points[-1] if points else None
     result = ModelResult(
         name=name,
         kind="recurrent",
-        status=status_of(trajectory),
+        status=trajectory_status(trajectory),
         size=0,
         length=(last.length or 0) if last is not None else 0,
         loaded=Loaded(path, location=location, trained=True),
@@ -117,7 +124,7 @@ def _summary(last: Point | None) -> Summary:
 
 def _ended(trajectory: Trajectory, spec: RunSpec) -> tuple[Verdict, ...]:
     """What the last point's own status rests on, as a verdict with the force that its rule has here."""
-    last = ended(trajectory)
+    last = last_judged_point(trajectory)
     if not trajectory.points:
         return (verdict(UNMEASURED, "fail", "Not measured: the run holds no point."),)
     lag = stated_lag(trajectory, spec)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gradscope.records import ModelResult, Number, Verdict, VerdictStatus
 from gradscope.registry import RULES, load
-from gradscope.rules.gate import UNMEASURED, GateRule
+from gradscope.rules.gs9_gate import UNMEASURED, GateRule
 
 
 def verdict(

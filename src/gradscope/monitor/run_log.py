@@ -13,7 +13,7 @@ from typing import Any
 from gradscope.monitor.sinks import Sink, sinks_of
 from gradscope.monitor.sinks.jsonl import JsonlSink
 from gradscope.records import RunSpec
-from gradscope.rules.training.judge import judged
+from gradscope.rules.judge import trajectory_with_verdicts
 from gradscope.trajectory import Head, Point, Trajectory, is_cut
 
 RECENT = 400
@@ -40,7 +40,7 @@ class Record:
     def trajectory(self) -> Trajectory:
         """The same as data, judged."""
         whole = Trajectory(self.head, tuple(self.points), (), tuple(self.notes), self._overhead)
-        return judged(whole, RunSpec())
+        return trajectory_with_verdicts(whole, RunSpec())
 
     def point(self, point: Point) -> None:
         """Add a point."""
@@ -75,7 +75,7 @@ class Record:
         from gradscope.renderers.view import View
 
         # The newest points are enough to tell what is new, and judging them costs the same however long a run is.
-        recent = judged(Trajectory(self.head, tuple(self.points[-RECENT:])), RunSpec())
+        recent = trajectory_with_verdicts(Trajectory(self.head, tuple(self.points[-RECENT:])), RunSpec())
         fired = [v for v in recent.verdicts if v.status in ("fail", "warn") and v.code not in self._codes]
         view = View(ascii=not _is_unicode(), colour=_is_coloured())
         status = point.status or ""

@@ -19,7 +19,7 @@ from gradscope.monitor.checkpoints import Order, counters_in, found_files, numbe
 from gradscope.monitor.points import changes, plain, point_of
 from gradscope.pipeline import Progress, diagnose
 from gradscope.records import Report, RunSpec
-from gradscope.rules.training.judge import for_reports, judged
+from gradscope.rules.judge import settings_for_points, trajectory_with_verdicts
 from gradscope.text import safe_text
 from gradscope.trajectory import Head, Point, Skipped, Trajectory
 
@@ -88,7 +88,7 @@ class Track:
         )
         points = sorted(self.points.values(), key=lambda point: point.step)
         skipped = [Skipped(self._shown(path), reason) for path, reason in self.skipped.items()]
-        return judged(Trajectory(head, tuple(points), tuple(skipped), tuple(self.notes)), self.spec)
+        return trajectory_with_verdicts(Trajectory(head, tuple(points), tuple(skipped), tuple(self.notes)), self.spec)
 
     def _fresh(self) -> list[Path]:
         """Files that were not there, or not so, the last time; oldest first."""
@@ -129,7 +129,7 @@ class Track:
     def _report(self, path: Path) -> Report | None:
         """The analysis of a checkpoint, made once for each state of its file; None where it is skipped."""
         if path not in self._reports:
-            spec = for_reports(self.spec)
+            spec = settings_for_points(self.spec)
             if self.module is not None:
                 spec = replace(spec, models=(self.module,), weights=str(path))
             else:

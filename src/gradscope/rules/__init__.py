@@ -1,1 +1,1 @@
-"""Rules: one file per finding. They read records only, and say what is wrong, where, and what to try."""
+"""Rules: one file per hundred of codes. They read records only, and say what is wrong, where, and what to try."""

@@ -12,9 +12,64 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gradscope.config.command import command
-from gradscope.records import ModelResult, RunSpec
-from gradscope.rules.family import family, is_built, named, options, places, variant
+from gradscope.records import BUILT, ModelResult, RunSpec
+from gradscope.registry import FAMILIES
 from gradscope.rules.rule import needed_lag
+
+_MODEL_WORD = re.compile(r"[a-z]+(:[a-z_]+=[\w.+-]+(,[a-z_]+=[\w.+-]+)*)?")
+
+
+def is_built(result: ModelResult) -> bool:
+    """Whether the model is a family that was named by its word, which a command can name again."""
+    return result.loaded.source == BUILT and _family_word(result) in FAMILIES
+
+
+def model_family(result: ModelResult) -> str:
+    """The family word of a result; its kind (`module`, `chain`, ...) where it is none that gradscope knows.
+
+    Layers of torch.nn are recognised by the class that they were checked against (`torch.nn.LSTM`), those inside a
+    module by their own; never by what somebody calls a class of their own.
+    """
+    if is_built(result):
+        return _family_word(result)
+    check = result.loaded.equality_check
+    library, _, name = check.against.rpartition(".") if check else ("", "", "")
+    kinds = {name} if library == "torch.nn" else {one.removesuffix("Cell") for one in result.loaded.parts.values()}
+    word = kinds.pop().lower() if len(kinds) == 1 else ""
+    return word if word in FAMILIES else result.kind
+
+
+def layer_places(result: ModelResult) -> str:
+    """`self.rnn`, `self.encoder[0] and self.decoder`: where its layers lie in the user's module; empty for others."""
+    names = [re.sub(r"\.(\d+)(?=\.|$)", r"[\1]", f"self.{name}") for name in result.loaded.parts if name]
+    listed = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    return " and ".join(names) if len(names) < 3 else listed
+
+
+def _family_word(result: ModelResult) -> str:
+    """The first word of a name, `rnn` of `rnn:hidden=8#2`, the second model of that name in one run."""
+    return model_word(result).partition(":")[0]
+
+
+def model_word(result: ModelResult) -> str:
+    """The model as its user named it: without the number that tells equal names apart."""
+    return re.sub(r"#\d+$", "", result.name)
+
+
+def model_options(name: str) -> dict[str, str]:
+    """The options in a model's name: `lstm:hidden=32` gives {"hidden": "32"}; a name of another form gives {}."""
+    if not _MODEL_WORD.fullmatch(name) or ":" not in name:
+        return {}
+    return dict(part.split("=", 1) for part in name.partition(":")[2].split(","))
+
+
+def model_variant(result: ModelResult, **changed: str) -> str:
+    """The result's own model with options changed, `lstm:hidden=32,forget_bias=5.7`; the bare family if loaded."""
+    word = model_family(result)
+    kept = model_options(model_word(result)) if is_built(result) else {}
+    settled = ",".join(f"{key}={value}" for key, value in (kept | changed).items())
+    return f"{word}:{settled}" if settled else word
+
 
 ADVICE: Mapping[tuple[str, str], str] = {
     ("vanishing", "rnn"): "Use a gated cell{instead}[: `gradscope compare {same} lstm:forget_bias={bias}`]; an "
@@ -124,26 +179,26 @@ def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None 
     of a file or a module it would measure another model.
     """
     key = (direction, case if case is not None else _situation(direction, result, spec))
-    template = ADVICE.get(key) or ADVICE.get((direction, family(result))) or ADVICE[direction, "*"]
+    template = ADVICE.get(key) or ADVICE.get((direction, model_family(result))) or ADVICE[direction, "*"]
     if not is_built(result):
         template = re.sub(r"\[.*?\]", "", template)
-    said = template.replace("[", "").replace("]", "").format(**_words(result, needed_lag(result, spec)))
-    return re.sub(r"`gradscope (analyze|compare) ([^`]+)`", lambda match: f"`{_whole(match, spec)}`", said)
+    said = template.replace("[", "").replace("]", "").format(**_placeholders(result, needed_lag(result, spec)))
+    return re.sub(r"`gradscope (analyze|compare) ([^`]+)`", lambda match: f"`{_with_settings(match, spec)}`", said)
 
 
-def _whole(match: re.Match[str], spec: RunSpec) -> str:
+def _with_settings(match: re.Match[str], spec: RunSpec) -> str:
     """A command with the settings of the run: what it measures differs by its models alone."""
     models = tuple(match[2].removesuffix(" --show gates").split())
     said = command(replace(spec, models=models), run=match[1], without=(*OF_LOADED, *OF_ACTION))
     return said + (" --show gates" if match[2].endswith(" --show gates") else "")
 
 
-def train(result: ModelResult, spec: RunSpec) -> str:
+def advise_training(result: ModelResult, spec: RunSpec) -> str:
     """How to find out by training; with a command where one word names the model and a task or data are known."""
     lag, own = needed_lag(result, spec), spec.input is not None or spec.text is not None
     if not is_built(result) or (own and spec.loss not in ("final", "ce", "mse")):
         return f"{SEE}: `gradscope explain GS105`."
-    asked = replace(spec, models=(named(result),), needs_lag=lag)
+    asked = replace(spec, models=(model_word(result),), needs_lag=lag)
     if own:
         said = command(
             asked, run="probe", without=(*OF_LOADED, *OF_ACTION, "task", *(("loss",) * (spec.loss == "final")))
@@ -179,7 +234,7 @@ def own_lag(lag: int, pace: float | None) -> int:
 
 def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
     """The family, with what its options already do about the trouble."""
-    word, given = family(result), options(named(result))
+    word, given = model_family(result), model_options(model_word(result))
     if direction != "vanishing":
         return word
     if word == "rnn" and given.get("init") in ("orthogonal", "identity") and not 0.95 <= _gain(result) <= 1.05:
@@ -201,16 +256,16 @@ def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
 def _gain(result: ModelResult) -> float:
     """The gain in the model's name, 1 where there is none."""
     try:
-        return float(options(named(result)).get("gain", "1"))
+        return float(model_options(model_word(result)).get("gain", "1"))
     except ValueError:
         return 1.0
 
 
-def _words(result: ModelResult, lag: int) -> dict[str, str]:
+def _placeholders(result: ModelResult, lag: int) -> dict[str, str]:
     """Everything a sentence may name."""
     bias, radius = gate_bias(own_lag(lag, result.summary.pace)), 0.5 ** (1 / lag)
-    relu = options(named(result)).get("nonlinearity") == "relu"
-    where = places(result)
+    relu = model_options(model_word(result)).get("nonlinearity") == "relu"
+    where = layer_places(result)
     inside = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
     return {
         "lag": str(lag),
@@ -219,15 +274,15 @@ def _words(result: ModelResult, lag: int) -> dict[str, str]:
         "bias": f"{bias:g}",
         "half_life": f"{half_life(bias):.0f}",
         "radius": f"{inside:.6g}",
-        "same": variant(result),
-        "orthogonal": variant(result, init="orthogonal", gain="1"),
-        "identity": variant(result, init="identity", gain="1"),
-        "tame": variant(result, init="identity" if relu else "orthogonal", gain="1"),
+        "same": model_variant(result),
+        "orthogonal": model_variant(result, init="orthogonal", gain="1"),
+        "identity": model_variant(result, init="identity", gain="1"),
+        "tame": model_variant(result, init="identity" if relu else "orthogonal", gain="1"),
         "gain": f"{_gain(result):g}",
-        "unit_gain": variant(result, gain="1"),
-        "relu_identity": variant(result, nonlinearity="relu", init="identity"),
-        "half_gain": variant(result, gain=f"{_gain(result) / 2:g}"),
-        "open_lstm": variant(result, forget_bias=f"{bias:g}"),
-        "open_gru": variant(result, update_bias=f"{bias:g}"),
-        "wide_lru": variant(result, r_min=f"{inside:.6g}", r_max=f"{(1 + 9 * inside) / 10:.7g}"),
+        "unit_gain": model_variant(result, gain="1"),
+        "relu_identity": model_variant(result, nonlinearity="relu", init="identity"),
+        "half_gain": model_variant(result, gain=f"{_gain(result) / 2:g}"),
+        "open_lstm": model_variant(result, forget_bias=f"{bias:g}"),
+        "open_gru": model_variant(result, update_bias=f"{bias:g}"),
+        "wide_lru": model_variant(result, r_min=f"{inside:.6g}", r_max=f"{(1 + 9 * inside) / 10:.7g}"),
     }

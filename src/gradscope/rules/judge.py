@@ -1,17 +1,20 @@
-"""Run the rules over what was measured, and sum their verdicts up in one word."""
+"""Run the rules over a report's model or a training run, and sum their verdicts up in one status."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load, unknown
-from gradscope.rules.outlook import outlook
-from gradscope.rules.rule import Finding, Rule
+from gradscope.rules.gs1_learning import outlook
+from gradscope.rules.gs5_training import clipped_share, updates
+from gradscope.rules.rule import Finding, Rule, TrainingRule, stated_lag
+from gradscope.trajectory import Norms, Point, Trajectory, leading
 from gradscope.verdicts import gravest
 
 
@@ -22,7 +25,7 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
         UsageError: see `selected`.
     """
     rules = tuple(rule for rule in selected(spec) if not rule.only_probed or result.probe is not None)
-    verdicts = [_verdict(rule, result, spec) for rule in rules]
+    verdicts = [_model_verdict(rule, result, spec) for rule in rules]
     found = {verdict.code for verdict in verdicts if verdict.status in ("fail", "warn")}
     verdicts = [
         _void(rule, verdict) if rule.voided_by in found else verdict
@@ -36,7 +39,7 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
     )
 
 
-def judged(result: ModelResult, spec: RunSpec) -> ModelResult:
+def with_verdicts(result: ModelResult, spec: RunSpec) -> ModelResult:
     """The result with its verdicts and the status that follows from them.
 
     Raises:
@@ -109,7 +112,7 @@ def _is_inconclusive(verdicts: list[Verdict]) -> bool:
     return doubted or "inconclusive" in said or said <= {"skip"}
 
 
-def _verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
+def _model_verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
     """Judge one rule, or say why it cannot be judged."""
     reason = _absent(rule, result)
     # Jacobians that miss the gradient are a doubt about what was measured, and not the mere lack of a number.
@@ -172,3 +175,74 @@ def _check_thresholds(spec: RunSpec) -> None:
         if name not in known:
             raise UsageError(unknown("threshold", name, known))
         known[name].check(name, value)
+
+
+GENTLER = (
+    "Bring the largest gain of one step to 1 too: smaller recurrent weights, an orthogonal matrix, or a norm inside "
+    "the recurrence."
+)
+MOST_LOG10 = 300
+"""A norm beyond is no number of float64."""
+
+
+def trajectory_with_verdicts(trajectory: Trajectory, spec: RunSpec) -> Trajectory:
+    """The same with one verdict for every selected rule of training; `spec` holds what the user asked for now."""
+    rules = [load(reference) for code, reference in TRAINING_RULES.items() if is_chosen(code, spec)]
+    return replace(trajectory, verdicts=tuple(_trajectory_verdict(rule, trajectory, spec) for rule in rules))
+
+
+def settings_for_points(spec: RunSpec) -> RunSpec:
+    """`spec` with the words about rules of single reports alone: what each point of a trajectory is judged by."""
+
+    def known(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(prefix for prefix in prefixes if any(code.startswith(prefix.upper()) for code in RULES))
+
+    return replace(spec, select=known(spec.select), ignore=known(spec.ignore))
+
+
+def trajectory_status(trajectory: Trajectory) -> Status:
+    """One word for a run: the gravest that a finding gives it, else how it ended."""
+    named = gravest(verdict.gives for verdict in trajectory.verdicts if verdict.status in ("fail", "warn"))
+    lead = leading(trajectory)
+    one = lead[-1].layer if lead and lead[-1].kind == "signal" else None
+    known = [point.status for point in trajectory.points if point.status is not None and one in (None, point.layer)]
+    last = known[-1] if known else None
+    return named or last or "inconclusive"
+
+
+def last_judged_point(trajectory: Trajectory) -> Point | None:
+    """The last point with a status."""
+    return next((point for point in reversed(trajectory.points) if point.status is not None), None)
+
+
+def advice_at_end(trajectory: Trajectory) -> str:
+    """What to try about the status that the run ended with; of growth in terms of the run's own norms."""
+    last = last_judged_point(trajectory)
+    if last is None or last.status != "exploding":
+        return "" if last is None else last.advice
+    acted, known, _ = clipped_share(list(trajectory.points))
+    if acted:
+        clip = (
+            f"Clipping acts at {acted} of {known} measured updates already: it bounds each update, and the gradient "
+            "grows along the sequence as before"
+        )
+    else:
+        clip = _clip([point.norms for point in updates(trajectory.points) if point.norms is not None])
+    return f"{clip}. {GENTLER}"
+
+
+def _clip(norms: Sequence[Norms]) -> str:
+    """How to clip the norm, at a value that acts on what was measured."""
+    raw = [norm.log10_raw for norm in norms if norm.log10_raw is not None and math.isfinite(norm.log10_raw)]
+    usual = statistics.median(raw) if raw else 0.0
+    limit = "1.0" if usual >= 0 else f"{10**usual:.1g}"
+    scaled = " after `scaler.unscale_(optimizer)`" if any(norm.loss_scale is not None for norm in norms) else ""
+    known = f"; it was {10**usual:.2g} here in the median" if raw and usual < MOST_LOG10 else ""
+    how = f"`torch.nn.utils.clip_grad_norm_(model.parameters(), {limit})`"
+    return f"Clip the norm of the gradient before each update{scaled}: {how}{known}"
+
+
+def _trajectory_verdict(rule: TrainingRule, trajectory: Trajectory, spec: RunSpec) -> Verdict:
+    finding = rule.judge(trajectory, spec)
+    verdict = rule.verdict(finding, lag_stated=stated_lag(trajectory, spec) is not None)
+    return replace(verdict, gives=rule.gives if finding.outcome == "found" else None)

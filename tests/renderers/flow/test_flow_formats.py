@@ -17,11 +17,11 @@ from gradscope.renderers.flow import strips
 from gradscope.renderers.flow.screen import point_line
 from gradscope.renderers.flow.wording import telling
 from gradscope.renderers.view import View
-from gradscope.rules.training.judge import judged
+from gradscope.rules.judge import trajectory_with_verdicts
 from gradscope.trajectory import Skipped, leading
 from trajectories import eventful, point, run
 
-RUN = judged(eventful(), RunSpec())
+RUN = trajectory_with_verdicts(eventful(), RunSpec())
 VIEWS = [
     View(),
     View(ascii=True),
@@ -53,7 +53,7 @@ def test_every_format_shows_every_view(name, view):
 
 @pytest.mark.parametrize("name", WRITTEN)
 def test_an_empty_run_is_shown_too(name):
-    assert shown(name, judged(run(), RunSpec()))
+    assert shown(name, trajectory_with_verdicts(run(), RunSpec()))
 
 
 def two_layers(last=30):
@@ -61,7 +61,7 @@ def two_layers(last=30):
     steps = range(0, last + 1, 10)
     low = [point(step, 99, layer="low", loss=1.0) for step in steps]
     top = [point(step, 60 if step < last else 3, layer="top", loss=2.0) for step in steps]
-    return judged(run(*(one for pair in zip(low, top, strict=True) for one in pair)), RunSpec())
+    return trajectory_with_verdicts(run(*(one for pair in zip(low, top, strict=True) for one in pair)), RunSpec())
 
 
 @pytest.mark.parametrize("name", ["text", "markdown"])
@@ -76,7 +76,7 @@ def test_of_two_layers_every_row_names_its_own_and_the_strips_are_of_one(name):
     assert (set(status), status.count("v") * 4) == ({"✓", "v"}, pytest.approx(len(status), abs=4))
     assert "loss" in text
     assert "2 → 2" in text
-    alone = shown(name, judged(run(point(0), point(10)), RunSpec())).replace("|", " ").splitlines()
+    alone = shown(name, trajectory_with_verdicts(run(point(0), point(10)), RunSpec())).replace("|", " ").splitlines()
     assert ["step", "status", "measured"] in [line.split()[:3] for line in alone]
 
 
@@ -88,13 +88,13 @@ def test_a_line_names_the_layer_where_there_are_several():
 def test_the_last_step_of_every_layer_has_a_row_however_many_there_are():
     every = [point(step, 90 - step // 10, layer=f"l{n}") for step in range(0, 500, 10) for n in range(9)]
     every += [point(500, 3, layer="l8", status="vanishing")]
-    kept = telling(judged(run(*every), RunSpec()), "auto", None)
+    kept = telling(trajectory_with_verdicts(run(*every), RunSpec()), "auto", None)
     assert kept[-1].step == 500
     assert {one.step for one in kept if one.layer == "l8"} >= {0, 500}
 
 
 def test_the_screen_says_when_and_where_the_past_was_lost():
-    text = shown("text", judged(run(*eventful().points[:4], overhead=0.2), RunSpec()))
+    text = shown("text", trajectory_with_verdicts(run(*eventful().points[:4], overhead=0.2), RunSpec()))
     words = " ".join(text.split())
     assert "VANISHING GS501" in words
     assert "fell from 60 lags at step 10 to 12 at step 20" in words
@@ -110,7 +110,7 @@ def test_nothing_is_called_zero_that_is_only_below_float32():
 
 
 def test_a_healthy_run_tells_when_it_opened():
-    text = shown("text", judged(run(point(0, 10), point(10, 30), point(20, 60)), RunSpec()))
+    text = shown("text", trajectory_with_verdicts(run(point(0, 10), point(10, 30), point(20, 60)), RunSpec()))
     assert "healthy" in text.splitlines()[0]
     assert "began with 10 and first reached lag 50 at step 20" in " ".join(text.split())
 
@@ -120,7 +120,7 @@ def test_many_points_share_columns_and_the_worst_one_shows():
     (reach,) = [row for row in strips.rows(run(*points), 40, False) if row.label == "reach"]
     assert len(reach.glyphs) == 40
     assert reach.glyphs.count("▁") == 1
-    assert len(shown("text", judged(run(*points), RunSpec())).splitlines()) < 50
+    assert len(shown("text", trajectory_with_verdicts(run(*points), RunSpec())).splitlines()) < 50
 
 
 def test_csv_has_a_row_per_point_and_keeps_what_is_not_finite():
@@ -156,9 +156,9 @@ def test_a_run_becomes_a_page_and_pictures():
     assert "How far back it learns, over training" in svg
     assert svg == shown("svg")
     assert png.startswith(b"\x89PNG\r\n")
-    assert "Nothing was measured" in shown("html", judged(run(), RunSpec()))
+    assert "Nothing was measured" in shown("html", trajectory_with_verdicts(run(), RunSpec()))
     with pytest.raises(UsageError, match="nothing to draw"):
-        shown("svg", judged(run(), RunSpec()))
+        shown("svg", trajectory_with_verdicts(run(), RunSpec()))
 
 
 @pictures
@@ -181,7 +181,7 @@ def test_what_is_drawn_of_a_run_is_what_was_measured():
 def test_hostile_names_run_nothing_on_a_page():
     evil = "</script><script>alert(1)</script>\x1b]0;"
     bad = run(point(0, layer=evil, source=evil), skipped=(Skipped(evil, evil),), notes=(evil,))
-    page = shown("html", judged(bad, RunSpec()))
+    page = shown("html", trajectory_with_verdicts(bad, RunSpec()))
     assert "<script>alert" not in page
     assert "\x1b" not in page
 
@@ -190,7 +190,7 @@ def test_hostile_names_run_nothing_on_a_page():
 def test_hostile_names_stay_harmless(name):
     evil = "\x1b]0;owned\x07|<script>=1+1@everyone"
     bad = run(point(0, layer=evil, source=evil, findings=("GS101",)), skipped=(Skipped(evil, evil),), notes=(evil,))
-    text = shown(name, judged(bad, RunSpec()))
+    text = shown(name, trajectory_with_verdicts(bad, RunSpec()))
     assert "\x1b" not in text
     assert "\x07" not in text
     if name == "markdown":
@@ -239,8 +239,8 @@ def test_the_end_of_a_run_of_many_layers_has_its_rows(layers):
 
 def test_a_larger_every_is_advised_only_where_it_would_help():
     regular = [point(step) for step in (0, 10, 20, 30)]
-    assert "raise every=" in shown("text", judged(run(*regular, overhead=0.2), RunSpec()))
+    assert "raise every=" in shown("text", trajectory_with_verdicts(run(*regular, overhead=0.2), RunSpec()))
     first = [point(step) for step in (0, 1, 2, 4, 8)]
-    said = " ".join(shown("text", judged(run(*first, overhead=0.2), RunSpec())).split())
+    said = " ".join(shown("text", trajectory_with_verdicts(run(*first, overhead=0.2), RunSpec())).split())
     assert "the first steps are measured most, so it falls later" in said
     assert "raise every=" not in said

@@ -18,7 +18,7 @@ pytest.importorskip("altair", reason="the extra [report] is not installed")
 pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
 from gradscope.renderers.page import flow
 from gradscope.renderers.page.page import render
-from gradscope.rules.training.judge import judged
+from gradscope.rules.judge import trajectory_with_verdicts
 from trajectories import eventful
 
 PAYLOADS = (
@@ -90,7 +90,7 @@ def test_a_page_opens_without_a_word_or_a_request(browser, name, tmp_path):
 
 def test_the_page_of_a_training_run_opens_in_the_same_way(browser, tmp_path):
     path = tmp_path / "run.html"
-    path.write_text(flow.render(judged(eventful(), RunSpec()), View()), encoding="utf-8")
+    path.write_text(flow.render(trajectory_with_verdicts(eventful(), RunSpec()), View()), encoding="utf-8")
     with opened(browser, path, 400) as found:
         for width in (400, 1600):
             found.page.set_viewport_size({"width": width, "height": 800})

@@ -7,7 +7,7 @@ from gradscope.records import Growth, Verdict
 from gradscope.renderers.terminal.compare import answer, best_first
 from gradscope.renderers.terminal.screen import render
 from gradscope.renderers.view import View
-from gradscope.rules.interval import NARROW
+from gradscope.rules.wording import NARROW
 from renderers.reports import attention, catalogue, exploding, healthy, not_finite, report, vanishing
 
 THREE = report(vanishing(), healthy(), attention())

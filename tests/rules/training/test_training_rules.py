@@ -9,9 +9,8 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import NonFinite, RunSpec
 from gradscope.registry import TRAINING_RULES, load
-from gradscope.rules.explain import explain
-from gradscope.rules.judge import selected
-from gradscope.rules.training.judge import for_reports, judged, status_of
+from gradscope.rules.judge import selected, settings_for_points, trajectory_status, trajectory_with_verdicts
+from gradscope.rules.texts import explain
 from gradscope.trajectory import Norms, Point, Trajectory, leading
 from trajectories import point, run
 
@@ -38,7 +37,7 @@ SILENT = {
 
 
 def verdict(code: str, trajectory: Trajectory, **settings: object):
-    return {v.code: v for v in judged(trajectory, RunSpec(**settings)).verdicts}[code]
+    return {v.code: v for v in trajectory_with_verdicts(trajectory, RunSpec(**settings)).verdicts}[code]
 
 
 @pytest.mark.parametrize("code", TRAINING_RULES)
@@ -102,17 +101,22 @@ def test_a_loss_and_a_gradient_that_are_not_finite_count():
 
 
 def test_the_word_for_a_run_is_the_gravest():
-    assert status_of(judged(FIRING["GS504"], RunSpec())) == "non-finite"
-    assert status_of(judged(FIRING["GS501"], RunSpec())) == "vanishing"
-    assert status_of(judged(run(point(0)), RunSpec())) == "healthy"
-    assert status_of(judged(run(), RunSpec())) == "inconclusive"
+    assert trajectory_status(trajectory_with_verdicts(FIRING["GS504"], RunSpec())) == "non-finite"
+    assert trajectory_status(trajectory_with_verdicts(FIRING["GS501"], RunSpec())) == "vanishing"
+    assert trajectory_status(trajectory_with_verdicts(run(point(0)), RunSpec())) == "healthy"
+    assert trajectory_status(trajectory_with_verdicts(run(), RunSpec())) == "inconclusive"
 
 
 def test_select_and_ignore_reach_both_kinds_of_rules():
     spec = RunSpec(select=("GS50", "GS101"), ignore=("GS505",))
-    assert [v.code for v in judged(FIRING["GS501"], spec).verdicts] == ["GS501", "GS502", "GS503", "GS504"]
-    assert [rule.code for rule in selected(for_reports(spec))] == ["GS101"]
-    assert len(selected(for_reports(RunSpec(select=("GS501",))))) > 5
+    assert [v.code for v in trajectory_with_verdicts(FIRING["GS501"], spec).verdicts] == [
+        "GS501",
+        "GS502",
+        "GS503",
+        "GS504",
+    ]
+    assert [rule.code for rule in selected(settings_for_points(spec))] == ["GS101"]
+    assert len(selected(settings_for_points(RunSpec(select=("GS501",))))) > 5
 
 
 def test_words_that_no_rule_has_are_refused():
@@ -149,7 +153,7 @@ def test_a_reach_that_ends_with_its_sequence_is_no_fall_and_no_failure():
         assert found.status == "skip"
         assert "lag 50 is needed, and no gradient goes back more than 19 steps" in found.message
     assert verdict("GS505", run(point(0, 30), short(10))).status == "fail"
-    assert status_of(judged(run(short(0), short(10)), RunSpec())) == "inconclusive"
+    assert trajectory_status(trajectory_with_verdicts(run(short(0), short(10)), RunSpec())) == "inconclusive"
 
 
 def test_shares_at_different_lags_are_no_collapse():
@@ -160,7 +164,7 @@ def test_shares_at_different_lags_are_no_collapse():
 def test_a_layer_of_short_sequences_leads_only_where_there_is_no_other():
     both = run(point(0, 99, layer="long"), short(0, layer="short"), point(10, 99, layer="long"))
     assert {p.layer for p in leading(both)} == {"long"}
-    assert status_of(judged(both, RunSpec())) == "healthy"
+    assert trajectory_status(trajectory_with_verdicts(both, RunSpec())) == "healthy"
     assert {p.layer for p in leading(run(short(0, layer="short")))} == {"short"}
 
 

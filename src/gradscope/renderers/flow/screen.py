@@ -7,7 +7,7 @@ from gradscope.renderers.flow import wording as flow_wording
 from gradscope.renderers.text import wording
 from gradscope.renderers.text.page import Column, Page, Span, measure, pad
 from gradscope.renderers.view import View
-from gradscope.rules.training.judge import status_of
+from gradscope.rules.judge import trajectory_status
 from gradscope.trajectory import Point, Trajectory, leading
 from gradscope.verdicts import STATUSES
 
@@ -70,7 +70,7 @@ def point_line(point: Point, view: View, *, named: bool = False) -> str:
 
 
 def _title(page: Page, trajectory: Trajectory) -> None:
-    style = STATUSES[status_of(trajectory)].style
+    style = STATUSES[trajectory_status(trajectory)].style
     said, heading = f" {flow_wording.title(trajectory)}", flow_wording.heading(trajectory)
     if page.narrow or measure(page.fold(said)) + 2 + measure(page.fold(heading)) > page.view.width:
         page.line(Span(said, f"bold {style}"))
@@ -85,7 +85,7 @@ def _strips(page: Page, trajectory: Trajectory) -> None:
     drawn = strips.rows(trajectory, width, page.view.ascii)
     points = leading(trajectory) or trajectory.points
     page.line(" " * (LABEL + 1), Span(strips.axis(points, width), "dim"))
-    style = STATUSES[status_of(trajectory)].style
+    style = STATUSES[trajectory_status(trajectory)].style
     for row in drawn:
         # Letters of the status row are ASCII but for one sign, which has its own stand-in.
         page.line(f" {pad(row.label, LABEL)}", Span(row.glyphs, style), f"  {row.ends}" if ends else "")

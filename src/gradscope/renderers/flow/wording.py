@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from gradscope.records import Verdict
 from gradscope.renderers.text import numbers
-from gradscope.rules.training.gs503_clipped_direction import clipped_share
-from gradscope.rules.training.judge import advice_at_end, ended, status_of
+from gradscope.rules.gs5_training import clipped_share
+from gradscope.rules.judge import advice_at_end, last_judged_point, trajectory_status
 from gradscope.trajectory import Change, Point, Trajectory, changes_of_status, leading
 from gradscope.verdicts import STATUSES
 
@@ -23,33 +23,33 @@ TOLERATED = 0.05
 
 def found(trajectory: Trajectory) -> list[Verdict]:
     """What failed or warned, errors first, the one that gives the status before others."""
-    status = status_of(trajectory)
+    status = trajectory_status(trajectory)
     said = [verdict for verdict in trajectory.verdicts if verdict.status in ("fail", "warn")]
     return sorted(said, key=lambda verdict: (verdict.gives != status, verdict.status != "fail"))
 
 
 def lead(trajectory: Trajectory) -> Verdict | None:
     """The finding that gives the status; None where that is how the run ended."""
-    return next((verdict for verdict in found(trajectory) if verdict.gives == status_of(trajectory)), None)
+    return next((verdict for verdict in found(trajectory) if verdict.gives == trajectory_status(trajectory)), None)
 
 
 def tips(trajectory: Trajectory) -> list[str]:
     """What to try, for the status first."""
-    last = advice_at_end(trajectory) if lead(trajectory) is None and status_of(trajectory) != "healthy" else ""
+    last = advice_at_end(trajectory) if lead(trajectory) is None and trajectory_status(trajectory) != "healthy" else ""
     return [tip for tip in dict.fromkeys((last, *(verdict.advice for verdict in found(trajectory)))) if tip]
 
 
 def code(trajectory: Trajectory) -> str:
     """Of the rule that gives the status; empty where there is none."""
-    first, last = lead(trajectory), ended(trajectory)
-    if first is None and status_of(trajectory) != "healthy" and last is not None and last.findings:
+    first, last = lead(trajectory), last_judged_point(trajectory)
+    if first is None and trajectory_status(trajectory) != "healthy" and last is not None and last.findings:
         return last.findings[0]
     return first.code if first is not None else ""
 
 
 def title(trajectory: Trajectory) -> str:
     """`✗ VANISHING  GS501`."""
-    look = STATUSES[status_of(trajectory)]
+    look = STATUSES[trajectory_status(trajectory)]
     return f"{look.sign} {look.word}  {code(trajectory)}".rstrip()
 
 
@@ -80,7 +80,7 @@ def sentences(trajectory: Trajectory) -> list[str]:
     lag = f" lags, {last.needed_lag} needed" if last.needed_lag is not None else " lags"
     reach = f"It ends with a reach of {last.reach}{lag}" if last.reach is not None else "It ends without a reach"
     share = "" if last.gradient_share is None else f"; lag {last.needed_lag} gets {numbers.share(last.gradient_share)}"
-    opened, end = _opened(trajectory, points), ended(trajectory)
+    opened, end = _opened(trajectory, points), last_judged_point(trajectory)
     why = end.message if end is not None and end.status != "healthy" else ""
     return [f"{reach}{share} of the signal." if share else f"{reach}.", *(said for said in (opened, why) if said)]
 

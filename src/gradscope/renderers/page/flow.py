@@ -13,7 +13,7 @@ from gradscope.renderers.page.figures import Figure, Place
 from gradscope.renderers.page.page import written
 from gradscope.renderers.text import wording
 from gradscope.renderers.view import View
-from gradscope.rules.training.judge import status_of
+from gradscope.rules.judge import trajectory_status
 from gradscope.text import safe_text
 from gradscope.trajectory import Trajectory
 from gradscope.verdicts import STATUSES
@@ -60,7 +60,7 @@ def _figure(chart: Any, trajectory: Trajectory, drawn: dict[str, Any]) -> Figure
 
 
 def _lead(trajectory: Trajectory) -> Lead:
-    status = status_of(trajectory)
+    status = trajectory_status(trajectory)
     codes = [verdict.code for verdict in flow_wording.found(trajectory) if verdict.gives == status]
     code, name = safe_text("".join(codes[:1])), safe_text(trajectory.head.name)
     mark = Mark(status, STATUSES[status].sign, STATUSES[status].word, code, name)

@@ -11,7 +11,7 @@ from gradscope.renderers.terminal import model as terminal_model
 from gradscope.renderers.text import numbers, probing, wording
 from gradscope.renderers.text.page import Column, Page, Span, measure, pad
 from gradscope.renderers.text.strip import Strip, influence_strip, last_steps, newest_steps
-from gradscope.rules.interval import NARROW
+from gradscope.rules.wording import NARROW
 from gradscope.verdicts import STATUSES
 
 FEW_TIPS = 2

@@ -8,8 +8,8 @@ from gradscope.profile import Profile
 from gradscope.records import Fix, ModelResult, Number, Outlook, Pair, Verdict
 from gradscope.renderers.text import numbers
 from gradscope.rules.advice import SEE
-from gradscope.rules.interval import NARROW
 from gradscope.rules.judge import unjudged
+from gradscope.rules.wording import NARROW
 from gradscope.verdicts import best_remedy
 
 VERDICT_SIGNS = {"fail": "✗", "warn": "!", "inconclusive": "?", "skip": "-", "pass": "✓"}

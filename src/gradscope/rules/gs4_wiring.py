@@ -1,4 +1,4 @@
-"""GS401: the gradient is cut at a step by a detach."""
+"""GS4xx: the gradient is cut, absent, or goes where it should not."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gradscope.records import ModelResult, RunSpec
 from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Outcome, Rule
+from gradscope.rules.wording import nothing_arrives
 
 
 def made_anew(result: ModelResult) -> tuple[int, ...]:
@@ -53,7 +54,7 @@ def _restarts(result: ModelResult) -> tuple[int, ...]:
     return steps if len(apart) == 1 and min(apart) > 1 else ()
 
 
-def _anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding:
+def _state_made_anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding:
     """What a state means that begins anew."""
     lag = Profile.of(result).lag_of(steps[-1])
     named = f"step {steps[0]}"
@@ -69,7 +70,7 @@ def _anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding
     further = f"further back than lag {lag}"
     none = f"the gradient is exactly zero {further}" if masked else f"nothing {further} is learned from"
     return Finding(
-        _outcome(lag, spec),
+        _cut_outcome(lag, spec),
         f"The state is made anew at {named}: {why}. {none[0].upper()}{none[1:]}, and no change of weights can help.",
         advise("zeroed" if masked else "anew", result, spec),
         first_step=0,
@@ -78,16 +79,16 @@ def _anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding
     )
 
 
-def _judge(result: ModelResult, spec: RunSpec) -> Finding:
+def _judge_gradient_cut(result: ModelResult, spec: RunSpec) -> Finding:
     """Any cut on the way of the gradient is a finding; what is cut after the anchor hears of no loss anyway."""
     cut, profile = result.summary.cut, Profile.of(result)
     if cut is None and result.summary.input_cut is not None:
-        return _of_input(result.summary.input_cut, profile, spec)
+        return _input_cut(result.summary.input_cut, profile, spec)
     if cut is None and "cut" in result.skipped:
         return Finding("skip", f"cut is not known: {result.skipped['cut']}")
     steps = made_anew(result)
     if steps and steps[-1] > (cut or 0):
-        return _anew(result, spec, steps)
+        return _state_made_anew(result, spec, steps)
     if cut is None:
         return Finding("pass", "The gradient passes every step.")
     lag = profile.lag_of(cut)
@@ -95,7 +96,7 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
         message = f"The gradient passes every step that the loss hears of: it is read at step {profile.anchor}."
         return Finding("pass", message)
     return Finding(
-        _outcome(lag, spec),
+        _cut_outcome(lag, spec),
         f"The gradient is cut at step {cut}, though its state does depend on the one before: "
         f"nothing further back than lag {lag} receives any.",
         advise("cut", result, spec),
@@ -105,15 +106,15 @@ def _judge(result: ModelResult, spec: RunSpec) -> Finding:
     )
 
 
-def _outcome(lag: int | None, spec: RunSpec) -> Outcome:
+def _cut_outcome(lag: int | None, spec: RunSpec) -> Outcome:
     """What lies no nearer than a stated needed lag is remarked on: truncated BPTT of long enough windows."""
     return "remark" if lag is not None and spec.needs_lag is not None and lag >= spec.needs_lag else "found"
 
 
-def _of_input(cut: int, profile: Profile, spec: RunSpec) -> Finding:
+def _input_cut(cut: int, profile: Profile, spec: RunSpec) -> Finding:
     """Older inputs that the output depends on and no gradient reaches."""
     return Finding(
-        _outcome(profile.lag_of(cut + 1), spec),
+        _cut_outcome(profile.lag_of(cut + 1), spec),
         f"No gradient reaches the inputs up to step {cut}, lag {profile.lag_of(cut)} and more, though the output "
         "depends on them.",
         "Look for detach(), .data, torch.no_grad() or numpy between the input and what the loss reads.",
@@ -123,12 +124,12 @@ def _of_input(cut: int, profile: Profile, spec: RunSpec) -> Finding:
     )
 
 
-RULE = Rule(
+GRADIENT_CUT = Rule(
     code="GS401",
     title="gradient cut",
     severity="error",
     requires=("input_cut",),
-    judge=_judge,
+    judge=_judge_gradient_cut,
     gives="degenerate",
     none_is_clean=True,
     what=(
@@ -152,6 +153,144 @@ RULE = Rule(
     remedies=(
         "Search the code for detach(), .data, .item(), torch.no_grad() and for a state made anew inside the loop",
         "If truncated BPTT is meant, say how far it has to reach: `gradscope analyze my_cell.py:Cell --needs-lag 20`",
+    ),
+    papers=(papers.PASCANU_2013,),
+)
+
+
+def _judge_no_gradient(result: ModelResult, spec: RunSpec) -> Finding:
+    """Name them."""
+    acting = result.summary.unheard or ()  # GS405 speaks of those
+    silent = [name for name in result.summary.silent or () if name not in acting]
+    if not silent:
+        return Finding("pass", "Every parameter and every feature of the input receives a gradient.")
+    return Finding(
+        "found",
+        f"{nothing_arrives(silent, acting=False)}.",
+        "Is it meant to be unused, frozen or masked? Else look for a detach, a wrong index, or an output that the loss "
+        "does not read.",
+    )
+
+
+NO_GRADIENT = Rule(
+    code="GS402",
+    title="no gradient at all",
+    severity="warning",
+    requires=("silent",),
+    judge=_judge_no_gradient,
+    voided_by="GS401",
+    what=(
+        "A parameter that receives no gradient keeps its first value for ever, and a feature that receives none is not "
+        "looked at. Both are easy to make by mistake (a layer that is built and not called, a slice that misses a "
+        "column) and nothing in a loss curve shows them."
+    ),
+    maths=(
+        "∂L/∂W = 0 in every entry, or W is not part of L's graph",
+        "∂L/∂x_{t,j} = 0 for all t, all sequences and a feature j",
+        "found when there is any",
+    ),
+    measured=(
+        "One forward and backward pass of the user's module with the loss of the run; parameters that do not require a "
+        "gradient are asked too. Of families, the features of the input alone."
+    ),
+    remedies=("See what the loss reads: `gradscope analyze rnn --loss every`",),
+    papers=(papers.PASCANU_2013,),
+)
+
+
+def _judge_mixed_sequences(result: ModelResult, spec: RunSpec) -> Finding:
+    """Any pair of sequences is a finding."""
+    mixed = result.summary.mixed
+    if mixed is None and result.summary.axes_guessed:
+        return Finding(
+            "inconclusive",
+            "Its axes are ambiguous: by what it takes and returns, batch and time could be taken for each other; how "
+            "they were taken is noted.",
+            "Say which it is: --layout time-first or --layout batch-first, or give data of yours with --input.",
+        )
+    if mixed is None:
+        return Finding("pass", "Every sequence of the batch keeps to itself.")
+    source, target = mixed
+    return Finding(
+        "found",
+        f"Sequences of a batch influence each other: the output of sequence {target} depends on the input of sequence "
+        f"{source}. Either batch and time are taken for each other, or something works across the batch.",
+        advise("mixed", result, spec),
+        measured=float(source),
+    )
+
+
+MIXED_SEQUENCES = Rule(
+    code="GS403",
+    title="sequences influence each other",
+    severity="error",
+    requires=("mixed",),
+    judge=_judge_mixed_sequences,
+    gives="degenerate",
+    none_is_clean=True,
+    what=(
+        "The gradient of one sequence's output reaches the input of another. A recurrence that walks along the batch "
+        "does that: torch.nn.LSTM takes (T, batch, features) unless it is built with batch_first=True. So do batch "
+        "normalization in training mode, attention over the wrong axis, and a reshape that swaps batch and time. What "
+        "is learned then depends on which sequences meet in a batch, and lags are not lags in time."
+    ),
+    maths=(
+        "y_b = output of sequence b, x_b' = input of sequence b'",
+        "independent sequences: ∂y_b/∂x_b' = 0 for b' ≠ b",
+        "found when ‖∂⟨u, y_b⟩/∂x_b'‖ > 0 beyond rounding for some b' ≠ b",
+    ),
+    measured=(
+        "One backward pass from the outputs of one sequence alone, with a seeded random cotangent; the sequence whose "
+        "input receives most of what it should not is named. A single sequence cannot be judged."
+    ),
+    remedies=(
+        "Build the layer with batch_first=True, or hand it x.transpose(0, 1)",
+        "If the module is meant to take time first, say so: `gradscope analyze model.py:Net --layout time-first`",
+        "Put batch normalization in evaluation mode, or use layer normalization",
+    ),
+    papers=(papers.PASCANU_2013,),
+)
+
+
+def _judge_acts_without_gradient(result: ModelResult, spec: RunSpec) -> Finding:
+    """Any is a finding: what acts and is not heard is never what was meant by a learnable parameter."""
+    unheard = result.summary.unheard or ()
+    if not unheard:
+        return Finding("pass", "Whatever acts on the loss receives a gradient.")
+    said = nothing_arrives(unheard, acting=True).replace("the input", "The input", 1)
+    return Finding(
+        "found",
+        f"{said}: a detach, .data or no_grad lies between.",
+        "Take away what lies between it and the loss: detach(), .data, torch.no_grad(), or a new tensor made from its "
+        "values. Freeze what is meant to stay as it is with requires_grad_(False) instead.",
+    )
+
+
+ACTS_WITHOUT_GRADIENT = Rule(
+    code="GS405",
+    title="acts without gradient",
+    severity="error",
+    requires=("unheard",),
+    judge=_judge_acts_without_gradient,
+    gives="degenerate",
+    what=(
+        "The loss follows a small change of a learnable parameter, or of the input, and its gradient is zero all the "
+        "same: it was detached on the way. It keeps its first value for ever, and so does all that lies before it, "
+        "while the loss goes on falling by what is left. A parameter that the loss does not follow at all is another "
+        "thing (GS402)."
+    ),
+    maths=(
+        "∂L/∂p = 0 in every entry, as automatic differentiation sees it",
+        "above = L(p + ε) − L(p),  below = L(p) − L(p − ε), as the forward pass gives them",
+        "found when above ≈ below ≠ 0: not at a kink, nor where L is flat",
+    ),
+    measured=(
+        "One seeded nudge up and down for each parameter of the user's module that requires a gradient and has none, "
+        "and for the input, with the loss of the run; the first six."
+    ),
+    remedies=(
+        "Take the detach away, or freeze what should not learn with requires_grad_(False)",
+        "If it is meant, leave the rule out: --ignore GS405",
     ),
     papers=(papers.PASCANU_2013,),
 )

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 from gradscope.records import Severity
 from gradscope.registry import GATE_RULES, RULES, TRAINING_RULES, load, resolve
-from gradscope.rules.gate import GateRule
-from gradscope.rules.rule import Rule
-from gradscope.rules.training.rule import TrainingRule
+from gradscope.rules.gs9_gate import GateRule
+from gradscope.rules.rule import Rule, TrainingRule
 
 EVERY: Mapping[str, str] = {**RULES, **TRAINING_RULES, **GATE_RULES}
 """Every code that there is, in order."""

@@ -1,0 +1,395 @@
+"""GS5xx: what a whole training run shows, and no single report can."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+
+from gradscope.records import RunSpec
+from gradscope.rules import papers
+from gradscope.rules.rule import Finding, Threshold, TrainingRule, asked_lag, where, with_reach, without_reach
+from gradscope.rules.wording import factor, percent
+from gradscope.trajectory import Norms, Point, Trajectory, leading
+
+EARLY = 20
+"""A step in the first of so many parts of a run is no point to go back to."""
+
+
+def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
+    """Find the last stretch of points below K, and whether any before it was not."""
+    points = with_reach(trajectory, spec)
+    if not points:
+        return Finding("skip", without_reach(trajectory, spec))
+    enough = [(point.reach or 0) >= asked_lag(trajectory, spec, point) for point in points]
+    last, lag = points[-1], asked_lag(trajectory, spec, points[-1])
+    if enough[-1]:
+        dips = [point for point, kept in zip(points, enough, strict=True) if not kept]
+        came = f" It was short of that at {len(dips)} points, last at {where(dips[-1])}." if dips else ""
+        return Finding("pass", f"The reach ends at {last.reach} lags; {lag} are needed.{came}", measured=last.reach)
+    if not any(enough):
+        return Finding("pass", f"The reach was never as far as the needed lag {lag}, so it did not fall below it.")
+    place = len(enough) - enough[::-1].index(True)
+    lost, kept = points[place], points[place - 1]
+    return Finding(
+        "found",
+        f"The reach fell from {kept.reach} lags at {where(kept)} to {lost.reach} at {where(lost)}: below the {lag} "
+        f"that are needed; it ends at {last.reach}.",
+        _reach_lost_advice(kept, lost, last),
+        first_step=lost.step,
+        last_step=last.step,
+        measured=last.reach,
+        threshold=lag,
+    )
+
+
+def _reach_lost_advice(kept: Point, lost: Point, last: Point) -> str:
+    """Go back to what was kept, where something had been learned by then."""
+    if kept.step * EARLY < last.step:
+        return (
+            f"It fell within the first {lost.step} steps, before there was much to go back to: start with a smaller "
+            "learning rate, or warm it up, and clip the gradient. If the loss went on falling, ask whether the task "
+            "needs that lag."
+        )
+    return (
+        f"Go back to {where(kept)} and train on from there with a lower learning rate or a clipped gradient; what "
+        "changed in the weights between the two is shown with the run."
+    )
+
+
+REACH_LOST = TrainingRule(
+    code="GS501",
+    title="reach lost during training",
+    severity="error",
+    judge=_judge_reach_lost,
+    gives="vanishing",
+    needs_stated_lag=True,
+    what=(
+        "A model that could learn from the needed lag when training began, or later, and no longer can. Nothing in the "
+        "loss shows it at once: what was learned stays a while, and only what is still to be learned is lost."
+    ),
+    maths=(
+        "reach(n) = largest k with I_n(k) ≥ 0.01 · I_n(1), I_n the influence after n updates",
+        "K is the needed lag",
+        "found when reach(m) ≥ K for some m and reach(n) < K from some n > m to the end",
+    ),
+    measured=(
+        "At every point of the trajectory, as GS104 does for one report: signals of the layer that ends with the least "
+        "reach where there are any, else whole analyses. Sequences that end before the needed lag do not count. A run "
+        "that comes back is no finding; its dips are counted."
+    ),
+    remedies=(
+        "Find the step and what moved there: `gradscope show flow.jsonl`",
+        "Lower the learning rate or clip the norm of the gradient before the step at which it fell",
+        "Hold the recurrent matrix to what keeps norms (orthogonal parametrization), or use a gated cell",
+    ),
+    papers=(papers.PASCANU_2013,),
+)
+
+
+def _judge_share_collapse(trajectory: Trajectory, spec: RunSpec) -> Finding:
+    """The largest drop between two points no farther apart than the window, or next to each other."""
+    points = [p for p in leading(trajectory) if p.gradient_share is not None and not math.isnan(p.gradient_share)]
+    if len(points) < 2:
+        return Finding("skip", "fewer than two points have a gradient share")
+    wanted, window = SHARE_COLLAPSE.limit(spec, "collapse_drop"), SHARE_COLLAPSE.limit(spec, "collapse_window")
+    pairs = _pairs(points, window)
+    if not pairs:
+        return Finding("skip", "no two points have a gradient share at the same lag")
+    # A collapse that lasts is told before a deeper one that healed.
+    ends = {point.needed_lag: point for point in points}
+    lasting = [p for p in pairs if _drop(p) >= wanted and _drop((p[0], ends[p[0].needed_lag])) >= wanted]
+    high, low = lasting[0] if lasting else max(pairs, key=_drop)
+    drop = _drop((high, low))
+    if drop < wanted:
+        return Finding("pass", f"The share never dropped by more than {factor(max(drop, 0.0))} at once.", measured=drop)
+    fell = f"from 10^{high.gradient_share:.1f} at {where(high)} to {_shown(low)} at {where(low)}"
+    if not lasting:
+        return Finding("pass", f"The gradient share dropped {fell}, and came back.", measured=drop, threshold=wanted)
+    return Finding(
+        "found",
+        f"The gradient share at lag {low.needed_lag} collapsed {fell}, a factor of {factor(drop)}, and stays there.",
+        f"Look at what moved in the weights before {where(low)}, lower the learning rate and clip the norm of the "
+        f"gradient.",
+        first_step=high.step,
+        last_step=low.step,
+        measured=drop,
+        threshold=wanted,
+    )
+
+
+def _pairs(points: list[Point], window: float) -> list[tuple[Point, Point]]:
+    """(earlier, later) within the window; neighbours always, for checkpoints may lie farther apart.
+
+    Shares at different lags, of batches of different length, are no pair.
+    """
+    found = []
+    for place, later in enumerate(points[1:], 1):
+        before = [point for point in points[:place] if point.needed_lag == later.needed_lag]
+        near = [point for point in before if later.step - point.step <= window] or before[-1:]
+        if near:
+            found.append((max(near, key=_share), later))
+    return found
+
+
+def _share(point: Point) -> float:
+    return point.gradient_share if point.gradient_share is not None else -math.inf
+
+
+def _drop(pair: tuple[Point, Point]) -> float:
+    before, after = _share(pair[0]), _share(pair[1])
+    return 0.0 if before == -math.inf else before - after
+
+
+def _shown(point: Point) -> str:
+    share = _share(point)
+    return "zero" if share == -math.inf else f"10^{share:.1f}"
+
+
+SHARE_COLLAPSE = TrainingRule(
+    code="GS502",
+    title="collapse of the gradient share",
+    severity="error",
+    judge=_judge_share_collapse,
+    gives="vanishing",
+    thresholds={
+        "collapse_drop": Threshold(3.0, "log10", "how far the share must drop", low=0.0),
+        "collapse_window": Threshold(1000.0, "updates", "within how many updates of the weights", low=0.0),
+    },
+    what=(
+        "Within a few updates the part of the gradient that reaches the needed lag falls a thousandfold or more, and "
+        "does not come back: one bad step, a learning rate too high, or a nonlinearity that died. An RNN of relu units "
+        "that starts from the identity does this within 40 updates."
+    ),
+    maths=(
+        "S(n) = log10( g_K / Σ g_k ) after n updates, K the needed lag",
+        "drop = max over m < n ≤ m + window of S(m) − S(n)",
+        "found when drop ≥ 3 and the last S is still 3 below S(m)",
+    ),
+    measured=(
+        "From the leading points of the trajectory (signals, else analyses). Neighbouring points count even where they "
+        "lie farther apart than the window."
+    ),
+    remedies=(
+        "Find the step and what moved there: `gradscope show flow.jsonl`",
+        "Clip the norm of the gradient and lower the learning rate; warm it up over the first updates",
+        "Use a cell whose state has a path of its own: `gradscope compare lstm:forget_bias=5 gru lru`",
+    ),
+    papers=(papers.PASCANU_2013,),
+)
+
+
+FEWEST = 3
+"""Points that a judgement needs."""
+NOTICED = 1e-3
+"""log10: a smaller difference between raw and clipped norms is rounding."""
+
+
+def is_clipped(norms: Norms) -> bool:
+    """Whether clipping changed the length of a gradient."""
+    raw, clipped = norms.log10_raw, norms.log10_clipped
+    return raw is not None and clipped is not None and raw - clipped > NOTICED
+
+
+def updates(points: Iterable[Point]) -> list[Point]:
+    """One point of every update whose gradient was measured: all layers of an optimizer tell of the same one."""
+    return [*{(point.step, repr(point.norms)): point for point in points if point.norms is not None}.values()]
+
+
+def clipped_share(points: list[Point]) -> tuple[int, int, float]:
+    """(updates at which clipping acted, updates measured, median log10 of the factor it left where it acted)."""
+    every = [point.norms for point in updates(points) if point.norms is not None]
+    known = [norms for norms in every if None not in (norms.log10_raw, norms.log10_clipped)]
+    acted = [norms for norms in known if is_clipped(norms)]
+    factors = [(norms.log10_clipped or 0.0) - (norms.log10_raw or 0.0) for norms in acted]
+    return len(acted), len(known), statistics.median(factors) if factors else 0.0
+
+
+def _judge_clipped_direction(trajectory: Trajectory, spec: RunSpec) -> Finding:
+    """Median cosine between raw and clipped gradient over the last half of the updates at which clipping acted."""
+    points = [p for p in updates(trajectory.points) if p.norms is not None and p.norms.cosine is not None]
+    acted = [p for p in points if p.norms is not None and is_clipped(p.norms)]
+    if len(points) < FEWEST:
+        return Finding("skip", "the gradient before and after clipping was measured at fewer than 3 steps")
+    if len(acted) < FEWEST:
+        return Finding("pass", f"Clipping acted at {len(acted)} of {len(points)} measured updates.")
+    late = acted[-max(FEWEST, len(acted) // 2) :]
+    cosine = statistics.median(p.norms.cosine for p in late if p.norms is not None and p.norms.cosine is not None)
+    wanted = CLIPPED_DIRECTION.limit(spec, "clip_cosine")
+    said = f"Clipping acted at {percent(len(acted) / len(points))} of the measured updates"
+    if cosine >= wanted:
+        return Finding("pass", f"{said} and kept the direction (cosine {cosine:.2f}).", measured=cosine)
+    return Finding(
+        "found",
+        f"{said} and turned the gradient: the cosine between the clipped and the raw one is {cosine:.2f}, so "
+        f"{percent(1 - max(cosine, 0.0) ** 2)} of what is applied points elsewhere.",
+        "Clip the norm of the whole gradient (`torch.nn.utils.clip_grad_norm_`), which keeps its direction, instead of "
+        "its values or each layer by itself; or raise the limit.",
+        first_step=late[0].step,
+        last_step=late[-1].step,
+        measured=cosine,
+        threshold=wanted,
+    )
+
+
+CLIPPED_DIRECTION = TrainingRule(
+    code="GS503",
+    title="clipping removes most of the direction",
+    severity="warning",
+    judge=_judge_clipped_direction,
+    thresholds={"clip_cosine": Threshold(0.5, "cosine", "how much of its direction a clipped gradient keeps", -1, 1)},
+    what=(
+        "Clipping the norm of the whole gradient shortens it and keeps its direction. Clipping values, or one layer at "
+        "a time, flattens the large components and leaves the small ones: where it acts most of the time, what is "
+        "applied is hardly the gradient any more, and the long lags, which show in few components, go first."
+    ),
+    maths=(
+        "g the gradient of one update before clipping, g' after it, over the watched layers",
+        "cos = ⟨g, g'⟩ / (‖g‖ ‖g'‖);  1 − cos² is the part of g' that is not along g",
+        "found when the median cos over the late updates where clipping acted is below 0.5",
+    ),
+    measured=(
+        "At the steps that a Monitor measures. The raw gradient is read when the last backward pass of the update has "
+        "accumulated it, the clipped one when the optimizer has used it; the loss scale of mixed precision is divided "
+        "out of both."
+    ),
+    remedies=(
+        "`torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)` in place of `clip_grad_value_`",
+        "Raise the limit until clipping acts at a few percent of the updates",
+        "Bring the gradient itself down: `gradscope explain GS201`",
+    ),
+    papers=(papers.PASCANU_2013,),
+)
+
+
+def _judge_first_non_finite(trajectory: Trajectory, spec: RunSpec) -> Finding:
+    """The first point with a value that is not finite, and what it says of the place."""
+    if not trajectory.points:
+        return Finding("skip", "nothing was measured")
+    found = next((point for point in trajectory.points if _non_finite_at(point)), None)
+    if found is None:
+        return Finding("pass", f"All values are finite at {len(trajectory.points)} points.")
+    before = [point.step for point in trajectory.points if point.step < found.step]
+    since = f" All was finite at step {max(before)}." if before else ""
+    # A whole analysis at the same step knows the place better than a norm does.
+    same = [point for point in trajectory.points if point.step == found.step and point.non_finite is not None]
+    told = same[0] if same else found
+    return Finding(
+        "found",
+        f"{_non_finite_at(told)} first at {where(found)}.{since}",
+        _non_finite_advice(trajectory, found),
+        first_step=found.step,
+        measured=float(found.step),
+    )
+
+
+def _non_finite_advice(trajectory: Trajectory, found: Point) -> str:
+    """Where to look: at the recurrence, where its gradient was exploding when it was last known."""
+    earlier = any(point.step < found.step for point in trajectory.points)
+    back = "Go back to the last finite checkpoint" if earlier else "Start again"
+    known = [p for p in trajectory.points if p.step <= found.step and p.status not in (None, "non-finite")]
+    if known and known[-1].status == "exploding":
+        return (
+            f"{back} and tame the recurrence, whose gradient was exploding: smaller recurrent weights, an orthogonal "
+            "matrix, or a norm inside it. Clipping alone does not help where the forward pass overflows."
+        )
+    return (
+        f"{back}; clip the norm of the gradient, lower the learning rate, and look for a logarithm, division or "
+        "exponential without a floor."
+    )
+
+
+def _non_finite_at(point: Point) -> str:
+    """What is not finite at a point, as the beginning of a sentence; empty where all is."""
+    place = point.non_finite
+    if place is not None:
+        value = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(place.value, place.value)
+        return f"{value} in {place.where} of {place.layer} at step {place.step} of the sequence"
+    if point.loss is not None and not math.isfinite(point.loss):
+        return f"The loss is {point.loss}"
+    norms = point.norms
+    if norms is not None and any(v is not None and (math.isnan(v) or v == math.inf) for v in (norms.log10_raw,)):
+        return "The gradient is not finite"
+    return ""
+
+
+FIRST_NON_FINITE = TrainingRule(
+    code="GS504",
+    title="first value that is not finite",
+    severity="error",
+    judge=_judge_first_non_finite,
+    gives="non-finite",
+    what=(
+        "NaN and Inf never heal: from the update that takes them in, all weights are lost. What matters is the first "
+        "one: at which step of the training, and in which layer, gate and step of the sequence."
+    ),
+    maths=(
+        "NaN + a = NaN, Inf − Inf = NaN, 0 · Inf = NaN",
+        "one NaN in dL/dW makes the whole clipped gradient NaN: g / ‖g‖ = NaN",
+        "found when the loss, the gradient, a weight or a state is not finite at any point",
+    ),
+    measured=(
+        "Loss and norm of the gradient at every measured step; layer, gate and step of the sequence from the whole "
+        "analysis that follows. Skipped updates of a loss scaler are no finding: their gradient is never applied."
+    ),
+    remedies=(
+        "Analyse the checkpoint before it: `gradscope analyze weights.pt --input batch.npy`",
+        "Clip the norm of the gradient and lower the learning rate",
+        "Compute what overflows in float32 where the rest is in half precision",
+    ),
+    papers=(papers.PASCANU_2013, papers.MICIKEVICIUS_2018),
+)
+
+
+def _judge_nothing_old_learned(trajectory: Trajectory, spec: RunSpec) -> Finding:
+    """Compare the largest reach of the run with K."""
+    points = with_reach(trajectory, spec)
+    if not points:
+        return Finding("skip", without_reach(trajectory, spec))
+    best = max(points, key=lambda point: point.reach or 0)
+    lag = asked_lag(trajectory, spec, best)
+    if (best.reach or 0) >= lag:
+        return Finding("pass", f"At {where(best)} the reach was {best.reach} lags; {lag} are needed.")
+    return Finding(
+        "found",
+        f"Nothing older than {best.reach} steps was ever learned from: that was the reach at {where(best)}, the "
+        f"farthest of {len(points)} points; {lag} are needed.",
+        "Ask first whether the task needs it: train a copy on shorter windows and compare validation losses. If it "
+        "does, start from gates that stay open, or let short lags occur too; a longer reach can cost loss elsewhere, "
+        "so judge it by the validation loss as well.",
+        first_step=points[0].step,
+        last_step=points[-1].step,
+        measured=best.reach,
+        threshold=lag,
+    )
+
+
+NOTHING_OLD_LEARNED = TrainingRule(
+    code="GS505",
+    title="nothing old was ever learned from",
+    severity="error",
+    judge=_judge_nothing_old_learned,
+    gives="vanishing",
+    needs_stated_lag=True,
+    what=(
+        "At no measured step of the training did the gradient reach the needed lag. Whatever the loss did, it was not "
+        "by learning what is that far back; where short lags occur in the data too, the reach may still open later."
+    ),
+    maths=(
+        "reach(n) = largest k with I_n(k) ≥ 0.01 · I_n(1) after n updates",
+        "best = max over n of reach(n)",
+        "found when best < K",
+    ),
+    measured=(
+        "Over the leading points of the trajectory: signals of the layer that ends with the least reach, else whole "
+        "analyses; not over sequences that end before the needed lag. Between the points nothing is known; the outcome "
+        "is of this run, so far."
+    ),
+    remedies=(
+        "Start from gates that stay open: `gradscope compare lstm:forget_bias=5 gru:update_bias=5 lru`; a longer reach "
+        "is not a lower loss, so compare validation losses",
+        "Let short lags teach the gates first: a curriculum of lengths, or a loss at every step",
+        "Check that nothing cuts the gradient: `gradscope explain GS401`",
+    ),
+    papers=(papers.BENGIO_1994, papers.JOZEFOWICZ_2015),
+)

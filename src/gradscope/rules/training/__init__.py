@@ -1,1 +1,0 @@
-"""Rules of training: what a whole trajectory shows, and no single report can."""
