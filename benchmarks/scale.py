@@ -109,10 +109,10 @@ def client(effort: Effort) -> list[Figure]:
     size = f"{many:,} points whose runs do nothing, 2 local workers"
     ratio = peaks[many]["peak"] / peaks[few]["peak"]
     note = f"{peaks[few]['peak']:.0f} MiB and {peaks[many]['peak']:.0f} MiB; {peaks[many]['seconds']:.0f} s"
-    screen = peaks[many]["screen"] - peaks[many]["peak"]
+    sweep_screen = peaks[many]["screen"] - peaks[many]["peak"]
     return [
         Figure("memory of a sweep's client", size, f"itself at {few:,} points", ratio, 1.1, notes=(note,)),
-        Figure("rendering its screen", size, "memory beyond that", screen, unit="MiB"),
+        Figure("rendering its screen", size, "memory beyond that", sweep_screen, unit="MiB"),
     ]
 
 
@@ -138,7 +138,7 @@ def memory_once(points: str, place: str) -> dict[str, float]:
     """Peak memory of a client that sweeps so many points, and of one that shows them, MiB."""
     from dataclasses import replace
 
-    from gradscope.renderers.sweep import screen, words
+    from gradscope.renderers import sweep_screen, sweep_wording
     from gradscope.renderers.view import View
     from gradscope.sweeps.read_sweep import read_sweep
 
@@ -147,7 +147,7 @@ def memory_once(points: str, place: str) -> dict[str, float]:
     begun = time.perf_counter()
     sweep(replace(plan_of(range(count)), run="nothing"), folder / "s.db", Ways(jobs=2))
     found = {"seconds": time.perf_counter() - begun, "peak": _peak()}
-    screen.render(read_sweep(folder / "s.db", words.NEEDED), View())
+    sweep_screen.render(read_sweep(folder / "s.db", sweep_wording.NEEDED), View())
     return {**found, "screen": _peak()}
 
 

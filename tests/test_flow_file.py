@@ -9,7 +9,7 @@ import pytest
 
 from gradscope.errors import UsageError
 from gradscope.flow_file import CUT, line_of, lines_of, parse_flow, read_flow
-from gradscope.renderers.flow.data import json_text
+from gradscope.renderers.run_wording import json_text
 from gradscope.renderers.view import View
 from gradscope.trajectory import Head, Point, Skipped, Trajectory, leading
 from trajectories import eventful, point, run

@@ -15,9 +15,8 @@ import gradscope
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Series
 from gradscope.registry import RENDERERS, load
-from gradscope.renderers.text import wording
-from gradscope.renderers.text.strip import influence_strip
-from gradscope.renderers.text.timeline import Timeline, telling_rows
+from gradscope.renderers import report_wording
+from gradscope.renderers.strips import Timeline, influence_strip, telling_rows
 from gradscope.renderers.view import View
 from gradscope.rules.judge import judge
 from gradscope.saved import read_report
@@ -85,7 +84,7 @@ def model(early) -> ModelResult:
 
 
 def test_every_form_of_a_report_counts_lags_from_the_step_that_the_loss_reads(early, model):
-    assert "step 6 gets" in wording.farthest_share(model)
+    assert "step 6 gets" in report_wording.farthest_share(model)
     strip = influence_strip(model, 40, ascii_only=False)
     assert strip is not None
     assert (strip.first, strip.last, strip.steps) == (1, READ, READ)
@@ -108,14 +107,14 @@ def test_every_form_of_a_report_counts_lags_from_the_step_that_the_loss_reads(ea
 def test_growth_is_told_of_the_steps_that_grow(model):
     grown = tuple(float(lag) for lag in range(READ))
     series = replace(model.series, values={**model.series.values, "log10_influence": grown})
-    told = wording.sentences(replace(model, status="exploding", series=series))
+    told = report_wording.sentences(replace(model, status="exploding", series=series))
     assert told[0] == "The signal grows on its way back: step 1 gets 10^10 times what step 11 gets."
 
 
 def test_charts_count_from_the_anchor(early, model):
     pytest.importorskip("altair", reason="the extra [report] is not installed")
     from gradscope.charts import influence_charts
-    from gradscope.renderers.page.figures import figures
+    from gradscope.renderers.html_figures import figures
 
     tokens = tuple(f"w{step}" for step in range(1, STEPS + 1))
     told = replace(model, series=replace(model.series, token=tokens))
@@ -178,7 +177,7 @@ def test_a_lag_that_the_loss_does_not_have_is_neither_reached_nor_missed(needed)
         assert gs104.status != "fail"
         return
     assert (model.status, gs104.status) == ("inconclusive", "inconclusive")
-    assert wording.sentences(model) == [gs104.message]
+    assert report_wording.sentences(model) == [gs104.message]
     assert f"step {STEPS - 1}, and no step lies {needed} before it" in gs104.message
     assert "steps before it" in model.skipped["gradient_share"]
 

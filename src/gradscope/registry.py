@@ -174,11 +174,11 @@ def lacking(form: Format) -> str:
 _DRAWN = (("altair", "vl_convert", "jinja2"), "report")
 
 FORMATS: Mapping[str, Format] = {
-    "text": Format("gradscope.renderers.terminal.screen:render", ".txt"),
+    "text": Format("gradscope.renderers.screen:render", ".txt"),
     "json": Format("gradscope.renderers.report_data:json_text", ".json"),
     "csv": Format("gradscope.renderers.report_data:csv_text", ".csv"),
     "markdown": Format("gradscope.renderers.markdown:render", ".md"),
-    "html": Format("gradscope.renderers.page.page:render", ".html", *_DRAWN),
+    "html": Format("gradscope.renderers.html_page:render", ".html", *_DRAWN),
     "svg": Format("gradscope.charts.draw:svg", ".svg", *_DRAWN),
     "png": Format("gradscope.charts.draw:png", ".png", *_DRAWN),
     "github": Format("gradscope.renderers.ci:github"),
@@ -189,21 +189,21 @@ RENDERERS: Mapping[str, str] = {name: form.renderer for name, form in FORMATS.it
 SUFFIXES: Mapping[str, str] = {form.suffix: name for name, form in FORMATS.items() if form.suffix}
 
 SWEEP_FORMATS: Mapping[str, Format] = {
-    "text": Format("gradscope.renderers.sweep.screen:render", ".txt"),
-    "json": Format("gradscope.renderers.sweep.data:json_text", ".json"),
-    "csv": Format("gradscope.renderers.sweep.data:csv_text", ".csv"),
-    "markdown": Format("gradscope.renderers.sweep.markdown:render", ".md"),
-    "parquet": Format("gradscope.renderers.sweep.data:parquet_bytes", ".parquet"),
+    "text": Format("gradscope.renderers.sweep_screen:render", ".txt"),
+    "json": Format("gradscope.renderers.sweep_data:json_text", ".json"),
+    "csv": Format("gradscope.renderers.sweep_data:csv_text", ".csv"),
+    "markdown": Format("gradscope.renderers.sweep_data:render", ".md"),
+    "parquet": Format("gradscope.renderers.sweep_data:parquet_bytes", ".parquet"),
 }
 """Forms that a sweep can take: render(sweep, view) -> str | bytes."""
 
 FLOW_FORMATS: Mapping[str, Format] = {
-    "text": Format("gradscope.renderers.flow.screen:render", ".txt"),
-    "jsonl": Format("gradscope.renderers.flow.data:json_lines", ".jsonl"),
-    "json": Format("gradscope.renderers.flow.data:json_text", ".json"),
-    "csv": Format("gradscope.renderers.flow.data:csv_text", ".csv"),
-    "markdown": Format("gradscope.renderers.flow.markdown:render", ".md"),
-    "html": Format("gradscope.renderers.page.flow:render", ".html", *_DRAWN),
+    "text": Format("gradscope.renderers.run_screen:render", ".txt"),
+    "jsonl": Format("gradscope.renderers.run_wording:json_lines", ".jsonl"),
+    "json": Format("gradscope.renderers.run_wording:json_text", ".json"),
+    "csv": Format("gradscope.renderers.run_wording:csv_text", ".csv"),
+    "markdown": Format("gradscope.renderers.run_screen:render_markdown", ".md"),
+    "html": Format("gradscope.renderers.html_page:render_run", ".html", *_DRAWN),
     "svg": Format("gradscope.charts.draw:training_run_svg", ".svg", *_DRAWN),
     "png": Format("gradscope.charts.draw:training_run_png", ".png", *_DRAWN),
 }
@@ -234,12 +234,12 @@ CHARTS: Mapping[str, str] = {
 }
 """Pictures in the order of a page."""
 
-SCREENS: Mapping[str, str] = {"screen": "gradscope.renderers.terminal.svg:render"}
+SCREENS: Mapping[str, str] = {"screen": "gradscope.renderers.svg_screen:render"}
 """What can be asked for like a chart and is drawn as SVG without one: the terminal's own screen."""
 
 LESSONS: Mapping[str, str] = {
     "text": "gradscope.renderers.lesson:render",
-    "html": "gradscope.renderers.page.lesson:render",
+    "html": "gradscope.renderers.html_page:render_lesson",
 }
 """Forms of `gradscope lesson`."""
 

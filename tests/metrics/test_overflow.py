@@ -13,7 +13,7 @@ from gradscope.chain import ArrayChain
 from gradscope.metrics.state_spectra import through_product
 from gradscope.numerics.gradients.influence import mean_over_anchors, overflow_kept
 from gradscope.records import ModelResult
-from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
 
 pytestmark = pytest.mark.filterwarnings(

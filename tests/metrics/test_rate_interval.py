@@ -14,7 +14,7 @@ from torch import nn
 import gradscope
 from gradscope.pipeline import diagnose
 from gradscope.records import Loaded, ModelResult, RunSpec
-from gradscope.renderers.text import wording
+from gradscope.renderers import report_wording
 from gradscope.rules.wording import how_to_narrow
 
 T975 = {2: 4.302653, 4: 2.776445, 7: 2.364624}
@@ -122,6 +122,6 @@ def test_advice_that_is_followed_narrows_the_interval_and_is_said_once():
     after = model(**{**given, option.removeprefix("--"): int(value)})
     width = [high - low for low, high in (before.summary.rate_ci, after.summary.rate_ci)]
     assert width[1] < width[0]
-    assert "too uncertain to call" in wording.sentences(before)[0]
-    assert not any("--batch" in sentence for sentence in wording.sentences(before))
-    assert sum("--batch" in tip for tip in wording.advice(before)) == 1
+    assert "too uncertain to call" in report_wording.sentences(before)[0]
+    assert not any("--batch" in sentence for sentence in report_wording.sentences(before))
+    assert sum("--batch" in tip for tip in report_wording.advice(before)) == 1

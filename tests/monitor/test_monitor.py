@@ -22,7 +22,7 @@ from gradscope.flow_file import read_flow
 from gradscope.monitor.measuring import Clock, has_moved, is_analysis_due, is_signal_due
 from gradscope.monitor.monitor import Monitor
 from gradscope.records import RunSpec
-from gradscope.renderers.flow.screen import render
+from gradscope.renderers.run_screen import render
 from gradscope.renderers.view import View
 from gradscope.rules.judge import trajectory_status, trajectory_with_verdicts
 from gradscope.trajectory import Trajectory

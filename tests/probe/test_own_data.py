@@ -19,7 +19,7 @@ from gradscope.models.token_ids import TokenIds
 from gradscope.probe import run as probe_run
 from gradscope.probe.run import probe_source
 from gradscope.records import Report, RunSpec
-from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
 from gradscope.rules.judge import with_verdicts
 from gradscope.saved import read_report

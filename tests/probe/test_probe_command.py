@@ -13,10 +13,10 @@ from gradscope.errors import UsageError
 from gradscope.examine import examine
 from gradscope.records import RunSpec
 from gradscope.registry import RENDERERS, load
-from gradscope.renderers.page import contents
-from gradscope.renderers.terminal.probe import _glyph
-from gradscope.renderers.terminal.screen import render
-from gradscope.renderers.text.strip import BLOCKS
+from gradscope.renderers import html_contents
+from gradscope.renderers.probe_wording import _glyph
+from gradscope.renderers.screen import render
+from gradscope.renderers.strips import BLOCKS
 from gradscope.renderers.view import View
 from gradscope.saved import read_report
 from probe.interrupted import interrupted
@@ -156,7 +156,7 @@ def test_markdown_and_pages_say_what_training_showed_before_what_was_said_before
     told = ("recall, fixed lag 6: Name the marked symbol", "before training: 1x8")
     assert sorted(told, key=text.index) == [*told]
     assert text.count("| 0.01 |") == 2
-    lead, parts = contents.lead(report), contents.parts(report)
+    lead, parts = html_contents.lead(report), html_contents.parts(report)
     assert (lead.mark.word[:7], lead.mark.code) == ("LEARNED", "GS105")
     assert lead.sentences[0].startswith("recall, fixed lag 6: Name the marked symbol")
     (grid,) = [grid for grid in parts["grids"] if grid.title == "Trainings"]

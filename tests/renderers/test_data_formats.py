@@ -16,9 +16,7 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import Report, Verdict
 from gradscope.registry import FLOW_FORMATS, FORMATS, load
-from gradscope.renderers import markdown, report_data
-from gradscope.renderers.flow import screen as flow_screen
-from gradscope.renderers.terminal import screen as terminal
+from gradscope.renderers import markdown, report_data, run_screen, screen
 from gradscope.renderers.view import View
 from gradscope.trained import Probe, Sighting, Training
 from renderers.reports import WORDS, attention, catalogue, healthy, not_finite, paired, report, vanishing
@@ -162,27 +160,27 @@ def test_drawing_is_quick_and_leaves_tensors_alone():
 @pytest.mark.parametrize("length", [10, 10_000])
 def test_a_screen_takes_no_noticeable_time(length):
     saved = report(healthy(length))
-    terminal.render(saved, VIEW)
+    screen.render(saved, VIEW)
     best = min(_seconds(saved) for _ in range(5))
     assert best < 0.25
 
 
 def _seconds(saved):
     start = time.perf_counter()
-    terminal.render(saved, VIEW)
+    screen.render(saved, VIEW)
     return time.perf_counter() - start
 
 
 def test_notebooks_show_the_screen():
     bundle = report(vanishing())._repr_mimebundle_()
-    assert bundle["text/plain"] == terminal.render(report(vanishing()), VIEW)
+    assert bundle["text/plain"] == screen.render(report(vanishing()), VIEW)
     assert bundle["text/html"].startswith('<pre style="font-family: monospace')
     assert "color: #0072B2" in bundle["text/html"]
     assert "‖dL/dW‖" in bundle["text/html"]
 
 
 @pytest.mark.parametrize(
-    ("shown", "renderer"), [(report(vanishing()), terminal), (eventful(), flow_screen)], ids=["report", "run"]
+    ("shown", "renderer"), [(report(vanishing()), screen), (eventful(), run_screen)], ids=["report", "run"]
 )
 def test_what_was_measured_shows_itself_and_writes_itself(shown, renderer, tmp_path, monkeypatch):
     screen = renderer.render(shown, VIEW)

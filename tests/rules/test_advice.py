@@ -13,7 +13,7 @@ import gradscope
 from gradscope.models.family import family_model
 from gradscope.records import EqualityCheck, Loaded, RunSpec
 from gradscope.registry import FAMILIES
-from gradscope.renderers.text import wording
+from gradscope.renderers import report_wording
 from gradscope.rules.advice import (
     ADVICE,
     advise,
@@ -178,13 +178,13 @@ def test_a_layer_inside_a_module_gets_its_own_advice_by_its_name(kind: str, said
     found = gradscope.analyze(net, x, needs_lag=44).models[0]
     assert found.loaded.parts == {"blocks.0": kind}
     assert found.status == "vanishing"
-    assert wording.advice(found)[0].startswith(said)
+    assert report_wording.advice(found)[0].startswith(said)
     if "LSTM" in kind:
         bias = next(p for name, p in net.named_parameters() if "bias_hh" in name)
         nn.init.constant_(bias[6:12], 4.5)
         opened = gradscope.analyze(net, x, needs_lag=44).models[0]
         assert opened.summary.gradient_share > found.summary.gradient_share
-        assert "Raise the forget bias" not in " ".join(wording.advice(opened))
+        assert "Raise the forget bias" not in " ".join(report_wording.advice(opened))
 
 
 class Strided(nn.Module):
@@ -209,7 +209,7 @@ def test_lags_of_the_sequence_are_told_in_steps_of_a_layer_that_takes_fewer(kind
     net, x = Strided(kind), torch.randn(2, 400, 1, generator=torch.Generator().manual_seed(0))
     found = gradscope.analyze(net, x, fix=True).models[0]
     assert found.summary.pace == 0.1
-    assert " to 4.1" in " ".join(wording.advice(found))
+    assert " to 4.1" in " ".join(report_wording.advice(found))
     assert half_life_bias(40) == pytest.approx(4.05, abs=0.005)
     changes = {fix.name: fix.change for fix in found.fixes}
     assert changes["open gates"] == "gate bias 4 (half-life 40)"
@@ -217,7 +217,7 @@ def test_lags_of_the_sequence_are_told_in_steps_of_a_layer_that_takes_fewer(kind
     bias = next(p for name, p in net.named_parameters() if "bias_hh" in name)
     nn.init.constant_(bias[6:12], 4.5)
     opened = gradscope.analyze(net, x).models[0]
-    assert "Raise" not in " ".join(wording.advice(opened))
+    assert "Raise" not in " ".join(report_wording.advice(opened))
 
 
 class Window(nn.Module):
@@ -237,4 +237,4 @@ def test_steps_that_are_not_read_do_not_make_a_layer_slower() -> None:
     found = gradscope.analyze(Window(), x, needs_lag=25).models[0]
     assert found.summary.pace == 1.0
     assert half_life_bias(25) == pytest.approx(3.57, abs=0.005)
-    assert " to 3.6, " in " ".join(wording.advice(found))
+    assert " to 3.6, " in " ".join(report_wording.advice(found))

@@ -13,7 +13,7 @@ from gradscope.__main__ import main
 from gradscope.examine import examine
 from gradscope.pipeline import diagnose
 from gradscope.records import RunSpec
-from gradscope.renderers.text import wording
+from gradscope.renderers import report_wording
 from gradscope.verdicts import FOR_GOOD, is_better
 
 SMALL = {"hidden": 6, "length": 40, "batch": 3, "seed": 3}
@@ -100,12 +100,12 @@ def examine_module(module: torch.nn.Module):
 def test_the_recommended_remedy_has_a_better_status_and_is_the_one_that_is_saved(word, tmp_path):
     spec = RunSpec(models=(word,), hidden=6, length=30, batch=2, fix=True, save=str(tmp_path))
     (result,) = examine(spec, detail=False).models
-    tip = wording.advice(result)[0]
+    tip = report_wording.advice(result)[0]
     assert tip.endswith(": measured.")
     best = next(fix for fix in result.fixes if tip.startswith(f"{fix.name} ("))
     assert is_better(best.status, result.status)
     assert best.status not in FOR_GOOD
-    assert not any("not measured" in other for other in wording.advice(result))
+    assert not any("not measured" in other for other in report_wording.advice(result))
     (saved,) = tmp_path.glob("*.py")
     assert saved.read_text().startswith(f"# {best.name}: ")
 
@@ -131,4 +131,4 @@ def test_what_no_weights_can_change_has_no_remedies_measured():
     (result,) = gradscope.analyze(Anew().double(), x, fix=True).models
     assert result.fixes == ()
     assert "no change of weights" in result.skipped["fixes"]
-    assert not wording.wants_remedies(result)
+    assert not report_wording.wants_remedies(result)

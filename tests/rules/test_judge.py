@@ -7,7 +7,7 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import NonFinite, RunSpec, Verdict
 from gradscope.registry import RULES
-from gradscope.renderers.text import wording
+from gradscope.renderers import report_wording
 from gradscope.rules.judge import judge, selected, status, with_verdicts
 from gradscope.verdicts import worst
 
@@ -118,7 +118,7 @@ def test_a_model_of_which_no_gradient_was_judged_is_not_called_healthy(made):
 def test_what_was_not_judged_is_never_called_healthy(made, asked, left_out):
     result = with_verdicts(made(probe=None), RunSpec(**asked))
     assert result.status == "inconclusive"
-    assert wording.sentences(result) == [
+    assert report_wording.sentences(result) == [
         f"It was not judged for {left_out}: --select or --ignore leaves those rules out."
     ]
     assert with_verdicts(made(probe=None), RunSpec(ignore=("GS101",))).status == "healthy", (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.records import ModelResult
-from gradscope.renderers.text import wording
+from gradscope.renderers import report_wording
 
 EVERY, STEPS = 5, 23
 
@@ -68,19 +68,19 @@ def test_a_state_that_is_made_anew_is_said_as_that(kind, needs_lag):
     last = int((heard > 0).nonzero().max())
     assert last == 2, "by plain autograd: step 21 begins anew, and 23 - 21 = 2"
     result = gradscope.analyze(module, data(), needs_lag=needs_lag).models[0]
-    assert (result.status, wording.deciding(result).code) == ("degenerate", "GS401")
-    said = wording.sentences(result)[0]
+    assert (result.status, report_wording.deciding(result).code) == ("degenerate", "GS401")
+    said = report_wording.sentences(result)[0]
     assert "made anew at steps 6, 11, ..., 21 (every 5 steps)" in said
     assert "further back than lag 2" in said
-    first = wording.advice(result)[0]
+    first = report_wording.advice(result)[0]
     assert "inside the loop" in first
-    assert not any("bias" in tip for tip in wording.advice(result))
+    assert not any("bias" in tip for tip in report_wording.advice(result))
 
 
 def test_a_detach_is_still_called_a_cut():
     result = gradscope.analyze(Loop("detached").double(), data(), needs_lag=9).models[0]
     assert (result.status, result.summary.cut) == ("degenerate", 21)
-    assert not any("bias" in tip for tip in wording.advice(result))
+    assert not any("bias" in tip for tip in report_wording.advice(result))
 
 
 def test_what_came_before_the_last_beginning_and_never_enters_is_said_too():
@@ -89,8 +89,8 @@ def test_what_came_before_the_last_beginning_and_never_enters_is_said_too():
             return super().forward(x)[:, -1]
 
     result = gradscope.analyze(Last("fresh").double(), data(), needs_lag=9).models[0]
-    assert (result.status, wording.deciding(result).code) == ("degenerate", "GS401")
-    assert "further back than lag 2" in wording.sentences(result)[0]
+    assert (result.status, report_wording.deciding(result).code) == ("degenerate", "GS401")
+    assert "further back than lag 2" in report_wording.sentences(result)[0]
 
 
 @pytest.mark.parametrize(("lag", "needs_lag"), [(5, None), (5, 15), (None, None), (STEPS - 1, None)])
@@ -228,10 +228,10 @@ def grown(how: str, *steps: int, needs_lag: int | None = None) -> ModelResult:
 def test_a_state_multiplied_by_exactly_zero_begins_anew_and_its_growing_gradient_is_never_vanishing(how: str) -> None:
     found = grown(how, 2, 3, 7)
     assert (found.status, found.summary.made_anew, found.summary.zeroed) == ("degenerate", (2, 3, 7), (2, 3, 7))
-    said = wording.sentences(found)[0]
+    said = report_wording.sentences(found)[0]
     assert said.startswith("The state is made anew at steps 2, 3, 7: it is multiplied by exactly zero there.")
     assert "The gradient is exactly zero further back than lag 5" in said
-    assert "multiplies the state by 0" in wording.advice(found)[0]
+    assert "multiplies the state by 0" in report_wording.advice(found)[0]
 
 
 @pytest.mark.parametrize("how", ["gate", "dead"])
@@ -242,7 +242,10 @@ def test_what_units_and_weights_make_zero_is_no_reset_and_what_grows_up_to_it_do
     found = grown(how, 7, needs_lag=needs_lag)
     assert found.summary.zeroed is None
     assert found.status == "degenerate"
-    assert "of exactly zero" in wording.sentences(found)[0] or "made anew at step 7" in wording.sentences(found)[0]
+    assert (
+        "of exactly zero" in report_wording.sentences(found)[0]
+        or "made anew at step 7" in report_wording.sentences(found)[0]
+    )
 
 
 @pytest.mark.parametrize("how", ["number", "where"])
@@ -298,7 +301,7 @@ def test_the_newest_of_a_cut_and_a_reset_is_told(cut: int, anew: int, said: str)
     assert [verdict.status for verdict in verdicts] == ["warn", "fail"]
     assert all(said in verdict.message for verdict in verdicts)
     assert (near.status != "degenerate", far.status) == (True, "degenerate")
-    assert said in wording.sentences(far)[0]
+    assert said in report_wording.sentences(far)[0]
 
 
 class Episodes(nn.Module):

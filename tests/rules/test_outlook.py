@@ -9,7 +9,7 @@ import torch
 
 import gradscope
 from gradscope.records import Report, RunSpec
-from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
 from gradscope.rules.gs1_learning import FIXED
 from gradscope.rules.judge import with_verdicts
@@ -119,11 +119,11 @@ def test_the_counts_of_one_word_add_up():
 
 
 def test_an_inconclusive_screen_says_what_the_doubt_is(made):
-    from gradscope.renderers.text import wording
+    from gradscope.renderers import report_wording
 
     result = at(made, -3.0, growth=-6.0, reach=39)
-    assert wording.deciding(result).code == "GS104"
-    assert wording.sentences(result)[0].startswith("Beyond lag 39 of 49")
+    assert report_wording.deciding(result).code == "GS104"
+    assert report_wording.sentences(result)[0].startswith("Beyond lag 39 of 49")
 
 
 def test_a_wide_interval_of_two_seeds_does_not_outweigh_what_arrives(made):

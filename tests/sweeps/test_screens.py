@@ -12,7 +12,7 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.registry import SWEEP_FORMATS, load
-from gradscope.renderers.sweep import frontier, grid, words
+from gradscope.renderers import sweep_screen, sweep_wording
 from gradscope.renderers.view import View
 from gradscope.swept import Axis, Sweep, SweepRun, at, cells
 
@@ -50,7 +50,7 @@ def needing(bias, status="vanishing"):
 
 
 def sentences(sweep):
-    return frontier.sentences(sweep, list(cells(sweep)))
+    return sweep_wording.sentences(sweep, list(cells(sweep)))
 
 
 def test_no_two_columns_of_the_data_have_one_name(tmp_path):
@@ -131,13 +131,13 @@ def test_the_heading_says_nothing_of_what_varies_whatever_the_projects_file_says
     monkeypatch.chdir(tmp_path)
     (tmp_path / "gradscope.toml").write_text("hidden = 8\nlength = 10\nseeds = 2\nseed = 3\n")
     sweep = made((Axis("hidden", ("4", "6")),), lambda v, s: ("healthy", 9.0, 9.0), (3, 4), length=10, hidden=8, seed=3)
-    assert words.heading(sweep) == "lstm · 2 points · seeds 3-4 · --length 10"
+    assert sweep_wording.heading(sweep) == "lstm · 2 points · seeds 3-4 · --length 10"
     alone = made((Axis("hidden", ("4", "6")),), lambda v, s: ("healthy", 9.0, 9.0), (3,), length=10, seed=3)
-    assert words.heading(alone) == "lstm · 2 points · --length 10 --seed 3"
+    assert sweep_wording.heading(alone) == "lstm · 2 points · --length 10 --seed 3"
     file = made(
         (Axis("gain", ("1", "2"), "option"),), lambda v, s: ("healthy", 9.0, 9.0), (3,), ("m.py:Net",), hidden=8
     )
-    assert words.heading(file) == "m.py:Net · 2 points · --seed 0"
+    assert sweep_wording.heading(file) == "m.py:Net · 2 points · --seed 0"
 
 
 def test_nothing_is_said_of_what_never_turns_or_was_not_measured():
@@ -153,10 +153,10 @@ def test_the_best_point_is_healthy_in_most_seeds_and_reaches_farthest():
         return ("healthy", 20.0 if values["forget_bias"] == "4" else 10.0, 199.0)
 
     sweep = made((BIAS,), judged, seeds=(0, 1), hidden=8)
-    first = words.ranked(sweep, list(cells(sweep)))[0]
+    first = sweep_wording.ranked(sweep, list(cells(sweep)))[0]
     assert sweep.at(first.point) == ("4",)
-    assert words.reproduced(sweep, first) == "gradscope analyze lstm:forget_bias=4 --hidden 8 --seeds 2"
-    assert words.best_point(made((BIAS,), lambda v, s: None), []) is None
+    assert sweep_wording.reproduced(sweep, first) == "gradscope analyze lstm:forget_bias=4 --hidden 8 --seeds 2"
+    assert sweep_wording.best_point(made((BIAS,), lambda v, s: None), []) is None
 
 
 def test_cells_hold_word_glyph_and_how_many_seeds_say_so():
@@ -193,15 +193,15 @@ def test_words_give_way_to_short_ones_and_to_glyphs_where_they_do_not_fit(column
 def test_axes_go_where_they_are_asked_for_and_the_others_make_planes():
     width = Axis("hidden", ("8", "16", "32"))
     sweep = made((BIAS, width, LENGTH), needing(lambda values: 2))
-    drawn = grid.planes(sweep, list(cells(sweep)), View(x="forget_bias", y="length"))
+    drawn = sweep_screen.planes(sweep, list(cells(sweep)), View(x="forget_bias", y="length"))
     assert [plane.fixed for plane in drawn] == [(("hidden", value),) for value in width.values]
     assert (drawn[0].down, drawn[0].across) == (LENGTH, BIAS)
     assert [[cell.status for cell in row] for row in drawn[1].rows] == [["vanishing", *["healthy"] * 3]] * 2
     assert [sweep.at(cell.point) for cell in drawn[1].rows[1]] == [(bias, "16", "200") for bias in BIAS.values]
     for view in (View(x="nothing"), View(x="length", y="length")):
         with pytest.raises(UsageError):
-            grid.planes(sweep, list(cells(sweep)), view)
-    one = grid.planes(made((BIAS,), needing(lambda v: 2)), [], View())
+            sweep_screen.planes(sweep, list(cells(sweep)), view)
+    one = sweep_screen.planes(made((BIAS,), needing(lambda v: 2)), [], View())
     assert one[0].across is None
 
 

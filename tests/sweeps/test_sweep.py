@@ -16,7 +16,7 @@ import pytest
 
 from cli.conftest import environment, run_all
 from gradscope.errors import UsageError
-from gradscope.renderers.sweep.words import unfinished
+from gradscope.renderers.sweep_wording import unfinished
 from gradscope.sweeps.read_sweep import is_sweep, read_sweep
 from gradscope.swept import cells
 from sweeps.conftest import ENDS, MODEL, SMALL, asked, gradscope, started, states

@@ -10,7 +10,7 @@ from gradscope.charts import look, rows
 from gradscope.charts.chart import Chart, Data, Panel
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report
-from gradscope.renderers.text import numbers, probing
+from gradscope.renderers import numbers, probe_wording
 from gradscope.trained import Probe, Training
 
 NUMBER_TYPES = ("float32", "bfloat16", "float16")
@@ -169,7 +169,7 @@ def _learning_panel(probe: Probe, title: str) -> Panel:
     found = [row for name, run in kept.items() for row in rows.thinned(run.steps, run.errors, name, log=False)]
     base = (data := Data()).chart(found)
     x = alt.X("x:Q", axis=alt.Axis(title="training step", tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
-    y = alt.Y("y:Q", axis=alt.Axis(title=probing.unit(probe)), scale=alt.Scale(domainMin=0))
+    y = alt.Y("y:Q", axis=alt.Axis(title=probe_wording.unit(probe)), scale=alt.Scale(domainMin=0))
     names = list(kept)
     shown = {"by:N": "learning rate", "x:Q": "step", "y:Q": "error"}
     tips = [alt.Tooltip(name, title=title) for name, title in shown.items()]
@@ -187,7 +187,7 @@ def _learning_panel(probe: Probe, title: str) -> Panel:
 def _by_rate(probe: Probe) -> dict[str, Training]:
     """The best run of each learning rate."""
     found: dict[str, Training] = {}
-    for run in sorted(probe.runs, key=lambda run: (run.rate, run.learned_at or math.inf, probing.least(run))):
+    for run in sorted(probe.runs, key=lambda run: (run.rate, run.learned_at or math.inf, probe_wording.least(run))):
         found.setdefault(f"rate {run.rate:g}", run)
     return found
 
@@ -200,7 +200,7 @@ def tell_learning(report: Report) -> str:
 def _learning_told(model: ModelResult) -> str:
     if model.probe is None:
         return f"{model.name}: not trained."
-    return f"{model.name}: {probing.sentence(model.probe)}"
+    return f"{model.name}: {probe_wording.sentence(model.probe)}"
 
 
 LEARNING = Chart(

@@ -11,7 +11,7 @@ from gradscope.charts import look, rows
 from gradscope.charts.chart import Chart, Data, Panel
 from gradscope.charts.lines import lines
 from gradscope.records import ModelResult, Report
-from gradscope.renderers.text import numbers
+from gradscope.renderers import numbers
 
 MOST_VALUES = 24
 """Singular values drawn; of more, these evenly by rank, the first and last among them."""

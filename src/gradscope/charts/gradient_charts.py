@@ -8,7 +8,7 @@ from gradscope.charts import rows
 from gradscope.charts.chart import Chart, Panel
 from gradscope.charts.lines import lines
 from gradscope.records import ModelResult, Number, Report
-from gradscope.renderers.text import numbers
+from gradscope.renderers import numbers
 
 GRADIENTS_OF = {"log10_grad_state": "‖dL/ds‖", "log10_grad_input": "‖dL/dx‖"}
 

@@ -13,7 +13,7 @@ from gradscope.charts.lines import lines
 from gradscope.charts.look import by_model
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report
-from gradscope.renderers.text import numbers, wording
+from gradscope.renderers import numbers, report_wording
 
 REACH = -2.0
 """log10 of the part of I(1) below which a lag is out of reach."""
@@ -78,7 +78,7 @@ def _profile_told(model: ModelResult) -> str:
     if not known:
         return f"{model.name}: not measured."
     lag, value = known[-1]
-    reach, total = model.summary.reach, wording.lags(model)
+    reach, total = model.summary.reach, report_wording.lags(model)
     reaches = "" if reach is None else f", reach {reach} of {total} lags" if total is not None else f", reach {reach}"
     return f"{model.name}: {numbers.scientific(value)} of lag 1 is left at lag {lag}{reaches}."
 

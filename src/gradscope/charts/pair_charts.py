@@ -11,7 +11,7 @@ import altair as alt
 from gradscope.charts import look, rows
 from gradscope.charts.chart import Chart, Data, Panel
 from gradscope.records import ModelResult, Report
-from gradscope.renderers.text import numbers
+from gradscope.renderers import numbers
 
 
 def draw_heatmap(report: Report) -> list[Panel]:

@@ -12,7 +12,7 @@ import altair as alt
 from gradscope.charts import look, rows
 from gradscope.charts.chart import Data, Panel
 from gradscope.records import Number
-from gradscope.renderers.text import numbers
+from gradscope.renderers import numbers
 from gradscope.trajectory import Point, Trajectory, leading
 
 MOST_POINTS = 120

@@ -56,7 +56,7 @@ class Output:
             model: its result so far.
             clear: called before anything is written.
         """
-        from gradscope.renderers.terminal.screen import beginning
+        from gradscope.renderers.screen import beginning
 
         clear()
         self.begun[:] = [beginning(model, self.view)]

@@ -191,7 +191,7 @@ def _store(files: Sequence[str]) -> tuple[str, list[str]]:
 
 def _read(path: str, output: Output) -> Sweep:
     """The sweep in a file with as many numbers as the formats show."""
-    from gradscope.renderers.sweep.words import NEEDED
+    from gradscope.renderers.sweep_wording import NEEDED
     from gradscope.sweeps.read_sweep import read_sweep
 
     formats = {output.format, *(name for _, name in output.files)}

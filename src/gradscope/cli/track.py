@@ -101,7 +101,7 @@ def _look(track: Track, output: Output, progress: ProgressBar) -> int:
 
 def _tell(output: Output, progress: ProgressBar, point: Point) -> None:
     if output.format == "text" and not output.view.quiet:
-        from gradscope.renderers.flow.screen import point_line
+        from gradscope.renderers.run_screen import point_line
 
         progress.pause()
         emit(point_line(point, output.view))

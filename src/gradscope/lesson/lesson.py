@@ -31,9 +31,8 @@ from gradscope.numerics.costs.resources import threads_for
 from gradscope.pipeline import diagnose, diagnose_sources
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report, RunSpec
+from gradscope.renderers import number_blocks, numbers
 from gradscope.renderers.lesson import Chapter, Exhibit, Lesson, Table
-from gradscope.renderers.terminal import number_blocks
-from gradscope.renderers.text import numbers
 
 COSTED = 100
 """Steps at which operations are counted; training steps are timed at this, two and four times as many."""

@@ -63,7 +63,7 @@ class Record:
         trajectory = self.trajectory
         self._send("end", trajectory)
         if self.screen and self.points:
-            from gradscope.renderers.flow.screen import render
+            from gradscope.renderers.run_screen import render
             from gradscope.renderers.view import View
 
             width = max(20, shutil.get_terminal_size((80, 24)).columns)
@@ -71,7 +71,7 @@ class Record:
 
     def _tell(self, point: Point) -> None:
         """A line when a layer's status is another than last told, and each rule of training when it first fires."""
-        from gradscope.renderers.flow.screen import point_line
+        from gradscope.renderers.run_screen import point_line
         from gradscope.renderers.view import View
 
         # The newest points are enough to tell what is new, and judging them costs the same however long a run is.

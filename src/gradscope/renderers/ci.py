@@ -12,9 +12,8 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from gradscope.records import Location, ModelResult, Report, Verdict
-from gradscope.renderers import checked
-from gradscope.renderers.text import wording
-from gradscope.renderers.text.page import Page
+from gradscope.renderers import check_screen, report_wording
+from gradscope.renderers.styled_text import Page
 from gradscope.renderers.view import View
 from gradscope.verdicts import fails
 
@@ -52,7 +51,7 @@ def github(report: Report, view: View) -> str:
 
 def _notes(report: Report) -> Iterator[Note]:
     for model in report.models:
-        for verdict in checked.findings(model):
+        for verdict in check_screen.findings(model):
             if not verdict.accepted:
                 level = "error" if verdict.status == "fail" else "warning"
                 place = verdict.location or model.loaded.location
@@ -60,13 +59,13 @@ def _notes(report: Report) -> Iterator[Note]:
 
 
 def _github_message(model: ModelResult, verdict: Verdict) -> str:
-    said = " ".join(wording.sentences(model)) if verdict is wording.deciding(model) else verdict.message
+    said = " ".join(report_wording.sentences(model)) if verdict is report_wording.deciding(model) else verdict.message
     return f"{model.name}: {said}" + (f"\ntry: {verdict.advice}" if verdict.advice else "")
 
 
 def _sum(report: Report) -> str:
     if report.check is not None:
-        return checked.counts(checked.rows(report))
+        return check_screen.counts(check_screen.rows(report))
     return ", ".join(f"{model.name} {model.status}" for model in report.models) or "nothing was measured"
 
 
@@ -100,7 +99,7 @@ def junit(report: Report, view: View) -> str:
     One document; what makes the gate fail are failures, accepted findings and skipped rules are skipped cases.
     """
     root = Element("testsuites", name="gradscope")
-    levels = {row.model.name: row.target.spec.fail_on for row in checked.rows(report)}
+    levels = {row.model.name: row.target.spec.fail_on for row in check_screen.rows(report)}
     suites = [
         _suite(root, model, levels.get(model.name, "error"), report.timing.models.get(model.name), view)
         for model in report.models
@@ -134,7 +133,7 @@ def _case(suite: Element, model: ModelResult, verdict: Verdict, fail_on: str, vi
     elif fails([verdict], fail_on):
         tag = "error" if verdict.code == UNMEASURED else "failure"
         advice = f"\ntry: {page.fold(verdict.advice)}" if verdict.advice else ""
-        where = f"{page.fold(place)}: " if (place := checked.place(model)) else ""
+        where = f"{page.fold(place)}: " if (place := check_screen.place(model)) else ""
         SubElement(case, tag, type=page.fold(verdict.code), message=message).text = where + message + advice
     elif verdict.status in ("skip", "inconclusive"):
         SubElement(case, "skipped", message=message)
@@ -151,7 +150,7 @@ def sarif(report: Report, view: View) -> str:
 
     One run; results carry a fingerprint of target and rule, not of numbers, so that they are the same next time.
     """
-    found = [(model, verdict) for model in report.models for verdict in checked.findings(model)]
+    found = [(model, verdict) for model in report.models for verdict in check_screen.findings(model)]
     rules = {verdict.code: verdict for _, verdict in found}
     codes = sorted(rules)
     driver = {

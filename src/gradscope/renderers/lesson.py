@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gradscope.records import Report
-from gradscope.renderers.text.page import Column, Page, Span
+from gradscope.renderers.styled_text import Column, Page, Span
 from gradscope.renderers.view import View
 
 

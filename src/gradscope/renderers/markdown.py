@@ -6,14 +6,11 @@ import re
 from collections.abc import Iterable, Sequence
 
 from gradscope.records import ModelResult, Report
-from gradscope.renderers import checked
-from gradscope.renderers.checked import Row, rows
-from gradscope.renderers.terminal import compare as terminal_compare
-from gradscope.renderers.terminal import number_blocks
-from gradscope.renderers.terminal.model import legend
-from gradscope.renderers.text import numbers, probing, wording
-from gradscope.renderers.text.page import Page, pad
-from gradscope.renderers.text.strip import influence_strip, newest_strip
+from gradscope.renderers import check_screen, compare_screen, number_blocks, numbers, probe_wording, report_wording
+from gradscope.renderers.check_screen import Row, rows
+from gradscope.renderers.report_screen import legend
+from gradscope.renderers.strips import influence_strip, newest_strip
+from gradscope.renderers.styled_text import Page, pad
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 from gradscope.trained import Probe
@@ -61,15 +58,15 @@ HEADS = ("", "target", "verdict", "reach", "gain per step", "where")
 
 def blocks(report: Report, view: View) -> Iterable[str]:
     """Heading, table, the findings that made targets fail, and notes."""
-    every = checked.rows(report)
+    every = check_screen.rows(report)
     if view.quiet:
         yield "\n".join(
             f"- {_sign(row, view)} {escaped(row.target.name, view)}: {escaped(row.said, view)}" for row in every
         )
         return
     failed = any(row.outcome == "failed" for row in every)
-    yield f"### {Page(view).fold('✗' if failed else '✓')} gradient flow: {checked.counts(every)}"
-    yield escaped(checked.shared(report), view)
+    yield f"### {Page(view).fold('✗' if failed else '✓')} gradient flow: {check_screen.counts(every)}"
+    yield escaped(check_screen.shared(report), view)
     yield table(HEADS, [_target_cells(row, view) for row in every], view)
     told: dict[str, str] = {}
     yield "\n".join(line for row in every if row.outcome != "passed" for line in _findings(row, told, view))
@@ -93,17 +90,17 @@ def _target_cells(row: Row, view: View) -> list[str]:
         said,
         row.reach,
         gain,
-        checked.place(row.model) or numbers.MISSING,
+        check_screen.place(row.model) or numbers.MISSING,
     ]
 
 
 def _findings(row: Row, told: dict[str, str], view: View) -> Iterable[str]:
-    for verdict in checked.findings(row.model):
+    for verdict in check_screen.findings(row.model):
         if verdict.status == "fail" or verdict is row.leading:
             said = f"{verdict.message} Accepted by baseline." if verdict.accepted else verdict.message
             name, code = escaped(row.target.name, view), escaped(verdict.code, view)
             yield f"- {_sign(row, view)} {name} {code}: {prose(said, view)}"
-    for tip in checked.new_tips(row, told, 1):
+    for tip in check_screen.new_tips(row, told, 1):
         yield f"  - try: {prose(tip, view)}"
 
 
@@ -142,11 +139,11 @@ def _check(report: Report, view: View) -> Iterable[str]:
 
 
 def _verdict(model: ModelResult, view: View) -> str:
-    chosen = wording.deciding(model)
+    chosen = report_wording.deciding(model)
     code = f" {escaped(chosen.code, view)}" if chosen else ""
     sign, word = STATUSES[model.status].sign, f"{STATUSES[model.status].word}{code}"
     if model.probe is not None:
-        sign, said, _ = probing.outcome(model, model.probe)
+        sign, said, _ = probe_wording.outcome(model, model.probe)
         word = escaped(f"{said} GS105", view)
     return f"{Page(view).fold(sign)} {word}: <code>{escaped(model.name, view)}</code>"
 
@@ -155,23 +152,23 @@ def _body(model: ModelResult, view: View) -> Iterable[str]:
     if model.probe is not None:
         yield from _probe(model, model.probe, view)
     yield escaped(f"{'before training: ' if model.probe else ''}{model.heading}", view)
-    if wording.RANDOM_INPUT in model.notes:
-        yield f"**{wording.RANDOM_INPUT}**"
-    yield prose(" ".join(wording.sentences(model)), view)
+    if report_wording.RANDOM_INPUT in model.notes:
+        yield f"**{report_wording.RANDOM_INPUT}**"
+    yield prose(" ".join(report_wording.sentences(model)), view)
     yield escaped(f"Outlook: {model.outlook.sentence}" if model.outlook else "", view)
     yield _strip(model, view)
     pairs = number_blocks.pairs_of(model)
     yield table(["quantity", "value"], pairs, view) if pairs else ""
-    yield "\n".join(escaped(wording.pair_sentence(pair, model.loaded.trained), view) for pair in model.pairs)
+    yield "\n".join(escaped(report_wording.pair_sentence(pair, model.loaded.trained), view) for pair in model.pairs)
     yield "\n".join(
-        f"- {Page(view).fold(wording.VERDICT_SIGNS[v.status])} {escaped(v.code, view)}: {prose(v.message, view)}"
-        for v in wording.other_findings(model)
+        f"- {Page(view).fold(report_wording.VERDICT_SIGNS[v.status])} {escaped(v.code, view)}: {prose(v.message, view)}"
+        for v in report_wording.other_findings(model)
     )
-    yield "\n".join(f"- try: {prose(tip, view)}" for tip in wording.advice(model))
+    yield "\n".join(f"- try: {prose(tip, view)}" for tip in report_wording.advice(model))
     if model.fixes:
         rows = [[f.name, f.change, numbers.plain(f.reach), numbers.gain(f.rate), f.status] for f in model.fixes]
         yield table(["measured fix", "change", "reach", "gain", "status"], rows, view)
-    notes = [note for note in (*model.notes, *model.loaded.assumed) if note != wording.RANDOM_INPUT]
+    notes = [note for note in (*model.notes, *model.loaded.assumed) if note != report_wording.RANDOM_INPUT]
     yield "\n".join(f"- note: {prose(note, view)}" for note in notes)
     if model.skipped:
         yield f"Not measured: {escaped(', '.join(model.skipped), view)}."
@@ -179,9 +176,9 @@ def _body(model: ModelResult, view: View) -> Iterable[str]:
 
 def _probe(model: ModelResult, probe: Probe, view: View) -> Iterable[str]:
     """What training showed; what was said before it follows."""
-    yield escaped(f"{probing.asked(probe)}: {probing.sentence(probe)}", view)
-    yield table(list(probing.HEADS), probing.rows(probe), view)
-    yield escaped(f"{probing.unit(probe)}: {probing.limits(probe)}. {probing.LEGEND}", view)
+    yield escaped(f"{probe_wording.asked(probe)}: {probe_wording.sentence(probe)}", view)
+    yield table(list(probe_wording.HEADS), probe_wording.rows(probe), view)
+    yield escaped(f"{probe_wording.unit(probe)}: {probe_wording.limits(probe)}. {probe_wording.LEGEND}", view)
 
 
 def _strip(model: ModelResult, view: View) -> str:
@@ -211,12 +208,12 @@ def _strips(models: Sequence[ModelResult], view: View) -> str:
 
 
 def _compare(report: Report, view: View) -> Iterable[str]:
-    models = terminal_compare.best_first(report.models)
-    yield f"### {escaped(terminal_compare.question(models), view)}"
-    yield escaped(terminal_compare.answer(models), view)
+    models = compare_screen.best_first(report.models)
+    yield f"### {escaped(compare_screen.question(models), view)}"
+    yield escaped(compare_screen.answer(models), view)
     yield _strips(models, view)
-    heads, rows = terminal_compare.figure_rows(models)
-    said = [f"{STATUSES[m.status].sign} {terminal_compare.status_of(m)}" for m in models]
+    heads, rows = compare_screen.figure_rows(models)
+    said = [f"{STATUSES[m.status].sign} {compare_screen.status_of(m)}" for m in models]
     yield table([*heads, "status"], [[*row, status] for row, status in zip(rows, said, strict=True)], view)
     if costs := number_blocks.cost_rows(models, report):
         yield table([column.head for column in number_blocks.COST_COLUMNS], costs, view)

@@ -12,7 +12,7 @@ from io import StringIO
 from typing import Any
 
 from gradscope.records import Number, Report, Series
-from gradscope.renderers.text.timeline import Timeline
+from gradscope.renderers.strips import Timeline
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 from gradscope.trained import Probe

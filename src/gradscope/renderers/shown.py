@@ -13,9 +13,8 @@ from gradscope.atomic import write_file
 from gradscope.errors import UsageError
 from gradscope.records import Report
 from gradscope.registry import CHARTS, FLOW_FORMATS, FORMATS, Format, lacking, load
-from gradscope.renderers.flow import screen as flow_screen
-from gradscope.renderers.terminal import screen as terminal
-from gradscope.renderers.text.page import Page, Span
+from gradscope.renderers import run_screen, screen
+from gradscope.renderers.styled_text import Page, Span
 from gradscope.renderers.view import View
 from gradscope.text import encoded, safe_text
 from gradscope.trajectory import Trajectory
@@ -67,7 +66,7 @@ def _formats(thing: Thing) -> Mapping[str, Format]:
 
 
 def _page(thing: Thing, view: View) -> Page:
-    return terminal.page(thing, view) if isinstance(thing, Report) else flow_screen.page(thing, view)
+    return screen.page(thing, view) if isinstance(thing, Report) else run_screen.page(thing, view)
 
 
 def _pictures(thing: Thing) -> list[str]:

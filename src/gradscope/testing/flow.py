@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 from gradscope.config.limits import coerce_limit
 from gradscope.config.sources import LIMITS
 from gradscope.records import Limits, ModelResult, Report
-from gradscope.renderers import checked
-from gradscope.renderers.terminal import model as terminal_model
-from gradscope.renderers.text import wording
-from gradscope.renderers.text.page import Page
+from gradscope.renderers import check_screen, report_screen, report_wording
+from gradscope.renderers.styled_text import Page
 from gradscope.renderers.view import View
 from gradscope.verdicts import fails
 
@@ -78,15 +76,15 @@ def limits_among(settings: Mapping[str, Any]) -> Limits:
 
 def failure(result: ModelResult, fail_on: str = "error") -> str:
     """What is wrong, in the first line; then the verdict, what it means, the strip, every finding, and what to try."""
-    page, found = Page(View(ascii=False)), checked.findings(result)
+    page, found = Page(View(ascii=False)), check_screen.findings(result)
     lead = next((verdict for verdict in found if fails([verdict], fail_on)), found[0])
-    terminal_model.verdict_line(page, result)
-    for sentence in wording.sentences(result):
+    report_screen.verdict_line(page, result)
+    for sentence in report_wording.sentences(result):
         page.wrap(sentence)
     page.blank()
-    terminal_model.picture(page, result)
+    report_screen.picture(page, result)
     for verdict in found:
         page.wrap(verdict.message, f" {verdict.code}  ")
-    for tip in checked.tips(result, lead)[:1]:
+    for tip in check_screen.tips(result, lead)[:1]:
         page.wrap(tip, " try: ")
     return f"{page.fold(f'{lead.code} {lead.message}')}\n\n{page}"

@@ -13,7 +13,7 @@ from gradscope.models.direct import Direct
 from gradscope.models.token_ids import TokenIds
 from gradscope.numerics.checks.causal import look_ahead
 from gradscope.numerics.traces.module import ModuleTrace
-from gradscope.renderers.text import wording
+from gradscope.renderers import report_wording
 
 STEPS = 10
 
@@ -139,4 +139,4 @@ def test_without_direction_there_is_no_reach_and_no_rule_for_it() -> None:
 def test_outputs_in_reverse_order_are_said_as_that_and_not_called_vanishing(loss: Any) -> None:
     found = gradscope.analyze(Reversed(), torch.randn(2, STEPS, 3), loss=loss).models[0]
     assert found.status == "inconclusive"
-    assert "in reverse order" in wording.sentences(found)[0]
+    assert "in reverse order" in report_wording.sentences(found)[0]

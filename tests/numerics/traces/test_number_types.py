@@ -15,7 +15,7 @@ from gradscope.models.agreement import TOLERANCES, coarsest, tolerance
 from gradscope.models.direct import Direct, types_of
 from gradscope.numerics.checks.equality import against_gradients
 from gradscope.records import ModelResult
-from gradscope.renderers.terminal.number_blocks import _checks
+from gradscope.renderers.number_blocks import _checks
 
 X = torch.randn(3, 12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 

@@ -13,9 +13,9 @@ from gradscope.errors import UsageError
 from gradscope.flow_file import parse_flow
 from gradscope.records import RunSpec
 from gradscope.registry import FLOW_FORMATS, load
-from gradscope.renderers.flow import strips
-from gradscope.renderers.flow.screen import point_line
-from gradscope.renderers.flow.wording import telling
+from gradscope.renderers import run_screen
+from gradscope.renderers.run_screen import point_line
+from gradscope.renderers.run_wording import telling
 from gradscope.renderers.view import View
 from gradscope.rules.judge import trajectory_with_verdicts
 from gradscope.trajectory import Skipped, leading
@@ -117,7 +117,7 @@ def test_a_healthy_run_tells_when_it_opened():
 
 def test_many_points_share_columns_and_the_worst_one_shows():
     points = [point(step, 10 if step == 500 else 99) for step in range(0, 1000, 2)]
-    (reach,) = [row for row in strips.rows(run(*points), 40, False) if row.label == "reach"]
+    (reach,) = [row for row in run_screen.rows(run(*points), 40, False) if row.label == "reach"]
     assert len(reach.glyphs) == 40
     assert reach.glyphs.count("▁") == 1
     assert len(shown("text", trajectory_with_verdicts(run(*points), RunSpec())).splitlines()) < 50
@@ -202,7 +202,8 @@ def test_strips_of_a_run_share_one_axis_of_steps():
     whole = [point(step, kind="analysis", layer="", lyapunov=exponent, gates={"forget": 0.9})
              for step, exponent in ((200, -9.0), (400, 9.0))]  # fmt: skip
     drawn = {
-        row.label: row.glyphs for row in strips.rows(run(*sorted([*signals, *whole], key=lambda p: p.step)), 10, True)
+        row.label: row.glyphs
+        for row in run_screen.rows(run(*sorted([*signals, *whole], key=lambda p: p.step)), 10, True)
     }
     assert {len(glyphs) for glyphs in drawn.values()} == {10}
     # Five steps, two columns each: what begins at step 200 begins in column 4.
@@ -214,11 +215,11 @@ def test_strips_of_a_run_share_one_axis_of_steps():
 
 def test_steps_apart_are_drawn_apart():
     sparse = run(point(0, 99), point(10, 9), point(90, 99))
-    (reach,) = [row.glyphs for row in strips.rows(sparse, 27, True) if row.label == "reach"]
+    (reach,) = [row.glyphs for row in run_screen.rows(sparse, 27, True) if row.label == "reach"]
     # Steps 0 to 130, 4.8 to a column: what was measured at step 10 is drawn on for 80 more, and no longer.
     assert reach == "##" + "." * 16 + "#" * 9
     pause = run(*map(point, (0, 10, 20, 30, 400)))
-    (far,) = [row.glyphs for row in strips.rows(pause, 50, True) if row.label == "reach"]
+    (far,) = [row.glyphs for row in run_screen.rows(pause, 50, True) if row.label == "reach"]
     # Up to step 30 + 2 * 100, and the last one for 100 steps of 500.
     assert far.split() == ["#" * 24, "#" * 10]
 

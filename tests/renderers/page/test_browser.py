@@ -16,8 +16,8 @@ from renderers import reports
 
 pytest.importorskip("altair", reason="the extra [report] is not installed")
 pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
-from gradscope.renderers.page import flow
-from gradscope.renderers.page.page import render
+from gradscope.renderers import html_page
+from gradscope.renderers.html_page import render
 from gradscope.rules.judge import trajectory_with_verdicts
 from trajectories import eventful
 
@@ -90,7 +90,7 @@ def test_a_page_opens_without_a_word_or_a_request(browser, name, tmp_path):
 
 def test_the_page_of_a_training_run_opens_in_the_same_way(browser, tmp_path):
     path = tmp_path / "run.html"
-    path.write_text(flow.render(trajectory_with_verdicts(eventful(), RunSpec()), View()), encoding="utf-8")
+    path.write_text(html_page.render_run(trajectory_with_verdicts(eventful(), RunSpec()), View()), encoding="utf-8")
     with opened(browser, path, 400) as found:
         for width in (400, 1600):
             found.page.set_viewport_size({"width": width, "height": 800})

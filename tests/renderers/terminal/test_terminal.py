@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from gradscope.records import Fix, ModelResult, Summary, Verdict
-from gradscope.renderers.terminal.screen import render
-from gradscope.renderers.text.page import measure
+from gradscope.renderers.screen import render
+from gradscope.renderers.styled_text import measure
 from gradscope.renderers.view import View
 from renderers.reports import (
     WORDS,

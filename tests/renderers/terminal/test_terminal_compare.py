@@ -4,8 +4,8 @@ import re
 from dataclasses import replace
 
 from gradscope.records import Growth, Verdict
-from gradscope.renderers.terminal.compare import answer, best_first
-from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.compare_screen import answer, best_first
+from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
 from gradscope.rules.wording import NARROW
 from renderers.reports import attention, catalogue, exploding, healthy, not_finite, report, vanishing

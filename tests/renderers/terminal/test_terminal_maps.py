@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
 from renderers.reports import WORDS, attention, healthy, report, vanishing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradscope.records import Pair, Path
-from gradscope.renderers.terminal.screen import render
+from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
 from renderers.reports import attention, report
 

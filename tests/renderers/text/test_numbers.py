@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gradscope.renderers.text import numbers
+from gradscope.renderers import numbers
 
 
 @pytest.mark.parametrize(

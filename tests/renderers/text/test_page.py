@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gradscope.renderers.text.page import Column, Page, Span, measure
+from gradscope.renderers.styled_text import Column, Page, Span, measure
 from gradscope.renderers.view import View
 
 

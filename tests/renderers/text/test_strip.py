@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 
 from gradscope.records import Series
-from gradscope.renderers.text.strip import gate_strip, glyph, newest_strip, series_strip
+from gradscope.renderers.strips import gate_strip, glyph, newest_strip, series_strip
 from renderers.reports import series
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gradscope.records import NonFinite, Series
-from gradscope.renderers.text.timeline import Timeline, telling_rows
+from gradscope.renderers.strips import Timeline, telling_rows
 from gradscope.renderers.view import View
 from renderers.reports import WORDS, paired, vanishing
 

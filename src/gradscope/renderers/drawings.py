@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from gradscope.records import Attention, ModelResult, Number, Path
-from gradscope.renderers.text import numbers, wording
-from gradscope.renderers.text.page import Column, Page, Span, measure, pad
-from gradscope.renderers.text.strip import gate_strip
+from gradscope.renderers import numbers, report_wording
+from gradscope.renderers.strips import gate_strip
+from gradscope.renderers.styled_text import Column, Page, Span, measure, pad
 
 LEVELS = (-1.0, -3.0, -6.0, -12.0)
 """log10 of the least norm of each shade, from dark to light."""
@@ -95,7 +95,7 @@ MOST_HEADS = 12
 def pairs(page: Page, model: ModelResult) -> None:
     """A sentence per pair and how much goes through which layer and path."""
     for pair in model.pairs:
-        page.wrap(wording.pair_sentence(pair, model.loaded.trained))
+        page.wrap(report_wording.pair_sentence(pair, model.loaded.trained))
         if pair.paths:
             columns = [
                 Column("layer", left=True, flexible=True),

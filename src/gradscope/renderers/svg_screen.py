@@ -6,8 +6,8 @@ from dataclasses import replace
 from io import StringIO
 
 from gradscope.records import Report
-from gradscope.renderers.terminal.screen import page
-from gradscope.renderers.text.page import styled
+from gradscope.renderers.screen import page
+from gradscope.renderers.styled_text import styled
 from gradscope.renderers.view import View
 
 # Fonts that systems have; nothing is fetched from anywhere.

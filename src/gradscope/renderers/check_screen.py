@@ -1,4 +1,4 @@
-"""What a gate says of each target, in the words that every format shares."""
+"""What a gate says of each target, in the words that every format shares, and the screen of `check`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Literal
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report, RunSpec, Target, Verdict
 from gradscope.registry import GATE_RULES
-from gradscope.renderers.text import numbers, wording
-from gradscope.verdicts import fails, worst
+from gradscope.renderers import numbers, report_wording
+from gradscope.renderers.strips import influence_strip
+from gradscope.renderers.styled_text import Column, Page, Span
+from gradscope.verdicts import STATUSES, fails, worst
 
 Outcome = Literal["failed", "accepted", "warned", "passed"]
 COUNTED: dict[Outcome, str] = {
@@ -59,7 +61,7 @@ class Row:
         lead = self.leading
         if lead is None:
             return self.model.status
-        return f"{lead.code} {self.model.status if lead is wording.deciding(self.model) else lead.title}"
+        return f"{lead.code} {self.model.status if lead is report_wording.deciding(self.model) else lead.title}"
 
     @property
     def reach(self) -> str:
@@ -83,8 +85,8 @@ def rows(report: Report) -> list[Row]:
 
 def findings(model: ModelResult) -> list[Verdict]:
     """Failures, then warnings; within them what decides the status first, and what is accepted last."""
-    chosen = wording.deciding(model)
-    every = ([chosen] if chosen else []) + wording.other_findings(model)
+    chosen = report_wording.deciding(model)
+    every = ([chosen] if chosen else []) + report_wording.other_findings(model)
     found = [verdict for verdict in every if verdict.status in ("fail", "warn")]
     return sorted(found, key=lambda verdict: (verdict.accepted, verdict.status != "fail"))
 
@@ -96,7 +98,7 @@ def tips(model: ModelResult, lead: Verdict) -> list[str]:
     """
     unsure = {verdict.advice for verdict in model.verdicts if verdict.status == "inconclusive"}
     own = [lead.advice] if lead.code in GATE_RULES and lead.advice else []
-    return list(dict.fromkeys([*own, *(tip for tip in wording.advice(model) if tip not in unsure)]))
+    return list(dict.fromkeys([*own, *(tip for tip in report_wording.advice(model) if tip not in unsure)]))
 
 
 def new_tips(row: Row, told: dict[str, str], most: int | None) -> list[str]:
@@ -171,3 +173,81 @@ def _outcome(target: Target, model: ModelResult) -> Outcome:
     if any(verdict.accepted for verdict in model.verdicts):
         return "accepted"
     return "passed" if worst(model.verdicts) is None else "warned"
+
+
+COLUMNS = (
+    Column("", left=True),
+    Column("target", left=True, flexible=True),
+    Column("", left=True, flexible=True),
+    Column("reach", left=True),
+    Column("gain"),
+    Column("newest step last", left=True, optional=True),
+)
+STRIP = 16
+
+
+def screen(page: Page, report: Report) -> None:
+    """Write the whole screen."""
+    every = rows(report)
+    if page.view.quiet:
+        for row in every:
+            page.line(Span(f" {row.sign} ", _style(row)), f"{row.target.name}  ", Span(row.said, "bold"))
+        return
+    page.wrap(shared(report), style="dim")
+    page.blank()
+    page.table(COLUMNS, [_cells(page, row) for row in every])
+    page.blank()
+    tips: dict[str, str] = {}
+    for row in every:
+        if row.outcome != "passed":
+            _details(page, row, tips)
+    _notes(page, report)
+    _sum(page, report, every)
+
+
+def _cells(page: Page, row: Row) -> list[str | Span]:
+    strip = influence_strip(row.model, STRIP, page.view.ascii)
+    return [
+        Span(row.sign, _style(row)),
+        row.target.name,
+        Span("accepted by baseline" if row.outcome == "accepted" else row.said, "bold" if row.leading else ""),
+        row.reach,
+        numbers.gain(row.model.summary.rate),
+        Span(strip.glyphs if strip else "", STATUSES[row.model.status].style),
+    ]
+
+
+def _details(page: Page, row: Row, tips: dict[str, str]) -> None:
+    """Which model that is and where it is defined, what was found, and what to try."""
+    model, word = row.model, row.target.spec.models[0]
+    parts = [part for part in (word, place(model)) if part]
+    page.line(Span(f" {row.sign} ", _style(row)), Span(row.target.name, "bold"), "  ", Span(" · ".join(parts), "dim"))
+    chosen = report_wording.deciding(model)
+    found = findings(model)
+    told = found if page.view.verbose else [verdict for verdict in found if verdict.status == "fail"] or found[:1]
+    for verdict in told:
+        said = " ".join(report_wording.sentences(model)) if verdict is chosen else verdict.message
+        page.wrap(f"{said} Accepted by baseline." if verdict.accepted else said, f"   {verdict.code}  ")
+    if row.outcome == "failed":
+        # What the gate itself found has two answers: what it is about, and what made it so.
+        most = 1 if row.leading is chosen else 2
+        for tip in new_tips(row, tips, None if page.view.verbose else most):
+            page.wrap(tip, "   try: ")
+    page.blank()
+
+
+def _notes(page: Page, report: Report) -> None:
+    for note in notes(report, all_of_them=page.view.verbose > 0):
+        page.wrap(note, " note: ", "dim")
+    page.blank()
+
+
+def _sum(page: Page, report: Report, every: list[Row]) -> None:
+    codes = [row.leading.code for row in every if row.leading is not None]
+    why = f"   why: gradscope explain {codes[0]}" if codes else ""
+    page.wrap(f"{counts(every)} in {report.timing.total:.1f} s{why}", style="bold")
+
+
+def _style(row: Row) -> str:
+    failing = row.outcome == "failed" and row.model.status == "healthy"
+    return f"bold {STATUSES['non-finite' if failing else row.model.status].style}"

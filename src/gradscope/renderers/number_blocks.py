@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gradscope.records import BUILT, Growth, ModelResult, Number, Report, Summary
-from gradscope.renderers.text import numbers, wording
-from gradscope.renderers.text.page import Column, Page, Span, measure, pad
+from gradscope.renderers import numbers, report_wording
+from gradscope.renderers.styled_text import Column, Page, Span, measure, pad
 
 GAP = 3
 """Spaces between the two columns."""
@@ -58,7 +58,7 @@ def pairs_of(model: ModelResult) -> list[tuple[str, str]]:
 def _signal(model: ModelResult) -> list[tuple[str, str]]:
     s = model.summary
     rate = "" if s.rate is None else f"{_with_interval(s.rate, s.rate_ci)} nats/step"
-    total = wording.lags(model)
+    total = report_wording.lags(model)
     reach = "" if s.reach is None else f"{s.reach} of {total} lags" if total is not None else f"{s.reach} lags"
     if s.reach is not None and total is not None and s.reach > total:
         reach = f"{s.reach} lags, {total} needed"

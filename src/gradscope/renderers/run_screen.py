@@ -1,5 +1,6 @@
-"""Strips over the steps of training: one row per quantity, all on one axis of steps.
+"""The screen of a training run: what became of the reach, its strips, where it changed; and the same as Markdown.
 
+Strips over the steps of training: one row per quantity, all on one axis of steps.
 A column stands for a stretch of steps and shows the worst of its points, or the point before where that is not far;
 what was measured seldom leaves columns empty.
 """
@@ -7,13 +8,17 @@ what was measured seldom leaves columns empty.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from gradscope.records import Number, Status
-from gradscope.renderers.text import numbers
-from gradscope.renderers.text.strip import CEILING, FLOOR, glyph
+from gradscope.renderers import numbers, report_wording, run_wording
+from gradscope.renderers.markdown import escaped, table
+from gradscope.renderers.strips import CEILING, FLOOR, glyph
+from gradscope.renderers.styled_text import Column, Page, Span, measure, pad
+from gradscope.renderers.view import View
+from gradscope.rules.judge import trajectory_status
 from gradscope.trajectory import Point, Trajectory, leading
 from gradscope.verdicts import GRAVEST_FIRST, STATUSES
 
@@ -203,3 +208,182 @@ def _high(values: list[Number]) -> Number:
 def _far(values: list[Number]) -> Number:
     known = [value for value in values if value is not None]
     return next((value for value in known if math.isnan(value)), max(known, key=abs, default=None))
+
+
+LABEL = 9
+ENDS = 24
+OPTIONAL = 5
+"""Columns of `HEADS` from here on give way where there is no room."""
+LEFT = ("status", "layer", "measured")
+FLEXIBLE = ("layer", "measured")
+
+
+def render(trajectory: Trajectory, view: View) -> str:
+    """The whole screen; its first line alone where that is asked for."""
+    return str(page(trajectory, view))
+
+
+def page(trajectory: Trajectory, view: View) -> Page:
+    """The same as lines, for other ways of showing them."""
+    page = Page(view)
+    _title(page, trajectory)
+    if view.quiet:
+        return page
+    for sentence in run_wording.sentences(trajectory):
+        page.wrap(sentence)
+    page.blank()
+    if trajectory.points:
+        _strips(page, trajectory)
+        _moves(page, trajectory)
+        _table(page, trajectory)
+    _facts(page, trajectory)
+    _findings(page, trajectory)
+    _left_out(page, trajectory)
+    codes = [run_wording.code(trajectory), *(verdict.code for verdict in run_wording.findings_of(trajectory))]
+    why = next((f"why: gradscope explain {code}   " for code in codes if code), "")
+    page.wrap(f"{why}every point: --steps all   data: --format csv", style="dim")
+    return page
+
+
+def point_line(point: Point, view: View, *, named: bool = False) -> str:
+    """One line for a point that was just measured: `step 400  ✗ vanishing  reach 12/99  share 10^-6`.
+
+    Args:
+        point: what was measured.
+        view: how it is shown.
+        named: whether its layer is told, for there are several.
+    """
+    page = Page(view)
+    known = dict(zip(run_wording.HEADS, run_wording.cells(point), strict=True))
+    parts = [f"{name} {known[name]}" for name in ("reach", "share", "rate", "loss") if known[name]]
+    status = point.status or "inconclusive"
+    sign = Span(f"{STATUSES[status].sign} {status:<12}", STATUSES[status].style)
+    page.line(
+        f" step {point.step:<8}",
+        sign,
+        "  ".join(["", *parts]),
+        f"  layer {point.layer}" if named and point.layer else "",
+        Span(f"  {point.source}" if point.source else "", "dim"),
+    )
+    return str(page)
+
+
+def _title(page: Page, trajectory: Trajectory) -> None:
+    style = STATUSES[trajectory_status(trajectory)].style
+    said, heading = f" {run_wording.title(trajectory)}", run_wording.heading(trajectory)
+    if page.narrow or measure(page.fold(said)) + 2 + measure(page.fold(heading)) > page.view.width:
+        page.line(Span(said, f"bold {style}"))
+        page.wrap(heading)
+        return
+    page.line(Span(said, f"bold {style}"), f"  {heading}")
+
+
+def _strips(page: Page, trajectory: Trajectory) -> None:
+    ends = 0 if page.narrow else ENDS
+    width = page.view.width - 2 - LABEL - (ends + 2 if ends else 0)
+    drawn = rows(trajectory, width, page.view.ascii)
+    points = leading(trajectory) or trajectory.points
+    page.line(" " * (LABEL + 1), Span(axis(points, width), "dim"))
+    style = STATUSES[trajectory_status(trajectory)].style
+    for row in drawn:
+        # Letters of the status row are ASCII but for one sign, which has its own stand-in.
+        page.line(f" {pad(row.label, LABEL)}", Span(row.glyphs, style), f"  {row.ends}" if ends else "")
+    page.wrap(legend(trajectory, drawn, width, page.view.ascii), style="dim")
+    page.blank()
+
+
+def _moves(page: Page, trajectory: Trajectory) -> None:
+    told = run_wording.moves(trajectory)
+    for head, what in told[: None if page.view.verbose else 4]:
+        page.wrap(head, " ◂ ", "bold")
+        if what:
+            page.wrap(what, "   ")
+    if len(told) > 4 and not page.view.verbose:
+        page.wrap(f"{len(told) - 4} more changes of status: -v", "   ", "dim")
+    page.blank()
+
+
+def _table(page: Page, trajectory: Trajectory) -> None:
+    points = run_wording.telling(trajectory, page.view.steps, page.view.step_range())
+    if points:
+        heads, rows = run_wording.grid(trajectory, points)
+        own = [*run_wording.HEADS[:OPTIONAL], "layer"]
+        columns = [
+            Column(head, left=head in LEFT, flexible=head in FLEXIBLE, optional=head not in own) for head in heads
+        ]
+        page.table(columns, [[*row] for row in rows])
+    page.blank()
+
+
+def _facts(page: Page, trajectory: Trajectory) -> None:
+    order = f"in order {trajectory.head.order}" if trajectory.head.order else ""
+    facts = (run_wording.clipping, run_wording.underflow, run_wording.overhead)
+    for said in (order, *(fact(trajectory) for fact in facts)):
+        if said:
+            page.wrap(said)
+    page.blank()
+
+
+def _findings(page: Page, trajectory: Trajectory) -> None:
+    said = run_wording.findings_of(trajectory)
+    for verdict in said:
+        if verdict == run_wording.lead(trajectory):
+            continue
+        page.wrap(verdict.message, f" {report_wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ")
+    for tip in run_wording.tips(trajectory):
+        page.wrap(tip, " try: ")
+    if page.view.verbose:
+        for verdict in trajectory.verdicts:
+            if verdict not in said:
+                page.wrap(verdict.message, f" {report_wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ", "dim")
+    page.blank()
+
+
+def _left_out(page: Page, trajectory: Trajectory) -> None:
+    for one in trajectory.skipped:
+        page.wrap(f"{one.source}: {one.reason}", " skipped: ", "dim")
+    for note in trajectory.notes:
+        page.wrap(note, " note: ", "dim")
+    page.blank()
+
+
+MARKDOWN_WIDTH = 56
+
+
+def render_markdown(trajectory: Trajectory, view: View) -> str:
+    """A section: verdict, strips, where it changed, the telling points, findings, what was left out."""
+    title = f"### {Page(view).fold(run_wording.title(trajectory))}"
+    if view.quiet:
+        return f"{title}\n"
+    return "\n\n".join(block for block in [title, *_blocks(trajectory, view)] if block) + "\n"
+
+
+def _blocks(trajectory: Trajectory, view: View) -> Iterable[str]:
+    yield escaped(run_wording.heading(trajectory), view)
+    yield escaped(" ".join(run_wording.sentences(trajectory)), view)
+    if trajectory.points:
+        yield _strips_block(trajectory, view)
+        moved = [" — ".join(part for part in pair if part) for pair in run_wording.moves(trajectory)]
+        yield _bullets(moved, view)
+        points = run_wording.telling(trajectory, view.steps, view.step_range())
+        yield table(*run_wording.grid(trajectory, points), view)
+    facts = (run_wording.clipping, run_wording.underflow, run_wording.overhead)
+    yield _bullets([said for said in (fact(trajectory) for fact in facts) if said], view)
+    found = run_wording.findings_of(trajectory)
+    yield _bullets([f"{report_wording.VERDICT_SIGNS[v.status]} {v.code}: {v.message}" for v in found], view)
+    yield _bullets([f"try: {tip}" for tip in run_wording.tips(trajectory)], view)
+    yield _bullets([f"skipped {one.source}: {one.reason}" for one in trajectory.skipped], view)
+    yield _bullets([f"note: {note}" for note in trajectory.notes], view)
+
+
+def _bullets(lines: list[str], view: View) -> str:
+    return "\n".join(f"- {escaped(line, view)}" for line in lines)
+
+
+def _strips_block(trajectory: Trajectory, view: View) -> str:
+    page, drawn = Page(view), rows(trajectory, MARKDOWN_WIDTH, view.ascii)
+    points = leading(trajectory) or trajectory.points
+    lines = [" " * 10 + page.fold(axis(points, MARKDOWN_WIDTH))]
+    lines += [f"{pad(row.label, 9)} {page.fold(row.glyphs)}  {page.fold(row.ends)}".rstrip() for row in drawn]
+    lines.append(page.fold(legend(trajectory, drawn, MARKDOWN_WIDTH, view.ascii)))
+    return "\n".join(["```text", *lines, "```"])

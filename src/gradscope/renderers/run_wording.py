@@ -1,11 +1,16 @@
-"""What a trajectory says, in sentences and cells that all formats share."""
+"""What a training run says, in sentences and cells that all formats share, and the run as CSV and JSON."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
+from io import StringIO
 
+from gradscope.flow_file import lines_of
 from gradscope.records import Verdict
-from gradscope.renderers.text import numbers
+from gradscope.renderers import numbers
+from gradscope.renderers.report_data import csv_cell, written
+from gradscope.renderers.view import View
 from gradscope.rules.gs5_training import clipped_share
 from gradscope.rules.judge import advice_at_end, last_judged_point, trajectory_status
 from gradscope.trajectory import Change, Point, Trajectory, changes_of_status, leading
@@ -21,7 +26,7 @@ TOLERATED = 0.05
 """Part of the training's time that measuring may take before the screen says so."""
 
 
-def found(trajectory: Trajectory) -> list[Verdict]:
+def findings_of(trajectory: Trajectory) -> list[Verdict]:
     """What failed or warned, errors first, the one that gives the status before others."""
     status = trajectory_status(trajectory)
     said = [verdict for verdict in trajectory.verdicts if verdict.status in ("fail", "warn")]
@@ -30,13 +35,15 @@ def found(trajectory: Trajectory) -> list[Verdict]:
 
 def lead(trajectory: Trajectory) -> Verdict | None:
     """The finding that gives the status; None where that is how the run ended."""
-    return next((verdict for verdict in found(trajectory) if verdict.gives == trajectory_status(trajectory)), None)
+    return next(
+        (verdict for verdict in findings_of(trajectory) if verdict.gives == trajectory_status(trajectory)), None
+    )
 
 
 def tips(trajectory: Trajectory) -> list[str]:
     """What to try, for the status first."""
     last = advice_at_end(trajectory) if lead(trajectory) is None and trajectory_status(trajectory) != "healthy" else ""
-    return [tip for tip in dict.fromkeys((last, *(verdict.advice for verdict in found(trajectory)))) if tip]
+    return [tip for tip in dict.fromkeys((last, *(verdict.advice for verdict in findings_of(trajectory)))) if tip]
 
 
 def code(trajectory: Trajectory) -> str:
@@ -217,3 +224,40 @@ def _number(value: float | None) -> str:
     if value is None:
         return ""
     return "0" if abs(value) < TINY else numbers.plain(value)
+
+
+FIELDS = (
+    *("step", "kind", "layer", "source", "length", "loss", "needed_lag", "gradient_share", "reach", "rate"),
+    *("lyapunov", "status", "below_float32", "reads", "seconds"),
+)
+NORMS = ("log10_raw", "log10_clipped", "cosine", "backwards", "loss_scale")
+
+
+def csv_text(trajectory: Trajectory, view: View) -> str:
+    """A column per field, gate and norm; unknown values are empty cells, zero is `-inf` in log10."""
+    gates = list(dict.fromkeys(name for point in trajectory.points for name in point.gates))
+    out = StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*FIELDS, *NORMS, *(csv_cell(f"gate.{name}", view) for name in gates), "findings"])
+    for point in trajectory.points:
+        values = [getattr(point, name) for name in FIELDS]
+        values += [getattr(point.norms, name, None) for name in NORMS]
+        values += [point.gates.get(name) for name in gates]
+        writer.writerow([*(_cell(value, view) for value in values), " ".join(point.findings)])
+    return out.getvalue()
+
+
+def _cell(value: object, view: View) -> str:
+    if value is None:
+        return ""
+    return csv_cell(value, view) if isinstance(value, str) else repr(value)
+
+
+def json_text(trajectory: Trajectory, view: View) -> str:
+    """Non-finite floats by name, unknown as null; `view` changes nothing: data are data."""
+    return written(trajectory) + "\n"
+
+
+def json_lines(trajectory: Trajectory, view: View) -> str:
+    """The head, then a line per point, thing skipped and note; `view` changes nothing: data are data."""
+    return lines_of(trajectory)

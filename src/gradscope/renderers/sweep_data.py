@@ -1,4 +1,4 @@
-"""A sweep as rows for the forms that programs read: CSV, Parquet with types, and JSON, `gradscope.sweep/1`."""
+"""A sweep as CSV, Parquet with types, JSON (`gradscope.sweep/1`) and Markdown."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
+from gradscope.renderers import sweep_screen, sweep_wording
+from gradscope.renderers.markdown import escaped, table
 from gradscope.renderers.report_data import csv_cell
 from gradscope.renderers.view import View
-from gradscope.swept import SCHEMA, Sweep
+from gradscope.swept import SCHEMA, Sweep, cells
 
 STANDARD = ("state", "status", "worst", "seconds", "reason")
 
@@ -139,3 +141,59 @@ def parquet_bytes(sweep: Sweep, view: View) -> bytes:
     arrays = [pyarrow.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
     pyarrow.parquet.write_table(pyarrow.table(arrays, schema=schema), out)
     return out.getvalue()
+
+
+def render(sweep: Sweep, view: View) -> str:
+    """Verdict, phase diagram, frontier, the best point with its command, table, failures.
+
+    Raises:
+        UsageError: `view` names an axis or a number that the sweep does not have.
+    """
+    every = list(cells(sweep))
+    sign, said = sweep_wording.verdict(every)
+    parts = [f"## {escaped(f'{sign} {said}', view)}", escaped(sweep_wording.heading(sweep), view)]
+    left = sweep_wording.unfinished(sweep)
+    parts += [escaped(left, view)] if left else []
+    place = sweep_wording.chosen_field(sweep, view)
+    shade = None if place is None else sweep_screen.shading(every, place, view.ascii)
+    for plane in sweep_screen.planes(sweep, every, view):
+        if plane.fixed:
+            parts.append("### " + escaped(", ".join(f"{name}={value}" for name, value in plane.fixed), view))
+        corner = f"{plane.down.name} / {plane.across.name}" if plane.across else plane.down.name
+        heads = [corner, *(plane.across.values if plane.across else ("",))]
+        rows = [
+            [
+                text,
+                *(shade(cell) if shade else sweep_screen.said(cell, sweep_screen.STATUS, view.ascii) for cell in row),
+            ]
+            for text, row in zip(plane.down.values, plane.rows, strict=True)
+        ]
+        parts.append(table(heads, rows, view))
+    told = sweep_wording.sentences(sweep, every)
+    parts += ["\n".join(f"- {escaped(sentence, view)}" for sentence in told)] if told else []
+    found = sweep_wording.best_point(sweep, every)
+    if found is not None:
+        parts.append(f"Best: {escaped(found[0], view)}\n\n    {escaped_code(found[1])}")
+    names = sweep_wording.columns(sweep, view)
+    shown, note = sweep_wording.rows(sweep, every, view)
+    heads = [*(axis.name for axis in sweep.axes), "status", *(name.replace("_", " ") for name in names)]
+    body = [
+        [
+            *sweep.at(cell.point),
+            sweep_screen.said(cell, sweep_screen.STATUS, view.ascii),
+            *sweep_wording.row(sweep, cell, names, view),
+        ]
+        for cell in shown
+    ]
+    parts += [table(heads, body, view)] if body else []
+    parts += [escaped(note, view)] if note else []
+    failed = sweep_wording.failures(sweep)
+    parts += ["\n".join(f"- {escaped(reason, view)}" for reason in failed)] if failed else []
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped_code(text: str) -> str:
+    """A line of an indented block, in which nothing is special but its end."""
+    from gradscope.text import safe_text
+
+    return safe_text(text, 1000)

@@ -1,4 +1,4 @@
-"""The `analyze` screen: one model, from the verdict down to single steps."""
+"""The `analyze` screen: verdict first, then what it means, the picture, the telling rows, and where to read more."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import math
 
 from gradscope.profile import INFLUENCE
 from gradscope.records import Layer, ModelResult
-from gradscope.renderers.terminal import drawings, number_blocks
-from gradscope.renderers.text import numbers, wording
-from gradscope.renderers.text.page import Column, Page, Span, measure
-from gradscope.renderers.text.strip import Strip, influence_strip, newest_strip, series_strip
-from gradscope.renderers.text.timeline import Timeline, telling_rows
+from gradscope.renderers import drawings, number_blocks, numbers, report_wording
+from gradscope.renderers.strips import Strip, Timeline, influence_strip, newest_strip, series_strip, telling_rows
+from gradscope.renderers.styled_text import Column, Page, Span, measure
 from gradscope.verdicts import STATUSES
 
 DRAWN = {
@@ -55,21 +53,23 @@ def screen(page: Page, model: ModelResult) -> None:
 def beginning(page: Page, model: ModelResult) -> None:
     """Verdict, what it means, and the picture: known before any Jacobian."""
     verdict_line(page, model)
-    if wording.RANDOM_INPUT in model.notes:
-        page.line(Span(f" ! {wording.RANDOM_INPUT}", "bold"))
-    said = wording.sentences(model)
+    if report_wording.RANDOM_INPUT in model.notes:
+        page.line(Span(f" ! {report_wording.RANDOM_INPUT}", "bold"))
+    said = report_wording.sentences(model)
     # A line per sentence where each fits on one; else one paragraph, so that no line holds a lone word.
     for sentence in said if all(len(s) < page.view.width for s in said) else [" ".join(said)]:
         page.wrap(sentence)
     if model.outlook is not None:
-        page.wrap(model.outlook.sentence if page.view.verbose else wording.outlook(model.outlook), " outlook: ", "dim")
+        page.wrap(
+            model.outlook.sentence if page.view.verbose else report_wording.outlook(model.outlook), " outlook: ", "dim"
+        )
     page.blank()
     picture(page, model)
 
 
 def verdict_line(page: Page, model: ModelResult) -> None:
     """`✗ VANISHING  GS101  rnn · 1x64 · T=200 ...`; settings that do not fit get their own line."""
-    chosen = wording.deciding(model)
+    chosen = report_wording.deciding(model)
     style = STATUSES[model.status].style
     word = f" {STATUSES[model.status].sign} {STATUSES[model.status].word}"
     code = f"  {chosen.code}" if chosen else ""
@@ -178,16 +178,16 @@ def _layer_cells(layer: Layer) -> list[str]:
 
 def findings(page: Page, model: ModelResult) -> None:
     """Every other rule that did not pass, and what to try."""
-    others = wording.other_findings(model)
+    others = report_wording.other_findings(model)
     for verdict in others:
         style = "bold" if verdict.status == "fail" else ""
-        page.wrap(verdict.message, Span(f" {wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ", style))
-    tips = wording.advice(model)
+        page.wrap(verdict.message, Span(f" {report_wording.VERDICT_SIGNS[verdict.status]} {verdict.code}  ", style))
+    tips = report_wording.advice(model)
     for tip in tips if page.view.verbose else tips[:2]:
         page.wrap(tip, " try: ")
     if "fixes" in model.skipped:
         page.wrap(f"--fix: {model.skipped['fixes']}", " ", "dim")
-    elif tips and not model.fixes and wording.wants_remedies(model):
+    elif tips and not model.fixes and report_wording.wants_remedies(model):
         page.wrap("remedies are not measured on this model yet: --fix does", " ", "dim")
     if others or tips:
         page.blank()
@@ -207,7 +207,7 @@ def fixes(page: Page, model: ModelResult) -> None:
         reach = numbers.MISSING if fix.reach is None else str(fix.reach)
         share = numbers.MISSING if fix.gradient_share is None else numbers.share(fix.gradient_share)
         row: list[str | Span] = [fix.name, fix.change, share]
-        rows.append([*row, wording.learned(fix)] if trained else [*row, reach, numbers.gain(fix.rate), status])
+        rows.append([*row, report_wording.learned(fix)] if trained else [*row, reach, numbers.gain(fix.rate), status])
     # What the best remedy changes is worth more than the gain, where there is room for one of them.
     least = 31 if page.view.width > 75 else 8
     columns = [Column("fix", left=True), Column("change", left=True, flexible=True, least=least), Column("share")]
@@ -221,13 +221,13 @@ def fixes(page: Page, model: ModelResult) -> None:
 
 def remarks(page: Page, model: ModelResult) -> None:
     """What was assumed, and what could not be measured: nothing silent."""
-    notes = [note for note in model.notes if note != wording.RANDOM_INPUT]
+    notes = [note for note in model.notes if note != report_wording.RANDOM_INPUT]
     for note in [*notes, *model.loaded.assumed]:
         page.wrap(note, " note: ", "dim")
     skipped_rules = {v.code: v.message for v in model.verdicts if v.status == "skip"}
     skipped = {**model.skipped, **skipped_rules}
     if skipped and page.view.verbose:
-        for reason, names in wording.by_reason(skipped).items():
+        for reason, names in report_wording.by_reason(skipped).items():
             page.wrap(f"{', '.join(names)}: {reason}", " not measured: ", "dim")
     elif skipped:
         named = list(skipped)
@@ -241,6 +241,6 @@ def remarks(page: Page, model: ModelResult) -> None:
 
 def closing(page: Page, model: ModelResult) -> None:
     """Where to read more."""
-    chosen = wording.deciding(model)
+    chosen = report_wording.deciding(model)
     why = f"why: gradscope explain {chosen.code}" if chosen else "rules: gradscope rules"
     page.wrap(f"{why}   every step: --steps all   data: --format json")

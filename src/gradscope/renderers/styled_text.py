@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from gradscope.renderers.text.numbers import MISSING
+from gradscope.renderers.numbers import MISSING
 from gradscope.renderers.view import View
 from gradscope.text import in_ascii, safe_text
 

@@ -6,11 +6,9 @@ import math
 from collections.abc import Sequence
 
 from gradscope.records import ModelResult, Report
-from gradscope.renderers.terminal import drawings, number_blocks
-from gradscope.renderers.terminal import model as terminal_model
-from gradscope.renderers.text import numbers, probing, wording
-from gradscope.renderers.text.page import Column, Page, Span, measure, pad
-from gradscope.renderers.text.strip import Strip, influence_strip, last_steps, newest_steps
+from gradscope.renderers import drawings, number_blocks, numbers, probe_wording, report_screen, report_wording
+from gradscope.renderers.strips import Strip, influence_strip, last_steps, newest_steps
+from gradscope.renderers.styled_text import Column, Page, Span, measure, pad
 from gradscope.rules.wording import NARROW
 from gradscope.verdicts import STATUSES
 
@@ -32,8 +30,8 @@ def screen(page: Page, report: Report) -> None:
     strips(page, models)
     for model in models:
         if model.probe is not None:
-            sign, word, style = probing.outcome(model, model.probe)
-            page.wrap(probing.sentence(model.probe), Span(f" {sign} {model.name} {word}: ", style))
+            sign, word, style = probe_wording.outcome(model, model.probe)
+            page.wrap(probe_wording.sentence(model.probe), Span(f" {sign} {model.name} {word}: ", style))
     if any(model.probe is not None for model in models):
         page.blank()
     if verbose:
@@ -62,7 +60,7 @@ def best_first(models: tuple[ModelResult, ...]) -> list[ModelResult]:
 
 def question(models: list[ModelResult]) -> str:
     """What the comparison answers, with the needed lag where all models share one."""
-    lags = {wording.lags(model) for model in models}
+    lags = {report_wording.lags(model) for model in models}
     lag = lags.pop() if len(lags) == 1 else None
     return "Which model still hears the past?" if lag is None else f"Which model still hears {lag} steps back?"
 
@@ -73,14 +71,14 @@ def headline(page: Page, models: list[ModelResult]) -> None:
     shared = [piece for piece in models[0].heading.split(" · ") if all(piece in m.heading.split(" · ") for m in models)]
     if any(shared):
         page.wrap(" · ".join(shared), style="dim")
-    if any(wording.RANDOM_INPUT in model.notes for model in models):
-        page.line(Span(f" ! {wording.RANDOM_INPUT}", "bold"))
+    if any(report_wording.RANDOM_INPUT in model.notes for model in models):
+        page.line(Span(f" ! {report_wording.RANDOM_INPUT}", "bold"))
     page.blank()
 
 
 def answer(models: list[ModelResult]) -> str:
     """One sentence: who remembers, who forgets, and when."""
-    ahead = [m.name for m in models if wording.reads_future(m) and m.status == "healthy"]
+    ahead = [m.name for m in models if report_wording.reads_future(m) and m.status == "healthy"]
     parts = [_group("reaches", "reach", [m for m in models if m.status == "healthy" and m.name not in ahead])]
     if ahead:
         parts.append(f"{_joined(ahead)} {'reads' if len(ahead) == 1 else 'read'} the future, where no reach is defined")
@@ -101,7 +99,7 @@ def answer(models: list[ModelResult]) -> str:
 
 def _open(model: ModelResult) -> str:
     """Of a model without a verdict: whether it was measured too roughly, or what was measured does not decide."""
-    chosen = wording.deciding(model)
+    chosen = report_wording.deciding(model)
     if chosen is not None and chosen.advice.startswith(NARROW):
         return f"{model.name} is too uncertain to call"
     return f"{model.name} is undecided"
@@ -117,7 +115,7 @@ def _group(one: str, many: str, models: list[ModelResult]) -> str:
 
 
 def _lags(model: ModelResult) -> str:
-    total, reach = wording.lags(model), model.summary.reach
+    total, reach = report_wording.lags(model), model.summary.reach
     if reach is None or total is None:
         return "back as far as was measured"
     return f"all {total} lags" if reach >= total else f"{reach} of {total} lags"
@@ -146,7 +144,7 @@ def strips(page: Page, models: list[ModelResult]) -> None:
     _block(page, models, drawn, says, sign, wide)
     seen = [strip for strip in drawn if strip is not None]
     if seen:
-        page.wrap(terminal_model.legend(page, seen), style="dim")
+        page.wrap(report_screen.legend(page, seen), style="dim")
     newest = max((newest_steps(model.series, max(10, room)) or 0 for model in models), default=0)
     if newest:
         close = [last_steps(model.series, newest, max(10, room), page.view.ascii) for model in models]
@@ -179,7 +177,7 @@ def _block(
 
 def status_of(model: ModelResult) -> str:
     """Status word and the code it rests on."""
-    chosen = wording.deciding(model)
+    chosen = report_wording.deciding(model)
     return STATUSES[model.status].word + (f" {chosen.code}" if chosen else "")
 
 
@@ -216,21 +214,23 @@ def figures(page: Page, models: list[ModelResult]) -> None:
 def notes(page: Page, models: list[ModelResult]) -> None:
     """What was assumed or done to the data: once where it holds for all models, else by model."""
     everywhere = [note for note in models[0].notes if all(note in model.notes for model in models)]
-    shared = [note for note in everywhere if note != wording.RANDOM_INPUT]
+    shared = [note for note in everywhere if note != report_wording.RANDOM_INPUT]
     for note in shared:
         page.wrap(note, " note: ", "dim")
     for model in models:
-        own = [note for note in (*model.notes, *model.loaded.assumed) if note not in (*shared, wording.RANDOM_INPUT)]
+        own = [
+            note for note in (*model.notes, *model.loaded.assumed) if note not in (*shared, report_wording.RANDOM_INPUT)
+        ]
         for note in own if page.view.verbose else own[:1]:
             page.wrap(f"{model.name}: {note}", " note: ", "dim")
 
 
 def findings(page: Page, models: list[ModelResult]) -> None:
     """Remaining findings (their codes; what they say when verbose), and what to try, model by model."""
-    others = [(model, wording.other_findings(model)) for model in models]
+    others = [(model, report_wording.other_findings(model)) for model in models]
     for model, found in others if page.view.verbose else ():
         for verdict in found:
-            sign = wording.VERDICT_SIGNS[verdict.status]
+            sign = report_wording.VERDICT_SIGNS[verdict.status]
             page.wrap(verdict.message, f" {sign} {model.name} {verdict.code}  ")
     brief = [f"{model.name} {' '.join(verdict.code for verdict in found)}" for model, found in others if found]
     if brief and not page.view.verbose:
@@ -240,7 +240,7 @@ def findings(page: Page, models: list[ModelResult]) -> None:
     for names, tip in _tips(models, most=None if page.view.verbose else 1)[: None if page.view.verbose else FEW_TIPS]:
         page.wrap(tip, f" try for {_joined(names)}: ")
     for model in models:
-        for reason, names in wording.by_reason(model.skipped).items() if page.view.verbose else ():
+        for reason, names in report_wording.by_reason(model.skipped).items() if page.view.verbose else ():
             page.wrap(f"{model.name} {', '.join(names)}: {reason}", " not measured: ", "dim")
     page.blank()
 
@@ -249,14 +249,14 @@ def _tips(models: list[ModelResult], most: int | None) -> list[tuple[list[str], 
     """What to try, each once, with the models it is for: at most `most` for each of them."""
     found: dict[str, list[str]] = {}
     for model in models:
-        for tip in wording.advice(model)[:most]:
+        for tip in report_wording.advice(model)[:most]:
             found.setdefault(tip, []).append(model.name)
     return [(names, tip) for tip, names in found.items()]
 
 
 def closing(models: list[ModelResult], verbose: bool) -> str:
     """Where to read more."""
-    codes = [chosen.code for chosen in map(wording.deciding, models) if chosen]
+    codes = [chosen.code for chosen in map(report_wording.deciding, models) if chosen]
     why = f"why: gradscope explain {codes[0]}" if codes else "rules: gradscope rules"
     more = "data: --format json" if verbose else "numbers and costs: -v   page: -o page.html"
     return f"{why}   {more}"

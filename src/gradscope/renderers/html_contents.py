@@ -8,11 +8,8 @@ from typing import Any
 
 from gradscope.profile import INFLUENCE
 from gradscope.records import ModelResult, Report
-from gradscope.renderers import checked
-from gradscope.renderers.terminal import compare as terminal_compare
-from gradscope.renderers.terminal import number_blocks
-from gradscope.renderers.text import numbers, probing, wording
-from gradscope.renderers.text.timeline import Timeline, telling_rows
+from gradscope.renderers import check_screen, compare_screen, number_blocks, numbers, probe_wording, report_wording
+from gradscope.renderers.strips import Timeline, telling_rows
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
 from gradscope.verdicts import STATUSES
@@ -163,15 +160,15 @@ def lead(report: Report) -> Lead:
     if len(report.models) == 1:
         model = report.models[0]
         ahead = (f"Outlook: {model.outlook.sentence}",) if model.outlook else ()
-        said = _safe(*_probed(model), *wording.sentences(model), *ahead)
+        said = _safe(*_probed(model), *report_wording.sentences(model), *ahead)
         return Lead("", _mark(model), said, safe_text(model.heading, LONG), (), _warned(model))
-    models = terminal_compare.best_first(report.models)
+    models = compare_screen.best_first(report.models)
     shared = [piece for piece in models[0].heading.split(" · ") if all(piece in m.heading.split(" · ") for m in models)]
     warned = next((said for said in map(_warned, models) if said), "")
     marks = tuple(_mark(model, _reach(model)) for model in models)
-    answer = terminal_compare.answer(models)
+    answer = compare_screen.answer(models)
     return Lead(
-        terminal_compare.question(models), None, _safe(answer), safe_text(" · ".join(shared), LONG), marks, warned
+        compare_screen.question(models), None, _safe(answer), safe_text(" · ".join(shared), LONG), marks, warned
     )
 
 
@@ -180,11 +177,11 @@ def _probed(model: ModelResult) -> tuple[str, ...]:
     if model.probe is None:
         return ()
     before = f"Before training: {STATUSES[model.status].sign} {STATUSES[model.status].word}."
-    return (f"{probing.asked(model.probe)}: {probing.sentence(model.probe)}", before)
+    return (f"{probe_wording.asked(model.probe)}: {probe_wording.sentence(model.probe)}", before)
 
 
 def _checked(report: Report) -> Lead:
-    rows = checked.rows(report)
+    rows = check_screen.rows(report)
     marks = tuple(
         Mark(
             "failed" if row.outcome == "failed" else row.model.status,
@@ -193,21 +190,23 @@ def _checked(report: Report) -> Lead:
             "",
             safe_text(row.target.name),
             safe_text(
-                " · ".join(part for part in (row.reach, checked.place(row.model)) if part not in ("", numbers.MISSING))
+                " · ".join(
+                    part for part in (row.reach, check_screen.place(row.model)) if part not in ("", numbers.MISSING)
+                )
             ),
         )
         for row in rows
     )
-    return Lead(checked.counts(rows), None, (), safe_text(checked.shared(report), LONG), marks)
+    return Lead(check_screen.counts(rows), None, (), safe_text(check_screen.shared(report), LONG), marks)
 
 
 def _mark(model: ModelResult, more: str = "") -> Mark:
     if model.probe is not None:
-        sign, word, _ = probing.outcome(model, model.probe)
-        verdict = probing.found(model)
+        sign, word, _ = probe_wording.outcome(model, model.probe)
+        verdict = probe_wording.found(model)
         look = {"pass": "healthy", "fail": "vanishing"}.get(verdict.status if verdict else "", "inconclusive")
         return Mark(look, sign, word, "GS105", safe_text(model.name), more)
-    chosen = wording.deciding(model)
+    chosen = report_wording.deciding(model)
     code = safe_text(chosen.code) if chosen else ""
     return Mark(
         model.status, STATUSES[model.status].sign, STATUSES[model.status].word, code, safe_text(model.name), more
@@ -215,12 +214,12 @@ def _mark(model: ModelResult, more: str = "") -> Mark:
 
 
 def _reach(model: ModelResult) -> str:
-    total, reach = wording.lags(model), model.summary.reach
+    total, reach = report_wording.lags(model), model.summary.reach
     return f"reach {reach} of {total} lags" if reach is not None and total is not None else ""
 
 
 def _warned(model: ModelResult) -> str:
-    return wording.RANDOM_INPUT if wording.RANDOM_INPUT in model.notes else ""
+    return report_wording.RANDOM_INPUT if report_wording.RANDOM_INPUT in model.notes else ""
 
 
 def parts(report: Report) -> dict[str, Any]:
@@ -229,23 +228,26 @@ def parts(report: Report) -> dict[str, Any]:
     named = [(safe_text(model.name) if several else "", model) for model in report.models]
     return {
         "findings": [finding for name, model in named for finding in _findings(name, model)],
-        "tips": [(name, safe_text(tip, LONG)) for name, model in named for tip in wording.advice(model)],
+        "tips": [(name, safe_text(tip, LONG)) for name, model in named for tip in report_wording.advice(model)],
         "grids": [grid for grid in _grids(report) if grid.rows],
-        "pairs": [safe_text(wording.pair_sentence(p, m.loaded.trained), LONG) for _, m in named for p in m.pairs],
+        "pairs": [
+            safe_text(report_wording.pair_sentence(p, m.loaded.trained), LONG) for _, m in named for p in m.pairs
+        ],
         "notes": _notes(report),
         "missing": [
             (name, _safe(*names), safe_text(reason, LONG))
             for name, model in named
-            for reason, names in wording.by_reason(model.skipped).items()
+            for reason, names in report_wording.by_reason(model.skipped).items()
         ],
     }
 
 
 def _findings(name: str, model: ModelResult) -> list[Finding]:
-    chosen = wording.deciding(model)
-    every = ([chosen] if chosen else []) + wording.other_findings(model)
+    chosen = report_wording.deciding(model)
+    every = ([chosen] if chosen else []) + report_wording.other_findings(model)
     return [
-        Finding(wording.VERDICT_SIGNS[v.status], safe_text(v.code), safe_text(v.message, LONG), name) for v in every
+        Finding(report_wording.VERDICT_SIGNS[v.status], safe_text(v.code), safe_text(v.message, LONG), name)
+        for v in every
     ]
 
 
@@ -257,9 +259,9 @@ def _grids(report: Report) -> list[Grid]:
         pairs = tuple(_safe(*pair) for pair in number_blocks.pairs_of(models[0]))
         grids.append(Grid("In numbers", ("quantity", "value"), pairs))
     elif models:
-        heads, rows = terminal_compare.figure_rows(terminal_compare.best_first(report.models))
+        heads, rows = compare_screen.figure_rows(compare_screen.best_first(report.models))
         grids.append(
-            Grid("In numbers", tuple(heads), tuple(_safe(*row) for row in rows), terminal_compare.FIGURES_LEGEND)
+            Grid("In numbers", tuple(heads), tuple(_safe(*row) for row in rows), compare_screen.FIGURES_LEGEND)
         )
     for model in models:
         fixes = tuple(
@@ -268,9 +270,12 @@ def _grids(report: Report) -> list[Grid]:
         )
         about = f" of {model.name}" if len(models) > 1 else ""
         if model.probe is not None:
-            runs, note = tuple(_safe(*row) for row in probing.rows(model.probe)), probing.limits(model.probe)
-            note = f"error: {probing.unit(model.probe)}, {note}; {probing.LEGEND}"
-            grids.append(Grid(safe_text(f"Trainings{about}"), probing.HEADS, runs, note))
+            runs, note = (
+                tuple(_safe(*row) for row in probe_wording.rows(model.probe)),
+                probe_wording.limits(model.probe),
+            )
+            note = f"error: {probe_wording.unit(model.probe)}, {note}; {probe_wording.LEGEND}"
+            grids.append(Grid(safe_text(f"Trainings{about}"), probe_wording.HEADS, runs, note))
         columns = ("fix", "change", "reach", "gain", "status")
         grids.append(Grid(safe_text(f"Measured fixes{about}"), columns, fixes, "same input, same seed"))
     costs = tuple(_safe(*row) for row in number_blocks.cost_rows(models, report))
@@ -280,7 +285,7 @@ def _grids(report: Report) -> list[Grid]:
 
 
 def _notes(report: Report) -> list[str]:
-    notes = [n for m in report.models for n in (*m.notes, *m.loaded.assumed) if n != wording.RANDOM_INPUT]
+    notes = [n for m in report.models for n in (*m.notes, *m.loaded.assumed) if n != report_wording.RANDOM_INPUT]
     return list(_safe(*dict.fromkeys([*(report.check.notes if report.check else ()), *notes])))
 
 

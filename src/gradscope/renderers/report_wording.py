@@ -1,4 +1,4 @@
-"""What the numbers mean, in plain sentences: shared by every format that people read."""
+"""What the numbers of a report mean, in plain sentences: shared by every format that people read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 from gradscope.profile import Profile
 from gradscope.records import Fix, ModelResult, Number, Outlook, Pair, Verdict
-from gradscope.renderers.text import numbers
+from gradscope.renderers import numbers
 from gradscope.rules.advice import SEE
 from gradscope.rules.judge import unjudged
 from gradscope.rules.wording import NARROW

@@ -1,1 +1,0 @@
-"""The page: one file that holds everything, and asks the network for nothing."""

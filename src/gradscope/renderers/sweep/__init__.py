@@ -1,1 +1,0 @@
-"""A sweep as a phase diagram, tables and data: render(sweep, view) -> str | bytes."""
