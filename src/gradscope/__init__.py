@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradscope.api import analyze as analyze
     from gradscope.api import compare as compare
-    from gradscope.gate.api import check as check
+    from gradscope.gate.run import check as check
     from gradscope.monitor.monitor import Monitor as Monitor
     from gradscope.records import Report as Report
 
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "analyze": "gradscope.api",
     "compare": "gradscope.api",
-    "check": "gradscope.gate.api",
+    "check": "gradscope.gate.run",
     "Report": "gradscope.records",
     "Monitor": "gradscope.monitor.monitor",
 }

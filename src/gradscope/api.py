@@ -17,8 +17,7 @@ from gradscope.errors import UsageError
 from gradscope.examine import examine_sources
 from gradscope.isolation.state import isolated
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.source import Source
-from gradscope.loading.word import source_of
+from gradscope.loading.source import Source, source_of
 from gradscope.models.user_modules import copied
 from gradscope.records import Report, RunSpec
 from gradscope.registry import unknown

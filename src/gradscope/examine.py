@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradscope.isolation.state import isolated
-from gradscope.loading.source import Source
-from gradscope.loading.word import source_of
+from gradscope.loading.source import Source, source_of
 from gradscope.pipeline import Early, Progress, diagnose_sources
 from gradscope.records import ModelResult, Report, RunSpec
 from gradscope.rules.judge import with_verdicts

@@ -16,9 +16,8 @@ from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.isolation.state import isolated, own_random_numbers, standard_output
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.source import Source
+from gradscope.loading.source import Source, source_of
 from gradscope.loading.user_module import has_own_head
-from gradscope.loading.word import source_of
 from gradscope.metrics import collect
 from gradscope.models.direct import Direct
 from gradscope.models.token_ids import TokenIds

@@ -13,7 +13,7 @@ from renderers import reports
 pytest.importorskip("altair", reason="the extra [report] is not installed")
 pytest.importorskip("vl_convert", reason="the extra [report] is not installed")
 
-from gradscope.charts import draw, rows
+from gradscope.charts import chart, draw
 from gradscope.charts.chart import Chart
 from gradscope.charts.draw import harmless, panels_of, told
 from gradscope.errors import UsageError
@@ -103,15 +103,15 @@ def test_the_screen_can_be_a_picture():
 def test_thinning_keeps_the_worst_of_every_stretch_and_all_that_is_odd():
     values = [-0.001 * t for t in range(10_000)]
     values[1234], values[5000], values[5001], values[7000] = -300.0, NAN, INF, -INF
-    found = rows.thinned(range(10_000), values, "rnn")
-    assert len(found) < 4 * rows.MOST
+    found = chart.thinned(range(10_000), values, "rnn")
+    assert len(found) < 4 * chart.MOST
     assert min(row["y"] for row in found if row["y"] is not None) == -300.0
     assert {row["x"]: row["odd"] for row in found if "odd" in row} == {5000: "NaN", 5001: "Inf", 7000: "exactly zero"}
     assert [row["x"] for row in found] == sorted(row["x"] for row in found)
 
 
 def test_short_series_are_drawn_point_by_point():
-    found = rows.thinned((1, 2, 3), (0.5, None, 0.25), "gate", log=False)
+    found = chart.thinned((1, 2, 3), (0.5, None, 0.25), "gate", log=False)
     assert found == [{"x": 1, "y": 0.5, "by": "gate"}, {"x": 3, "y": 0.25, "by": "gate"}]
 
 
@@ -119,7 +119,7 @@ def test_models_that_share_a_name_once_it_is_harmless_stay_apart():
     long = "m" * 80
     models = [replace(reports.vanishing(), name=f"{long}{i}") for i in range(3)]
     report = reports.report(*models)
-    names = rows.names(harmless(report))
+    names = chart.names(harmless(report))
     assert len(set(names)) == 3
     assert set(harmless(report).timing.training_step) == set(names)
 
@@ -154,5 +154,5 @@ def test_a_learning_curve_is_that_of_the_better_seed_and_says_where_it_counts_as
     drawn = panel.data[panel.data.first]
     assert [(row["x"], row["y"]) for row in drawn if row["by"] == "rate 0.01"] == [(0, 0.75), (25, 0.5), (50, 0.02)]
     assert [row["odd"] for row in drawn if row["by"] == "rate 0.1" and row["y"] is None] == ["NaN"]
-    assert {"y": 0.1, "what": "learned"} in [row for rows in panel.data.values() for row in rows]
+    assert {"y": 0.1, "what": "learned"} in [row for chart in panel.data.values() for row in chart]
     assert "learned in 1 of 3 runs" in told("learning", probed())

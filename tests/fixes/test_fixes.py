@@ -20,7 +20,7 @@ from gradscope.fixes.other_family import parameters
 from gradscope.fixes.remedy import RemedyInput, RemedyResult
 from gradscope.fixes.solved_numbers import LOG_GAINS, crossing, of_sequences
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.word import source_of
+from gradscope.loading.source import source_of
 from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
 from gradscope.numerics.analysis import Run

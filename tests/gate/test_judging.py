@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gradscope.config.command import setup_of
 from gradscope.config.limits import coerce_limit
-from gradscope.config.setup import setup_of
 from gradscope.errors import UsageError
 from gradscope.gate.baseline import Baseline, entry_of, limits_held, parse_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import is_better, judge_against
-from gradscope.gate.limits import judge_limits
-from gradscope.gate.verdict import unmeasured
+from gradscope.gate.limits import judge_limits, unmeasured
 from gradscope.records import Limits, Loaded, ModelResult, RunSpec, Series, Summary, Verdict
 from gradscope.verdicts import fails
 

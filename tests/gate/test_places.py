@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from gradscope.config.lines import line_of
-from gradscope.config.places import relative, shown_path
-from gradscope.config.setup import setup_of
-from gradscope.config.sources import beside
-from gradscope.gate.discover import Found, recurrent_modules
+from gradscope.config.command import setup_of
+from gradscope.config.sources import beside, line_of
+from gradscope.config.words import relative, shown_path
 from gradscope.gate.measure import Task, measure
+from gradscope.gate.starter import Found, recurrent_modules
 from gradscope.loading.objects import cut_in, definition
 from gradscope.records import Limits, Location, Report, RunSpec, Target
 from gradscope.renderers import ci

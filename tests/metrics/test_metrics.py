@@ -11,7 +11,7 @@ import gradscope
 from cases import RECURRENT, Case
 from gradscope.chain import ArrayChain
 from gradscope.metrics import forward_pass, gradients, influence, state_spectra
-from gradscope.metrics.interval import mean_interval, t_quantile
+from gradscope.metrics.collect import mean_interval, t_quantile
 from gradscope.models.custom import CustomCell
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent

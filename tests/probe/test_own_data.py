@@ -14,7 +14,7 @@ import forked
 from gradscope.errors import UsageError
 from gradscope.examine import examine
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.word import source_of
+from gradscope.loading.source import source_of
 from gradscope.models.token_ids import TokenIds
 from gradscope.probe import run as probe_run
 from gradscope.probe.run import probe_source

@@ -6,7 +6,7 @@ import math
 
 import altair as alt
 
-from gradscope.charts import look, rows
+from gradscope.charts import chart, look
 from gradscope.charts.chart import Chart, Data, Panel
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report
@@ -42,7 +42,7 @@ def draw_precision(report: Report) -> list[Panel]:
     return [Panel(picture, data)]
 
 
-def _precision_rows(model: ModelResult) -> list[rows.Row]:
+def _precision_rows(model: ModelResult) -> list[chart.Row]:
     found = []
     last = max(1, Profile.of(model).longest)
     for name, horizon in (model.summary.precision_horizon or {}).items():
@@ -90,9 +90,9 @@ def draw_costs(report: Report) -> list[Panel]:
     return panels
 
 
-def _costs_panel(found: list[rows.Row], report: Report, title: str, heading: str) -> Panel:
+def _costs_panel(found: list[chart.Row], report: Report, title: str, heading: str) -> Panel:
     lengths = sorted({row["x"] for row in found})
-    names, shown = rows.names(report), {row["by"] for row in found}
+    names, shown = chart.names(report), {row["by"] for row in found}
     x = alt.X(
         "x:Q",
         scale=alt.Scale(type="log", nice=False, padding=10),
@@ -107,18 +107,18 @@ def _costs_panel(found: list[rows.Row], report: Report, title: str, heading: str
     return Panel(alt.layer(drawn, dots).properties(height=220), data, heading, wide=False, key=look.key(names, shown))
 
 
-def _timed(report: Report, model: ModelResult) -> list[rows.Row]:
+def _timed(report: Report, model: ModelResult) -> list[chart.Row]:
     entry = report.timing.training_step.get(model.name) or {}
     pairs = zip(entry.get("length") or (), entry.get("seconds") or (), strict=False)
     known = [(length, numbers.as_number(seconds)) for length, seconds in pairs]
     return [
-        {"x": length, "y": rows.rounded(1000 * seconds), "by": model.name}
+        {"x": length, "y": chart.rounded(1000 * seconds), "by": model.name}
         for length, seconds in known
         if seconds is not None and math.isfinite(seconds) and seconds > 0
     ]
 
 
-def _counted(model: ModelResult, name: str) -> list[rows.Row]:
+def _counted(model: ModelResult, name: str) -> list[chart.Row]:
     growth = (model.summary.growth or {}).get(name)
     pairs = zip(growth.length, growth.count, strict=False) if growth else ()
     return [{"x": length, "y": count, "by": model.name} for length, count in pairs if count > 0]
@@ -166,7 +166,7 @@ def draw_learning(report: Report) -> list[Panel]:
 
 def _learning_panel(probe: Probe, title: str) -> Panel:
     kept = _by_rate(probe)
-    found = [row for name, run in kept.items() for row in rows.thinned(run.steps, run.errors, name, log=False)]
+    found = [row for name, run in kept.items() for row in chart.thinned(run.steps, run.errors, name, log=False)]
     base = (data := Data()).chart(found)
     x = alt.X("x:Q", axis=alt.Axis(title="training step", tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
     y = alt.Y("y:Q", axis=alt.Axis(title=probe_wording.unit(probe)), scale=alt.Scale(domainMin=0))

@@ -7,9 +7,8 @@ from typing import Any
 
 import altair as alt
 
-from gradscope.charts import look, rows
-from gradscope.charts.chart import Chart, Data, Panel
-from gradscope.charts.lines import lines
+from gradscope.charts import chart, look
+from gradscope.charts.chart import Chart, Data, Panel, lines
 from gradscope.records import ModelResult, Report
 from gradscope.renderers import numbers
 
@@ -53,7 +52,7 @@ def _spectrum_panel(model: ModelResult, titled: bool) -> Panel | None:
     )
 
 
-def _spectrum_rows(model: ModelResult) -> list[rows.Row]:
+def _spectrum_rows(model: ModelResult) -> list[chart.Row]:
     spectra = model.singular_values
     if spectra is None:
         return []
@@ -68,7 +67,9 @@ def _spectrum_rows(model: ModelResult) -> list[rows.Row]:
                 continue
             log10 = value / math.log(10)
             said = numbers.scientific(log10)
-            found.append({"x": lag, "y": rows.rounded(log10), "rank": rank + 1, "sure": bool(sure[rank]), "said": said})
+            found.append(
+                {"x": lag, "y": chart.rounded(log10), "rank": rank + 1, "sure": bool(sure[rank]), "said": said}
+            )
     return found
 
 
@@ -120,7 +121,7 @@ def draw_exponents(report: Report) -> list[Panel]:
     if not found:
         return []
     shown = list(dict.fromkeys(row["by"] for row in found))
-    names = shown if alone else rows.names(report)
+    names = shown if alone else chart.names(report)
     base = (data := Data()).chart(found)
     x = alt.X("x:Q", axis=alt.Axis(title="rank", format="d", **_ticks(found)), scale=alt.Scale(nice=False, padding=12))
     y = alt.Y("y:Q", axis=alt.Axis(title="nats per step"))
@@ -133,16 +134,16 @@ def draw_exponents(report: Report) -> list[Panel]:
     return [Panel(alt.layer(zero, drawn, dots).properties(height=look.HEIGHT), data, key=look.key(names, shown))]
 
 
-def _ticks(found: list[rows.Row]) -> dict[str, Any]:
+def _ticks(found: list[chart.Row]) -> dict[str, Any]:
     """Every rank where there are few: a short axis would invent halves."""
     last = max(row["x"] for row in found)
     return {"values": list(range(1, last + 1))} if last <= FEW_EXPONENTS else {}
 
 
-def _exponents_rows(model: ModelResult, kind: str, by: str) -> list[rows.Row]:
+def _exponents_rows(model: ModelResult, kind: str, by: str) -> list[chart.Row]:
     values = getattr(model.summary, kind) or ()
     return [
-        {"x": rank, "y": rows.rounded(value), "by": by}
+        {"x": rank, "y": chart.rounded(value), "by": by}
         for rank, value in enumerate(values, 1)
         if value is not None and math.isfinite(value)
     ]
@@ -183,7 +184,7 @@ def draw_gates(report: Report) -> list[Panel]:
     for model in report.models:
         for start, end in GATE_PARTS.items():
             held = _gate_names(model, start, end)
-            found = [row for name, said in held.items() for row in rows.over_steps(model, name, said, log=False)]
+            found = [row for name, said in held.items() for row in chart.over_steps(model, name, said, log=False)]
             gates = start == "gate."
             title = "mean activation" if gates else "root mean square"
             drawn = lines(found, list(held.values()), title, log=False, domain=(0.0, 1.0) if gates else None)

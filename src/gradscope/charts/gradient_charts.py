@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from gradscope.charts import rows
-from gradscope.charts.chart import Chart, Panel
-from gradscope.charts.lines import lines
+from gradscope.charts import chart
+from gradscope.charts.chart import Chart, Panel, lines
 from gradscope.records import ModelResult, Number, Report
 from gradscope.renderers import numbers
 
@@ -21,10 +20,10 @@ def draw_gradients(report: Report) -> list[Panel]:
     if len(report.models) == 1:
         model = report.models[0]
         held = [name for name in GRADIENTS_OF if model.series.values.get(name)]
-        found = [row for name in held for row in rows.over_steps(model, name, GRADIENTS_OF[name])]
+        found = [row for name in held for row in chart.over_steps(model, name, GRADIENTS_OF[name])]
         return lines(found, [GRADIENTS_OF[name] for name in held], "norm of the gradient")
-    found = [row for model in report.models for row in rows.over_steps(model, "log10_grad_input")]
-    return lines(found, rows.names(report), "norm of dL/dx")
+    found = [row for model in report.models for row in chart.over_steps(model, "log10_grad_input")]
+    return lines(found, chart.names(report), "norm of dL/dx")
 
 
 def tell_gradients(report: Report) -> str:
@@ -61,15 +60,15 @@ def draw_jacobians(report: Report) -> list[Panel]:
 
     ‖J_t‖ over steps, a line per model that has Jacobians.
     """
-    found = [row for model in report.models for row in rows.over_steps(model, JACOBIAN_NORM)]
-    return lines(found, rows.names(report), "norm of one Jacobian")
+    found = [row for model in report.models for row in chart.over_steps(model, JACOBIAN_NORM)]
+    return lines(found, chart.names(report), "norm of one Jacobian")
 
 
 def tell_jacobians(report: Report) -> str:
     """Least and largest norm of every model."""
     said = []
     for model in report.models:
-        finite = rows.finite_in(rows.over_steps(model, JACOBIAN_NORM))
+        finite = chart.finite_in(chart.over_steps(model, JACOBIAN_NORM))
         if finite:
             low, high = numbers.readable(min(finite)), numbers.readable(max(finite))
             said.append(f"{model.name}: between {low} and {high}.")
@@ -99,8 +98,8 @@ def draw_weights(report: Report) -> list[Panel]:
         values = _logs(model)
         if values:
             steps = model.series.step or tuple(range(len(values)))
-            found += rows.thinned(steps[len(steps) - len(values) :], values, model.name)
-    return lines(found, rows.names(report), "share of dL/dW")
+            found += chart.thinned(steps[len(steps) - len(values) :], values, model.name)
+    return lines(found, chart.names(report), "share of dL/dW")
 
 
 def _logs(model: ModelResult) -> list[Number]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import altair as alt
 
-from gradscope.charts import look, rows
-from gradscope.charts.chart import Chart, Data, Panel
-from gradscope.charts.lines import lines
+from gradscope.charts import chart, look
+from gradscope.charts.chart import Chart, Data, Panel, lines
 from gradscope.charts.look import by_model
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report
@@ -24,11 +23,11 @@ def draw_profile(report: Report) -> list[Panel]:
 
     log10 I(k) / I(1) over the lag k, a line per model, with band, reach and needed lag.
     """
-    names = rows.names(report)
-    found = [row for m in report.models for row in rows.thinned(range(10**9), rows.profile(m), m.name)]
+    names = chart.names(report)
+    found = [row for m in report.models for row in chart.thinned(range(10**9), chart.profile(m), m.name)]
     if not found:
         return []
-    bands = [row for model in report.models for row in rows.band(model)]
+    bands = [row for model in report.models for row in chart.band(model)]
     data = Data()
     colour = by_model(names, {row["by"] for row in found})["color"]
     under = [_bands(data.chart(bands), colour)] if bands else []
@@ -48,7 +47,7 @@ def _marks(report: Report, data: Data, colour: alt.Color) -> list[alt.Chart]:
         rule.mark_rule(strokeDash=[2, 3], opacity=0.6).encode(y="y:Q"),
         rule.mark_text(align="right", dx=-2, dy=9, opacity=0.8).encode(y="y:Q", x=alt.value("width"), text="said:N"),
     ]
-    ends = [_end(model.name, model.summary.reach, rows.profile(model)) for model in report.models]
+    ends = [_end(model.name, model.summary.reach, chart.profile(model)) for model in report.models]
     if reached := [end for end in ends if end]:
         dots = data.chart(reached).mark_point(filled=True, size=80, opacity=1, clip=True)
         marks.append(dots.encode(x="x:Q", y="y:Q", color=colour, tooltip=alt.Tooltip("said:N", title="reach")))
@@ -61,11 +60,11 @@ def _marks(report: Report, data: Data, colour: alt.Color) -> list[alt.Chart]:
     return marks
 
 
-def _end(name: str, reach: int | None, profile: list[float | None]) -> rows.Row | None:
+def _end(name: str, reach: int | None, profile: list[float | None]) -> chart.Row | None:
     value = profile[reach] if reach is not None and 0 < reach < len(profile) else None
     if value is None or not abs(value) < float("inf"):
         return None
-    return {"x": reach, "y": rows.rounded(value), "by": name, "said": f"{name} reaches {reach} lags"}
+    return {"x": reach, "y": chart.rounded(value), "by": name, "said": f"{name} reaches {reach} lags"}
 
 
 def tell_profile(report: Report) -> str:
@@ -74,7 +73,7 @@ def tell_profile(report: Report) -> str:
 
 
 def _profile_told(model: ModelResult) -> str:
-    known = [(lag, value) for lag, value in enumerate(rows.profile(model)) if value is not None]
+    known = [(lag, value) for lag, value in enumerate(chart.profile(model)) if value is not None]
     if not known:
         return f"{model.name}: not measured."
     lag, value = known[-1]
@@ -140,9 +139,9 @@ def _values(model: ModelResult) -> list[float | None]:
     return [None if value is None or top is None else value - top for value in found]
 
 
-def _words_rows(model: ModelResult) -> list[rows.Row]:
+def _words_rows(model: ModelResult) -> list[chart.Row]:
     tokens = model.series.token or ()
-    profile, made = Profile.of(model), list[rows.Row]()
+    profile, made = Profile.of(model), list[chart.Row]()
     for lag, value in enumerate(_values(model)[: MOST_TOKENS - 1], 1):
         step = profile.step_of(lag)
         if value is None or not 1 <= step <= len(tokens):
@@ -155,7 +154,7 @@ def _words_rows(model: ModelResult) -> list[rows.Row]:
                 "word": word,
                 "lag": lag,
                 "by": model.name,
-                "v": rows.rounded(shown),
+                "v": chart.rounded(shown),
                 "said": numbers.scientific(value),
             }
         )

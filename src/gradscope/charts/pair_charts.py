@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from gradscope.charts import look, rows
+from gradscope.charts import chart, look
 from gradscope.charts.chart import Chart, Data, Panel
 from gradscope.records import ModelResult, Report
 from gradscope.renderers import numbers
@@ -28,7 +28,7 @@ def draw_heatmap(report: Report) -> list[Panel]:
     return [_heatmap_panel(each, (low, high), name if titled else "") for name, each in found.items() if each]
 
 
-def _heatmap_panel(found: list[rows.Row], domain: tuple[float, float], title: str) -> Panel:
+def _heatmap_panel(found: list[chart.Row], domain: tuple[float, float], title: str) -> Panel:
     def axis(name: str, said: str, **more: Any) -> dict[str, Any]:
         return {
             "axis": alt.Axis(title=said, tickMinStep=1, format="d", grid=False),
@@ -61,7 +61,7 @@ def _heatmap_panel(found: list[rows.Row], domain: tuple[float, float], title: st
     return Panel(picture, data, title, wide=False)
 
 
-def _heatmap_rows(model: ModelResult) -> list[rows.Row]:
+def _heatmap_rows(model: ModelResult) -> list[chart.Row]:
     pairs = model.step_pairs
     if not pairs:
         return []
@@ -78,7 +78,7 @@ def _heatmap_rows(model: ModelResult) -> list[rows.Row]:
                     "u1": edges[j + 1],
                     "t0": edges[i],
                     "t1": edges[i + 1],
-                    "v": rows.rounded(value) if math.isfinite(value) else -400.0 if value == -math.inf else None,
+                    "v": chart.rounded(value) if math.isfinite(value) else -400.0 if value == -math.inf else None,
                     "said": numbers.scientific(value),
                     "from": str(edges[j]),
                     "to": str(edges[i + 1]),
@@ -134,7 +134,7 @@ def _attention_panel(model: ModelResult, layer: int, head: int, weights: Sequenc
     tokens = model.attention.token or model.series.token or ()
     names = [_attention_name(step, tokens) for step in range(first, len(weights))]
     found = [
-        {"to": names[i - first], "from": names[j - first], "v": rows.rounded(weights[i][j])}
+        {"to": names[i - first], "from": names[j - first], "v": chart.rounded(weights[i][j])}
         for i in range(first, len(weights))
         for j in range(first, len(weights[i]))
         if weights[i][j] > 0

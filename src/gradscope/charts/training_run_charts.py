@@ -9,7 +9,7 @@ from typing import Any
 
 import altair as alt
 
-from gradscope.charts import look, rows
+from gradscope.charts import chart, look
 from gradscope.charts.chart import Data, Panel
 from gradscope.records import Number
 from gradscope.renderers import numbers
@@ -37,14 +37,14 @@ def _line(trajectory: Trajectory, value: Callable[[Point], Number], title: str, 
     points = [point for point in leading(trajectory) if value(point) is not None]
     if not points:
         return None
-    found = rows.thinned([point.step for point in points], [value(point) for point in points], title, log=log)
+    found = chart.thinned([point.step for point in points], [value(point) for point in points], title, log=log)
     base = (data := Data()).chart(found)
-    axis = look.log_axis(title, rows.finite_in(found)) if log else alt.Axis(title=title)
+    axis = look.log_axis(title, chart.finite_in(found)) if log else alt.Axis(title=title)
     x = alt.X("x:Q", axis=alt.Axis(title="step of training", tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
     y = alt.Y("y:Q", axis=axis, scale=alt.Scale(zero=False))
     tips = [alt.Tooltip("x:Q", title="step"), alt.Tooltip("y:Q", title=f"log10 {title}" if log else title)]
     drawn = base.mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=26)).encode(x=x, y=y, tooltip=tips)
-    marks = look.odd_marks(base, x, rows.odd_in(found))
+    marks = look.odd_marks(base, x, chart.odd_in(found))
     return Panel(alt.layer(drawn, *marks, *_needed(trajectory, title, data)).properties(height=look.HEIGHT), data)
 
 
@@ -83,7 +83,7 @@ def _column(point: Point) -> list[dict[str, Any]]:
     found = []
     for lag, value in known.items():
         if lag and value is not None:
-            own = rows.rounded(max(value - first, 2 * FLOOR_DECADE)) if value < math.inf else None
+            own = chart.rounded(max(value - first, 2 * FLOOR_DECADE)) if value < math.inf else None
             found.append({"step": point.step, "lag": lag, "v": own, "said": numbers.scientific(value - first)})
     return found
 

@@ -35,8 +35,7 @@ def init(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be written, and write nothing.")] = False,
 ) -> int:
     """Find recurrent modules in this folder and write targets of check."""
-    from gradscope.gate.discover import recurrent_modules
-    from gradscope.gate.starter import starter
+    from gradscope.gate.starter import recurrent_modules, starter
 
     folder = Path.cwd()
     path = folder / "pyproject.toml" if (folder / "pyproject.toml").is_file() else folder / "gradscope.toml"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from gradscope.config.places import LOSSES
-from gradscope.config.words import model_file, parse_model
+from gradscope.config.words import LOSSES, model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.registry import FIXES, RULES, TASKS, TRAINING_RULES, unknown

@@ -1,7 +1,8 @@
-"""The command that makes a run: what a reader types to see it whole."""
+"""The command that makes a run, and the set-up behind it: everything that decides its numbers and its status."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from collections.abc import Collection
@@ -12,8 +13,49 @@ from typing import Any
 from gradscope.config.check import idle
 from gradscope.config.sources import from_environment, from_files
 from gradscope.config.types import coerce
+from gradscope.config.words import names_path, relative
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec
+
+SHOWING = ("models", "fail_on", "show", "pair")
+ALWAYS = ("seed", "dtype", "device")
+FILES = ("input", "target", "state", "vocab")
+"""Settings that name data, which decides the numbers just as the setting does."""
+
+
+def setup_of(spec: RunSpec, folder: Path) -> dict[str, Any]:
+    """Settings that differ from their defaults, by name; paths as seen from `folder`, data files with their hash."""
+    defaults = RunSpec()
+    found: dict[str, Any] = {"model": _from(folder, "models", spec.models[0])}
+    for item in fields(spec):
+        value = getattr(spec, item.name)
+        if item.name in SHOWING or (item.name not in ALWAYS and value == getattr(defaults, item.name)):
+            continue
+        found[item.name] = value
+        if isinstance(value, str):
+            found[item.name] = _from(folder, item.name, value)
+        elif isinstance(value, tuple):
+            found[item.name] = [_from(folder, item.name, part) for part in value]
+        if item.name in FILES and (digest := _digest(value)):
+            found[item.name] += f" {digest}"
+    return found
+
+
+def _from(folder: Path, setting: str, value: str) -> str:
+    """The path in `file.py:attr` or `data.csv`, from a folder; anything else stays what it is."""
+    path, colon, attribute = value.partition(":")
+    if not names_path(setting, value) or not os.path.exists(path):
+        return value
+    return relative(path, folder) + colon + attribute
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError:
+        return ""
+
 
 NAMES = {"args": "--arg", "thresholds": "--threshold"}
 SCREEN = ("models", "show", "fail_on")

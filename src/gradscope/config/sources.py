@@ -1,20 +1,58 @@
-"""Where settings come from, and under which name an error must mention each."""
+"""Where settings come from, under which name an error must mention each, and on which line of a file it stands."""
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradscope.config.lines import line_of
-from gradscope.config.places import names_path, relative
 from gradscope.config.types import SEPARATED, TYPES
+from gradscope.config.words import names_path, relative
 from gradscope.errors import UsageError
 from gradscope.registry import unknown
 from gradscope.text import safe_text
+
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_KEY = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_HEADER = re.compile(rf"\s*\[{{1,2}}\s*({_KEY})\s*\]")
+_ENTRY = re.compile(rf"\s*({_KEY})\s*=")
+
+
+def line_of(text: str, path: tuple[str, ...]) -> int:
+    """The line that sets `path`, `("tool", "gradscope", "seed")`; else the nearest thing that leads to it; else 1.
+
+    A setting inside an inline table is on that table's line; a table that only its parts mention, on the first of
+    them.
+    """
+    here: tuple[str, ...] = ()
+    inside, around = 0, 1
+    for number, line in enumerate(text.splitlines(), 1):
+        found, is_header = _path(line, here)
+        if is_header:
+            here = found
+        if found == path:
+            return number
+        if found[: len(path)] == path and not inside:
+            inside = number
+        if found and not is_header and path[: len(found)] == found:
+            around = number
+    return inside or around
+
+
+def _path(line: str, here: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    header, entry = _HEADER.match(line), _ENTRY.match(line)
+    if header:
+        return _parts(header[1]), True
+    return ((*here, *_parts(entry[1])) if entry else ()), False
+
+
+def _parts(key: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in re.findall(_PART, key))
+
 
 SCREEN = ("format", "color", "width", "ascii", "steps", "scheduler")
 """Settings of the output and of where runs are done, which GRADSCOPE_* may name too; the commands read them."""

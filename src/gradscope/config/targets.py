@@ -14,10 +14,9 @@ from gradscope.config import settle
 from gradscope.config.axes import read_axes, spec_at
 from gradscope.config.check import check, idle
 from gradscope.config.limits import check_limits, coerce_limit
-from gradscope.config.places import PATHS, relative, shown_path
 from gradscope.config.sources import GATE, LIMITS, Source, Table, beside, from_environment, from_flags, tables
 from gradscope.config.types import TYPES
-from gradscope.config.words import model_file, parse_model
+from gradscope.config.words import PATHS, model_file, parse_model, relative, shown_path
 from gradscope.errors import UsageError
 from gradscope.records import Limits, Location, RunSpec, Target
 from gradscope.registry import FAMILIES, unknown

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradscope.gate.baseline import TOLERANCE, Entry, found_by, gates_of, is_finding, limits_held
-from gradscope.gate.verdict import verdict
+from gradscope.gate.limits import verdict
 from gradscope.profile import Profile
 from gradscope.records import Limits, ModelResult, Number, Verdict
 from gradscope.rules.gs9_gate import LIMIT, WORSE

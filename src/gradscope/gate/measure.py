@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gradscope.config.places import shown_path
+from gradscope.config.words import shown_path
 from gradscope.gate.training_run import is_run, result_of_run
 from gradscope.records import Location, ModelResult, Target
 

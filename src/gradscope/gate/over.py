@@ -8,9 +8,8 @@ from dataclasses import replace
 from itertools import product
 
 from gradscope.config.axes import read_axes, spec_at
-from gradscope.gate.limits import judge_limits
+from gradscope.gate.limits import judge_limits, verdict
 from gradscope.gate.measure import Measured
-from gradscope.gate.verdict import verdict
 from gradscope.processes.worker import Ending
 from gradscope.records import Loaded, ModelResult, Series, Status, Summary, Target, Verdict
 from gradscope.rules.gs9_gate import LIMIT

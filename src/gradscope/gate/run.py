@@ -1,21 +1,24 @@
-"""A gate from targets to a report: measured apart, held to their limits and to the baseline."""
+"""A gate from targets to a report: measured apart, held to their limits and to the baseline; and its Python API."""
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gradscope import __version__
-from gradscope.config.setup import setup_of
+from gradscope.config.command import setup_of
+from gradscope.config.sources import LIMITS
+from gradscope.config.targets import Project, baseline_path, job_count
 from gradscope.gate.baseline import Baseline, Entry, entry_of, limits_held, read_baseline, refuse_other_setup, updated
 from gradscope.gate.compare import APART, is_better, judge_against
-from gradscope.gate.limits import judge_limits
+from gradscope.gate.limits import is_unmeasured, judge_limits, unmeasured, verdict
 from gradscope.gate.measure import Measured, Task, measure, prepare
 from gradscope.gate.over import runs_of, together
-from gradscope.gate.verdict import is_unmeasured, unmeasured, verdict
 from gradscope.processes.pool import cores, run_apart
 from gradscope.processes.worker import Ending, Job
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
@@ -102,7 +105,7 @@ def _refuse_wrong_words(targets: Sequence[Target]) -> None:
     """What a family or a rule does not know is a wrong word of the user's, not a finding about a model."""
     from gradscope.config.words import parse_model
     from gradscope.gate.training_run import is_run
-    from gradscope.loading.word import source_of
+    from gradscope.loading.source import source_of
     from gradscope.rules.judge import selected
 
     for spec in (one.spec for target in targets for _, one in runs_of(target)):
@@ -203,3 +206,32 @@ def _notes(
 
 def _environment() -> dict[str, str]:
     return {"gradscope": __version__, "python": platform.python_version(), "platform": platform.machine()}
+
+
+def check(
+    *targets: str, folder: str | Path = ".", jobs: int | None = None, baseline: str | None = None, **settings: Any
+) -> Report:
+    """Measure targets apart from each other and judge them, as `gradscope check` does; nothing is written.
+
+    Args:
+        targets: names from the configuration files, or models; all targets when none is given.
+        folder: where the search for configuration files starts, upwards.
+        jobs: how many run at the same time.
+        baseline: file to compare with, from the working folder; what the configuration says when absent.
+        settings: fields of `RunSpec` and of `Limits` by name, over what the files say: `needs_lag=50, min_reach=20`.
+
+    Raises:
+        UsageError: something asked for cannot be had.
+    """
+    limits = {name: settings.pop(name) for name in LIMITS if name in settings}
+    project = Project(Path.cwd(), os.environ, settings, limits, start=Path(folder).resolve())
+    asked = project.asked(targets)
+    gate = Gate(
+        targets=tuple(one.target for one in asked),
+        source=project.source(),
+        folder=project.folder,
+        known=tuple(project.written),
+        jobs=job_count(project, jobs),
+        baseline=baseline_path(project, baseline),
+    )
+    return pass_through(gate).report

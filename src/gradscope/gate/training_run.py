@@ -7,7 +7,7 @@ from typing import Any
 
 from gradscope.errors import UsageError
 from gradscope.flow_file import SUFFIX, read_flow
-from gradscope.gate.verdict import verdict
+from gradscope.gate.limits import verdict
 from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Summary, Verdict
 from gradscope.registry import RULES, load
 from gradscope.rules.gs9_gate import UNMEASURED

@@ -1,4 +1,4 @@
-"""A file the user names becomes a model: bare weights, a chain of Jacobians, or (trusted) a whole module."""
+"""A file becomes a model: weights, Jacobians, modules that are trusted, files of other frameworks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
+from gradscope.files.foreign.keras_file import read_keras
+from gradscope.files.foreign.onnx_file import read_onnx
 from gradscope.files.paths import existing_file
 from gradscope.files.sniff import Kind, kind_of
 from gradscope.files.tensors import named_tensors
@@ -17,11 +19,11 @@ from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_weights
 from gradscope.loading.concat_cell import concat_layers, find_concat
 from gradscope.loading.first_state import FromState, first_states
-from gradscope.loading.flax_layers import flax_cells, flax_layer
-from gradscope.loading.foreign_file import FOREIGN, foreign_layer
-from gradscope.loading.foreign_layer import ForeignLayer, model_of
+from gradscope.loading.foreign_layer import ForeignLayer, flax_cells, flax_layer, model_of
 from gradscope.loading.jacobians_file import chain_array, source_from_array
+from gradscope.loading.keras_layers import keras_layer
 from gradscope.loading.objects import source_from_object
+from gradscope.loading.onnx_layers import onnx_layer
 from gradscope.loading.source import Source
 from gradscope.loading.torch_recurrences import SAID, Group, as_torch, choose, groups, understand, undropped
 from gradscope.loading.trusted_files import Program, fingerprint, load_trusted, only_module
@@ -30,6 +32,20 @@ from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
+
+FOREIGN: tuple[Kind, ...] = ("Keras", "HDF5", "ONNX")
+
+
+def foreign_layer(path: Path, kind: Kind, key: str | None, nonlinearity: str | None, shown: str) -> ForeignLayer:
+    """The recurrence that `key` names in a file of kind `kind`.
+
+    Raises:
+        UsageError: it cannot be read, or holds none or several.
+    """
+    if kind == "ONNX":
+        return onnx_layer(read_onnx(path), key, shown)
+    return keras_layer(read_keras(path, kind), key, nonlinearity, shown)
+
 
 FLAG = "model"
 CODE: tuple[Kind, ...] = ("TorchScript", "pt2")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gradscope.chain import ArrayChain
 from gradscope.config.check import FEATURES
-from gradscope.config.places import is_file_of_numbers
+from gradscope.config.words import is_file_of_numbers
 from gradscope.errors import UsageError
 from gradscope.isolation.state import own_random_numbers
 from gradscope.isolation.user_files import Project, loaded_module, refer

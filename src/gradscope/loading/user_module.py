@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gradscope.config.check import FEATURES, SYNTHETIC_LENGTH
-from gradscope.config.places import is_file_of_numbers
+from gradscope.config.words import is_file_of_numbers
 from gradscope.errors import UsageError
 from gradscope.files.paths import existing_file
 from gradscope.files.tensors import checked

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.chain import ArrayChain
+from gradscope.metrics.collect import Track, Tracks, numbers
 from gradscope.metrics.gradients import agree, nudge_of
-from gradscope.metrics.series import Track, Tracks, numbers
 from gradscope.models.capture.given import run_moved
 from gradscope.models.capture.gradients import gradients
 from gradscope.models.capture.recurrence import reordered

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from gradscope.metrics.series import Track, Tracks, numbers, over_sequences
+from gradscope.metrics.collect import Track, Tracks, numbers, over_sequences
 from gradscope.models.direct import Direct
 from gradscope.models.recurrent import Recurrent
 from gradscope.numerics.analysis import Analysis, Unavailable

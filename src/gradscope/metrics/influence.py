@@ -8,8 +8,7 @@ from statistics import stdev
 import torch
 from torch import Tensor
 
-from gradscope.metrics.interval import mean_interval
-from gradscope.metrics.series import Tracks, numbers, over_sequences
+from gradscope.metrics.collect import Tracks, mean_interval, numbers, over_sequences
 from gradscope.numerics.analysis import Analysis, Unavailable
 from gradscope.numerics.gradients.influence import geometric_mean
 from gradscope.numerics.scale import log10_sum

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from gradscope.chain import ArrayChain
 from gradscope.metrics import influence
+from gradscope.metrics.collect import Tracks, numbers, over_sequences
 from gradscope.metrics.forward_pass import gate_means
 from gradscope.metrics.gradients import shares
-from gradscope.metrics.series import Tracks, numbers, over_sequences
 from gradscope.models import cell
 from gradscope.models.cell import ClosedForm, Linearization
 from gradscope.models.recurrent import Trajectory

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from gradscope.metrics.interval import mean_interval
-from gradscope.metrics.series import Track, Tracks, numbers
+from gradscope.metrics.collect import Track, Tracks, mean_interval, numbers
 from gradscope.numerics.analysis import Analysis, Unavailable
 from gradscope.numerics.checks.chain_rule import through_product as through_product
 from gradscope.numerics.spectra.exponents import STRETCHES

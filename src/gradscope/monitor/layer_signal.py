@@ -15,9 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from gradscope.metrics.collect import mean_interval, numbers
 from gradscope.metrics.influence import reach_of, slopes
-from gradscope.metrics.interval import mean_interval
-from gradscope.metrics.series import numbers
 from gradscope.monitor.points import SMALLEST_FLOAT32, point_of, thinned
 from gradscope.numerics.gradients.influence import geometric_mean
 from gradscope.numerics.scale import log10_norm, log10_sum

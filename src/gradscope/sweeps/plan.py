@@ -19,7 +19,7 @@ from typing import Any
 from gradscope import __version__
 from gradscope.config.axes import spec_at
 from gradscope.config.check import check
-from gradscope.config.setup import setup_of
+from gradscope.config.command import setup_of
 from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
 from gradscope.records import RunSpec

@@ -55,8 +55,7 @@ def measured(model: Any, x: Tensor | None = None, *, loss: Any = "final", **sett
         UsageError: something asked for cannot be had.
     """
     from gradscope.api import analyze
-    from gradscope.gate.limits import judge_limits
-    from gradscope.gate.verdict import unmeasured
+    from gradscope.gate.limits import judge_limits, unmeasured
 
     limits = limits_among(settings)
     report = analyze(model, x, loss, **{name: value for name, value in settings.items() if name not in HERE})

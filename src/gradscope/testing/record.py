@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradscope.atomic import write_file
-from gradscope.config.setup import setup_of
+from gradscope.config.command import setup_of
 from gradscope.gate.baseline import (
     Baseline,
     Entry,
@@ -18,7 +18,7 @@ from gradscope.gate.baseline import (
     refuse_other_setup,
 )
 from gradscope.gate.compare import judge_against
-from gradscope.gate.verdict import is_unmeasured
+from gradscope.gate.limits import is_unmeasured
 from gradscope.records import ModelResult
 from gradscope.testing.flow import failure, limits_among, measured
 from gradscope.verdicts import fails
