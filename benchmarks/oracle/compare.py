@@ -137,9 +137,8 @@ def _of_state(result: ModelResult, truth: Truth, held: Any, by_state: np.ndarray
     yield from held("size", result.size, recipe.size)
     first = min(_begun(series.get("log10_jacobian_norm")), _first_full(recipe))
     norms = [float(np.linalg.svd(j)[1][0]) for j in truth.jacobians]
-    # A mask of zero at the first step: a cell of torch's begins with what it is given, behind the mask.
-    shown = max(first, 2 if norms[0] == 0 else 1) - 1
-    yield from held("log10_jacobian_norm", _from(series.get("log10_jacobian_norm"), shown), _logs(norms[shown:]))
+    own = _from(series.get("log10_jacobian_norm"), first - 1)
+    yield from held("log10_jacobian_norm", own, _logs(norms[first - 1 :]))
     if recipe.anchor == recipe.steps:
         own = _from(series.get("log10_product_norm"), first)
         yield from held("log10_product_norm", own, _logs(truth.product_norms[first:]))

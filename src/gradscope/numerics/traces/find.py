@@ -10,9 +10,11 @@ from torch import Tensor
 from gradscope.errors import UsageError
 from gradscope.forward.graph import Graph
 from gradscope.forward.labels import Labels
+from gradscope.forward.lifted import MASKS
 from gradscope.forward.opened import Opened, opened
 from gradscope.forward.picks import Picks
 from gradscope.forward.steps import Lifting, levels
+from gradscope.models.capture.recurrence import Recurrence
 from gradscope.models.capture.watch import Seen
 from gradscope.models.direct import Direct
 from gradscope.models.output_shape import reals
@@ -27,15 +29,18 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
     if model.kind != "module" or model.closed or isinstance(model.module, torch.jit.ScriptModule):
         return whole
     several = len(whole.seen.recurrences) > 1
-    if whole.followed and not several and not loops_beside(whole.seen, model.laid_out(x)):
+    masked = whole.followed and not several and _is_masked(whole.seen.recurrences[0])
+    if whole.followed and not several and not masked and not loops_beside(whole.seen, model.laid_out(x)):
         return whole
     first = first_opened(model, x)
     if first is None:
         return whole
     if why := _not_opened(first):
-        whole.why = why
+        whole.why = "" if masked else why
         return whole
     lifted = LiftedTrace(model, x, first)
+    if masked and not (lifted.has_joint and lifted.size == whole.size and not lifted.strands.differ()):
+        return whole
     if why := lifted.strands.differ():
         # Its gradients by input are what autograd says of the batch as it is.
         return ModuleTrace(model, x, why=why)
@@ -45,6 +50,26 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
         whole.stack = lifted
     whole.apart = lifted.unjoined
     return whole
+
+
+def _is_masked(one: Recurrence) -> bool:
+    """Whether the module multiplies the state between steps, be it by 1 at all of these: then so it does at the first.
+
+    What is done to the first state belongs to step 1, and a recurrence in closed form begins behind it.
+    """
+    given = [part for reading in one.readings[1:] for part in reading.given]
+    left = {id(leaf) for reading in one.readings for leaf in reading.leaves}
+    graph = Graph.of(given)
+    ours = [index for index, leaf in enumerate(graph.is_leaf) if leaf and id(graph.nodes[index].variable) in left]
+    stack, seen = list(ours), set(ours)
+    while stack:
+        for user, _ in graph.users[stack.pop()]:
+            if graph.names[user] in MASKS:
+                return True
+            if user not in seen:
+                seen.add(user)
+                stack.append(user)
+    return False
 
 
 def _joins(lifted: LiftedTrace, whole: ModuleTrace) -> bool:
