@@ -28,6 +28,7 @@ from gradscope.numerics.spectra.exponents import lyapunov
 from gradscope.records import RunSpec
 from gradscope.registry import FIXES, load
 from gradscope.rules.advice import half_life_bias
+from gradscope.verdicts import GRAVEST_FIRST
 
 
 def patient(word="lstm", lag=30, layers=1):
@@ -213,14 +214,17 @@ class Elman(nn.Module):
         return torch.stack(outputs, 1)
 
 
-def test_the_status_of_a_remedy_is_that_of_the_model_it_makes():
+def test_the_status_of_a_remedy_is_that_of_the_model_it_makes_and_orders_them():
     torch.manual_seed(0)
     x = torch.randn(4, 40, 3, dtype=torch.float64)
     said = {}
     for net in (Elman().double(), nn.RNN(3, 8, batch_first=True).double()):
         spec = RunSpec(models=("net",))
         loss = lambda y: y[:, -1].sum()  # noqa: E731
-        for one in measure_fixes(source_from_object(net, "net", spec), spec, x=x, loss=loss):
+        measured = measure_fixes(source_from_object(net, "net", spec), spec, x=x, loss=loss)
+        ranks = [GRAVEST_FIRST.index(one.result.status) for one in measured if not one.treated.of_training]
+        assert ranks == sorted(ranks, reverse=True)
+        for one in measured:
             alone = analyze(getattr(one.treated.model, "module", one.treated.model), x, loss).models[0]
             assert one.record().status == alone.status, one.remedy.name
             said[one.remedy.name] = alone.status

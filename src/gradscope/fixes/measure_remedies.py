@@ -26,7 +26,6 @@ from gradscope.numerics.traces.trace import NotMeasured, Unavailable, attempted
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
 from gradscope.registry import FIXES, load
-from gradscope.rules.judge import status
 from gradscope.text import safe_text
 from gradscope.verdicts import GRAVEST_FIRST, best_remedy
 
@@ -120,16 +119,12 @@ def _width(model: Model) -> int:
 
 
 def _rank(one: Measured, lag: int) -> tuple[bool, int, bool, bool, float]:
-    """Better status first; then a large share that does not grow; then what leaves the model what it is; the share.
-
-    Whether one direction of the state is left has no say: the detector benchmark trained remedies in this order.
-    """
+    """Better status first; then a large share that does not grow; then what leaves the model what it is; the share."""
     summary, treated = one.result.summary, one.treated
-    arrives = status(verdict for verdict in one.result.verdicts if verdict.gives != "degenerate")
     share = summary.gradient_share if summary.gradient_share is not None else -math.inf
     firm = share > FIRM_SHARE and (summary.rate or 0.0) * lag <= FIRM_GROWTH
     # A hundredth of a decade is what other random numbers change: there the order of the table stays.
-    return treated.of_training, -GRAVEST_FIRST.index(arrives), not firm, treated.another, -round(share, 2)
+    return treated.of_training, -GRAVEST_FIRST.index(one.result.status), not firm, treated.another, -round(share, 2)
 
 
 NO_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
