@@ -17,7 +17,7 @@ from gradscope.forward.layer import LiftedLayer
 from gradscope.forward.lifted import LiftedChain
 from gradscope.forward.names import walk_names
 from gradscope.forward.opened import Opened
-from gradscope.forward.pull import Pending, Term
+from gradscope.forward.pull import Pending, Term, pull_plain
 from gradscope.forward.rows import hypot, log10_rows
 from gradscope.forward.state_values import States, state_values
 from gradscope.forward.walk import State, Walk
@@ -113,6 +113,17 @@ class LiftedTrace(ModuleTrace):
     def is_stacked(self) -> bool:
         """Whether several recurrences are one state."""
         return self._stacked[0] is not None
+
+    def steps_read(self, v: Cotangents) -> frozenset[int]:
+        """Those of the first sequences that are gone through together."""
+        one = next(iter(self.strands))
+        at = {index: step.t for walk in one.walks if not walk.backwards for step in walk.steps for index in step.nodes}
+        seeds = {value: terms[0][0] for value, terms in seeds_of(v, one).items()}
+        after = [index for index in range(len(one.graph) - 1, -1, -1) if index not in at]
+        within = frozenset((index, nr) for index in at for nr in range(one.graph.results(index)))
+        with torch.no_grad():
+            found = pull_plain(one.graph, after, seeds, within)
+        return frozenset(at[value[0]] for value, g in found.items() if bool((g != 0).any()))
 
     @property
     def unjoined(self) -> str:

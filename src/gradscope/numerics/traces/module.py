@@ -28,8 +28,8 @@ from gradscope.numerics.gradients.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.gradients.flow import Flow, feeds, flow_back, last_first
 from gradscope.numerics.scale import log10_norm
 from gradscope.numerics.traces.ends import autograd_ends, moved_without_gradient
-from gradscope.numerics.traces.newest_outputs import of_newest
-from gradscope.numerics.traces.reasons import unfollowed, unseen, with_joint_state
+from gradscope.numerics.traces.newest_outputs import is_last_step, of_newest
+from gradscope.numerics.traces.reasons import summed_over, unfollowed, unseen, with_joint_state
 from gradscope.numerics.traces.trace import Loss, NotMeasured, Unavailable, attempted
 from gradscope.records import EqualityCheck, Kind, NonFinite
 from gradscope.registry import unknown
@@ -96,8 +96,10 @@ class ModuleTrace:
         return turned
 
     def read_by(self, v: Cotangents) -> tuple[str, ...]:
-        """What is to be known of what the loss reads: the newest output of a reverse half has seen one input."""
-        found = []
+        """What is to be known of what the loss reads: a sum over steps, a reverse half that has seen one input."""
+        anchors = self.anchors(v, 1) if self._by_step(v) is None else ()
+        count = len(self.steps_read(self.alone(v, anchors[0]))) if anchors else 0
+        found = [summed_over(count, self.length)] if 2 * count > self.length > 2 else []
         for one in self._seen[0].recurrences:
             if one.one_way or one.output is None or one.lengths is not None:
                 continue
@@ -115,6 +117,20 @@ class ModuleTrace:
                     f"the loss reads the last output of {one.name}, whose reverse half has seen the last input alone"
                 )
         return tuple(found)
+
+    def steps_read(self, v: Cotangents) -> frozenset[int]:
+        """Steps whose states the loss reads by no later state: all of them where it is a sum over steps."""
+        found: set[int] = set()
+        for one in self.seen.recurrences:
+            pairs = [(y, g) for y, g in zip(reals(self.seen.raw), v, strict=True) if g is not None and y.requires_grad]
+            if not pairs or not one.one_way or len(one.x) != self.length:
+                continue
+            pulled = gradients([y for y, _ in pairs], one.leaves, [g for _, g in pairs])
+            output, ends = one.spread({id(at): g for at, g in zip(one.leaves, pulled, strict=True) if g is not None})
+            for part in (output, *ends):
+                if part is not None:
+                    found |= {int(t) + 1 for t in (part != 0).flatten(1).any(1).nonzero()}
+        return frozenset(found)
 
     @property
     def begins(self) -> int:
@@ -294,9 +310,12 @@ class ModuleTrace:
         """
         steps, shapes = self._by_step(v), self._read_by_step(v)
         if steps is None or shapes is None:
-            ends = None if self._is_one_answer(v) else self._heard(v)
+            one_answer = self._is_one_answer(v)
+            ends = None if one_answer and self.output_shape.standard[-1] % self.length else self._heard(v)
             found = NotMeasured("") if ends is None else attempted(lambda: of_newest(self.model, self.x, v, ends))
-            return v if isinstance(found, NotMeasured) else found
+            if isinstance(found, NotMeasured) or (one_answer and not is_last_step(found[0], v[0], self.length)):
+                return v
+            return found
         kept = influence.only_step(steps, step)
         if kept is steps:
             return v

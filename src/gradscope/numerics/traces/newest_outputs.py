@@ -44,6 +44,21 @@ def of_newest(model: Direct, x: Tensor, v: tuple[Tensor | None, ...], newest: Te
     return v if same or not heard else kept
 
 
+def is_last_step(kept: Tensor | None, v: Tensor | None, steps: int) -> bool:
+    """Whether what hears of the newest inputs is the last step of outputs (batch, steps * classes), in either order.
+
+    Args:
+        kept: dL/dy of those outputs, (batch, features), zero elsewhere.
+        v: dL/dy of all of them.
+        steps: T; features is a multiple of it.
+    """
+    if kept is None or v is None or kept is v:
+        return False
+    heard, read = ((g != 0).any(0) for g in (kept, v))
+    orders = (lambda g: g.reshape(steps, -1), lambda g: g.reshape(-1, steps).T)
+    return any(not bool(order(heard)[:-1].any()) and torch.equal(order(heard)[-1], order(read)[-1]) for order in orders)
+
+
 @torch.no_grad()
 def _outputs(model: Direct, x: Tensor, where: Tensor) -> list[Tensor]:
     """What the module returns when its input, or what its embeddings make of ids, is moved at some steps."""

@@ -34,6 +34,15 @@ def unfollowed(seen: Seen, name: str) -> str:
     return ""
 
 
+def summed_over(read: int, steps: int) -> str:
+    """Said where what the module returns is made of the states of many steps, as its own sum or mean of losses is."""
+    return (
+        f"what the loss reads adds up {read} of {steps} steps inside the module: the influence is that of all these "
+        "together, in which a gradient that vanishes may not show; return the output of every step and give the loss "
+        "with --loss"
+    )
+
+
 AT_ONCE = (
     ("Cumsum", "a scan"),
     ("Cumprod", "a scan"),
