@@ -490,6 +490,41 @@ def test_an_entry_of_a_target_that_its_model_does_not_read_is_refused(tmp_path, 
     assert len(project(tmp_path).asked([])) == 1
 
 
+def asked_with(folder, words, **flags):
+    return [one.target.name for one in Project(folder, {}, flags, {}).asked(words)]
+
+
+def test_a_flag_of_check_is_refused_where_no_target_reads_it_and_only_there(tmp_path):
+    assert asked_with(tmp_path, ["w.pt", "gru"], nonlinearity="relu") == ["w.pt", "gru"]
+    with pytest.raises(UsageError, match=r"^nonlinearity is relu \(--nonlinearity\), .*: lstm takes none; gru"):
+        asked_with(tmp_path, ["lstm", "gru"], nonlinearity="relu")
+
+
+@pytest.mark.parametrize(
+    ("model", "over", "entry", "said"),
+    [
+        (
+            "lstm",
+            "hidden=4,8",
+            "state = 's.npy'",
+            r"state \(gradscope.toml:4\) is read by nothing here: lstm takes none",
+        ),
+        ("w.pt", "hidden=4,8", "", r"hidden \(gradscope.toml:3\) is read by nothing here: w.pt takes none"),
+        ("lstm", "hidden=4,8", "input = 'x.npy'\nsequence = 'sine'", r"sequence .*:5\) is read by nothing here: a seq"),
+    ],
+)
+def test_an_entry_or_an_axis_that_no_point_of_a_sweep_reads_is_refused(tmp_path, model, over, entry, said):
+    write(tmp_path / "gradscope.toml", f"[targets.net]\nmodel = '{model}'\nover = ['{over}']\n{entry}\n")
+    with pytest.raises(UsageError, match=f"^{said}"):
+        project(tmp_path).asked([])
+
+
+def test_an_entry_that_one_point_of_a_sweep_reads_is_kept(tmp_path):
+    table = "model = 'lstm'\nover = ['input=x.npy,x.txt']\ntokens = 'char'"
+    write(tmp_path / "gradscope.toml", f"[targets.net]\n{table}\n")
+    assert asked_with(tmp_path, []) == ["net"]
+
+
 def test_what_config_prints_is_a_configuration_that_says_the_same(tmp_path, monkeypatch, capsys):
     table = '[targets."a \U0001f600"]\nmodel = \'net.py:Net\'\nargs = {a = "it\'s"}\nrate = [-0.1, 0.1]\n'
     top = "baseline = 'x.json'\njobs = 2\nmin-reach = 5\nstate = '\U0001f600.npy'\n"

@@ -48,7 +48,7 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
     if compare and resolved.origin["models"] == "default":
         raise UsageError("compare needs models; write gradscope compare rnn lstm attention")
     # The model that stands in where none is named reads what it would read by its name.
-    refuse_idle(spec, resolved.origin)
+    refuse_idle([spec], resolved.origin)
     if not compare and len(spec.models) > 1:
         raise UsageError(f"analyze takes one model, not {len(spec.models)}; write gradscope compare for several")
     screen = cast(ScreenFlags, {**flags, "show": list(spec.show)})

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from gradscope.config.check import check
+from gradscope.config.check import check, refuse_idle
 from gradscope.config.sources import Source, from_environment, from_files, from_flags
 from gradscope.config.types import coerce
 from gradscope.config.words import ModelWord, model_file, parse_model
@@ -65,8 +65,13 @@ def build_spec(
     return settle([*from_files(cwd), from_environment(environ), from_flags(flags)], rest)
 
 
-def settle(sources: Iterable[Source], rest: Rest | None = None) -> Resolved:
+def settle(sources: Iterable[Source], rest: Rest | None = None, *, alone: bool = True) -> Resolved:
     """The settings that the sources give, weakest first, checked.
+
+    Args:
+        sources: files, variables, flags.
+        rest: what the command adds.
+        alone: whether they are all that the command runs, so that a flag that they do not read is read by nothing.
 
     Raises:
         UsageError: see `build_spec`.
@@ -89,6 +94,8 @@ def settle(sources: Iterable[Source], rest: Rest | None = None) -> Resolved:
     replaced += displace(values, origin, rank)
     spec = RunSpec(**values)
     check(spec, origin)
+    if alone and origin["models"] != "default":
+        refuse_idle([spec], origin)
     return Resolved(spec, origin, tuple(replaced))
 
 

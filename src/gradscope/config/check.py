@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
 from gradscope.config.words import LOSSES, model_file, parse_model
 from gradscope.errors import UsageError
@@ -113,19 +114,31 @@ def check(spec: RunSpec, origin: Mapping[str, str]) -> None:
             where = f" ({origin['models']})" if ":" in origin["models"] else ""
             raise UsageError(f"{error}{where}") from None
     _check_together(spec, origin)
-    if origin["models"] != "default":
-        refuse_idle(spec, origin)
 
 
-def refuse_idle(spec: RunSpec, origin: Mapping[str, str]) -> None:
-    """Flags that no model of the run reads. What a file says may be for other runs; a flag is for this one.
+def idle_of_all(specs: Iterable[RunSpec]) -> dict[str, str]:
+    """Settings that none of several runs reads, with the reasons."""
+    every = iter(specs)
+    found = {name: [why] for name, why in idle(next(every)).items()}
+    for spec in every:
+        if not found:
+            break
+        own = idle(spec)
+        found = {name: [*told, own[name]] for name, told in found.items() if name in own}
+    return {name: "; ".join(dict.fromkeys(told)) for name, told in found.items()}
+
+
+def refuse_idle(specs: Iterable[RunSpec], origin: Mapping[str, str]) -> None:
+    """Flags that no run of a command reads. What a file says may be for other commands; a flag is for this one.
 
     Raises:
         UsageError: there is one.
     """
-    for name, why in idle(spec).items():
+    every = iter(specs)
+    first = next(every)
+    for name, why in idle_of_all(chain([first], every)).items():
         if origin[name].startswith("--"):
-            shown = safe_text(getattr(spec, name), 40)
+            shown = safe_text(getattr(first, name), 40)
             raise UsageError(f"{name} is {shown} ({origin[name]}), and nothing here reads it: {why}; leave it out")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gradscope.config import settle
 from gradscope.config.axes import read_axes, spec_at
-from gradscope.config.check import check, idle
+from gradscope.config.check import check, idle_of_all, refuse_idle
 from gradscope.config.limits import check_limits, coerce_limit
 from gradscope.config.sources import GATE, LIMITS, Source, Table, beside, from_environment, from_flags, tables
 from gradscope.config.types import TYPES
@@ -38,6 +38,8 @@ class Asked:
 
     target: Target
     origin: Mapping[str, str]
+    points: tuple[RunSpec, ...]
+    """The settings of its run, or of all its runs where it is a sweep."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ class Project:
         for word in chosen:
             if chosen.count(word) > 1:
                 raise UsageError(f"target '{safe_text(word)}' is named twice; name each once")
-        return [self._named(word) if word in self.written else self._model(word) for word in chosen]
+        found = [self._named(word) if word in self.written else self._model(word) for word in chosen]
+        refuse_idle([spec for one in found for spec in one.points], found[0].origin)
+        return found
 
     def entry(self, name: str) -> tuple[Any, str] | None:
         """A variable's or a file's own entry such as `jobs`, and where it is; None where nothing has it."""
@@ -149,19 +153,21 @@ class Project:
         """Files, then the target's table, then variables, then flags; the model is the target's in any case."""
         top = [table.source(self.cwd, skip=(*GATE, "models")) for table in self.tables]
         variables = {key: value for key, value in self.environ.items() if key != "GRADSCOPE_MODELS"}
-        resolved = settle([*top, *own, from_environment(variables), from_flags(self.flags), model])
+        resolved = settle([*top, *own, from_environment(variables), from_flags(self.flags), model], alone=False)
         spec = resolved.spec
         if resolved.origin["fail_on"] == "default":
             spec = replace(spec, fail_on="error")
         if resolved.origin["seeds"] == "default" and _is_drawn(spec) and not (tables and "over" in tables[0].content):
             spec = replace(spec, seeds=SEEDS)
-        for item, why in idle(spec).items() if not (tables and "over" in tables[0].content) else ():
-            if any(item in source.given for source in own):
-                raise UsageError(f"{item} ({resolved.origin[item]}) is read by nothing here: {why}; leave it out")
         limits, origin = self._limits(tables)
         check_limits(limits, spec, origin)
-        over = _axes(tables[0], spec, resolved.origin, self.cwd) if tables else ()
-        return Asked(Target(name, spec, limits, location, over), {**resolved.origin, **origin})
+        over, points = _axes(tables[0], spec, resolved.origin, self.cwd) if tables else ((), [spec])
+        written = {item: resolved.origin[item] for source in own for item in source.given}
+        written |= {word.partition("=")[0].replace("-", "_"): tables[0].where("over") for word in over}
+        for item, why in idle_of_all(points).items():
+            if item in written:
+                raise UsageError(f"{item} ({written[item]}) is read by nothing here: {why}; leave it out")
+        return Asked(Target(name, spec, limits, location, over), {**resolved.origin, **origin}, tuple(points))
 
     def _limits(self, own: list[Table]) -> tuple[Limits, dict[str, str]]:
         values: dict[str, Any] = {}
@@ -225,8 +231,8 @@ def _check_entries(table: Table) -> None:
             raise UsageError(f"{unknown('entry', key, ENTRIES)} of target '{name}' ({table.where(key)})")
 
 
-def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str], cwd: Path) -> tuple[str, ...]:
-    """The axes of a target that is a sweep; `over = ["forget_bias=0:6:1"]`.
+def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str], cwd: Path) -> tuple[tuple[str, ...], list[RunSpec]]:
+    """The axes of a target that is a sweep, `over = ["forget_bias=0:6:1"]`, and the settings at its points.
 
     Raises:
         UsageError: no axes, or a point of them that cannot be.
@@ -235,7 +241,7 @@ def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str], cwd: Path) -> 
         for key in table.content:
             if key.replace("-", "_") == "min_healthy":
                 raise UsageError(f'{key} ({table.where(key)}) is about a sweep; add over = ["forget_bias=0:6:1"]')
-        return ()
+        return (), [spec]
     value, where = table.content["over"], table.where("over")
     words = [value] if isinstance(value, str) else value
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
@@ -245,9 +251,10 @@ def _axes(table: Table, spec: RunSpec, origin: Mapping[str, str], cwd: Path) -> 
         axes = read_axes(words, spec.models, ())
     except UsageError as error:
         raise UsageError(f"{error} ({where})") from None
-    for texts in product(*(axis.values for axis in axes)):
-        check(spec_at(spec, axes, texts), {**origin, **{axis.name: where for axis in axes}})
-    return tuple(words)
+    points = [spec_at(spec, axes, texts) for texts in product(*(axis.values for axis in axes))]
+    for point in points:
+        check(point, {**origin, **{axis.name: where for axis in axes}})
+    return tuple(words), points
 
 
 def _axis_beside(word: str, folder: Path, cwd: Path) -> str:

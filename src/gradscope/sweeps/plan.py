@@ -18,7 +18,7 @@ from typing import Any
 
 from gradscope import __version__
 from gradscope.config.axes import spec_at
-from gradscope.config.check import check
+from gradscope.config.check import check, refuse_idle
 from gradscope.config.command import setup_of
 from gradscope.config.words import model_file, parse_model
 from gradscope.errors import UsageError
@@ -79,11 +79,15 @@ class Plan:
             UsageError: settings at a point that cannot be together; the message says at which.
         """
         origin = _origin(self.base, self.axes)
-        for point, texts in enumerate(product(*(axis.values for axis in self.axes))):
+        refuse_idle((self.spec(texts, self.seeds[0]) for texts in self._points()), origin)
+        for point, texts in enumerate(self._points()):
             for seed in self.seeds:
                 spec = self.spec(texts, seed)
                 check(spec, origin)
                 yield Planned(point, seed, self.key(spec), texts)
+
+    def _points(self) -> Iterator[tuple[str, ...]]:
+        return product(*(axis.values for axis in self.axes))
 
     def key(self, spec: RunSpec) -> str:
         """What the result of a run is kept under: a hash of all that decides it."""
