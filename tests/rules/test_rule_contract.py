@@ -96,12 +96,14 @@ def test_codes_match_their_keys_and_are_in_order():
 def test_a_rule_is_complete(rule):
     assert re.fullmatch(r"GS[1-5]\d\d", rule.code)
     assert rule.title
-    assert rule.what.endswith(".")
-    assert rule.measured.endswith(".")
-    assert len(rule.maths) == 3
-    assert all(line and "\n" not in line for line in rule.maths)
-    assert rule.remedies
-    assert rule.papers
+    assert rule.page.papers
+    meaning, maths, measured, remedies = rule.page.sections.values()
+    assert meaning[-1].endswith(".")
+    assert measured[-1].endswith(".")
+    (formulas,) = maths
+    assert len(formulas.splitlines()) == 3
+    assert all(line.startswith("    ") for line in formulas.splitlines())
+    assert all(line.startswith("- ") for line in "\n".join(remedies).splitlines())
 
 
 def test_a_rule_requires_values_that_summaries_have(rule):
@@ -164,7 +166,7 @@ def test_a_finding_never_outranks_the_severity_of_its_rule(rule, made):
 
 def test_explain_teaches_everything_the_rule_holds(rule):
     lesson = explain(rule.code)
-    for part in (rule.code, rule.title, rule.what, rule.measured, *rule.maths, *rule.remedies, *rule.papers):
+    for part in (rule.code, rule.title, *sum(rule.page.sections.values(), ()), *rule.page.papers):
         assert part in lesson
     for name, limit in rule.thresholds.items():
         assert f"`{name} = {limit.default:g}`" in lesson
@@ -184,7 +186,7 @@ def commands(text):
 
 
 def test_commands_in_remedies_name_models_that_exist(rule):
-    for words in map(shlex.split, (line for remedy in rule.remedies for line in commands(remedy))):
+    for words in map(shlex.split, commands("\n".join(rule.page.sections["What to try"]))):
         assert words[0] in ("analyze", "compare", "probe")
         models = [word for word in words[1:] if word.partition(":")[0] in FAMILIES]
         assert models or ".py:" in words[1]

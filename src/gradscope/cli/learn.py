@@ -23,10 +23,10 @@ def explain(
     code: Annotated[str | None, typer.Argument(help="GS101, ...; without one, every rule.", metavar="CODE")] = None,
 ) -> int:
     """What a rule means: the maths, its limits, remedies, papers."""
-    from gradscope.rules.texts import EVERY
+    from gradscope.rules.texts import every_rule
     from gradscope.rules.texts import explain as lesson
 
-    emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else EVERY))))
+    emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else every_rule()))))
     return 0
 
 

@@ -9,11 +9,12 @@ from gradscope.config.command import command
 from gradscope.profile import Profile
 from gradscope.records import Limits, ModelResult, Number, RunSpec, Verdict, VerdictStatus
 from gradscope.registry import RULES, load
-from gradscope.rules.gs9_gate import LIMIT, UNMEASURED, GateRule
+from gradscope.rules.gs9_gate import LIMIT, UNMEASURED
+from gradscope.rules.rule import RuleDoc
 
 
 def verdict(
-    rule: GateRule,
+    rule: RuleDoc,
     status: VerdictStatus,
     message: str,
     *,

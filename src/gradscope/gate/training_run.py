@@ -10,6 +10,7 @@ from gradscope.flow_file import SUFFIX, read_flow
 from gradscope.gate.limits import verdict
 from gradscope.records import Loaded, Location, ModelResult, RunSpec, Series, Severity, Summary, Verdict
 from gradscope.registry import RULES, load
+from gradscope.rules.gs5_training import stated_lag
 from gradscope.rules.gs9_gate import UNMEASURED
 from gradscope.rules.judge import (
     advice_at_end,
@@ -18,7 +19,6 @@ from gradscope.rules.judge import (
     trajectory_status,
     trajectory_with_verdicts,
 )
-from gradscope.rules.rule import stated_lag
 from gradscope.trajectory import Point, Trajectory, leading
 
 SHORT = "GS104"

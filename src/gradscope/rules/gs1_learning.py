@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradscope.records import ModelResult, Outlook, RunSpec
-from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 from gradscope.rules.wording import factor, part
@@ -243,37 +242,10 @@ def _advice_after_probe(result: ModelResult, spec: RunSpec, train_steps: int) ->
 
 NOT_LEARNED = Rule(
     code="GS105",
-    title="not learned by a probe",
-    severity="error",
     requires=("needed_lag",),
     judge=_judge_not_learned,
     only_probed=True,
     thresholds={
         "learned_part": Threshold(0.01, "share", "what part of the runs must learn the task", low=0.0, high=1.01),
     },
-    what=(
-        "Every other rule predicts; a probe tries. Copies of the model are trained for a short while on a task whose "
-        "answer lies exactly the needed lag back. Not learning it in that many steps never shows that the model "
-        "cannot, only that it did not, over three learning rates and two seeds, while one known to hold it did."
-    ),
-    maths=(
-        "error(n) = share of wrong answers, mean squared error or, of your own text or classes, cross-entropy, on "
-        "samples not trained on, after n steps of Adam",
-        "learned at n = first measured step with error(n) ≤ goal",
-        "found when fewer than 1 % of the runs learned, and the twin did",
-    ),
-    measured=(
-        "Of your own data (`--input`, `--text`) the goal is 0.95 of the least error that the same model comes to where "
-        "it is shown the newest steps alone (or of a blind answer's, if that is less), and at least a hundredth of a "
-        "blind answer's below it; one run in six is taken for luck. "
-        "Learning rates 0.001, 0.003 and 0.01, two seeds, gradient norm clipped at 1, batches of 32 fresh samples, the "
-        "error measured every 25 steps on 256 samples. The twin, an LSTM whose forget gates hold for the lag, is "
-        "trained by the same settings where no run has learned; when it does not learn either, nothing is shown."
-    ),
-    remedies=(
-        "Give it shorter lags too: `gradscope probe gru --task adding --lag 99 --lags spread`",
-        "Give it more steps: `gradscope probe gru --task recall --lag 50 --train-steps 4000`",
-        "Probe a cell that holds longer: `gradscope probe lstm:forget_bias=5 --task recall --lag 50`",
-    ),
-    papers=(papers.HOCHREITER_1997,),
 )

@@ -6,9 +6,8 @@ import math
 
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Number, RunSpec
-from gradscope.rules import papers
 from gradscope.rules.advice import advise, advise_training
-from gradscope.rules.gs1_learning import FIXED, GROWTH, SHARE_FAILS, SHARE_LIMITS, STEPS, Word, arrival
+from gradscope.rules.gs1_learning import SHARE_LIMITS, arrival
 from gradscope.rules.gs4_wiring import made_anew
 from gradscope.rules.rule import Finding, Outcome, Rule, Threshold, needed_lag
 from gradscope.rules.wording import (
@@ -95,8 +94,6 @@ def _finding(outcome: Outcome, message: str, measured: Number, limit: float, adv
 
 VANISHING_RATE = Rule(
     code="GS101",
-    title="vanishing rate",
-    severity="error",
     requires=("rate",),
     judge=_judge_vanishing_rate,
     voided_by="GS403",
@@ -107,39 +104,6 @@ VANISHING_RATE = Rule(
         )
     },
     needs_stated_lag=True,
-    what=(
-        "Training moves weights along the gradient. When every step back in time multiplies that gradient by a factor "
-        "below one, what happened K steps ago has no say in the update, however large the gradient of the weights "
-        "looks: that one is dominated by the newest steps."
-    ),
-    maths=(
-        "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ is the influence of the input k steps before the anchor step a",
-        "r = least-squares slope of ln I(k) over k = 1 … K, in nats per step",
-        "found when (upper end of r's 95 % interval) · K < ln 0.01",
-    ),
-    measured=(
-        "BPTT from one anchor step (the last one that the loss reads), in log scale, so nothing underflows. The slope "
-        "is fitted per sequence; the mean over seeds decides, with a 95 % t-interval over seeds, or over the sequences "
-        "of a single one (they share its weights). With one sequence and one seed there "
-        "is no interval and the slope itself decides. An interval on both sides of the limit is inconclusive, and so "
-        "is a slope below the limit when the reach covers the needed lag all the same. With a stated needed lag the "
-        "share of the gradient that arrives there has the last word, as GS104 explains."
-    ),
-    remedies=(
-        "An LSTM with an open forget gate: `gradscope compare lstm lstm:forget_bias=5`",
-        "An orthogonal recurrent matrix: `gradscope analyze rnn:init=orthogonal`",
-        "A linear recurrence with eigenvalues near the unit circle: `gradscope analyze lru:r_min=0.99`",
-        "Attention, which joins any two steps directly: `gradscope compare rnn lstm attention`",
-        "Say what the task needs, and the warning becomes pass or fail: `gradscope analyze lstm --needs-lag 50`",
-    ),
-    papers=(
-        papers.BENGIO_1994,
-        papers.HOCHREITER_1997,
-        papers.GERS_2000,
-        papers.PASCANU_2013,
-        papers.JOZEFOWICZ_2015,
-        papers.VASWANI_2017,
-    ),
 )
 
 
@@ -186,8 +150,6 @@ def _zeros_reach_the_end(profile: Profile, lag: int, zeros: tuple[int, ...], spe
 
 EXACT_ZERO = Rule(
     code="GS102",
-    title="exact zero within the needed lag",
-    severity="error",
     requires=("zero_lags",),
     judge=_judge_exact_zero,
     voided_by="GS403",
@@ -195,29 +157,6 @@ EXACT_ZERO = Rule(
     explained_by=("GS401", "GS405"),
     thresholds={"zero_lags": Threshold(0.0, "lags", "how many lags may receive exactly nothing", low=-1.0)},
     needs_stated_lag=True,
-    what=(
-        "A small gradient can be scaled up; one that is exactly zero cannot. It means that no path joins that step to "
-        "the loss: units that are dead, gates that are shut, a detach, or numbers too small for the type they were "
-        "computed in."
-    ),
-    maths=(
-        "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ = ‖(∂s/∂x)ᵀ J_{a−k+1}ᵀ … J_aᵀ v‖",
-        "one factor equal to 0 on every path makes the product 0",
-        "found when I(k) = 0 for some k ≤ K",
-    ),
-    measured=(
-        "gradscope carries the scale of every product in its exponent, so its own arithmetic does not underflow: a "
-        "zero comes from the model's forward pass and its slopes. Lags of exact zero with gradient again further "
-        "back are remarked on and change no status: nothing reads the input there. Zeros are left out "
-        "of the rate that GS101 judges and "
-        "counted here."
-    ),
-    remedies=(
-        "Tell underflow from a true zero: `gradscope analyze rnn --dtype float64`",
-        "Start relu units from the identity: `gradscope analyze rnn:nonlinearity=relu,init=identity`",
-        "See which gate is shut: `gradscope analyze lstm --show gates`",
-    ),
-    papers=(papers.PASCANU_2013, papers.LE_2015),
 )
 
 
@@ -244,8 +183,6 @@ def _judge_one_direction(result: ModelResult, spec: RunSpec) -> Finding:
 
 ONE_DIRECTION = Rule(
     code="GS103",
-    title="collapse to one direction",
-    severity="warning",
     requires=("directions",),
     judge=_judge_one_direction,
     voided_by="GS403",
@@ -254,32 +191,7 @@ ONE_DIRECTION = Rule(
     thresholds={
         "collapsed_directions": Threshold(1.0, "directions", "so many or fewer count as collapsed", low=0.0),
     },
-    what=(
-        "A product of many Jacobians stretches one direction more than all others. Once a single direction is left, "
-        "every difference in the old state arrives as the same difference now: the state still remembers that "
-        "something happened, not what."
-    ),
-    maths=(
-        "P = J_T … J_{T−K+1} has singular values σ₁ ≥ σ₂ ≥ … ≥ σ_n",
-        "directions = number of i with σ_i ≥ 0.01 · σ₁",
-        "found when directions ≤ 1 (a state of one number is exempt)",
-    ),
-    measured=(
-        "Singular values of the product over the needed lag, of sequence 0 and the first seed, computed with the scale "
-        "carried apart. The spread σ₁/σ_n itself is reported as the condition and never judged: healthy LSTMs have "
-        "10^200."
-    ),
-    remedies=(
-        "Shrink all directions alike: `gradscope analyze rnn:init=orthogonal`",
-        "Give units different time scales: `gradscope analyze lru:r_min=0.5,r_max=0.999`",
-        "Keep one state per step instead of one for all: `gradscope compare rnn attention`",
-    ),
-    papers=(papers.ENGELKEN_2023, papers.PASCANU_2013),
 )
-
-
-WORDS: tuple[tuple[Word, str], ...] = (("fails", "with S < −6"), ("open", "between"), ("arrives", "that arrive"))
-LEARNED = ", ".join(f"{FIXED[word].of - FIXED[word].failed} of {FIXED[word].of} {said}" for word, said in WORDS)
 
 
 def _judge_short_reach(result: ModelResult, spec: RunSpec) -> Finding:
@@ -318,8 +230,6 @@ def _judge_short_reach(result: ModelResult, spec: RunSpec) -> Finding:
 
 SHORT_REACH = Rule(
     code="GS104",
-    title="reach below the needed lag",
-    severity="error",
     requires=("reach",),
     judge=_judge_short_reach,
     voided_by="GS403",
@@ -331,35 +241,4 @@ SHORT_REACH = Rule(
         **SHARE_LIMITS,
     },
     needs_stated_lag=True,
-    what=(
-        "The reach is how far back learning can be expected to see: the largest lag whose step still has 1 % of the "
-        "influence of the newest lagged step. GS101 judges the average slope; this rule judges the profile itself, and "
-        "sees a cliff or a dip that a straight line misses."
-    ),
-    maths=(
-        "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ is the influence at lag k",
-        "reach = largest k with I(k) ≥ 0.01 · I(1)",
-        "S = log10(g_K / Σ_{k ≤ K} g_k) with a stated K: fails when S < −6; healthy when reach ≥ K, "
-        "S + log10(K + 1) > −1 and I grows at most tenfold; without one, found when reach < T − 1",
-    ),
-    measured=(
-        "From the influence profile, the geometric mean over anchors, sequences and seeds. Lag 1 is the reference and "
-        "not lag 0, whose direct path (attention to the step itself) would spoil the comparison. Without a stated "
-        "needed lag K is T − 1, and a reach below it is a warning that leaves the status alone: a model may be healthy "
-        "and the sequence longer than its task. With a stated needed lag the gradient share S there decides. It fails "
-        f"(an error, exit code 1 with `--fail-on error` and in `gradscope check`) under S = {SHARE_FAILS:g}. It is "
-        "healthy when it is at least a tenth of what a gradient that is the same at every lag has there, 1 / (K + 1), "
-        f"and the influence grows by no more than {round(math.exp(GROWTH))} times over the lag. Between the two it is "
-        "inconclusive, and a warning where the reach is short of the lag: `--fail-on warning` or `min-reach` make that "
-        "red. A gradient that grows with the lag never fails here. Of trained combinations of model and task with "
-        f"fixed lags, so many learned in {STEPS} steps: {LEARNED}. That is the outlook, which is shown beside the "
-        "status and decides nothing. With spread lags no share fails: a GRU that never learns to add numbers 99 steps "
-        "apart learns it from samples in which they lie closer too."
-    ),
-    remedies=(
-        "State what the task needs: `gradscope analyze lstm --needs-lag 50`",
-        "Open the forget gate: `gradscope analyze lstm:forget_bias=5 --needs-lag 50`",
-        "Compare with models that keep more: `gradscope compare lstm gru lru attention --needs-lag 50`",
-    ),
-    papers=(papers.HOCHREITER_1997, papers.GERS_2000, papers.JOZEFOWICZ_2015),
 )

@@ -6,7 +6,6 @@ import math
 
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
-from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.gs1_learning import arrival
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
@@ -69,8 +68,6 @@ def _overflow(result: ModelResult, spec: RunSpec, first: int, count: int) -> Fin
 
 EXPLODING_RATE = Rule(
     code="GS201",
-    title="exploding rate",
-    severity="error",
     requires=("rate",),
     judge=_judge_exploding_rate,
     voided_by="GS403",
@@ -78,28 +75,6 @@ EXPLODING_RATE = Rule(
     thresholds={
         "exploding_factor": Threshold(1000.0, "factor", "how much the gradient may grow over the needed lag", low=1.0)
     },
-    what=(
-        "When every step back multiplies the gradient by a factor above one, the oldest steps dominate the update and "
-        "its size depends exponentially on the length of the sequence: training jumps, or ends in NaN."
-    ),
-    maths=(
-        "I(k) = ‖∂⟨v_a, y_a⟩/∂x_{a−k}‖ is the influence of the input k steps before the anchor step a",
-        "r = least-squares slope of ln I(k) over k = 1 … K, in nats per step",
-        "found when (lower end of r's 95 % interval) · K > ln 1000",
-    ),
-    measured=(
-        "The same slope as GS101, the other limit. Large single Jacobians do not count: a trained tanh RNN whose "
-        "‖J_t‖ all exceed 3.4 can have a product that shrinks. A rate slightly above zero is healthy, and clipping "
-        "makes moderate growth trainable, so the limit is on the growth over the whole lag. With a stated lag an "
-        "interval that holds the limit says nothing where the gradient arrives, as GS104 explains."
-    ),
-    remedies=(
-        "Clip the norm of the gradient before each update (`torch.nn.utils.clip_grad_norm_`)",
-        "Lower the gain of the recurrent matrix: `gradscope compare rnn:gain=2 rnn:gain=1`",
-        "Use an orthogonal recurrent matrix: `gradscope analyze rnn:init=orthogonal`",
-        "Use gates, whose products of the cell path stay below one: `gradscope compare rnn:gain=2 lstm`",
-    ),
-    papers=(papers.PASCANU_2013, papers.BENGIO_1994, papers.ZUCCHET_2024),
 )
 
 
@@ -136,34 +111,11 @@ def _judge_chaos(result: ModelResult, spec: RunSpec) -> Finding:
 
 CHAOS = Rule(
     code="GS202",
-    title="chaos",
-    severity="warning",
     requires=("lyapunov",),
     judge=_judge_chaos,
     thresholds={
         "chaos_factor": Threshold(1000.0, "factor", "how much a difference may grow over the needed lag", low=1.0)
     },
-    what=(
-        "A positive Lyapunov exponent means that two nearly equal states drift apart exponentially. The forward pass "
-        "stays bounded while its derivatives do not: the loss becomes so rugged a function of the weights that its "
-        "gradient, though correct, says little about where to go."
-    ),
-    maths=(
-        "J_t Q_{t−1} = Q_t R_t, an orthonormal frame carried along by QR decompositions",
-        "λ_i = (1/T) Σ_t ln |(R_t)_ii|, in nats per step, largest first",
-        "found when λ₁ > 0 beyond its interval and λ₁ · K > ln 1000",
-    ),
-    measured=(
-        "QR along the trajectory of sequence 0 and the first seed; the interval comes from averages over blocks of the "
-        "trajectory. The exponent is a property of the dynamics and the rate of GS201 one of the gradient: they can "
-        "differ, which is why this rule warns and leaves the status to GS201."
-    ),
-    remedies=(
-        "Lower the gain: `gradscope compare rnn:init=normal,gain=2 rnn:init=normal,gain=0.9`",
-        "Narrow the interval with more steps: `gradscope analyze rnn:init=normal,gain=2 --length 1000`",
-        "Clip the norm of the gradient, or train on shorter windows with teacher forcing",
-    ),
-    papers=(papers.MIKHAEIL_2022, papers.ENGELKEN_2023),
 )
 
 
@@ -187,8 +139,6 @@ def _judge_sensitive_weights(result: ModelResult, spec: RunSpec) -> Finding:
 
 SENSITIVE_WEIGHTS = Rule(
     code="GS203",
-    title="sensitive weights",
-    severity="warning",
     requires=("parameter_sensitivity",),
     judge=_judge_sensitive_weights,
     thresholds={
@@ -197,25 +147,6 @@ SENSITIVE_WEIGHTS = Rule(
         ),
         "flat_rate": Threshold(0.005, "nats per step", "above which the state's gradient itself grows"),
     },
-    what=(
-        "A state that neither vanishes nor explodes can still make the weights hard to set: the longer it remembers, "
-        "the more steps add to the same gradient. Near a perfect memory the loss is a narrow valley in the recurrent "
-        "weights, and a learning rate that is fine elsewhere jumps across it."
-    ),
-    maths=(
-        "h_t = λ h_{t−1} + x_t, white x: E(∂h/∂λ)² = (1 + λ²)/(1 − λ²)³, E h² = 1/(1 − λ²)",
-        "amplification = rms ‖∂ℓ/∂W‖ / rms ‖contribution of the newest step‖ → √(1 + λ²)/(1 − λ²)",
-        "found when log10 amplification > 3 while the rate of the influence is not above 0.005 nats/step",
-    ),
-    measured=(
-        "From the backward pass of the whole loss through the recurrence: the gradient of all recurrent weights over "
-        "its part from the newest step that the loss reads. The limit is a choice, not calibrated against training."
-    ),
-    remedies=(
-        "A parametrisation made for it: `gradscope analyze lru`",
-        "A shorter memory, if the task allows: `gradscope analyze lru:r_min=0.9,r_max=0.99`",
-    ),
-    papers=(papers.ZUCCHET_2024,),
 )
 
 
@@ -239,29 +170,10 @@ def _judge_wrong_scale(result: ModelResult, spec: RunSpec) -> Finding:
 
 WRONG_SCALE = Rule(
     code="GS204",
-    title="wrong scale",
-    severity="warning",
     requires=("output_scale",),
     judge=_judge_wrong_scale,
     thresholds={
         "output_high": Threshold(10.0, "root mean square", "above which outputs are too large", low=0.0),
         "output_low": Threshold(1e-4, "root mean square", "below which outputs are too small", low=0.0),
     },
-    what=(
-        "Some recurrences pass gradients over any distance and still do not learn, because their outputs start far too "
-        "large or too small: the loss is dominated by that, and the first steps of training are spent on it or "
-        "diverge. In published runs of the adding problem, coRNN and antisymmetric cells start from losses of 1 to 20 "
-        "and end above the trivial answer, while their gradient share is among the best."
-    ),
-    maths=(
-        "size = √(mean over sequences and features of y_a²), a the newest step that the loss reads",
-        "a linear state that keeps everything grows: E h_T² = T E x² at λ = 1",
-        "found when size > 10 or size < 0.0001",
-    ),
-    measured="From the forward pass alone. The limits are choices, not calibrated against training.",
-    remedies=(
-        "Look at the sizes over time: `gradscope analyze rnn --format json`, series `state.*.rms`",
-        "Scale the data: `gradscope analyze rnn --input data.csv --scale standard`",
-    ),
-    papers=(papers.PASCANU_2013,),
 )

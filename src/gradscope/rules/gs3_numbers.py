@@ -8,7 +8,6 @@ from typing import Any
 
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, NonFinite, RunSpec
-from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 from gradscope.rules.wording import percent
@@ -53,31 +52,10 @@ def _non_finite_sentence(found: NonFinite) -> str:
 
 NON_FINITE = Rule(
     code="GS301",
-    title="NaN or Inf",
-    severity="error",
     requires=("non_finite",),
     judge=_judge_non_finite,
     gives="non-finite",
     none_is_clean=True,
-    what=(
-        "One NaN or Inf in the forward pass turns every later state, the loss and the whole gradient into NaN, and the "
-        "next update destroys all weights. What matters is where it was born: the first step, layer and gate."
-    ),
-    maths=(
-        "s_t = F(s_{t−1}, x_t) for t = 1 … T, layer by layer, gate by gate",
-        "NaN + a = NaN, Inf − Inf = NaN, 0 · Inf = NaN: it spreads and never heals",
-        "found when any weight, input, gate or state is not finite, or the gradient of a finite pass is NaN",
-    ),
-    measured=(
-        "The forward pass is checked step by step in its order of computation, weights and inputs first. The first "
-        "value that is not finite is reported; quantities that cannot exist behind it are skipped."
-    ),
-    remedies=(
-        "Look at the steps before it: `gradscope analyze rnn:nonlinearity=relu,gain=0.5 --length 50`",
-        "Bound the activation or lower the gain: `gradscope compare rnn:nonlinearity=relu rnn`",
-        "Go back to the last finite checkpoint, clip the norm of the gradient, lower the learning rate",
-    ),
-    papers=(papers.PASCANU_2013,),
 )
 
 
@@ -137,38 +115,11 @@ def _horizon_advice(cause: str, name: str, result: ModelResult, spec: RunSpec) -
 
 LOW_PRECISION = Rule(
     code="GS302",
-    title="lost in low precision",
-    severity="warning",
     requires=("precision_horizon",),
     judge=_judge_low_precision,
     thresholds={
         "horizon_part": Threshold(1.0, "share", "how much of the needed lag the precision must hold for", low=0.0),
     },
-    what=(
-        "A number format has an end: float32 keeps 24 significant bits down to 10^-45, bfloat16 8 bits down to 10^-40, "
-        "float16 11 bits down to 6·10^-8 and up to 65504. A gradient that leaves the range is 0 or Inf; one that is "
-        "smaller than the last bit of the sum it is added to changes nothing. Either way the steps beyond that lag "
-        "train no weight, although their gradient exists on paper and a run in float64 shows it."
-    ),
-    maths=(
-        "range: smallest subnormal ≤ ‖∂L/∂s_{a−k}‖ ≤ largest number, with the loss as it is (loss scale 1)",
-        "precision: ‖step (a−k)'s part in ∂L/∂W‖ / Σ_t ‖step t's part‖ ≥ ε; ε = 2⁻²³, 2⁻⁷, 2⁻¹⁰",
-        "horizon = last lag k before either fails; found when the horizon < K",
-    ),
-    measured=(
-        "From the gradients of one anchor step in log scale, where nothing underflows: geometric mean over sequences "
-        "and seeds, for overflow the worst sequence. Judged is the type the analysis ran in, and float32 where that is "
-        "float64; the horizons of all three types stand in the report. Subnormal numbers count as held: hardware that "
-        "flushes them to zero ends earlier. Exact zeros are left to GS102, the forward pass to GS301, and sums spread "
-        "evenly over more than 1/ε steps are not held against a type. Loss scaling moves the range, never ε."
-    ),
-    remedies=(
-        "See the horizons of all three types: `gradscope analyze rnn`, in the line `precision`",
-        "Slow the decay, which moves every horizon: `gradscope compare rnn lstm:forget_bias=5`",
-        "State what the task needs, which may be less than the sequence: `gradscope analyze rnn --needs-lag 10`",
-        "Scale the loss in float16, or take bfloat16, when the whole gradient is small; sum dL/dW in float32",
-    ),
-    papers=(papers.PASCANU_2013, papers.MICIKEVICIUS_2018, papers.KALAMKAR_2019),
 )
 
 
@@ -231,8 +182,6 @@ def _judge_saturation(result: ModelResult, spec: RunSpec) -> Finding:
 
 SATURATION = Rule(
     code="GS303",
-    title="saturated activations or gates",
-    severity="warning",
     requires=("saturation",),
     judge=_judge_saturation,
     thresholds={
@@ -240,28 +189,6 @@ SATURATION = Rule(
             0.5, "share of (unit, step) pairs", "how much of a gate or activation may be saturated", low=0.0
         ),
     },
-    what=(
-        "A unit at the end of its range passes almost no gradient to what feeds it. A few are a memory; most of a "
-        "layer is a layer that cannot learn. Which end does harm depends on the gate: a closed forget gate erases, an "
-        "open one is the very thing that lets an LSTM remember, and is not reported."
-    ),
-    maths=(
-        "tanh′(z) = 1 − tanh²(z) < 0.02 where |tanh z| > 0.99",
-        "σ′(z) = σ(z)(1 − σ(z)) < 0.01 where σ(z) < 0.01 (closed) or σ(z) > 0.99 (open)",
-        "found when more than half of all (unit, step) pairs are saturated in a harmful way",
-    ),
-    measured=(
-        "Counted over units, steps, layers and sequences of the first run. Judged: tanh beyond ±0.99, "
-        "and closed forget, input, output and update gates. Not judged: open gates, and the "
-        "reset gate, which either end of its range can serve."
-    ),
-    remedies=(
-        "See the gates over time: `gradscope analyze lstm --show gates`",
-        "Scale the input to unit variance: `gradscope analyze rnn --input data.csv --scale standard`",
-        "Lower the gain: `gradscope compare rnn:init=normal,gain=4 rnn:init=normal,gain=1`",
-        "Open the gate that keeps the state: `gradscope analyze gru:update_bias=5`",
-    ),
-    papers=(papers.GERS_2000, papers.LE_2015, papers.PASCANU_2013),
 )
 
 
@@ -286,28 +213,11 @@ def _judge_dead_units(result: ModelResult, spec: RunSpec) -> Finding:
 
 DEAD_UNITS = Rule(
     code="GS304",
-    title="dead units",
-    severity="warning",
     requires=("saturation",),
     judge=_judge_dead_units,
     thresholds={
         "dead_share": Threshold(0.5, "share of units", "how many relu units may be zero at every step", low=0.0)
     },
-    what=(
-        "A relu unit that is zero at every step of every sequence has a slope of zero everywhere: no gradient reaches "
-        "its weights, so nothing in training brings it back. The state is that much smaller than it looks."
-    ),
-    maths=(
-        "relu′(z) = 0 for z < 0",
-        "dead: h_t = 0 for all t and all sequences",
-        "found when more than half of the units are dead",
-    ),
-    measured="Counted over the units of all layers, with every step and sequence of the first run.",
-    remedies=(
-        "Start from the identity: `gradscope analyze rnn:nonlinearity=relu,init=identity`",
-        "Look at more sequences before believing it: `gradscope analyze rnn:nonlinearity=relu --batch 64`",
-    ),
-    papers=(papers.LE_2015,),
 )
 
 
@@ -332,21 +242,7 @@ def _judge_first_layer_bias(result: ModelResult, spec: RunSpec) -> Finding:
 
 FIRST_LAYER_BIAS = Rule(
     code="GS305",
-    title="gate bias in the first layer only",
-    severity="warning",
     requires=("gate_bias",),
     judge=_judge_first_layer_bias,
     thresholds={"bias_apart": Threshold(0.9, "bias", "how far the first layer's may lie above the others'", low=0.0)},
-    what=(
-        "The usual way to raise a forget bias is a line that names `bias_ih_l0`. In a stack that opens the gates of "
-        "the first layer and leaves those above shut, and what the first layer remembers is forgotten on its way up."
-    ),
-    maths=(
-        "b_l = mean over units of (b_ih + b_hh) of the forget gate (LSTM) or update gate (GRU) of layer l",
-        "σ(b)^k is left after k steps: 0.5^k at b = 0, 0.88^k at b = 2",
-        "found when b_0 − max of the others > 0.9",
-    ),
-    measured="Read from the weights of one-way layers, as they are given.",
-    remedies=("Set every layer: `gradscope analyze lstm:layers=2,forget_bias=2`",),
-    papers=(papers.GERS_2000, papers.JOZEFOWICZ_2015),
 )

@@ -7,7 +7,6 @@ from itertools import pairwise
 
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, RunSpec
-from gradscope.rules import papers
 from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Outcome, Rule
 from gradscope.rules.wording import nothing_arrives
@@ -126,35 +125,10 @@ def _input_cut(cut: int, profile: Profile, spec: RunSpec) -> Finding:
 
 GRADIENT_CUT = Rule(
     code="GS401",
-    title="gradient cut",
-    severity="error",
     requires=("input_cut",),
     judge=_judge_gradient_cut,
     gives="degenerate",
     none_is_clean=True,
-    what=(
-        "The forward pass hands the state on, but its derivative is exactly zero: somewhere the state was detached "
-        "from the graph. Nothing before that step is learned from, at any learning rate."
-    ),
-    maths=(
-        "J_t = ∂s_t/∂s_{t−1} as automatic differentiation sees it",
-        "D = (F(s + ε u, x_t) − F(s, x_t)) / ε as the forward pass does",
-        "found when J_t = 0 at a step where D ≠ 0",
-    ),
-    measured=(
-        "The Jacobian of each step is compared with what the step really does to a slightly moved state; the newest "
-        "step whose Jacobian vanishes while its output moves is reported. So are older inputs that receive exactly "
-        "nothing while the output follows a slight change of them, up and down alike (an input that is only asked "
-        "whether it is padding does not count), and states that are made anew: every so many steps the Jacobian is "
-        "exactly zero, and the state does not move either, or a mask multiplies it by exactly zero. What lies no "
-        "nearer than a stated needed lag is remarked on and changes no status. Where this cut explains exact zeros "
-        "(GS102) and a short reach (GS104), the status is degenerate and not vanishing."
-    ),
-    remedies=(
-        "Search the code for detach(), .data, .item(), torch.no_grad() and for a state made anew inside the loop",
-        "If truncated BPTT is meant, say how far it has to reach: `gradscope analyze my_cell.py:Cell --needs-lag 20`",
-    ),
-    papers=(papers.PASCANU_2013,),
 )
 
 
@@ -174,27 +148,9 @@ def _judge_no_gradient(result: ModelResult, spec: RunSpec) -> Finding:
 
 NO_GRADIENT = Rule(
     code="GS402",
-    title="no gradient at all",
-    severity="warning",
     requires=("silent",),
     judge=_judge_no_gradient,
     voided_by="GS401",
-    what=(
-        "A parameter that receives no gradient keeps its first value for ever, and a feature that receives none is not "
-        "looked at. Both are easy to make by mistake (a layer that is built and not called, a slice that misses a "
-        "column) and nothing in a loss curve shows them."
-    ),
-    maths=(
-        "∂L/∂W = 0 in every entry, or W is not part of L's graph",
-        "∂L/∂x_{t,j} = 0 for all t, all sequences and a feature j",
-        "found when there is any",
-    ),
-    measured=(
-        "One forward and backward pass of the user's module with the loss of the run; parameters that do not require a "
-        "gradient are asked too. Of families, the features of the input alone."
-    ),
-    remedies=("See what the loss reads: `gradscope analyze rnn --loss every`",),
-    papers=(papers.PASCANU_2013,),
 )
 
 
@@ -222,33 +178,10 @@ def _judge_mixed_sequences(result: ModelResult, spec: RunSpec) -> Finding:
 
 MIXED_SEQUENCES = Rule(
     code="GS403",
-    title="sequences influence each other",
-    severity="error",
     requires=("mixed",),
     judge=_judge_mixed_sequences,
     gives="degenerate",
     none_is_clean=True,
-    what=(
-        "The gradient of one sequence's output reaches the input of another. A recurrence that walks along the batch "
-        "does that: torch.nn.LSTM takes (T, batch, features) unless it is built with batch_first=True. So do batch "
-        "normalization in training mode, attention over the wrong axis, and a reshape that swaps batch and time. What "
-        "is learned then depends on which sequences meet in a batch, and lags are not lags in time."
-    ),
-    maths=(
-        "y_b = output of sequence b, x_b' = input of sequence b'",
-        "independent sequences: ∂y_b/∂x_b' = 0 for b' ≠ b",
-        "found when ‖∂⟨u, y_b⟩/∂x_b'‖ > 0 beyond rounding for some b' ≠ b",
-    ),
-    measured=(
-        "One backward pass from the outputs of one sequence alone, with a seeded random cotangent; the sequence whose "
-        "input receives most of what it should not is named. A single sequence cannot be judged."
-    ),
-    remedies=(
-        "Build the layer with batch_first=True, or hand it x.transpose(0, 1)",
-        "If the module is meant to take time first, say so: `gradscope analyze model.py:Net --layout time-first`",
-        "Put batch normalization in evaluation mode, or use layer normalization",
-    ),
-    papers=(papers.PASCANU_2013,),
 )
 
 
@@ -268,29 +201,7 @@ def _judge_acts_without_gradient(result: ModelResult, spec: RunSpec) -> Finding:
 
 ACTS_WITHOUT_GRADIENT = Rule(
     code="GS405",
-    title="acts without gradient",
-    severity="error",
     requires=("unheard",),
     judge=_judge_acts_without_gradient,
     gives="degenerate",
-    what=(
-        "The loss follows a small change of a learnable parameter, or of the input, and its gradient is zero all the "
-        "same: it was detached on the way. It keeps its first value for ever, and so does all that lies before it, "
-        "while the loss goes on falling by what is left. A parameter that the loss does not follow at all is another "
-        "thing (GS402)."
-    ),
-    maths=(
-        "∂L/∂p = 0 in every entry, as automatic differentiation sees it",
-        "above = L(p + ε) − L(p),  below = L(p) − L(p − ε), as the forward pass gives them",
-        "found when above ≈ below ≠ 0: not at a kink, nor where L is flat",
-    ),
-    measured=(
-        "One seeded nudge up and down for each parameter of the user's module that requires a gradient and has none, "
-        "and for the input, with the loss of the run; the first six."
-    ),
-    remedies=(
-        "Take the detach away, or freeze what should not learn with requires_grad_(False)",
-        "If it is meant, leave the rule out: --ignore GS405",
-    ),
-    papers=(papers.PASCANU_2013,),
 )

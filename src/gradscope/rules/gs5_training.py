@@ -7,25 +7,60 @@ import statistics
 from collections.abc import Iterable
 
 from gradscope.records import RunSpec
-from gradscope.rules import papers
-from gradscope.rules.rule import Finding, Threshold, TrainingRule, asked_lag, where, with_reach, without_reach
+from gradscope.rules.rule import Finding, Threshold, TrainingRule
 from gradscope.rules.wording import factor, percent
-from gradscope.trajectory import Norms, Point, Trajectory, leading
+from gradscope.trajectory import Norms, Point, Trajectory, is_cut, leading, longest_lag
 
-EARLY = 20
+PARTS_OF_RUN = 20
 """A step in the first of so many parts of a run is no point to go back to."""
+FEWEST_POINTS = 3
+"""Updates that a judgement of clipping needs."""
+NOTICEABLE = 1e-3
+"""log10: a smaller difference between raw and clipped norms is rounding."""
+
+
+def stated_lag(trajectory: Trajectory, spec: RunSpec) -> int | None:
+    """How far back the user says the task must reach: now, else when the run was recorded."""
+    return spec.needs_lag if spec.needs_lag is not None else trajectory.head.needed_lag
+
+
+def needed_lag_at(trajectory: Trajectory, spec: RunSpec, point: Point) -> int:
+    """K at a point: the stated lag, else all that lies before the newest output the loss reads."""
+    stated = stated_lag(trajectory, spec)
+    if stated is not None:
+        return stated
+    return point.needed_lag if point.needed_lag is not None else max((point.length or 2) - 1, 1)
+
+
+def points_with_reach(trajectory: Trajectory, spec: RunSpec) -> list[Point]:
+    """The leading points whose reach is known, in sequences that the needed lag fits into."""
+    stated = stated_lag(trajectory, spec)
+    return [point for point in leading(trajectory) if point.reach is not None and not is_cut(point, stated)]
+
+
+def why_no_reach(trajectory: Trajectory, spec: RunSpec) -> str:
+    """Why no point is left."""
+    longest = max((longest_lag(point) for point in leading(trajectory) if point.reach is not None), default=None)
+    if longest is None:
+        return "no point has a reach"
+    return f"lag {stated_lag(trajectory, spec)} is needed, and no gradient goes back more than {longest} steps anywhere"
+
+
+def point_label(point: Point) -> str:
+    """`step 400`, or `step 400 (ckpt_400.pt)`."""
+    return f"step {point.step}" + (f" ({point.source})" if point.source else "")
 
 
 def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """Find the last stretch of points below K, and whether any before it was not."""
-    points = with_reach(trajectory, spec)
+    points = points_with_reach(trajectory, spec)
     if not points:
-        return Finding("skip", without_reach(trajectory, spec))
-    enough = [(point.reach or 0) >= asked_lag(trajectory, spec, point) for point in points]
-    last, lag = points[-1], asked_lag(trajectory, spec, points[-1])
+        return Finding("skip", why_no_reach(trajectory, spec))
+    enough = [(point.reach or 0) >= needed_lag_at(trajectory, spec, point) for point in points]
+    last, lag = points[-1], needed_lag_at(trajectory, spec, points[-1])
     if enough[-1]:
         dips = [point for point, kept in zip(points, enough, strict=True) if not kept]
-        came = f" It was short of that at {len(dips)} points, last at {where(dips[-1])}." if dips else ""
+        came = f" It was short of that at {len(dips)} points, last at {point_label(dips[-1])}." if dips else ""
         return Finding("pass", f"The reach ends at {last.reach} lags; {lag} are needed.{came}", measured=last.reach)
     if not any(enough):
         return Finding("pass", f"The reach was never as far as the needed lag {lag}, so it did not fall below it.")
@@ -33,8 +68,8 @@ def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
     lost, kept = points[place], points[place - 1]
     return Finding(
         "found",
-        f"The reach fell from {kept.reach} lags at {where(kept)} to {lost.reach} at {where(lost)}: below the {lag} "
-        f"that are needed; it ends at {last.reach}.",
+        f"The reach fell from {kept.reach} lags at {point_label(kept)} to {lost.reach} at {point_label(lost)}: "
+        f"below the {lag} that are needed; it ends at {last.reach}.",
         _reach_lost_advice(kept, lost, last),
         first_step=lost.step,
         last_step=last.step,
@@ -45,45 +80,23 @@ def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
 
 def _reach_lost_advice(kept: Point, lost: Point, last: Point) -> str:
     """Go back to what was kept, where something had been learned by then."""
-    if kept.step * EARLY < last.step:
+    if kept.step * PARTS_OF_RUN < last.step:
         return (
             f"It fell within the first {lost.step} steps, before there was much to go back to: start with a smaller "
             "learning rate, or warm it up, and clip the gradient. If the loss went on falling, ask whether the task "
             "needs that lag."
         )
     return (
-        f"Go back to {where(kept)} and train on from there with a lower learning rate or a clipped gradient; what "
-        "changed in the weights between the two is shown with the run."
+        f"Go back to {point_label(kept)} and train on from there with a lower learning rate or a clipped gradient; "
+        "what changed in the weights between the two is shown with the run."
     )
 
 
 REACH_LOST = TrainingRule(
     code="GS501",
-    title="reach lost during training",
-    severity="error",
     judge=_judge_reach_lost,
     gives="vanishing",
     needs_stated_lag=True,
-    what=(
-        "A model that could learn from the needed lag when training began, or later, and no longer can. Nothing in the "
-        "loss shows it at once: what was learned stays a while, and only what is still to be learned is lost."
-    ),
-    maths=(
-        "reach(n) = largest k with I_n(k) ≥ 0.01 · I_n(1), I_n the influence after n updates",
-        "K is the needed lag",
-        "found when reach(m) ≥ K for some m and reach(n) < K from some n > m to the end",
-    ),
-    measured=(
-        "At every point of the trajectory, as GS104 does for one report: signals of the layer that ends with the least "
-        "reach where there are any, else whole analyses. Sequences that end before the needed lag do not count. A run "
-        "that comes back is no finding; its dips are counted."
-    ),
-    remedies=(
-        "Find the step and what moved there: `gradscope show flow.jsonl`",
-        "Lower the learning rate or clip the norm of the gradient before the step at which it fell",
-        "Hold the recurrent matrix to what keeps norms (orthogonal parametrization), or use a gated cell",
-    ),
-    papers=(papers.PASCANU_2013,),
 )
 
 
@@ -103,14 +116,14 @@ def _judge_share_collapse(trajectory: Trajectory, spec: RunSpec) -> Finding:
     drop = _drop((high, low))
     if drop < wanted:
         return Finding("pass", f"The share never dropped by more than {factor(max(drop, 0.0))} at once.", measured=drop)
-    fell = f"from 10^{high.gradient_share:.1f} at {where(high)} to {_shown(low)} at {where(low)}"
+    fell = f"from 10^{high.gradient_share:.1f} at {point_label(high)} to {_shown(low)} at {point_label(low)}"
     if not lasting:
         return Finding("pass", f"The gradient share dropped {fell}, and came back.", measured=drop, threshold=wanted)
     return Finding(
         "found",
         f"The gradient share at lag {low.needed_lag} collapsed {fell}, a factor of {factor(drop)}, and stays there.",
-        f"Look at what moved in the weights before {where(low)}, lower the learning rate and clip the norm of the "
-        f"gradient.",
+        f"Look at what moved in the weights before {point_label(low)}, lower the learning rate and clip the norm "
+        "of the gradient.",
         first_step=high.step,
         last_step=low.step,
         measured=drop,
@@ -148,47 +161,19 @@ def _shown(point: Point) -> str:
 
 SHARE_COLLAPSE = TrainingRule(
     code="GS502",
-    title="collapse of the gradient share",
-    severity="error",
     judge=_judge_share_collapse,
     gives="vanishing",
     thresholds={
         "collapse_drop": Threshold(3.0, "log10", "how far the share must drop", low=0.0),
         "collapse_window": Threshold(1000.0, "updates", "within how many updates of the weights", low=0.0),
     },
-    what=(
-        "Within a few updates the part of the gradient that reaches the needed lag falls a thousandfold or more, and "
-        "does not come back: one bad step, a learning rate too high, or a nonlinearity that died. An RNN of relu units "
-        "that starts from the identity does this within 40 updates."
-    ),
-    maths=(
-        "S(n) = log10( g_K / Σ g_k ) after n updates, K the needed lag",
-        "drop = max over m < n ≤ m + window of S(m) − S(n)",
-        "found when drop ≥ 3 and the last S is still 3 below S(m)",
-    ),
-    measured=(
-        "From the leading points of the trajectory (signals, else analyses). Neighbouring points count even where they "
-        "lie farther apart than the window."
-    ),
-    remedies=(
-        "Find the step and what moved there: `gradscope show flow.jsonl`",
-        "Clip the norm of the gradient and lower the learning rate; warm it up over the first updates",
-        "Use a cell whose state has a path of its own: `gradscope compare lstm:forget_bias=5 gru lru`",
-    ),
-    papers=(papers.PASCANU_2013,),
 )
-
-
-FEWEST = 3
-"""Points that a judgement needs."""
-NOTICED = 1e-3
-"""log10: a smaller difference between raw and clipped norms is rounding."""
 
 
 def is_clipped(norms: Norms) -> bool:
     """Whether clipping changed the length of a gradient."""
     raw, clipped = norms.log10_raw, norms.log10_clipped
-    return raw is not None and clipped is not None and raw - clipped > NOTICED
+    return raw is not None and clipped is not None and raw - clipped > NOTICEABLE
 
 
 def updates(points: Iterable[Point]) -> list[Point]:
@@ -209,11 +194,11 @@ def _judge_clipped_direction(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """Median cosine between raw and clipped gradient over the last half of the updates at which clipping acted."""
     points = [p for p in updates(trajectory.points) if p.norms is not None and p.norms.cosine is not None]
     acted = [p for p in points if p.norms is not None and is_clipped(p.norms)]
-    if len(points) < FEWEST:
+    if len(points) < FEWEST_POINTS:
         return Finding("skip", "the gradient before and after clipping was measured at fewer than 3 steps")
-    if len(acted) < FEWEST:
+    if len(acted) < FEWEST_POINTS:
         return Finding("pass", f"Clipping acted at {len(acted)} of {len(points)} measured updates.")
-    late = acted[-max(FEWEST, len(acted) // 2) :]
+    late = acted[-max(FEWEST_POINTS, len(acted) // 2) :]
     cosine = statistics.median(p.norms.cosine for p in late if p.norms is not None and p.norms.cosine is not None)
     wanted = CLIPPED_DIRECTION.limit(spec, "clip_cosine")
     said = f"Clipping acted at {percent(len(acted) / len(points))} of the measured updates"
@@ -234,31 +219,8 @@ def _judge_clipped_direction(trajectory: Trajectory, spec: RunSpec) -> Finding:
 
 CLIPPED_DIRECTION = TrainingRule(
     code="GS503",
-    title="clipping removes most of the direction",
-    severity="warning",
     judge=_judge_clipped_direction,
     thresholds={"clip_cosine": Threshold(0.5, "cosine", "how much of its direction a clipped gradient keeps", -1, 1)},
-    what=(
-        "Clipping the norm of the whole gradient shortens it and keeps its direction. Clipping values, or one layer at "
-        "a time, flattens the large components and leaves the small ones: where it acts most of the time, what is "
-        "applied is hardly the gradient any more, and the long lags, which show in few components, go first."
-    ),
-    maths=(
-        "g the gradient of one update before clipping, g' after it, over the watched layers",
-        "cos = ⟨g, g'⟩ / (‖g‖ ‖g'‖);  1 − cos² is the part of g' that is not along g",
-        "found when the median cos over the late updates where clipping acted is below 0.5",
-    ),
-    measured=(
-        "At the steps that a Monitor measures. The raw gradient is read when the last backward pass of the update has "
-        "accumulated it, the clipped one when the optimizer has used it; the loss scale of mixed precision is divided "
-        "out of both."
-    ),
-    remedies=(
-        "`torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)` in place of `clip_grad_value_`",
-        "Raise the limit until clipping acts at a few percent of the updates",
-        "Bring the gradient itself down: `gradscope explain GS201`",
-    ),
-    papers=(papers.PASCANU_2013,),
 )
 
 
@@ -276,7 +238,7 @@ def _judge_first_non_finite(trajectory: Trajectory, spec: RunSpec) -> Finding:
     told = same[0] if same else found
     return Finding(
         "found",
-        f"{_non_finite_at(told)} first at {where(found)}.{since}",
+        f"{_non_finite_at(told)} first at {point_label(found)}.{since}",
         _non_finite_advice(trajectory, found),
         first_step=found.step,
         measured=float(found.step),
@@ -315,44 +277,23 @@ def _non_finite_at(point: Point) -> str:
 
 FIRST_NON_FINITE = TrainingRule(
     code="GS504",
-    title="first value that is not finite",
-    severity="error",
     judge=_judge_first_non_finite,
     gives="non-finite",
-    what=(
-        "NaN and Inf never heal: from the update that takes them in, all weights are lost. What matters is the first "
-        "one: at which step of the training, and in which layer, gate and step of the sequence."
-    ),
-    maths=(
-        "NaN + a = NaN, Inf − Inf = NaN, 0 · Inf = NaN",
-        "one NaN in dL/dW makes the whole clipped gradient NaN: g / ‖g‖ = NaN",
-        "found when the loss, the gradient, a weight or a state is not finite at any point",
-    ),
-    measured=(
-        "Loss and norm of the gradient at every measured step; layer, gate and step of the sequence from the whole "
-        "analysis that follows. Skipped updates of a loss scaler are no finding: their gradient is never applied."
-    ),
-    remedies=(
-        "Analyse the checkpoint before it: `gradscope analyze weights.pt --input batch.npy`",
-        "Clip the norm of the gradient and lower the learning rate",
-        "Compute what overflows in float32 where the rest is in half precision",
-    ),
-    papers=(papers.PASCANU_2013, papers.MICIKEVICIUS_2018),
 )
 
 
 def _judge_nothing_old_learned(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """Compare the largest reach of the run with K."""
-    points = with_reach(trajectory, spec)
+    points = points_with_reach(trajectory, spec)
     if not points:
-        return Finding("skip", without_reach(trajectory, spec))
+        return Finding("skip", why_no_reach(trajectory, spec))
     best = max(points, key=lambda point: point.reach or 0)
-    lag = asked_lag(trajectory, spec, best)
+    lag = needed_lag_at(trajectory, spec, best)
     if (best.reach or 0) >= lag:
-        return Finding("pass", f"At {where(best)} the reach was {best.reach} lags; {lag} are needed.")
+        return Finding("pass", f"At {point_label(best)} the reach was {best.reach} lags; {lag} are needed.")
     return Finding(
         "found",
-        f"Nothing older than {best.reach} steps was ever learned from: that was the reach at {where(best)}, the "
+        f"Nothing older than {best.reach} steps was ever learned from: that was the reach at {point_label(best)}, the "
         f"farthest of {len(points)} points; {lag} are needed.",
         "Ask first whether the task needs it: train a copy on shorter windows and compare validation losses. If it "
         "does, start from gates that stay open, or let short lags occur too; a longer reach can cost loss elsewhere, "
@@ -366,30 +307,7 @@ def _judge_nothing_old_learned(trajectory: Trajectory, spec: RunSpec) -> Finding
 
 NOTHING_OLD_LEARNED = TrainingRule(
     code="GS505",
-    title="nothing old was ever learned from",
-    severity="error",
     judge=_judge_nothing_old_learned,
     gives="vanishing",
     needs_stated_lag=True,
-    what=(
-        "At no measured step of the training did the gradient reach the needed lag. Whatever the loss did, it was not "
-        "by learning what is that far back; where short lags occur in the data too, the reach may still open later."
-    ),
-    maths=(
-        "reach(n) = largest k with I_n(k) ≥ 0.01 · I_n(1) after n updates",
-        "best = max over n of reach(n)",
-        "found when best < K",
-    ),
-    measured=(
-        "Over the leading points of the trajectory: signals of the layer that ends with the least reach, else whole "
-        "analyses; not over sequences that end before the needed lag. Between the points nothing is known; the outcome "
-        "is of this run, so far."
-    ),
-    remedies=(
-        "Start from gates that stay open: `gradscope compare lstm:forget_bias=5 gru:update_bias=5 lru`; a longer reach "
-        "is not a lower loss, so compare validation losses",
-        "Let short lags teach the gates first: a curriculum of lengths, or a loss at every step",
-        "Check that nothing cuts the gradient: `gradscope explain GS401`",
-    ),
-    papers=(papers.BENGIO_1994, papers.JOZEFOWICZ_2015),
 )

@@ -12,8 +12,8 @@ from gradscope.errors import UsageError
 from gradscope.records import ModelResult, RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load, unknown
 from gradscope.rules.gs1_learning import outlook
-from gradscope.rules.gs5_training import clipped_share, updates
-from gradscope.rules.rule import Finding, Rule, TrainingRule, stated_lag
+from gradscope.rules.gs5_training import clipped_share, stated_lag, updates
+from gradscope.rules.rule import Finding, Rule, TrainingRule
 from gradscope.trajectory import Norms, Point, Trajectory, leading
 from gradscope.verdicts import gravest
 

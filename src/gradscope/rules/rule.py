@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.resources.abc import Traversable
 from typing import Literal, cast
 
 from gradscope.errors import UsageError
 from gradscope.records import ModelResult, Number, RunSpec, Severity, Status, Verdict, VerdictStatus
-from gradscope.trajectory import Point, Trajectory, is_cut, leading, longest_lag
+from gradscope.rules.texts import PAGES, RulePage, read_page
+from gradscope.trajectory import Trajectory
 
 Outcome = Literal["pass", "found", "doubtful", "remark", "inconclusive", "skip"]
 """`doubtful` and `remark` warn and never fail: one leaves the status inconclusive, the other leaves it alone."""
@@ -53,23 +56,32 @@ class Threshold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taught:
-    """What every rule is, whatever it judges: how it is called, taught and limited."""
+class RuleDoc:
+    """What every rule has, whatever it judges: a code, a page that teaches it, and limits."""
 
     code: str
-    title: str
-    severity: Severity
-    """`error`: a finding fails; `warning`: a finding warns at most."""
-    what: str
-    maths: tuple[str, str, str]
-    measured: str
-    remedies: tuple[str, ...]
-    papers: tuple[str, ...]
+    pages: Traversable = PAGES
+    """The folder that holds its page, `CODE.md`."""
     thresholds: dict[str, Threshold] = field(default_factory=dict)
     gives: Status | None = None
     """The status of what this is found in, where no graver one is; None for a remark that changes none."""
     needs_stated_lag: bool = False
     """A finding warns instead of failing unless the user said how far back the task must reach."""
+
+    @cached_property
+    def page(self) -> RulePage:
+        """What its page says, read when it is first asked for."""
+        return read_page(self.pages / f"{self.code}.md")
+
+    @property
+    def title(self) -> str:
+        """What it finds, in a few words."""
+        return self.page.title
+
+    @property
+    def severity(self) -> Severity:
+        """`error`: a finding fails; `warning`: a finding warns at most."""
+        return self.page.severity
 
     def limit(self, spec: RunSpec, name: str) -> float:
         """The threshold `name` that holds in this run."""
@@ -95,7 +107,7 @@ class Taught:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rule(Taught):
+class Rule(RuleDoc):
     """One rule about a report's model, judged and explained from the same object.
 
     What vanishes or explodes is the gradient: a model of which no such rule could be judged is inconclusive.
@@ -124,39 +136,7 @@ def needed_lag(result: ModelResult, spec: RunSpec) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingRule(Taught):
+class TrainingRule(RuleDoc):
     """One rule over the steps of a training run."""
 
     judge: Callable[[Trajectory, RunSpec], Finding]
-
-
-def stated_lag(trajectory: Trajectory, spec: RunSpec) -> int | None:
-    """How far back the user says the task must reach: now, else when the run was recorded."""
-    return spec.needs_lag if spec.needs_lag is not None else trajectory.head.needed_lag
-
-
-def asked_lag(trajectory: Trajectory, spec: RunSpec, point: Point) -> int:
-    """K at a point: the stated lag, else all that lies before the newest output the loss reads."""
-    stated = stated_lag(trajectory, spec)
-    if stated is not None:
-        return stated
-    return point.needed_lag if point.needed_lag is not None else max((point.length or 2) - 1, 1)
-
-
-def with_reach(trajectory: Trajectory, spec: RunSpec) -> list[Point]:
-    """The leading points whose reach is known, in sequences that the needed lag fits into."""
-    stated = stated_lag(trajectory, spec)
-    return [point for point in leading(trajectory) if point.reach is not None and not is_cut(point, stated)]
-
-
-def without_reach(trajectory: Trajectory, spec: RunSpec) -> str:
-    """Why no point is left."""
-    longest = max((longest_lag(point) for point in leading(trajectory) if point.reach is not None), default=None)
-    if longest is None:
-        return "no point has a reach"
-    return f"lag {stated_lag(trajectory, spec)} is needed, and no gradient goes back more than {longest} steps anywhere"
-
-
-def where(point: Point) -> str:
-    """`step 400`, or `step 400 (ckpt_400.pt)`."""
-    return f"step {point.step}" + (f" ({point.source})" if point.source else "")

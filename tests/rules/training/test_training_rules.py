@@ -132,7 +132,7 @@ def test_each_is_explained(code):
     rule = load(TRAINING_RULES[code])
     assert lesson.startswith(f"# {code} {rule.title}")
     assert all(f"`{name} = " in lesson for name in rule.thresholds)
-    assert all(part in lesson for part in (*rule.maths, *rule.remedies, *rule.papers))
+    assert all(part in lesson for part in (*sum(rule.page.sections.values(), ()), *rule.page.papers))
 
 
 def test_a_point_of_the_whole_model_is_enough():
