@@ -1,4 +1,4 @@
-"""`python -m benchmarks.oracle [N] [--from SEED] [--wide]`."""
+"""`python -m benchmarks.oracle [N] [--from SEED] [--wide | --written]`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import traceback
 import torch
 
 from benchmarks.oracle.compare import differences
-from benchmarks.oracle.modules import draw, draw_wide
+from benchmarks.oracle.modules import draw, draw_wide, draw_written
 
 
 def main(words: list[str]) -> int:
@@ -20,11 +20,13 @@ def main(words: list[str]) -> int:
     parser.add_argument("count", type=int, nargs="?", default=100)
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
     parser.add_argument("--wide", action="store_true", help="the wider grammar")
+    parser.add_argument("--written", action="store_true", help="states and outputs written into tensors that exist")
     given = parser.parse_args(words)
     torch.set_num_threads(1)
+    drawn = draw_written if given.written else draw_wide if given.wide else draw
     begun, wrong, kinds = time.perf_counter(), 0, collections.Counter()
     for seed in range(given.first, given.first + given.count):
-        recipe = (draw_wide if given.wide else draw)(seed)
+        recipe = drawn(seed)
         try:
             found = differences(recipe)
         except Exception:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 CELLS = ("tanh", "relu", "linear", "leaky", "diagonal", "minimal gated", "gru", "lstm", "lstm of one matrix")
 VOCABULARY = 5
 OUTPUTS = ("steps", "last", "value", "scalar", "pair", "named", "time first")
+COLLECTED = ("list", "buffer", "longer buffer", "rows", "two writes", "added", "index_copy_", "index_copy")
+UPDATES = ("value", "where", "rows", "row numbers", "elements", "two parts", "units", "copy_")
 PARTS = {"lstm": 2, "lstm of one matrix": 2, "rotating": 2}
 """Tensors of state in a layer, where it is not one."""
 
@@ -69,6 +71,15 @@ class Recipe:
     """Whether the state is multiplied by 0 before steps that the input of the sequence itself tells."""
     sequence: int | None = None
     """The only sequence that the loss reads; all of them where it is None."""
+    collect: str = "list"
+    """How outputs of the steps are gathered: in a list, or written into a tensor made before (`COLLECTED`)."""
+    update: str = "value"
+    """How the new state takes the old one's place (`UPDATES`); by `where`, `rows`, `row numbers` and `elements` a part
+    of it stays as it was, as the input of the step tells."""
+    clockwork: bool = False
+    """Whether layer l = 0, 1, .. is updated at every 2^l-th step alone."""
+    mask_by: str = "product"
+    """How a state is set to 0 where the input tells it: `product`, `fill` or `write`."""
     extra: str = ""
     """What the module has no joint state for: `attends` to all past states, or `both` directions in one loop each."""
 
@@ -153,6 +164,75 @@ def draw_wide(seed: int) -> Recipe:
         wide |= {"by_layer": False, "reset": 0, "mask": False, "own_mask": False, "detach": 0, "norm": False}
         wide |= {"between": "nothing", "tied": False, "single_gate": False, "begin": "zeros"}
     return replace(plain, **wide)
+
+
+def draw_written(seed: int) -> Recipe:
+    """A recipe of which states and outputs are written into tensors that exist, or only at some steps."""
+    rng, plain = random.Random(-(10**9) - seed), draw(seed)
+    own_mask = not plain.delay and rng.random() < 0.2
+    cell = "gru" if plain.delay else plain.cell
+    layers = plain.layers
+    return replace(
+        plain,
+        cell=cell,
+        delay=0,
+        whole=False,
+        by_layer=layers > 1 and rng.random() < 0.6,
+        begin=rng.choice(("zeros", "learned")),
+        mask=plain.mask and not own_mask,
+        own_mask=own_mask,
+        mask_by=rng.choice(("product", "fill", "write")),
+        detach=0 if own_mask else plain.detach,
+        collect=rng.choice(COLLECTED),
+        update=rng.choice(UPDATES) if rng.random() < 0.6 else "value",
+        clockwork=layers > 1 and rng.random() < 0.25,
+    )
+
+
+class Collected:
+    """Outputs of the steps, gathered as `how` says: `add` each, then `steps()`, each (batch, width), or `whole()`."""
+
+    def __init__(self, how: str, length: int) -> None:
+        self.how, self.length, self.first = how, length, 1 if how == "longer buffer" else 0
+        self.values: list[Tensor] = []
+        self.buffer: Tensor | None = None
+
+    def add(self, y: Tensor) -> None:
+        """The output of the next step, (batch, width)."""
+        t = len(self.values) + self.first
+        self.values.append(y)
+        if self.how == "list":
+            return
+        if self.buffer is None:
+            batch, width = y.shape
+            shape = (self.length, batch, width) if self.how == "rows" else (batch, self.length + self.first, width)
+            self.buffer = y.new_zeros(shape)
+        if self.how in ("buffer", "longer buffer"):
+            self.buffer[:, t] = y
+        elif self.how == "rows":
+            self.buffer[t] = y
+        elif self.how == "two writes":
+            self.buffer[:, t, :1] = y[:, :1]
+            self.buffer[:, t, 1:] = y[:, 1:]
+        elif self.how == "added":
+            self.buffer[:, t] += y
+        elif self.how == "index_copy_":
+            self.buffer.index_copy_(1, torch.tensor([t]), y[:, None])
+        else:
+            self.buffer = self.buffer.index_copy(1, torch.tensor([t]), y[:, None])
+
+    def whole(self) -> Tensor:
+        """(batch, T, width)."""
+        if self.buffer is None:
+            return torch.stack(self.values, 1)
+        return self.buffer.transpose(0, 1) if self.how == "rows" else self.buffer[:, self.first :]
+
+    def steps(self) -> list[Tensor]:
+        """Y_1 .. Y_T."""
+        if self.buffer is None:
+            return self.values
+        whole = self.whole()
+        return [whole[:, t] for t in range(self.length)]
 
 
 class Unit(nn.Module):
@@ -269,7 +349,11 @@ class Written(nn.Module):
             x = self.table(x)
         if self.recipe.output == "time first":
             x = x.transpose(0, 1)
-        return self._given(self.outputs(x))
+        ys = self.outputs(x)
+        gathered = Collected(self.recipe.collect, len(ys))
+        for y in ys:
+            gathered.add(y)
+        return self._given(gathered)
 
     def outputs(self, x: Tensor) -> list[Tensor]:
         """Y_1 .. Y_T of x (batch, T, features)."""
@@ -302,7 +386,8 @@ class Written(nn.Module):
         for t, step in enumerate(self._walk(x), 1):
             flow = step
             for layer, unit in enumerate(self.units):
-                states[layer] = unit(flow, self._before(t, states[layer], step))
+                old = self._before(t, states[layer], step)
+                states[layer] = self._updated(t, layer, old, unit(flow, old), step)
                 flow = self._between(layer, states[layer][0], flow)
             ys.append(flow)
         return ys
@@ -315,11 +400,12 @@ class Written(nn.Module):
                 given = torch.stack(flows, 1)
                 flows = list(self._between(layer, unit.over_sequence(given)[0], given).unbind(1))
                 continue
-            state, above = states[layer], []
+            state, above = states[layer], Collected(self.recipe.collect, len(flows))
             for t, flow in enumerate(flows, 1):
-                state = unit(flow, self._before(t, state, steps[t - 1]))
-                above.append(self._between(layer, state[0], flow))
-            flows = above
+                old = self._before(t, state, steps[t - 1])
+                state = self._updated(t, layer, old, unit(flow, old), steps[t - 1])
+                above.add(self._between(layer, state[0], flow))
+            flows = above.steps()
         return flows
 
     def _walk(self, x: Tensor) -> list[Tensor]:
@@ -346,7 +432,7 @@ class Written(nn.Module):
         if recipe.mask:
             state = [part * self.kept[t - 1] for part in state]
         if recipe.own_mask:
-            state = [part * self.keeps(x) for part in state]
+            state = [self._masked(part, x) for part in state]
         if recipe.detach and t > 1 and (t - 1) % recipe.detach == 0:
             state = [part.detach() for part in state]
         if recipe.begin == "number":
@@ -363,6 +449,58 @@ class Written(nn.Module):
             return self.linears[layer](h)
         return h + given if recipe.between == "residual" and layer else h
 
+    def _masked(self, part: Tensor, x: Tensor) -> Tensor:
+        keeps = self.keeps(x)
+        if self.recipe.mask_by == "product":
+            return part * keeps
+        if self.recipe.mask_by == "fill":
+            return part.masked_fill(keeps == 0, 0.0)
+        part = part.clone()
+        part[keeps[:, 0] == 0] = 0.0
+        return part
+
+    def _rests(self, t: int, layer: int) -> bool:
+        return self.recipe.clockwork and t % 2**layer != 0
+
+    def _taken(self, how: str, new: Tensor, x: Tensor) -> Tensor:
+        """Where the new value is taken, (batch, hidden) or (batch, 1)."""
+        return new.detach() > -0.4 if how == "elements" else x[:, :1] > -0.7
+
+    def _updated(self, t: int, layer: int, old: list[Tensor], new: list[Tensor], x: Tensor) -> list[Tensor]:
+        if self._rests(t, layer):
+            return old
+        return [self._written(a, b, x) for a, b in zip(old, new, strict=True)]
+
+    def _written(self, old: Tensor, new: Tensor, x: Tensor) -> Tensor:
+        """The state after a step, from the one before it and what the cell made of it, as the recipe's code has it."""
+        how, taken = self.recipe.update, self._taken(self.recipe.update, new, x)
+        if how == "value":
+            return new
+        if how == "where":
+            return torch.where(taken, new, old)
+        if how == "copy_":
+            return torch.empty_like(new).copy_(new)
+        state = torch.zeros_like(new) if how == "units" else old.clone()
+        if how == "units":
+            for unit in range(new.shape[1]):
+                state[:, unit] = new[:, unit]
+        elif how == "two parts":
+            state[:, :1] = new[:, :1]
+            state[:, 1:] = new[:, 1:]
+        elif how == "row numbers":
+            rows = taken[:, 0].nonzero()[:, 0]
+            state[rows] = new[rows]
+        else:
+            taken = taken if how == "elements" else taken[:, 0]
+            state[taken] = new[taken]
+        return state
+
+    def _known(self, old: Tensor, new: Tensor, x: Tensor) -> Tensor:
+        """The same by its definition."""
+        if self.recipe.update in ("value", "copy_", "units", "two parts"):
+            return new
+        return torch.where(self._taken(self.recipe.update, new, x), new, old)
+
     def keeps(self, x: Tensor) -> Tensor:
         """1 where a sequence goes on at this step, 0 where it begins anew, (batch, 1)."""
         return (x[:, :1] > -0.84).to(x)
@@ -371,16 +509,16 @@ class Written(nn.Module):
         y = self.readout(h) if self.recipe.head else h
         return y + self.skip(x) if self.recipe.around else y
 
-    def _given(self, ys: list[Tensor]) -> Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]:
-        output = self.recipe.output
+    def _given(self, gathered: Collected) -> Tensor | tuple[Tensor, Tensor] | dict[str, Tensor]:
+        output, ys = self.recipe.output, gathered.values
         if output == "time first":
-            return torch.stack(ys)
+            return gathered.whole().transpose(0, 1)
         if output == "last":
             return ys[-1]
         if output in ("value", "scalar"):
             value = ys[-1].sum(-1)
             return value if output == "value" else value.sum()
-        steps = torch.stack(ys, 1)
+        steps = gathered.whole()
         return (steps, ys[-1]) if output == "pair" else {"y": steps} if output == "named" else steps
 
     # --- as the definitions have it
@@ -395,7 +533,9 @@ class Written(nn.Module):
         parts, flow, new = s.split(recipe.hidden, -1), x, []
         for layer, unit in enumerate(self.units):
             own = list(parts[layer * recipe.parts : (layer + 1) * recipe.parts])
-            state = unit(flow, self._before(t, own, x))
+            old = self._before(t, own, x)
+            state = [self._known(a, b, x) for a, b in zip(old, unit(flow, old), strict=True)]
+            state = old if self._rests(t, layer) else state
             flow = self._between(layer, state[0], flow)
             new += state
         return torch.cat(new, -1)
