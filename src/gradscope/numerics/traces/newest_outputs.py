@@ -55,8 +55,9 @@ def is_last_step(kept: Tensor | None, v: Tensor | None, steps: int) -> bool:
     if kept is None or v is None or kept is v:
         return False
     heard, read = ((g != 0).any(0) for g in (kept, v))
-    orders = (lambda g: g.reshape(steps, -1), lambda g: g.reshape(-1, steps).T)
-    return any(not bool(order(heard)[:-1].any()) and torch.equal(order(heard)[-1], order(read)[-1]) for order in orders)
+    both = torch.stack((heard, read))
+    orders = (both.reshape(2, steps, -1), both.reshape(2, -1, steps).transpose(1, 2))
+    return any(not bool(heard[:-1].any()) and torch.equal(heard[-1], read[-1]) for heard, read in orders)
 
 
 @torch.no_grad()
