@@ -17,13 +17,13 @@ from benchmarks.figure import Figure, Work
 from benchmarks.measure import Effort, in_new_process, interleaved
 from benchmarks.models import final_loss, model, sequence, threads
 from gradscope.chain import JacobianChain
-from gradscope.forward.opened import opened
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
+from gradscope.forward.traced_pass import trace_pass
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.costs.resources import threads_for
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.spectra.products import sweep_products
+from gradscope.numerics.costs import threads_for
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.products import sweep_products
 from gradscope.records import RunSpec
 
 GIB = 2**30
@@ -60,7 +60,7 @@ def found(effort: Effort) -> list[Figure]:
     family, x = model("gru", hidden, torch.float64), sequence(8, length, torch.float64)
     module = Inline(family).double().eval()
     direct = Direct("inline", module, x.shape[-1], kind="module", time_first=False)
-    chain = opened(direct, x[:1])
+    chain = trace_pass(direct, x[:1])
 
     def fresh() -> JacobianChain:
         found = chain.chains[0]
@@ -76,7 +76,7 @@ def found(effort: Effort) -> list[Figure]:
             {
                 "found": lambda: _measured(fresh()),
                 "family": lambda: _measured(family.run(x[:1])),
-                "trace": lambda: opened(direct, x[:1]),
+                "trace": lambda: trace_pass(direct, x[:1]),
                 "forward": forward,
             },
             effort,

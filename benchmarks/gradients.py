@@ -10,9 +10,9 @@ from benchmarks.measure import Effort, Job, interleaved
 from benchmarks.models import final_cotangent, model, module_of, sequence, threads
 from benchmarks.peers import cell_of, fused_step, retain_grad_loop
 from gradscope.metrics.gradients import shares
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.costs.resources import threads_for
-from gradscope.numerics.gradients.adjoint import backpropagate
+from gradscope.models.stack import Recurrent
+from gradscope.numerics.adjoint import backpropagate
+from gradscope.numerics.costs import threads_for
 
 
 def gradients(effort: Effort) -> list[Figure]:

@@ -8,7 +8,7 @@ from benchmarks.figure import Figure, Work
 from benchmarks.measure import Effort, Job, interleaved
 from benchmarks.models import model, module_of, sequence, threads
 from benchmarks.peers import autograd_loop, jacrev_vmap, tanh_step
-from gradscope.numerics.costs.resources import threads_for
+from gradscope.numerics.costs import threads_for
 
 
 def jacobians(effort: Effort) -> list[Figure]:

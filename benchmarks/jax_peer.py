@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from benchmarks.measure import Job
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
 
 
 def version() -> str | None:

@@ -9,9 +9,8 @@ from benchmarks.figure import Figure, Work
 from benchmarks.measure import Effort, Job, fitting_length, interleaved
 from benchmarks.models import model, module_of, sequence, threads
 from benchmarks.peers import fused_step
-from gradscope.numerics.costs.resources import threads_for
-from gradscope.numerics.spectra.leading import leading_spectra
-from gradscope.numerics.spectra.spectrum import log_lags
+from gradscope.numerics.costs import threads_for
+from gradscope.numerics.spectra import leading_spectra, log_lags
 
 COUNT = 16
 BATCH = 8

@@ -16,8 +16,8 @@ from benchmarks.models import final_loss, model, module_of, sequence, threads
 from benchmarks.peers import fused_step
 from gradscope.metrics import influence
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.costs.resources import threads_for
-from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.numerics.costs import threads_for
+from gradscope.numerics.lyapunov import lyapunov
 from gradscope.records import RunSpec
 
 HIDDEN, EXPONENTS = 64, 8

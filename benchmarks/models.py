@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.models.family import family_model
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
 
 INPUTS = 16
 """Features per step, gradscope's default."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.models import final_loss
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
 
 Step = Callable[[Tensor, Tensor], Tensor]
 

@@ -21,12 +21,12 @@ from typing import Any
 from benchmarks.figure import Figure, Work
 from benchmarks.measure import ROOT, Effort, in_new_process
 from gradscope.config.axes import read_axes
-from gradscope.processes.worker import Job
 from gradscope.records import RunSpec
 from gradscope.registry import SWEEP_RUNS
 from gradscope.sweeps.plan import Plan, versions
 from gradscope.sweeps.run_point import Outcome, Task, perform, prepare
 from gradscope.sweeps.run_sweep import Ways, sweep
+from gradscope.workers import Job
 
 WORKERS, BLOCKS, MIB = 8, 4, 2**20
 SUMMARY = dict.fromkeys(("rate", "gain", "reach", "needed_lag", "gradient_share", "coverage"), 0.123456789)

@@ -10,7 +10,7 @@ from benchmarks.figure import Figure, Work
 from benchmarks.measure import Effort, interleaved
 from benchmarks.models import threads
 from benchmarks.peers import fused_step
-from gradscope.numerics.costs.resources import threads_for
+from gradscope.numerics.costs import threads_for
 from gradscope.pipeline import diagnose
 from gradscope.records import ModelResult, RunSpec
 

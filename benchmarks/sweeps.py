@@ -12,9 +12,9 @@ from benchmarks.measure import Effort, Job, fitting_length, interleaved
 from benchmarks.models import model, module_of, sequence, threads
 from benchmarks.peers import exponents_and_norms, jacrev_vmap, tanh_step
 from gradscope.chain import JacobianChain
-from gradscope.numerics.costs.resources import threads_for
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.spectra.products import sweep_products
+from gradscope.numerics.costs import threads_for
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.products import sweep_products
 
 WORK = "exponents and sigma_max at every lag"
 

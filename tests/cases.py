@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gradscope.models.family import Draw, family_model
-from gradscope.models.lstm_projected import ProjectedLSTMCell
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.lstm import ProjectedLSTMCell
+from gradscope.models.stack import Recurrent
 
 
 @dataclass(frozen=True)

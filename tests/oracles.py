@@ -6,7 +6,7 @@ import mpmath
 import torch
 from torch import Tensor, nn
 
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
 
 
 def joint_step(model: Recurrent, x: Tensor, s: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from gradscope.flow_file import read_flow
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.spectra.products import sweep_products
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.products import sweep_products
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="a source distribution has no benchmarks")

@@ -18,20 +18,17 @@ from torch import Tensor, nn
 from cases import RECURRENT, Case
 from gradscope.api import analyze
 from gradscope.chain import ArrayChain
-from gradscope.models import custom
-from gradscope.models.custom import CustomCell
-from gradscope.models.recurrent import Recurrent
+from gradscope.models import user_step
 from gradscope.models.rnn import RNNCell
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.numerics import adjoint, first_nonfinite, products
+from gradscope.numerics.adjoint import Adjoint, Scaled, backpropagate, sweep
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.checks import non_finite
-from gradscope.numerics.gradients import adjoint
-from gradscope.numerics.gradients.adjoint import Adjoint, Scaled, backpropagate, sweep
-from gradscope.numerics.scale import normalise
-from gradscope.numerics.spectra import products
-from gradscope.numerics.spectra.exponents import adjoint_profile, lyapunov
-from gradscope.numerics.spectra.leading import leading_spectra
-from gradscope.numerics.spectra.products import jacobian_sigma, sweep_products
-from gradscope.numerics.spectra.spectrum import product_spectra
+from gradscope.numerics.logscale import normalise
+from gradscope.numerics.lyapunov import adjoint_profile, lyapunov
+from gradscope.numerics.products import jacobian_sigma, sweep_products
+from gradscope.numerics.spectra import leading_spectra, product_spectra
 from gradscope.records import Report, RunSpec
 from gradscope.renderers.report_data import json_text
 from gradscope.renderers.view import View
@@ -256,7 +253,7 @@ def test_chunk_sizes_change_nothing(case: Case | None, seed: int, chunk: int) ->
 
     whole = measured()
     with pytest.MonkeyPatch.context() as patch:
-        for room in (adjoint, products, custom):
+        for room in (adjoint, products, user_step):
             patch.setattr(room, "CHUNK_NUMBERS", chunk)
         # Bound when the function was made.
         patch.setattr(products.chunks, "__defaults__", (chunk,))
@@ -325,7 +322,7 @@ def test_nan_at_any_step_is_found_at_that_step(case: Case) -> None:
         found = Analysis((run,), RunSpec()).non_finite
         assert found is not None
         assert (found.step, found.value, found.where) == (k, "nan", "input")
-        born = non_finite.in_trajectories([case.model().run(x)])
+        born = first_nonfinite.in_trajectories([case.model().run(x)])
         assert born is not None
         assert (born.step, born.value, born.layer) == (k, "nan", "l0")
 

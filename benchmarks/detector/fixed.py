@@ -15,7 +15,7 @@ from gradscope.fixes.train_remedies import MOST, treated_source
 from gradscope.loading.source import Source, source_of
 from gradscope.probe.copies import copies_of
 from gradscope.probe.learners import Learners
-from gradscope.probe.train import Plan, Setting, Training
+from gradscope.probe.training import Plan, Setting, Training
 from gradscope.records import Loaded, RunSpec
 from gradscope.registry import TASKS, load
 

@@ -13,13 +13,12 @@ from torch import nn
 
 from benchmarks.detector.catalogue import CLIP, HIDDEN, LOOK, RATES, SEEDS, STEPS, Combination
 from gradscope.fixes.layer_edit import changed
-from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.probe.copies import copies_of
-from gradscope.probe.learners import Learners
-from gradscope.probe.sight import flow
-from gradscope.probe.train import Curve, Plan, Setting, Training
+from gradscope.probe.learners import Learners, flow
+from gradscope.probe.training import Curve, Plan, Setting, Training
 from gradscope.registry import TASKS, load
 
 LAGS_KEPT = (0, 1, 2, 5, 10, 20, 50, 100, 200)

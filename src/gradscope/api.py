@@ -15,7 +15,7 @@ from gradscope.config.check import check, idle
 from gradscope.config.types import coerce
 from gradscope.errors import UsageError
 from gradscope.examine import examine_sources
-from gradscope.isolation.state import isolated
+from gradscope.isolation.caller_state import isolated
 from gradscope.loading.objects import source_from_object
 from gradscope.loading.source import Source, source_of
 from gradscope.models.user_modules import copied

@@ -9,13 +9,13 @@ from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.loading.source import Source
 from gradscope.metrics import collect, layers
-from gradscope.models.capture.known import recurrent_parts
-from gradscope.models.direct import Direct
+from gradscope.models.fused_call import recurrent_parts
+from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Analysis
-from gradscope.numerics.spectra.products import too_much
-from gradscope.numerics.traces.lifted import LiftedTrace
-from gradscope.numerics.traces.module import ModuleTrace
-from gradscope.numerics.traces.trace import NotMeasured, attempted
+from gradscope.numerics.loop_trace import LoopTrace
+from gradscope.numerics.module_trace import ModuleTrace
+from gradscope.numerics.products import too_much
+from gradscope.numerics.trace import NotMeasured, attempted
 from gradscope.records import Attention, Loaded, ModelResult, Pair, SingularValues
 from gradscope.rules.judge import with_verdicts
 from gradscope.rules.presets import said_by
@@ -53,7 +53,7 @@ def _parts(analysis: Analysis) -> dict[str, str]:
     trace = analysis.trace
     if not isinstance(trace, ModuleTrace) or trace.model.kind != "module" or analysis.kind != "recurrent":
         return {}
-    graph = trace.first.graph if isinstance(trace, LiftedTrace) else None
+    graph = trace.first.graph if isinstance(trace, LoopTrace) else None
     if graph is None:
         walked = {id(one.module) for one in trace.seen.recurrences}
         return recurrent_parts(trace.model.module, lambda part: id(part) in walked)
@@ -132,7 +132,7 @@ def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
     model, item = analysis.model, analysis.spec.item
     if not isinstance(model, Direct) or model.weights is None or analysis.non_finite is not None:
         return None
-    from gradscope.numerics.pairs.token_pairs import attention_maps
+    from gradscope.numerics.token_pairs import attention_maps
 
     return attention_maps(model, batch.x[item : item + 1], batch.tokens)
 
@@ -143,7 +143,7 @@ def _pairs(analysis: Analysis, batch: Batch) -> tuple[Pair, ...]:
         return ()
     if isinstance(model, ArrayChain):
         raise UsageError("--pair needs a model with an input; a file of Jacobians has none")
-    from gradscope.numerics.pairs.token_pairs import measure_pairs
+    from gradscope.numerics.token_pairs import measure_pairs
 
     return measure_pairs(model, batch.x[spec.item : spec.item + 1], batch.tokens, spec.pair)
 

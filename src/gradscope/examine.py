@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gradscope.isolation.state import isolated
+from gradscope.isolation.caller_state import isolated
 from gradscope.loading.source import Source, source_of
 from gradscope.pipeline import Early, Progress, diagnose_sources
 from gradscope.records import ModelResult, Report, RunSpec
@@ -102,6 +102,6 @@ def _fixed(
 
 
 def _probed(source: Source, model: ModelResult, spec: RunSpec, told: Progress) -> ModelResult:
-    from gradscope.probe.run import probe_source
+    from gradscope.probe.run_probe import probe_source
 
     return with_verdicts(replace(model, probe=probe_source(source, spec, told)), spec)

@@ -14,15 +14,15 @@ from gradscope import __version__
 from gradscope.assemble import outline, whole
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
-from gradscope.isolation.state import isolated, own_random_numbers, standard_output
+from gradscope.isolation.caller_state import isolated, own_random_numbers, standard_output
 from gradscope.loading.objects import source_from_object
 from gradscope.loading.source import Source, source_of
 from gradscope.loading.user_module import has_own_head
 from gradscope.metrics import collect
-from gradscope.models.direct import Direct
-from gradscope.models.token_ids import TokenIds
+from gradscope.models.token_models import TokenIds
+from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.costs.resources import require_memory, threads_for
+from gradscope.numerics.costs import require_memory, threads_for
 from gradscope.records import BUILT, Loaded, ModelResult, Report, RunSpec, Timing
 from gradscope.registry import SUMMARY_METRICS
 from gradscope.rules.judge import selected, with_verdicts
@@ -133,7 +133,7 @@ def _told_apart(sources: list[Source]) -> list[Source]:
 
 
 def _training_step(analysis: Analysis) -> dict[str, Any]:
-    from gradscope.numerics.costs.timing import training_step_growth
+    from gradscope.numerics.costs import training_step_growth
 
     run = analysis.runs[0]
     assert not isinstance(run.model, ArrayChain)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gradscope.files.names import first_twice
+from gradscope.files.zip_check import first_twice
 
 
 @pytest.mark.parametrize(

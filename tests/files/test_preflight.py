@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from gradscope.errors import UsageError
-from gradscope.files import preflight
-from gradscope.files.preflight import check_zip
+from gradscope.files import zip_check
 from gradscope.files.weights_file import read_weights
+from gradscope.files.zip_check import check_zip
 
 
 def refused(path: Path, *, compressed: bool = False) -> str:
@@ -67,7 +67,7 @@ def test_weights_are_never_compressed_and_arrays_unfold_to_a_limit(
     assert bomb.stat().st_size < 2**13
     assert "torch.save never does" in refused(bomb)
     check_zip(bomb, compressed=True)
-    monkeypatch.setattr(preflight, "LARGEST_INFLATED", 2**21)
+    monkeypatch.setattr(zip_check, "LARGEST_INFLATED", 2**21)
     assert "unfolds to" in refused(bomb, compressed=True)
 
 
@@ -82,7 +82,7 @@ def test_members_that_share_their_bytes(tmp_path: Path) -> None:
 
 
 def test_more_members_than_sense(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(zip_check, "MOST_ENTRIES", 2)
     assert "has 3 members" in refused(archive(tmp_path / "a.pt", *((str(n), b"") for n in range(3))))
 
 

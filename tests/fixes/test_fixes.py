@@ -21,10 +21,10 @@ from gradscope.fixes.remedy import RemedyInput, RemedyResult
 from gradscope.fixes.solved_numbers import LOG_GAINS, crossing, of_sequences
 from gradscope.loading.objects import source_from_object
 from gradscope.loading.source import source_of
-from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
+from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Run
-from gradscope.numerics.spectra.exponents import lyapunov
+from gradscope.numerics.lyapunov import lyapunov
 from gradscope.records import RunSpec
 from gradscope.registry import FIXES, load
 from gradscope.rules.advice import half_life_bias

@@ -14,14 +14,14 @@ from torch import nn
 from gradscope.fixes.layer_edit import changed
 from gradscope.fixes.measure_remedies import measure_fixes, save, treat
 from gradscope.fixes.remedy import RemedyInput
-from gradscope.forward.weights import recurrent_weights
+from gradscope.forward.recurrent_matrices import recurrent_weights
 from gradscope.loading.source import Source
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Run
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.traces.find import first_opened, module_trace
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.pick_trace import first_opened, module_trace
 from gradscope.pipeline import diagnose_sources
 from gradscope.records import Loaded, RunSpec
 from gradscope.registry import FIXES, load

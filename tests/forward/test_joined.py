@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.forward.joined import JoinedChain
-from gradscope.models.direct import Direct
-from gradscope.numerics.checks.chain_rule import through_product
-from gradscope.numerics.traces.find import module_trace
+from gradscope.forward.joined_chain import JoinedChain
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.chain_rule import through_product
+from gradscope.numerics.pick_trace import module_trace
 
 WIDTH, FEATURES, LENGTH = 4, 3, 10
 X = torch.randn(3, LENGTH, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(4))

@@ -11,9 +11,9 @@ from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.models.direct import Direct
-from gradscope.numerics.traces.find import module_trace
-from gradscope.numerics.traces.lifted import LiftedTrace
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.loop_trace import LoopTrace
+from gradscope.numerics.pick_trace import module_trace
 
 STEPS, FEATURES = 8, 3
 X = torch.randn(1, STEPS, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -140,11 +140,11 @@ class Rows(nn.Module):
         return torch.stack(out, 1)
 
 
-def traced(module: nn.Module) -> LiftedTrace:
+def traced(module: nn.Module) -> LoopTrace:
     torch.manual_seed(1)
     model = Direct("net", module.double().eval(), FEATURES, kind="module", time_first=None)
     trace = module_trace(model, X)
-    assert isinstance(trace, LiftedTrace)
+    assert isinstance(trace, LoopTrace)
     return trace
 
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils import _pytree as pytree
 
-from gradscope.forward.joined import JoinedChain
-from gradscope.forward.lifted import LiftedChain
-from gradscope.forward.opened import Opened, opened
+from gradscope.forward.joined_chain import JoinedChain
+from gradscope.forward.loop_jacobians import LoopChain
+from gradscope.forward.traced_pass import TracedPass, trace_pass
 from gradscope.forward.walk import State
-from gradscope.models.direct import Direct
-from gradscope.numerics.traces.find import module_trace
-from gradscope.numerics.traces.lifted import LiftedTrace
-from gradscope.numerics.traces.trace import Unavailable
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.loop_trace import LoopTrace
+from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.trace import Unavailable
 from patterns import PATTERNS, Base, BothWays, Pattern, Reversed, Running, Skipping, Stacked
 
 X = torch.randn(2, 11, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
@@ -28,18 +28,18 @@ def loss(raw: Any) -> Tensor:
     return sum((value.square().sum() for value in pytree.tree_leaves(raw)), torch.zeros(()))
 
 
-def traced(module: torch.nn.Module, x: Tensor = X, **settings: Any) -> LiftedTrace:
+def traced(module: torch.nn.Module, x: Tensor = X, **settings: Any) -> LoopTrace:
     torch.manual_seed(9)
     found = module_trace(Direct("m", module, 3, kind="module", **settings), x)
-    assert isinstance(found, LiftedTrace)
+    assert isinstance(found, LoopTrace)
     return found
 
 
-def edges(one: Opened, state: State) -> list[GradientEdge]:
+def edges(one: TracedPass, state: State) -> list[GradientEdge]:
     return [GradientEdge(one.graph.nodes[value[0]], value[1]) for value in state if value is not None]
 
 
-def by_autograd(one: Opened, before: State, after: State) -> Tensor:
+def by_autograd(one: TracedPass, before: State, after: State) -> Tensor:
     """d(after)/d(before) by torch's own engine; parts of a state that feed each other are held apart."""
     rows = []
     ends, starts = edges(one, after), edges(one, before)
@@ -132,12 +132,12 @@ def test_products_carry_the_adjoint_to_the_first_state(case: Pattern) -> None:
     assert float((found - first).abs().max()) < 1e-12
 
 
-def joint_states(one: Opened) -> list[State]:
+def joint_states(one: TracedPass) -> list[State]:
     """s_0 .. s_T, layers side by side in the order in which they run."""
     return [sum(parts, ()) for parts in zip(*(walk.states for walk in one.walks), strict=True)]
 
 
-def places(one: Opened, chain: LiftedChain | JoinedChain, t: int) -> list[int]:
+def places(one: TracedPass, chain: LoopChain | JoinedChain, t: int) -> list[int]:
     """Where the numbers of s_t stand in a Jacobian."""
     parts = chain.parts if isinstance(chain, JoinedChain) else (chain,)
     found, start = [], 0
@@ -208,7 +208,7 @@ def test_a_long_loop_keeps_its_scale() -> None:
 
 
 def test_names_are_those_of_the_code() -> None:
-    one = opened(Direct("m", next(c for c in PATTERNS if c.name == "zoneout").module(), 3, kind="module"), X[:1])
+    one = trace_pass(Direct("m", next(c for c in PATTERNS if c.name == "zoneout").module(), 3, kind="module"), X[:1])
     assert one.states(one.walks[0])[1] == ["h", "c"]
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
+from gradscope.models.stack import Recurrent
 
 
 class Plain(nn.Module):

@@ -7,9 +7,9 @@ import torch
 import torchrecurrent
 from torch import nn
 
-from gradscope.models.direct import Direct
-from gradscope.numerics.traces.find import module_trace
-from gradscope.numerics.traces.lifted import LiftedTrace
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.loop_trace import LoopTrace
+from gradscope.numerics.pick_trace import module_trace
 
 STEPS, UNITS = 9, 16
 TWO_STATES = frozenset(
@@ -59,7 +59,7 @@ def test_every_layer(name: str, layers: int, batch_first: bool) -> None:
     model = Direct(name, module.double().eval(), features, kind="module", time_first=None)
     x = torch.randn(2, STEPS, features, dtype=torch.float64)
     trace = module_trace(model, x)
-    assert isinstance(trace, LiftedTrace)
+    assert isinstance(trace, LoopTrace)
     assert model.time_first is not batch_first
     chain = trace.chain(0)
     assert (chain.length, chain.size) == (STEPS, size(name, layers))
@@ -69,7 +69,7 @@ def test_every_layer(name: str, layers: int, batch_first: bool) -> None:
     _hold(trace)
 
 
-def _hold(trace: LiftedTrace) -> None:
+def _hold(trace: LoopTrace) -> None:
     """Products against what the graph says of ds_{T-1}/ds_t: a cell whose output is not its state reads s_{T-1} too."""
     one, chain = trace.opening(0), trace.chain(0)
     output = one.recording.outputs[0]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import gradscope
 from gradscope.__main__ import main
 from gradscope.errors import UsageError
-from gradscope.isolation.state import seed_generators
+from gradscope.isolation.caller_state import seed_generators
 
 
 class Net(nn.Module):

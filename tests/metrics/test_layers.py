@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import gradscope
 from cases import Case
 from gradscope.metrics import layers
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.records import Layer, RunSpec
 

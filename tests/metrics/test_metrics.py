@@ -12,11 +12,12 @@ from cases import RECURRENT, Case
 from gradscope.chain import ArrayChain
 from gradscope.metrics import forward_pass, gradients, influence, state_spectra
 from gradscope.metrics.collect import mean_interval, t_quantile
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.analysis import Analysis, Run, Unavailable
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.analysis import Analysis, Run
+from gradscope.numerics.trace import Unavailable
 from gradscope.records import RunSpec
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 import gradscope
 from gradscope.chain import ArrayChain
-from gradscope.metrics.state_spectra import through_product
-from gradscope.numerics.gradients.influence import mean_over_anchors, overflow_kept
+from gradscope.numerics.chain_rule import through_product
+from gradscope.numerics.influence import mean_over_anchors, overflow_kept
 from gradscope.records import ModelResult
 from gradscope.renderers.screen import render
 from gradscope.renderers.view import View

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from gradscope.chain import ArrayChain
 from gradscope.loading.user_module import from_torch
 from gradscope.metrics import precision_horizon
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.analysis import Analysis, Run, Unavailable
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.analysis import Analysis, Run
+from gradscope.numerics.trace import Unavailable
 from gradscope.records import RunSpec
 
 KINDS = {"rnn": nn.RNN, "lstm": nn.LSTM}

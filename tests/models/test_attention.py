@@ -10,8 +10,8 @@ from torch import nn
 
 from gradscope.errors import UsageError
 from gradscope.models.attention import sinusoids
-from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
+from gradscope.models.whole_module import Direct
 
 
 def make(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, inputs: int = 3, **options: str) -> Direct:

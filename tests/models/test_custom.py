@@ -8,9 +8,9 @@ import torch
 from cases import Case
 from gradscope import analyze
 from gradscope.errors import UsageError
-from gradscope.models.custom import CustomCell
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.gradients.adjoint import backpropagate
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.numerics.adjoint import backpropagate
 
 
 def wrapped(case: Case) -> tuple[Recurrent, Recurrent]:

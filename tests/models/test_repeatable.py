@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradscope.isolation.state import generators, own_random_numbers
+from gradscope.isolation.caller_state import generators, own_random_numbers
 from gradscope.models.user_modules import alike, as_before
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.numerics.traces.lifted import LiftedTrace
-from gradscope.numerics.traces.module import ModuleTrace
-from gradscope.numerics.traces.recurrent import RecurrentTrace
-from gradscope.numerics.traces.trace import Trace, Unavailable
+from gradscope.numerics.loop_trace import LoopTrace
+from gradscope.numerics.module_trace import ModuleTrace
+from gradscope.numerics.own_traces import RecurrentTrace
+from gradscope.numerics.trace import Trace, Unavailable
 from gradscope.records import ModelResult
 
 PIECES = sorted(
@@ -65,7 +65,7 @@ def test_the_list_of_pieces_is_whole() -> None:
 
 @pytest.mark.parametrize("piece", PIECES)
 @pytest.mark.parametrize(
-    ("make", "trace"), [(Loop, LiftedTrace), (Fused, ModuleTrace), (lambda: nn.LSTM(4, 3, 2), RecurrentTrace)]
+    ("make", "trace"), [(Loop, LoopTrace), (Fused, ModuleTrace), (lambda: nn.LSTM(4, 3, 2), RecurrentTrace)]
 )
 def test_a_piece_that_cannot_be_had(make: Any, trace: type, piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measured(make())

@@ -9,7 +9,7 @@ import forked
 
 CODE = """
 import os, signal
-import gradscope.probe.train as train
+import gradscope.probe.training as train
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 followed = train.Training.{method}

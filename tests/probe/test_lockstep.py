@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from gradscope.errors import UsageError
-from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
+from gradscope.models.whole_module import Direct
 from gradscope.probe.copies import Lockstep, Modules, Unrolled, copies_of
 
 WORDS = (
@@ -96,8 +96,8 @@ def test_what_has_no_weights_is_refused():
 
 
 def test_other_cells_are_unrolled():
-    from gradscope.models.custom import CustomCell
-    from gradscope.models.recurrent import Recurrent
+    from gradscope.models.stack import Recurrent
+    from gradscope.models.user_step import CustomCell
 
     class Step(nn.Module):
         def __init__(self):

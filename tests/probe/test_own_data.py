@@ -15,9 +15,9 @@ from gradscope.errors import UsageError
 from gradscope.examine import examine
 from gradscope.loading.objects import source_from_object
 from gradscope.loading.source import source_of
-from gradscope.models.token_ids import TokenIds
-from gradscope.probe import run as probe_run
-from gradscope.probe.run import probe_source
+from gradscope.models.token_models import TokenIds
+from gradscope.probe import run_probe as probe_run
+from gradscope.probe.run_probe import probe_source
 from gradscope.records import Report, RunSpec
 from gradscope.renderers.screen import render
 from gradscope.renderers.view import View

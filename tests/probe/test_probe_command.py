@@ -90,7 +90,7 @@ class Tagger(torch.nn.Module):
 
 def test_a_module_of_token_ids_with_its_own_head_is_trained_and_left_alone():
     from gradscope.loading.objects import source_from_object
-    from gradscope.probe.run import probe_source
+    from gradscope.probe.run_probe import probe_source
 
     net = Tagger()
     before = [p.detach().clone() for p in net.parameters()]
@@ -105,7 +105,7 @@ def test_a_module_of_token_ids_with_its_own_head_is_trained_and_left_alone():
 
 def test_a_module_of_other_sizes_gets_a_layer_in_front():
     from gradscope.loading.objects import source_from_object
-    from gradscope.probe.run import probe_source
+    from gradscope.probe.run_probe import probe_source
 
     spec = RunSpec(models=("LSTM",), **{**SHORT, "train_steps": 25})
     probe = probe_source(source_from_object(torch.nn.LSTM(7, 5), "LSTM", spec), spec)

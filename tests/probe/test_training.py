@@ -10,9 +10,8 @@ import torch
 
 from gradscope.models.family import family_model
 from gradscope.probe.copies import copies_of
-from gradscope.probe.learners import Learners
-from gradscope.probe.sight import flow, sight
-from gradscope.probe.train import Plan, Setting, Training
+from gradscope.probe.learners import Learners, flow, sight
+from gradscope.probe.training import Plan, Setting, Training
 from gradscope.registry import TASKS, load
 
 

@@ -17,16 +17,14 @@ import torch
 
 from gradscope import memory
 from gradscope.errors import UsageError
-from gradscope.processes.life import reason_of
-from gradscope.processes.pool import run_each
-from gradscope.processes.worker import Job
 from gradscope.text import safe_text
+from gradscope.workers import Job, reason_of, run_each
 
 PROGRAM = """
 import json, os, resource, signal, subprocess, sys, time
 from gradscope.errors import UsageError
-from gradscope.processes.pool import run_apart
-from gradscope.processes.worker import Job
+from gradscope.workers import run_apart
+from gradscope.workers import Job
 
 def work(task):
     name, value = task

@@ -16,10 +16,10 @@ from gradscope.models.family import family_model
 from gradscope.models.gru import GRULinearization
 from gradscope.models.lru import LRULinearization
 from gradscope.models.lstm import LSTMCell, LSTMLinearization
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import SLOPE, RNNLinearization
-from gradscope.numerics.spectra.exponents import Exponents
-from gradscope.numerics.spectra.spectrum import Spectrum
+from gradscope.models.stack import Recurrent
+from gradscope.numerics.lyapunov import Exponents
+from gradscope.numerics.spectra import Spectrum
 from gradscope.registry import FAMILIES
 from gradscope.selftest.cell_cases import RECURRENT
 from gradscope.selftest.run_selftest import CASES, run
@@ -81,11 +81,11 @@ def plain_product(monkeypatch: pytest.MonkeyPatch) -> None:
             product = factor @ product
         return [Spectrum(torch.linalg.svdvals(product).log(), torch.ones(len(product), dtype=torch.bool))]
 
-    monkeypatch.setattr("gradscope.numerics.spectra.spectrum.product_spectra", product_spectra)
+    monkeypatch.setattr("gradscope.numerics.spectra.product_spectra", product_spectra)
 
 
 def nothing_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradscope.numerics.spectra.spectrum import spectra
+    from gradscope.numerics.spectra import spectra
 
     def unresolved(chain: ArrayChain, lags: list[int]) -> list[Spectrum]:
         return [Spectrum(found.ln_sigma, ~found.resolved) for found in spectra(chain, lags)]
@@ -107,7 +107,7 @@ def unscaled_adjoint(monkeypatch: pytest.MonkeyPatch) -> None:
     def normalise(m: Tensor, e: Tensor | None = None, dims: int = 1) -> tuple[Tensor, Tensor]:
         return m, torch.zeros(m.shape[:-1], dtype=torch.int64) if e is None else e
 
-    monkeypatch.setattr("gradscope.numerics.gradients.adjoint.normalise", normalise)
+    monkeypatch.setattr("gradscope.numerics.adjoint.normalise", normalise)
 
 
 def missing_cell_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +164,7 @@ def known_start(monkeypatch: pytest.MonkeyPatch) -> None:
     def first_unit(size: int, device: torch.device) -> Tensor:
         return torch.eye(size, dtype=torch.float64, device=device)[0]
 
-    monkeypatch.setattr("gradscope.numerics.spectra.singular_values._random", first_unit)
+    monkeypatch.setattr("gradscope.numerics.singular_values._random", first_unit)
 
 
 MUTANTS: list[tuple[Callable[[pytest.MonkeyPatch], None], set[str], set[str]]] = [

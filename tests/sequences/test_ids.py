@@ -13,7 +13,7 @@ from torch import nn
 import gradscope
 from gradscope.errors import UsageError
 from gradscope.loading.user_module import from_module
-from gradscope.models.token_ids import TokenIds
+from gradscope.models.token_models import TokenIds
 from gradscope.pipeline import diagnose_sources
 from gradscope.records import Loaded, ModelResult, RunSpec
 from gradscope.sequences.make_batch import make_batch

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from gradscope.config.axes import read_axes
-from gradscope.processes.worker import ADRIFT, Ending
 from gradscope.records import RunSpec
 from gradscope.sweeps import run_sweep
 from gradscope.sweeps.plan import Plan
 from gradscope.sweeps.read_sweep import read_sweep
 from gradscope.sweeps.run_point import Outcome
 from gradscope.sweeps.run_sweep import Ways, sweep
+from gradscope.workers import ADRIFT, Ending
 
 FINE = Ending(Outcome("healthy", None, {"reach": 9}, ("GS302",), ("a note",)), seconds=0.1)
 KILLED = Ending(reason="its process was killed by SIGKILL", killed="SIGKILL", lost=True)

@@ -154,8 +154,8 @@ def _seeds(spec: RunSpec, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _ways(flags: SweepFlags) -> Ways:
-    from gradscope.processes.pool import cores
     from gradscope.sweeps.run_sweep import Ways
+    from gradscope.workers import cores
 
     timeout = flags.get("timeout")
     return Ways(

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscope.errors import UsageError
-from gradscope.files.preflight import check_zip
 from gradscope.files.torch_file import reason
+from gradscope.files.zip_check import check_zip
 from gradscope.text import safe_text
 
 

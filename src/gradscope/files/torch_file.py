@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from gradscope.errors import UsageError
-from gradscope.files.preflight import check_zip
-from gradscope.files.sniff import Kind, kind_of
+from gradscope.files.paths import Kind, kind_of
+from gradscope.files.zip_check import check_zip
 from gradscope.text import safe_text
 
 # What training scripts put beside their weights. Each only stores the fields it is given; the names are compared

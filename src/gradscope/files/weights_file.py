@@ -2,23 +2,92 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.files.foreign.msgpack_file import load_msgpack
 from gradscope.files.numpy_file import npz_names, read_npz
-from gradscope.files.paths import parts_of
-from gradscope.files.safetensors_file import load_safetensors
-from gradscope.files.sniff import Kind, kind_of
+from gradscope.files.paths import Kind, kind_of, parts_of, read_bytes
 from gradscope.files.tensors import named_tensors
-from gradscope.files.torch_file import load_torch
+from gradscope.files.torch_file import load_torch, reason
+from gradscope.files.zip_check import first_twice
 from gradscope.text import safe_text
+
+
+def load_safetensors(path: Path) -> dict[str, Tensor]:
+    """All tensors by name, on the CPU.
+
+    Raises:
+        UsageError: damaged, or a name that comes twice.
+    """
+    shown = safe_text(path)
+    try:
+        _one_of_each(path, shown)
+        return safetensors.torch.load_file(path, device="cpu")
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"'{shown}' is damaged ({reason(error)}); it was cut or altered, get it again") from error
+
+
+def _one_of_each(path: Path, shown: str) -> None:
+    """Of two entries with one name the library silently takes the last."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if (twice := first_twice(name for name, _ in pairs)) is not None:
+            raise UsageError(f"'{shown}' holds '{safe_text(twice, 40)}' twice, only one can be meant; save it again")
+        return dict(pairs)
+
+    with path.open("rb") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+    json.loads(header, object_pairs_hook=once)
+
+
+ARRAY = 1
+FLOATS = ("float16", "float32", "float64")
+
+
+def load_msgpack(path: Path, flag: str) -> dict[str, Tensor]:
+    """Every array of floats by its dotted name.
+
+    Raises:
+        UsageError: msgpack is not installed, or the file is damaged.
+    """
+    shown = safe_text(path)
+    if importlib.util.find_spec("msgpack") is None:
+        raise UsageError(f"'{shown}' is a file of Flax; install msgpack (the extra [flax]) to read it")
+    import msgpack
+
+    raw = read_bytes(path, flag)
+    try:
+        data = msgpack.unpackb(raw, ext_hook=_extension, raw=False, strict_map_key=False)
+    except Exception as error:  # the library raises its own classes, and ours of numpy
+        raise UsageError(f"'{shown}' is damaged ({reason(error)}); it was cut or altered, get it again") from error
+    return named_tensors(data)
+
+
+def _extension(code: int, content: bytes) -> Any:
+    """An array of floats; None for every other extension."""
+    import msgpack
+
+    if code != ARRAY:
+        return None
+    shape, kind, numbers = msgpack.unpackb(content, raw=False)
+    shape = tuple(int(size) for size in shape)
+    if kind == "bfloat16":
+        return torch.from_numpy(np.frombuffer(numbers, "<u2").reshape(shape).copy()).view(torch.bfloat16)
+    if kind not in FLOATS:
+        return None
+    return torch.from_numpy(np.frombuffer(numbers, np.dtype(kind).newbyteorder("<")).reshape(shape).astype(kind))
+
 
 REFUSED: dict[Kind, str] = {
     "LFS pointer": "is a Git LFS pointer, not the file itself; fetch it with git lfs pull",

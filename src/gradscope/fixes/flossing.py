@@ -20,11 +20,11 @@ from torch.func import vjp
 from gradscope.fixes.layer_edit import changed, which
 from gradscope.fixes.remedy import Kind, Layer, Remedy, RemedyInput, RemedyResult, of_first_steps
 from gradscope.models.cell import Cell
-from gradscope.models.direct import Direct
 from gradscope.models.gru import GRUCell
 from gradscope.models.lstm import LSTMCell
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.costs.resources import threads_for
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.costs import threads_for
 
 DIRECTIONS = 8
 """Exponents that are brought to zero, the leading ones."""

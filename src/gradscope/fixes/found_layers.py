@@ -11,15 +11,15 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.fixes.remedy import Layer, of_first_steps, orthogonal
-from gradscope.forward.gates import Keep
-from gradscope.forward.opened import Opened
+from gradscope.forward.keeping_gates import Keep
+from gradscope.forward.recurrent_matrices import Matrix, Weights, recurrent_weights
 from gradscope.forward.step_reader import Piece
-from gradscope.forward.weights import Matrix, Weights, recurrent_weights
+from gradscope.forward.traced_pass import TracedPass
 from gradscope.loading.step_function import StateOf
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import Direct
 from gradscope.models.user_modules import copied
-from gradscope.numerics.traces.find import first_opened
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.pick_trace import first_opened
 
 LOOKED = 12
 """Steps of the input by which a recurrence of the user's own code is found."""
@@ -101,7 +101,7 @@ def found_in_step(cell: CustomCell, own: nn.Module) -> list[FoundLayer]:
     return found_layers(walked, own, cell.initial.new_ones(1, LOOKED, cell.input_size), prefix)
 
 
-def _opened(model: Direct, x: Tensor) -> Opened | None:
+def _opened(model: Direct, x: Tensor) -> TracedPass | None:
     """A few steps, or all of them where the module takes no other length."""
     try:
         return of_first_steps(lambda given: first_opened(model, given), x, LOOKED)

@@ -15,14 +15,14 @@ from gradscope.fixes.found_layers import found_in_step, found_layers
 from gradscope.fixes.remedy import Change, Kind, Layer
 from gradscope.loading.step_function import StateOf
 from gradscope.models.cell import Cell
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import Direct
 from gradscope.models.family import Model
 from gradscope.models.gru import GRUCell
 from gradscope.models.lstm import LSTMCell
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
+from gradscope.models.stack import Recurrent
 from gradscope.models.user_modules import copied
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import Direct
 
 KINDS: dict[type, Kind] = {RNNCell: "rnn", LSTMCell: "lstm", GRUCell: "gru"}
 MODULES: tuple[tuple[type[nn.Module], Kind], ...] = (

@@ -19,10 +19,10 @@ from gradscope.fixes.remedy import Remedy, RemedyInput, RemedyResult
 from gradscope.loading.source import Source
 from gradscope.metrics.forward_pass import pace
 from gradscope.models.family import Model
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.costs.resources import threads_for
-from gradscope.numerics.traces.trace import NotMeasured, Unavailable, attempted
+from gradscope.numerics.costs import threads_for
+from gradscope.numerics.trace import NotMeasured, Unavailable, attempted
 from gradscope.pipeline import Progress, glance, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
 from gradscope.registry import FIXES, load

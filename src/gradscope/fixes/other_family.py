@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from gradscope.fixes.remedy import Remedy, RemedyInput, RemedyResult
-from gradscope.models.direct import Direct
 from gradscope.models.family import FamilyModel, Model, family_model
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.rules.advice import half_life_bias
 
 HEAD = "import torch\nfrom torch import nn\n\n\n"

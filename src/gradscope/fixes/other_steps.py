@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from gradscope.fixes.other_family import other_step
 from gradscope.fixes.remedy import Remedy, RemedyInput, RemedyResult
 from gradscope.models.cell import Cell
-from gradscope.models.custom import CustomCell
 from gradscope.models.family import Model
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import PHI, RNNCell
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
 
 
 class Leaky(nn.Module):

@@ -15,13 +15,13 @@ from gradscope.fixes.initial_weights import LINES
 from gradscope.fixes.layer_edit import changed
 from gradscope.fixes.remedy import Change, Layer, Remedy, RemedyInput, RemedyResult, of_first_steps
 from gradscope.models.cell import Cell
-from gradscope.models.custom import CustomCell
 from gradscope.models.lstm import LSTMCell
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.traces.find import module_trace
-from gradscope.numerics.traces.trace import Unavailable
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.trace import Unavailable
 from gradscope.probe.copies import copies_of
 
 LOG_GAINS = (math.log(0.125), math.log(16.0))

@@ -16,7 +16,7 @@ from gradscope.loading.source import Source
 from gradscope.models.family import Model
 from gradscope.numerics.analysis import Run
 from gradscope.pipeline import Progress, runs_of
-from gradscope.probe.run import learned_by
+from gradscope.probe.run_probe import learned_by
 from gradscope.records import Fix, RunSpec
 from gradscope.sequences.tasks.find import kind_of, task_of
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from gradscope.forward.graph import Graph, Read, Value, signed
-from gradscope.forward.pull import piece_of
+from gradscope.forward.autograd_graph import Graph, Read, Value, signed
+from gradscope.forward.scaled_pull import piece_of
 from gradscope.forward.walk import Step, Walk
 
 SAME = tuple(f"{name}Backward0" for name in ("View", "UnsafeView", "Unsqueeze", "Squeeze", "Clone", "Expand", "Alias"))

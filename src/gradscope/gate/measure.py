@@ -52,7 +52,7 @@ def measure(task: Task) -> Measured:
     import torch
 
     from gradscope.examine import examine
-    from gradscope.isolation.state import isolated
+    from gradscope.isolation.caller_state import isolated
     from gradscope.loading.objects import cut_in, definition
 
     torch.set_num_threads(task.threads)

@@ -10,9 +10,9 @@ from itertools import product
 from gradscope.config.axes import read_axes, spec_at
 from gradscope.gate.limits import judge_limits, verdict
 from gradscope.gate.measure import Measured
-from gradscope.processes.worker import Ending
 from gradscope.records import Loaded, ModelResult, Series, Status, Summary, Target, Verdict
 from gradscope.rules.gs9_gate import LIMIT
+from gradscope.workers import Ending
 
 TOLD = 4
 """Points that a message names."""

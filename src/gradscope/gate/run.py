@@ -19,10 +19,9 @@ from gradscope.gate.compare import APART, is_better, judge_against
 from gradscope.gate.limits import is_unmeasured, judge_limits, unmeasured, verdict
 from gradscope.gate.measure import Measured, Task, measure, prepare
 from gradscope.gate.over import runs_of, together
-from gradscope.processes.pool import cores, run_apart
-from gradscope.processes.worker import Ending, Job
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
 from gradscope.rules.gs9_gate import UNMEASURED
+from gradscope.workers import Ending, Job, cores, run_apart
 
 Progress = Callable[[str, int, int], None]
 

@@ -27,7 +27,7 @@ from gradscope.lesson.readers import (
     train,
 )
 from gradscope.loading.objects import source_from_object
-from gradscope.numerics.costs.resources import threads_for
+from gradscope.numerics.costs import threads_for
 from gradscope.pipeline import diagnose, diagnose_sources
 from gradscope.profile import Profile
 from gradscope.records import ModelResult, Report, RunSpec

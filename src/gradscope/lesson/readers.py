@@ -15,7 +15,7 @@ from random import Random
 import torch
 from torch import Tensor, nn
 
-from gradscope.isolation.state import own_random_numbers
+from gradscope.isolation.caller_state import own_random_numbers
 
 NOUNS = (
     *(("cat", "cats"), ("dog", "dogs"), ("bird", "birds"), ("girl", "girls")),

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.files.numpy_file import npz_names, open_npy, read_npz
-from gradscope.files.paths import existing_file
-from gradscope.files.sniff import kind_of
+from gradscope.files.paths import existing_file, kind_of
 from gradscope.files.tensors import floats, named_tensors
 from gradscope.files.torch_file import load_torch
 from gradscope.text import safe_text

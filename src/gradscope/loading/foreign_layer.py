@@ -17,9 +17,9 @@ from gradscope.errors import UsageError
 from gradscope.files.tensors import floats
 from gradscope.loading.torch_recurrences import Group, as_torch, understand
 from gradscope.loading.user_module import from_torch
-from gradscope.models.direct import Direct
-from gradscope.models.foreign import Activation, ForeignCell, Formula
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.other_frameworks import Activation, ForeignCell, Formula
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 

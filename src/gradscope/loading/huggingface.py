@@ -19,9 +19,8 @@ from gradscope.files.paths import existing_file
 from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_part
 from gradscope.loading.source import Source
-from gradscope.models.direct import Direct
-from gradscope.models.pretrained import Pretrained
-from gradscope.models.token_ids import Encode, TokenIds
+from gradscope.models.token_models import Encode, Pretrained, TokenIds
+from gradscope.models.whole_module import Direct
 from gradscope.records import Loaded, RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.text import safe_text

@@ -13,7 +13,7 @@ from torch import Tensor
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.files.numpy_file import npz_names, open_npy, read_npz
-from gradscope.files.sniff import Kind
+from gradscope.files.paths import Kind
 from gradscope.loading.source import Source
 from gradscope.records import Loaded, RunSpec
 

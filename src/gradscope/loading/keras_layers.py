@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.files.foreign.keras_file import Arrays, KerasFile
+from gradscope.files.keras_file import Arrays, KerasFile
 from gradscope.loading.foreign_layer import ForeignLayer, pick
-from gradscope.models.foreign import SIGMOID, TANH, Activation, Formula
+from gradscope.models.other_frameworks import SIGMOID, TANH, Activation, Formula
 from gradscope.text import safe_text
 
 KINDS: Mapping[str, str] = {

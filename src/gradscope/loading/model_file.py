@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.files.foreign.keras_file import read_keras
-from gradscope.files.foreign.onnx_file import read_onnx
-from gradscope.files.paths import existing_file
-from gradscope.files.sniff import Kind, kind_of
+from gradscope.files.keras_file import read_keras
+from gradscope.files.onnx_file import read_onnx
+from gradscope.files.paths import Kind, existing_file, kind_of
 from gradscope.files.tensors import named_tensors
 from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_weights
@@ -28,8 +27,8 @@ from gradscope.loading.source import Source
 from gradscope.loading.torch_recurrences import SAID, Group, as_torch, choose, groups, understand, undropped
 from gradscope.loading.trusted_files import Program, fingerprint, load_trusted, only_module
 from gradscope.loading.user_module import from_torch
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
 

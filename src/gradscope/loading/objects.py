@@ -17,15 +17,15 @@ from gradscope.chain import ArrayChain
 from gradscope.config.check import FEATURES
 from gradscope.config.words import is_file_of_numbers
 from gradscope.errors import UsageError
-from gradscope.isolation.state import own_random_numbers
-from gradscope.isolation.user_files import Project, loaded_module, refer
+from gradscope.isolation.caller_state import own_random_numbers
+from gradscope.isolation.user_code import Project, loaded_module, refer
 from gradscope.loading.jacobians_file import EXPECTED, real_jacobians
 from gradscope.loading.source import Source
 from gradscope.loading.step_function import is_cell, own_cell
 from gradscope.loading.user_module import fill, from_cell, from_module, from_torch, in_type
-from gradscope.models.direct import Direct
 from gradscope.models.family import Model
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.records import AS_MADE, Loaded, RunSpec
 from gradscope.text import safe_text
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.files.foreign.onnx_file import Operator, weights_of
+from gradscope.files.onnx_file import Operator, weights_of
 from gradscope.loading.foreign_layer import ForeignLayer, pick
-from gradscope.models.foreign import Activation, Formula
+from gradscope.models.other_frameworks import Activation, Formula
 from gradscope.text import safe_text
 
 GATES: Mapping[str, tuple[int, ...]] = {"RNN": (0,), "GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}

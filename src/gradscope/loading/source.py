@@ -11,9 +11,9 @@ import torch
 from gradscope.chain import ArrayChain
 from gradscope.config import model_file, parse_model
 from gradscope.errors import UsageError
-from gradscope.isolation.user_files import Project
+from gradscope.isolation.user_code import Project
 from gradscope.models.family import Model, family_model
-from gradscope.models.token_ids import TokenIds
+from gradscope.models.token_models import TokenIds
 from gradscope.records import BUILT, Loaded, RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.text import safe_text

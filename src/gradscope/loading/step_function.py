@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from gradscope.errors import UsageError
 from gradscope.loading.first_state import first_states
 from gradscope.loading.user_module import in_type
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import default_dtype
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import default_dtype
 from gradscope.records import RunSpec
 from gradscope.text import safe_text
 

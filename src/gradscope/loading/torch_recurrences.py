@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.files.tensors import floats
-from gradscope.isolation.state import own_random_numbers
+from gradscope.isolation.caller_state import own_random_numbers
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 

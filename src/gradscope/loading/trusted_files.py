@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.files.preflight import check_zip
-from gradscope.files.sniff import Kind
+from gradscope.files.paths import Kind
 from gradscope.files.torch_file import reason
-from gradscope.isolation.state import prints_aside
-from gradscope.isolation.user_files import Project, import_folders
+from gradscope.files.zip_check import check_zip
+from gradscope.isolation.caller_state import prints_aside
+from gradscope.isolation.user_code import Project, import_folders
 from gradscope.text import safe_text
 
 

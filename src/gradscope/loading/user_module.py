@@ -19,16 +19,15 @@ from gradscope.files.paths import existing_file
 from gradscope.files.tensors import checked
 from gradscope.files.weights_file import read_weights
 from gradscope.loading.source import Source
-from gradscope.models.capture.attended import reader
-from gradscope.models.capture.known import cells_of
-from gradscope.models.capture.reading import storages
-from gradscope.models.capture.watch import hooked
+from gradscope.models.attention_weights import reader
 from gradscope.models.cell import Cell
-from gradscope.models.direct import Direct, Module, applied, default_dtype, types_of
+from gradscope.models.fused_call import cells_of, storages
+from gradscope.models.fused_recurrence import hooked
 from gradscope.models.output_shape import leaves_of
-from gradscope.models.recurrent import Recurrent
-from gradscope.models.token_ids import TokenIds
+from gradscope.models.stack import Recurrent
+from gradscope.models.token_models import TokenIds
 from gradscope.models.user_modules import copied
+from gradscope.models.whole_module import Direct, Module, applied, default_dtype, types_of
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from gradscope.numerics.analysis import Analysis
-from gradscope.numerics.gradients.influence import geometric_mean
-from gradscope.numerics.traces.trace import NotMeasured, attempted
+from gradscope.numerics.influence import geometric_mean
+from gradscope.numerics.trace import NotMeasured, attempted
 from gradscope.records import Band, Series, Summary, Values
 from gradscope.registry import COMPARE_METRICS, SERIES_METRICS, SUMMARY_METRICS, load
 

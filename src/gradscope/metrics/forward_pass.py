@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from gradscope.chain import ArrayChain
 from gradscope.metrics.collect import Track, Tracks, numbers
 from gradscope.metrics.gradients import agree, nudge_of
-from gradscope.models.capture.given import run_moved
-from gradscope.models.capture.gradients import gradients
-from gradscope.models.capture.recurrence import reordered
-from gradscope.models.capture.watch import see
 from gradscope.models.cell import Layer
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.traces.module import ModuleTrace
+from gradscope.models.fused_call import gradients
+from gradscope.models.fused_recurrence import reordered, see
+from gradscope.models.input_leaf import run_moved
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.module_trace import ModuleTrace
+from gradscope.numerics.trace import Unavailable
 
 
 def gates(analysis: Analysis) -> Tracks:

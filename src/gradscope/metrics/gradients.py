@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from gradscope.metrics.collect import Track, Tracks, numbers, over_sequences
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.gradients.influence import by_lag
-from gradscope.numerics.gradients.parameters import loss_value
-from gradscope.numerics.scale import log10_sum
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.influence import by_lag
+from gradscope.numerics.logscale import log10_sum
+from gradscope.numerics.parameter_gradients import loss_value
+from gradscope.numerics.trace import Unavailable
 from gradscope.records import ParameterGradient
 
 

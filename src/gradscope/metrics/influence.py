@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from gradscope.metrics.collect import Tracks, mean_interval, numbers, over_sequences
-from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.gradients.influence import geometric_mean
-from gradscope.numerics.scale import log10_sum
+from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.influence import geometric_mean
+from gradscope.numerics.logscale import log10_sum
+from gradscope.numerics.trace import Unavailable
 from gradscope.profile import Profile
 from gradscope.sequences.tasks.find import kind_of, task_of
 

@@ -14,11 +14,11 @@ from gradscope.metrics.forward_pass import gate_means
 from gradscope.metrics.gradients import shares
 from gradscope.models import cell
 from gradscope.models.cell import ClosedForm, Linearization
-from gradscope.models.recurrent import Trajectory
+from gradscope.models.stack import Trajectory
+from gradscope.numerics import products
+from gradscope.numerics.adjoint import LayerAdjoint
 from gradscope.numerics.analysis import Analysis
-from gradscope.numerics.gradients.adjoint import LayerAdjoint
-from gradscope.numerics.gradients.influence import by_lag, geometric_mean
-from gradscope.numerics.spectra import products
+from gradscope.numerics.influence import by_lag, geometric_mean
 from gradscope.records import Layer, Number, Series, Values
 
 AFFORDABLE = 3e8

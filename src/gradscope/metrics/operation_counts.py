@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from gradscope.chain import ArrayChain
-from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.costs.paths import path_growth
+from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.costs import path_growth
+from gradscope.numerics.trace import Unavailable
 from gradscope.records import Growth
 
 

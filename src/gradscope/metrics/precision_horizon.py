@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from gradscope.metrics.gradients import shares
-from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.gradients.influence import by_lag, geometric_mean
+from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.influence import by_lag, geometric_mean
+from gradscope.numerics.trace import Unavailable
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOSS_SCALE = 1.0

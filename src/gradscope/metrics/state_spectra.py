@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import torch
 
 from gradscope.metrics.collect import Track, Tracks, mean_interval, numbers
-from gradscope.numerics.analysis import Analysis, Unavailable
-from gradscope.numerics.checks.chain_rule import through_product as through_product
-from gradscope.numerics.spectra.exponents import STRETCHES
+from gradscope.numerics.analysis import Analysis
+from gradscope.numerics.lyapunov import STRETCHES
+from gradscope.numerics.trace import Unavailable
 from gradscope.profile import Profile
 from gradscope.records import Values
 

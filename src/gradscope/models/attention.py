@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.models.direct import Direct
 from gradscope.models.family import Draw, Family, StackOptions
+from gradscope.models.whole_module import Direct
 
 Positions = Literal["sinusoidal", "none"]
 

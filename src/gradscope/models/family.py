@@ -16,8 +16,8 @@ from torch import Tensor
 from gradscope.errors import UsageError
 from gradscope.memory import MARGIN, available_bytes
 from gradscope.models.cell import Cell
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.registry import FAMILIES, resolve, unknown
 from gradscope.text import safe_text
 

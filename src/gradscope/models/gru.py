@@ -8,8 +8,16 @@ import torch
 from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
+from gradscope.models.cell_parts import (
+    HiddenOutput,
+    OuterWeights,
+    Stretch,
+    input_part,
+    pieces,
+    state_part,
+    torch_outputs,
+)
 from gradscope.models.family import Draw, Family, Init, StackOptions, recurrent_matrix, stack
-from gradscope.models.gated import HiddenOutput, OuterWeights, Stretch, input_part, pieces, state_part, torch_outputs
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from gradscope.models.cell import At, Pulled
-from gradscope.models.family import Draw, Family, Init, StackOptions, input_matrix, recurrent_matrix, stack
-from gradscope.models.gated import (
+from gradscope.models.cell_parts import (
     HiddenOutput,
     OuterWeights,
     Stretch,
@@ -21,6 +20,7 @@ from gradscope.models.gated import (
     pieces,
     state_part,
 )
+from gradscope.models.family import Draw, Family, Init, StackOptions, input_matrix, recurrent_matrix, stack
 
 PHI: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "relu": torch.relu, "linear": lambda z: z}
 PHI_OUT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -15,8 +15,8 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
 from gradscope.errors import UsageError
-from gradscope.models.agreement import tolerance
 from gradscope.models.output_shape import leaves_of
+from gradscope.models.tolerances import tolerance
 from gradscope.text import safe_text
 
 Module = TypeVar("Module", bound=nn.Module)

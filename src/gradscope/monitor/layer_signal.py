@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from gradscope.metrics.collect import mean_interval, numbers
 from gradscope.metrics.influence import reach_of, slopes
 from gradscope.monitor.points import SMALLEST_FLOAT32, point_of, thinned
-from gradscope.numerics.gradients.influence import geometric_mean
-from gradscope.numerics.scale import log10_norm, log10_sum
+from gradscope.numerics.influence import geometric_mean
+from gradscope.numerics.logscale import log10_norm, log10_sum
 from gradscope.profile import Profile
 from gradscope.records import Loaded, ModelResult, RunSpec, Series, Summary
 from gradscope.rules.judge import judge, status

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gradscope.errors import UsageError
-from gradscope.isolation.state import untouched
+from gradscope.isolation.caller_state import untouched
 from gradscope.monitor.gradients import Gradients
 from gradscope.monitor.layer_recorder import Hook, LayerRecorder, plain_model, watched
 from gradscope.monitor.measuring import Clock, Measuring, is_signal_due

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.files.paths import existing_file
-from gradscope.files.sniff import kind_of
+from gradscope.files.paths import existing_file, kind_of
 from gradscope.files.torch_file import load_torch
 from gradscope.files.weights_file import read_weights
 from gradscope.monitor.checkpoints import Order, counters_in, found_files, number_in, order_of, step_of

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from gradscope.errors import GradscopeError, UsageError
 from gradscope.metrics import collect
-from gradscope.models.capture.known import cells_of
+from gradscope.models.fused_call import cells_of
 from gradscope.models.output_shape import reals
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
 from gradscope.models.user_modules import copied
 from gradscope.monitor.layer_signal import Signal, cut, weights_of
 from gradscope.monitor.points import changes, plain, point_of
 from gradscope.numerics.analysis import Analysis
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.traces.trace import NotMeasured, attempted
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.trace import NotMeasured, attempted
 from gradscope.pipeline import examined
 from gradscope.records import ModelResult, RunSpec
 from gradscope.registry import SERIES_METRICS, SUMMARY_METRICS

@@ -11,22 +11,17 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import ArrayChain, FirstSteps, JacobianChain
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.checks import chain_rule, non_finite
-from gradscope.numerics.checks.causal import look_ahead
-from gradscope.numerics.gradients import influence
-from gradscope.numerics.gradients.adjoint import Adjoint
-from gradscope.numerics.gradients.parameters import Gradients, parameter_gradients
-from gradscope.numerics.spectra import exponents, products, spectrum
-from gradscope.numerics.spectra.leading import Leading, leading_spectra
-from gradscope.numerics.spectra.products import DENSE_NUMBERS, FULL_WORK, LEADING, step_pairs, too_much
-from gradscope.numerics.traces.find import module_trace
-from gradscope.numerics.traces.jacobians import BareTrace
-from gradscope.numerics.traces.module import ModuleTrace
-from gradscope.numerics.traces.recurrent import RecurrentTrace
-from gradscope.numerics.traces.trace import Cotangent, Loss, NotMeasured, Trace, Value, attempted
-from gradscope.numerics.traces.trace import Unavailable as Unavailable
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
+from gradscope.numerics import chain_rule, first_nonfinite, influence, lyapunov, products, spectra
+from gradscope.numerics.adjoint import Adjoint
+from gradscope.numerics.module_trace import ModuleTrace
+from gradscope.numerics.own_traces import JacobiansTrace, RecurrentTrace
+from gradscope.numerics.parameter_gradients import Gradients, parameter_gradients
+from gradscope.numerics.pick_trace import look_ahead, module_trace
+from gradscope.numerics.products import DENSE_NUMBERS, FULL_WORK, LEADING, step_pairs, too_much
+from gradscope.numerics.spectra import Leading, leading_spectra
+from gradscope.numerics.trace import Cotangent, Loss, NotMeasured, Trace, Unavailable, Value, attempted
 from gradscope.profile import Profile
 from gradscope.records import EqualityCheck, Growth, Kind, NonFinite, RunSpec
 
@@ -45,7 +40,7 @@ class Run:
     def trace(self) -> Trace:
         """The model along its sequences."""
         if isinstance(self.model, ArrayChain):
-            return BareTrace(self.model, self.seed)
+            return JacobiansTrace(self.model, self.seed)
         if isinstance(self.model, Recurrent):
             return RecurrentTrace(self.model, self.x)
         return module_trace(self.model, self.x)
@@ -226,7 +221,9 @@ class Analysis:
     @cached_property
     def finiteness(self) -> NonFinite | NotMeasured | None:
         """Where NaN or Inf is born in the forward pass; None when all is finite; or why that is not known."""
-        return attempted(lambda: non_finite.earliest(map(lambda a, b: a.non_finite(b.loss), self.traces, self.runs)))
+        return attempted(
+            lambda: first_nonfinite.earliest(map(lambda a, b: a.non_finite(b.loss), self.traces, self.runs))
+        )
 
     @cached_property
     def broken_gradient(self) -> NonFinite | None:
@@ -446,15 +443,15 @@ class Analysis:
     def leading(self) -> Leading:
         """Leading singular values at log-spaced lags, where whole spectra cost too much."""
         past = self.past
-        lags = sorted({*spectrum.log_lags(past.length, self.spectral_steps), min(self.needed_lag, past.length)})
+        lags = sorted({*spectra.log_lags(past.length, self.spectral_steps), min(self.needed_lag, past.length)})
         return leading_spectra(past, lags, LEADING, lambda done, of: self.progress("directions", done, of))
 
     @cached_property
-    def spectra(self) -> tuple[list[int], list[spectrum.Spectrum]]:
+    def spectra(self) -> tuple[list[int], list[spectra.Spectrum]]:
         """Whole singular spectra of the products that end at the anchor, at log-spaced lags."""
         past = self.past
-        lags = spectrum.log_lags(past.length, self.spectral_steps)
-        return lags, spectrum.spectra(past, lags, self.jacobian_sigma[: past.length])
+        lags = spectra.log_lags(past.length, self.spectral_steps)
+        return lags, spectra.spectra(past, lags, self.jacobian_sigma[: past.length])
 
     @cached_property
     def step_pairs(self) -> dict[str, object]:
@@ -467,13 +464,13 @@ class Analysis:
         return step_pairs(self.chain)
 
     @cached_property
-    def exponents(self) -> exponents.Exponents:
+    def exponents(self) -> lyapunov.Exponents:
         """Lyapunov exponents of the steps up to the anchor, all or the leading ones."""
         past = self.past
         count = None if self.full else min(LEADING, past.size)
         frame = None if self.full else self.leading.start
         told = lambda done: self.progress("exponents", done, past.length)  # noqa: E731
-        return exponents.lyapunov(past, count, told, frame=frame, burn_in=self.spec.burn_in)
+        return lyapunov.lyapunov(past, count, told, frame=frame, burn_in=self.spec.burn_in)
 
 
 def _known(found: Value | NotMeasured) -> Value:

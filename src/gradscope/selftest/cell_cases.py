@@ -8,16 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from gradscope.models.custom import CustomCell, Step
-from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
 from gradscope.models.lru import LRUCell
 from gradscope.models.lstm import LSTMCell
-from gradscope.models.recurrent import Recurrent, Trajectory
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.gradients.adjoint import backpropagate
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.spectra.products import jacobian_sigma, sweep_products
+from gradscope.models.stack import Recurrent, Trajectory
+from gradscope.models.user_step import CustomCell, Step
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.adjoint import backpropagate
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.products import jacobian_sigma, sweep_products
 from gradscope.selftest.case import Case, Measurement, compared
 
 RECURRENT = ("rnn", "gru", "lstm", "lru")

@@ -12,13 +12,13 @@ from torch import Tensor
 from gradscope.chain import ArrayChain
 from gradscope.metrics import influence, state_spectra
 from gradscope.models.attention import AttentionLayer, Options
-from gradscope.models.direct import Direct
 from gradscope.models.family import Draw
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Analysis, Run
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.spectra.products import sweep_products
-from gradscope.numerics.spectra.spectrum import spectra
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.products import sweep_products
+from gradscope.numerics.spectra import spectra
 from gradscope.records import RunSpec
 from gradscope.selftest.case import Case, Measurement, compared
 from gradscope.selftest.cell_cases import (

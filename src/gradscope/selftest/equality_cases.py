@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradscope.models.direct import Direct
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.gradients.adjoint import backpropagate
-from gradscope.numerics.gradients.influence import direct_gradient
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.adjoint import backpropagate
+from gradscope.numerics.influence import direct_gradient
 from gradscope.selftest.case import Case, Measurement, compared, largest
 from gradscope.selftest.cell_cases import family, noise, stacked
 

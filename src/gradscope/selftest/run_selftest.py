@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 import torch
 
 from gradscope import __version__
-from gradscope.isolation.state import isolated
-from gradscope.numerics.costs.resources import threads_for
+from gradscope.isolation.caller_state import isolated
+from gradscope.numerics.costs import threads_for
 from gradscope.selftest import cell_cases, chain_cases, equality_cases
 from gradscope.selftest.case import Case
 from gradscope.text import safe_text

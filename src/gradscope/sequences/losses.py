@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradscope.errors import UsageError
-from gradscope.isolation.user_files import load_function, user_code
+from gradscope.isolation.user_code import load_function, user_code
 from gradscope.records import RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch

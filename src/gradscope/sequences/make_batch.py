@@ -10,7 +10,7 @@ import torch
 
 from gradscope.errors import UsageError
 from gradscope.files.paths import existing_file, read_bytes
-from gradscope.models.token_ids import TokenIds
+from gradscope.models.token_models import TokenIds
 from gradscope.records import RunSpec
 from gradscope.sequences.batch import Batch, place, to_device
 from gradscope.sequences.number_files import file_batch

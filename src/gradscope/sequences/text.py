@@ -17,10 +17,10 @@ from torch import Tensor
 from gradscope.config import model_file
 from gradscope.config.check import FEATURES
 from gradscope.errors import UsageError
-from gradscope.files.names import first_twice
 from gradscope.files.paths import decode_utf8, existing_file, read_bytes
 from gradscope.files.tensors import floats
 from gradscope.files.weights_file import read_weights
+from gradscope.files.zip_check import first_twice
 from gradscope.records import RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch, stretches

@@ -14,7 +14,7 @@ from torch import Tensor
 from gradscope.config.check import SYNTHETIC_BATCH, SYNTHETIC_LENGTH
 from gradscope.errors import UsageError
 from gradscope.files.paths import decode_utf8, existing_file, read_bytes
-from gradscope.models.token_ids import TokenIds
+from gradscope.models.token_models import TokenIds
 from gradscope.records import RunSpec
 from gradscope.sequences.batch import Batch, stretches
 from gradscope.sequences.file_readers import FileData, column_numbers

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gradscope.errors import UsageError
-from gradscope.processes.pool import GLANCE, Take
-from gradscope.processes.worker import ADRIFT, Ending, Job
 from gradscope.sweeps.plan import Plan
 from gradscope.sweeps.shipped import collected, token_of, unpack
 from gradscope.text import safe_text
+from gradscope.workers import ADRIFT, GLANCE, Ending, Job, Take
 
 COMPARED = ("gradscope", "torch")
 
@@ -243,8 +242,8 @@ def do_there(job: Job, name: str, versions: dict[str, str]) -> Ending:
         OtherVersionsError: this worker came later, and is not like the others.
         NoFilesError: its scheduler has told it nothing.
     """
-    from gradscope.processes.program import do_here
     from gradscope.sweeps.run_point import perform
+    from gradscope.workers import do_here
 
     said = difference(own_versions(), versions)
     if said:

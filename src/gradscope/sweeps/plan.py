@@ -146,7 +146,7 @@ def named_files(spec: RunSpec) -> Iterator[str]:
 @lru_cache(maxsize=1024)
 def _source(word: str, folders: tuple[str, ...], here: str) -> str | None:
     """Where Python finds the user's code, seen from the working folder `here`."""
-    from gradscope.isolation.user_files import file_of
+    from gradscope.isolation.user_code import file_of
 
     return file_of(word, folders)
 
@@ -170,7 +170,7 @@ def _imported(path: str, stamp: tuple[int, int] | None, folders: tuple[str, ...]
         tree = ast.parse(Path(path).read_bytes())
     except (OSError, SyntaxError, ValueError):
         return ()
-    from gradscope.isolation.user_files import found_file, searched
+    from gradscope.isolation.user_code import found_file, searched
 
     first, last = searched(Path(path), folders)
     found: dict[str, None] = {}

@@ -14,14 +14,13 @@ from gradscope.config.axes import FIXED
 from gradscope.config.types import TYPES
 from gradscope.config.words import parse_model
 from gradscope.errors import UsageError
-from gradscope.processes.pool import GLANCE, Take, run_each
-from gradscope.processes.worker import ADRIFT, Ending, Job
 from gradscope.registry import FAMILIES, SWEEP_RUNS, load, unknown
 from gradscope.sweeps.plan import Plan
 from gradscope.sweeps.run_point import Outcome, Task, perform, prepare
 from gradscope.sweeps.store import LEASE, Claim, Result, Store, opened
 from gradscope.swept import Axis, at
 from gradscope.text import safe_text
+from gradscope.workers import ADRIFT, GLANCE, Ending, Job, Take, run_each
 
 LIVES = 500
 """Runs that one process does: what little a run leaves behind is gone before it matters."""

@@ -9,7 +9,7 @@ import torch
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.models.capture import known
+from gradscope.models import fused_call
 from gradscope.pipeline import diagnose
 from gradscope.records import ModelResult, RunSpec
 
@@ -173,14 +173,14 @@ def test_time_first_is_found_out_or_given(path: str) -> None:
 
 
 def test_an_altered_weight_stops_the_analysis(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = known._cell
+    make = fused_call._cell
 
     def altered(*args: object) -> object:
         cell = make(*args)
         cell.parameters["weight_hh"][0, 0] += 1e-5
         return cell
 
-    monkeypatch.setattr(known, "_cell", altered)
+    monkeypatch.setattr(fused_call, "_cell", altered)
     for word in (f"{path}:Tagger", "torch.nn:LSTM"):
         found = analysed(word, args={} if "mine" in word else {"input_size": "3", "hidden_size": "4"})
         assert not found.loaded.equality_check.passed

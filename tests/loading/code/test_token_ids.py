@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.loading.user_module import token_ids
-from gradscope.models.token_ids import TokenIds
+from gradscope.models.token_models import TokenIds
 
 
 class Positions(nn.Module):

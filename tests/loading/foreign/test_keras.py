@@ -17,7 +17,7 @@ from torch import Tensor
 import gradscope
 from gradscope.errors import UsageError
 from gradscope.loading.model_file import source_from_file
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
 from gradscope.pipeline import diagnose
 from gradscope.records import RunSpec
 

@@ -12,7 +12,7 @@ import torch
 import gradscope
 from gradscope.errors import UsageError
 from gradscope.loading.model_file import source_from_file
-from gradscope.models.recurrent import Recurrent
+from gradscope.models.stack import Recurrent
 from gradscope.records import RunSpec
 
 onnx = pytest.importorskip("onnx", reason="onnx (the extra [onnx]) is not installed")

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.capture.attended import attended, holds_attention
-from gradscope.models.direct import Direct
+from gradscope.models.attention_weights import attended, holds_attention
+from gradscope.models.whole_module import Direct
 
 X = torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(1))
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gradscope
-from gradscope.models.capture.watch import see
-from gradscope.models.direct import Direct
+from gradscope.models.fused_recurrence import see
+from gradscope.models.whole_module import Direct
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 3, 5]])
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradscope.models.capture.watch import see
-from gradscope.models.direct import Direct
-from gradscope.numerics.traces.find import module_trace
-from gradscope.numerics.traces.lifted import LiftedTrace
-from gradscope.numerics.traces.module import ModuleTrace
-from gradscope.numerics.traces.trace import Unavailable
+from gradscope.models.fused_recurrence import see
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.loop_trace import LoopTrace
+from gradscope.numerics.module_trace import ModuleTrace
+from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.trace import Unavailable
 from wild import WILD, Keeping, Loop, Wild, same
 
 X = torch.randn(2, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
@@ -58,7 +58,7 @@ def test_the_gradient_of_the_input_is_that_of_autograd(case: Wild) -> None:
 @pytest.mark.parametrize("case", WILD, ids=str)
 def test_a_recurrence_is_followed_only_where_its_state_is_handed_on_whole(case: Wild) -> None:
     trace = traced(case)
-    assert isinstance(trace, LiftedTrace) == (case.size > 0 or case.name == "attending")
+    assert isinstance(trace, LoopTrace) == (case.size > 0 or case.name == "attending")
     if case.size:
         # Two parts that begin as one tensor of zeros are told apart from the first step on.
         assert (trace.chain(0).begins + trace.chain(0).length, trace.chain(0).size) == (9, case.size)

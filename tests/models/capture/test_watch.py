@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.models.capture.watch import see
-from gradscope.models.direct import Direct
+from gradscope.models.fused_recurrence import see
+from gradscope.models.whole_module import Direct
 
 
 class Late(nn.Module):

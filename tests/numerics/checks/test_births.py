@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
+from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.records import NonFinite, RunSpec
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.direct import Direct
-from gradscope.models.token_ids import TokenIds
-from gradscope.numerics.checks.causal import look_ahead
-from gradscope.numerics.traces.module import ModuleTrace
+from gradscope.models.token_models import TokenIds
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.module_trace import ModuleTrace
+from gradscope.numerics.pick_trace import look_ahead
 from gradscope.renderers import report_wording
 
 STEPS = 10
@@ -101,7 +101,7 @@ CASES: dict[str, tuple[nn.Module, int, str]] = {
 
 
 def trace_of(module: nn.Module, size: int) -> ModuleTrace:
-    from gradscope.models.capture.attended import reader
+    from gradscope.models.attention_weights import reader
 
     model = Direct("own", module.double().eval(), size, kind="module", time_first=None)
     model.weights = reader(model)

@@ -12,10 +12,10 @@ from torch.nn import functional
 
 import gradscope
 from gradscope.models.cell import Cell
-from gradscope.models.direct import Direct
-from gradscope.numerics.checks.equality import comparable_weights
-from gradscope.numerics.gradients.flow import Flow
-from gradscope.numerics.traces.module import ModuleTrace
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.equality import comparable_weights
+from gradscope.numerics.fused_backward import Flow
+from gradscope.numerics.module_trace import ModuleTrace
 from gradscope.records import EqualityCheck
 from modules import CASES, CellLoop, ModuleCase, OwnLoop, Wrapped
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.direct import Direct
-from gradscope.numerics.traces.module import ModuleTrace
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.module_trace import ModuleTrace
 from gradscope.records import ModelResult
 
 KINDS = ("RNN", "RNNCell", "LSTM", "relu", "both ways", "both ways, two layers")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope import analyze
-from gradscope.numerics.checks.equality import _of_input
+from gradscope.numerics.equality import _of_input
 
 WIDE, STEPS = 24, 60
 

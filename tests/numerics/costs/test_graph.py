@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import Direct
 from gradscope.models.family import Model, family_model
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.analysis import Unavailable
-from gradscope.numerics.costs.paths import order, path_growth
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.costs import order, path_growth
+from gradscope.numerics.trace import Unavailable
 
 
 def make(family: str, inputs: int = 3, **options: str) -> Model:

@@ -6,12 +6,12 @@ import pytest
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.numerics.costs import resources
+from gradscope.numerics import costs
 
 
 def test_seeds_are_part_of_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     # An RNN of 4 units and 2 features keeps 44 numbers a step: 8 * 8 * 20 * 44 bytes a seed, and its weights.
-    monkeypatch.setattr(resources, "available_bytes", lambda: 150_000)
+    monkeypatch.setattr(costs, "available_bytes", lambda: 150_000)
     said = r"3 seeds x 8 sequences of 20 steps need .* --length \d+ fits, .* smaller --batch or fewer --seeds$"
     with pytest.raises(UsageError, match=said):
         gradscope.analyze("rnn", length=20, hidden=4, input_size=2, seeds=3)

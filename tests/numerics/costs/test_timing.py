@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from gradscope.models.custom import CustomCell
-from gradscope.models.direct import Direct
 from gradscope.models.family import Model, family_model
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.costs.timing import growth_exponent, training_step_growth
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.costs import growth_exponent, training_step_growth
 
 
 def make(family: str, inputs: int = 2) -> Model:

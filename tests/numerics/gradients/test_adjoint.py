@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from cases import RECURRENT, Case
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.gradients.adjoint import backpropagate
-from gradscope.numerics.scale import log10_hypot
+from gradscope.models.stack import Recurrent
+from gradscope.numerics.adjoint import backpropagate
+from gradscope.numerics.logscale import log10_hypot
 from oracles import state_gradients
 
 LN10 = math.log(10)
@@ -139,7 +139,7 @@ def test_chunks_do_not_change_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = case.model(), case.x()
     v = torch.randn(case.batch, 50, 5, dtype=torch.float64)
     whole = backpropagate(model.run(x), v)
-    monkeypatch.setattr("gradscope.numerics.gradients.adjoint.CHUNK_NUMBERS", 7 * 20)
+    monkeypatch.setattr("gradscope.numerics.adjoint.CHUNK_NUMBERS", 7 * 20)
     pieces = backpropagate(model.run(x), v)
     torch.testing.assert_close(pieces.state, whole.state, rtol=0, atol=1e-12)
     torch.testing.assert_close(pieces.weight, whole.weight, rtol=0, atol=1e-12)

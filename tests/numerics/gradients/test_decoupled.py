@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gradscope.chain import ArrayChain
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.spectra.leading import leading_spectra
-from gradscope.numerics.spectra.products import sweep_products
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.products import sweep_products
+from gradscope.numerics.spectra import leading_spectra
 
 
 class Diagonal:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.models.capture.watch import see
-from gradscope.models.direct import Direct
-from gradscope.numerics.gradients.flow import feeds, flow_back, last_first
-from gradscope.numerics.scale import log10_norm
+from gradscope.models.fused_recurrence import see
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.fused_backward import feeds, flow_back, last_first
+from gradscope.numerics.logscale import log10_norm
 from modules import CASES, Translator
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.numerics.traces.sequences import rows_agree
+from gradscope.numerics.sequence_passes import rows_agree
 
 
 class Normed(nn.Module):

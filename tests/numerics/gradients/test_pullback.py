@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from gradscope.numerics.gradients.adjoint import Scaled
-from gradscope.numerics.gradients.pullback import pull_through
+from gradscope.numerics.adjoint import Scaled
+from gradscope.numerics.fused_backward import pull_through
 
 
 def test_bands_far_apart_are_pulled_one_by_one_and_lose_nothing() -> None:

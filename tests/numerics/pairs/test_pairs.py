@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from cases import RECURRENT, Case
 from gradscope.errors import UsageError
-from gradscope.models.direct import Direct
 from gradscope.models.family import family_model
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.pairs.token_pairs import attention_maps, measure_pairs
-from gradscope.numerics.pairs.tokens import read_pair
+from gradscope.models.stack import Recurrent
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.token_names import read_pair
+from gradscope.numerics.token_pairs import attention_maps, measure_pairs
 from gradscope.records import Pair
 
 TOKENS = ("The", "cat", ",", "which", "was", "hungry", "was")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.models.direct import Direct
-from gradscope.numerics.pairs.through_module import through_module
-from gradscope.numerics.scale import log10_sum
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.logscale import log10_sum
+from gradscope.numerics.token_pairs import through_module
 
 STEPS = 6
 

@@ -1,6 +1,6 @@
 """What is said where whole spectra are not measured by default."""
 
-from gradscope.numerics.spectra.products import DENSE_NUMBERS, FULL_WORK, too_much
+from gradscope.numerics.products import DENSE_NUMBERS, FULL_WORK, too_much
 
 
 def test_too_much_work_is_told_beside_its_limit():

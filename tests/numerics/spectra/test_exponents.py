@@ -9,13 +9,13 @@ import torch
 
 from cases import RECURRENT, Case
 from gradscope.chain import ArrayChain
-from gradscope.models.custom import CustomCell
 from gradscope.models.family import family_model
 from gradscope.models.lstm import LSTMCell
-from gradscope.models.recurrent import Recurrent
-from gradscope.numerics.spectra.exponents import lyapunov
-from gradscope.numerics.spectra.products import jacobian_sigma, sweep_products
-from gradscope.numerics.spectra.spectrum import spectra
+from gradscope.models.stack import Recurrent
+from gradscope.models.user_step import CustomCell
+from gradscope.numerics.lyapunov import lyapunov
+from gradscope.numerics.products import jacobian_sigma, sweep_products
+from gradscope.numerics.spectra import spectra
 from oracles import log_singular_values
 
 
@@ -98,7 +98,7 @@ def test_chunked_products_equal_whole_ones(monkeypatch: pytest.MonkeyPatch) -> N
     case = Case("gru", length=40)
     chain = ArrayChain(case.model().run(case.x()[:1]).dense(0, 40))
     whole = sweep_products(chain).log10_norm
-    monkeypatch.setattr("gradscope.numerics.spectra.products.chunks", lambda n, size: [(0, 7), (7, 31), (31, 40)])
+    monkeypatch.setattr("gradscope.numerics.products.chunks", lambda n, size: [(0, 7), (7, 31), (31, 40)])
     torch.testing.assert_close(sweep_products(chain).log10_norm, whole, rtol=0, atol=1e-11)
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from cases import RECURRENT, Case
 from gradscope.chain import ArrayChain
 from gradscope.models.cell import Volume
-from gradscope.models.recurrent import Recurrent
 from gradscope.models.rnn import RNNCell
-from gradscope.numerics.spectra import carried_frame as frames
-from gradscope.numerics.spectra.exponents import lyapunov, stretches
+from gradscope.models.stack import Recurrent
+from gradscope.numerics import frame
+from gradscope.numerics.lyapunov import lyapunov, stretches
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -47,8 +47,8 @@ def test_exponents_equal_those_of_a_factorisation_at_every_step(size: int, sprea
 
 def test_the_condition_decides_how_many_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     factored = []
-    plain = frames.factorise
-    monkeypatch.setattr(frames, "factorise", lambda a: factored.append(1) or plain(a))
+    plain = frame.factorise
+    monkeypatch.setattr(frame, "factorise", lambda a: factored.append(1) or plain(a))
     taken = []
     for spread in (0.05, 1.0, 6.0):
         factored.clear()

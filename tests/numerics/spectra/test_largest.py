@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gradscope.chain import ArrayChain
-from gradscope.numerics.spectra.products import sweep_products
-from gradscope.numerics.spectra.singular_values import largest_singular_values
+from gradscope.numerics.products import sweep_products
+from gradscope.numerics.singular_values import largest_singular_values
 
 
 def test_agrees_with_the_decomposition_on_easy_hard_and_singular_matrices() -> None:

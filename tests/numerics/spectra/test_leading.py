@@ -10,9 +10,9 @@ import torch
 from cases import Case
 from gradscope.chain import ArrayChain, Backwards
 from gradscope.numerics import analysis as analysis_module
-from gradscope.numerics.analysis import Analysis, Run, Unavailable
-from gradscope.numerics.spectra.leading import leading_spectra
-from gradscope.numerics.spectra.spectrum import spectra
+from gradscope.numerics.analysis import Analysis, Run
+from gradscope.numerics.spectra import leading_spectra, spectra
+from gradscope.numerics.trace import Unavailable
 from gradscope.records import RunSpec
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from gradscope.numerics.spectra.spectrum import log_lags, product_spectra
+from gradscope.numerics.spectra import log_lags, product_spectra
 from oracles import log_singular_values
 
 

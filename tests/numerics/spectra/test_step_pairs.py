@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradscope.chain import ArrayChain
-from gradscope.numerics.spectra.products import MOST, step_pairs
+from gradscope.numerics.products import MOST, step_pairs
 
 
 def product(jacobians: torch.Tensor, start: int, stop: int) -> torch.Tensor:

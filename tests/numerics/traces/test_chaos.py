@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.numerics.traces import sequences
+from gradscope.numerics import sequence_passes
 
 X = torch.randn(3, 70, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -40,7 +40,7 @@ def test_sequences_that_part_by_rounding_alone_are_followed(
     reads: str, apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if apart:
-        monkeypatch.setattr(sequences, "KEPT_OPERATIONS", 1)
+        monkeypatch.setattr(sequence_passes, "KEPT_OPERATIONS", 1)
     net = Chaos(reads)
     found = gradscope.analyze(net, X, loss=lambda y: y.sum()).models[0]
     check = found.loaded.equality_check

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gradscope.metrics.state_spectra import through_product
-from gradscope.models.direct import Direct
-from gradscope.models.token_ids import TokenIds
-from gradscope.numerics.traces.find import module_trace
-from gradscope.numerics.traces.lifted import LiftedTrace
-from gradscope.numerics.traces.module import ModuleTrace
-from gradscope.numerics.traces.trace import Unavailable
+from gradscope.models.token_models import TokenIds
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.chain_rule import through_product
+from gradscope.numerics.loop_trace import LoopTrace
+from gradscope.numerics.module_trace import ModuleTrace
+from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.trace import Unavailable
 from modules import CASES, CellLoop, Fed, ModuleCase, Normed, Strided, Wrapped
 
 
@@ -77,7 +77,7 @@ def test_the_joint_chain_carries_the_adjoint_to_the_first_state(case: ModuleCase
     joint = 10 ** adjoint.state[:, 0]
     last = joint[-1]
     assert float(joint[-2]) <= float(torch.linalg.matrix_norm(dense[-1], 2) * last + joint[-2])
-    if isinstance(trace, LiftedTrace):
+    if isinstance(trace, LoopTrace):
         first, final, steps = trace.ends(0)
         assert float((through_product(trace.chain(0), final, steps) - first).norm()) < 1e-13 * float(first.norm())
         return

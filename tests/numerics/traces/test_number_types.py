@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.agreement import TOLERANCES, coarsest, tolerance
-from gradscope.models.direct import Direct, types_of
-from gradscope.numerics.checks.equality import against_gradients
+from gradscope.models.tolerances import TOLERANCES, coarsest, tolerance
+from gradscope.models.whole_module import Direct, types_of
+from gradscope.numerics.equality import against_gradients
 from gradscope.records import ModelResult
 from gradscope.renderers.number_blocks import _checks
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.models.direct import Direct
 from gradscope.models.output_shape import OutputShape, readings
-from gradscope.numerics.traces.find import module_trace
-from gradscope.numerics.traces.module import ModuleTrace
+from gradscope.models.whole_module import Direct
+from gradscope.numerics.module_trace import ModuleTrace
+from gradscope.numerics.pick_trace import module_trace
 from gradscope.records import ModelResult
 from gradscope.sequences.losses import direction
 

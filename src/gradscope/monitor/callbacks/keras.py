@@ -17,8 +17,8 @@ import torch
 
 from gradscope.api import analyze
 from gradscope.errors import GradscopeError, UsageError
-from gradscope.files.foreign.keras_file import read_keras
-from gradscope.isolation.state import untouched
+from gradscope.files.keras_file import read_keras
+from gradscope.isolation.caller_state import untouched
 from gradscope.loading.keras_layers import recurrent_names
 from gradscope.monitor.points import point_of
 from gradscope.monitor.run_log import Record

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gradscope.errors import UsageError
-from gradscope.models.token_ids import TokenIds
+from gradscope.models.token_models import TokenIds
 from gradscope.records import RunSpec
 from gradscope.sequences.losses import asked_classes, asked_values
 from gradscope.sequences.make_batch import make_batch

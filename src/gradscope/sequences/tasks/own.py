@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.isolation.user_files import load_function, user_code
+from gradscope.isolation.user_code import load_function, user_code
 from gradscope.sequences.tasks.task import Kind, Samples, Task
 from gradscope.text import safe_text
 

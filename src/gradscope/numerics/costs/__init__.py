@@ -1,1 +1,0 @@
-"""What a model costs: path lengths, time, memory, threads."""

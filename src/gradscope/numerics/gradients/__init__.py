@@ -1,1 +1,0 @@
-"""Backward passes in log scale, and the influence profile."""

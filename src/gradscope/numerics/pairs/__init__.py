@@ -1,1 +1,0 @@
-"""What one token has to do with another."""

@@ -1,1 +1,0 @@
-"""Products of Jacobians: singular values, directions, exponents; functions of a chain and nothing else."""

@@ -1,1 +1,0 @@
-"""Several copies of a layer trained at once: their steps are taken together, so that each operation serves all."""
