@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gradscope.rules.gs1_learning import SHARE_ARRIVES, SHARE_FAILS, Word, word_of
+from gradscope.rules.gs1_learning import SHARE_ARRIVES, SHARE_FAILS, Expectation, expectation
 
 Row = dict[str, Any]
 Statistic = Callable[[Row], float]
@@ -79,10 +79,10 @@ def failed(row: Row) -> bool:
     return all(seed["learned_at"] is None for seed in row["seeds"])
 
 
-def word(row: Row) -> Word:
+def word(row: Row) -> Expectation:
     """What gradscope says of a fixed lag; its growth is the slope between the first and the needed lag here."""
     lag, reach = row["lag"], int(over_seeds("reach")(row))
-    return word_of(share(row), lag, over_seeds("rate")(row) * lag, reach, SHARE_FAILS, SHARE_ARRIVES)
+    return expectation(share(row), lag, over_seeds("rate")(row) * lag, reach, SHARE_FAILS, SHARE_ARRIVES)
 
 
 def group(row: Row) -> tuple[str, str, str, int]:

@@ -11,7 +11,7 @@ import gradscope
 from gradscope.records import Report, RunSpec
 from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
-from gradscope.rules.gs1_learning import FIXED
+from gradscope.rules.gs1_learning import FIXED_LAGS
 from gradscope.rules.judge import with_verdicts
 from gradscope.verdicts import fails
 
@@ -112,7 +112,7 @@ def test_where_nothing_was_counted_there_is_no_outlook(made):
 
 
 def test_the_counts_of_one_word_add_up():
-    for band in FIXED.values():
+    for band in FIXED_LAGS.values():
         parts = [*band.single, *band.hard]
         assert sum(part.of for part in parts) == band.of
         assert sum(part.learned for part in parts) == band.of - band.failed

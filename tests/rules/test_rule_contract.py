@@ -208,7 +208,7 @@ def test_rules_import_neither_torch_nor_numpy():
 @pytest.mark.parametrize(("code", "status"), [(code, status) for code, status, _ in OUTCOMES])
 def test_a_finding_names_the_status_that_its_rule_gives(code, status, made):
     rule, changed = load(RULES[code]), REACHABLE[code][status]
-    assert rule.gives is None or rule.gives in GRAVEST_FIRST
-    assert set(rule.explained_by) <= set(RULES)
+    assert rule.status_if_found is None or rule.status_if_found in GRAVEST_FIRST
+    assert set(rule.implied_by) <= set(RULES)
     said = verdict(code, made(**changed))
-    assert said.gives == (rule.gives if said.status in ("fail", "warn") else None)
+    assert said.gives == (rule.status_if_found if said.status in ("fail", "warn") else None)

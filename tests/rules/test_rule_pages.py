@@ -15,7 +15,7 @@ from gradscope.pipeline import diagnose
 from gradscope.records import RunSpec
 from gradscope.registry import RENDERERS, RULES, load
 from gradscope.renderers.view import View
-from gradscope.rules.gs1_learning import FIXED, SHARE_FAILS, STEPS
+from gradscope.rules.gs1_learning import FIXED_LAGS, SHARE_FAILS, TRAIN_STEPS
 from gradscope.rules.texts import PAGES, every_rule, explain, read_page
 
 GOOD = """---
@@ -120,9 +120,9 @@ def test_a_work_is_cited_alike_on_every_page():
 
 
 def test_the_page_of_the_reach_tells_the_counts_of_the_calibration():
-    counts = {word: f"{band.of - band.failed} of {band.of}" for word, band in FIXED.items()}
+    counts = {word: f"{band.of - band.failed} of {band.of}" for word, band in FIXED_LAGS.items()}
     assert (
-        f"so many learned in {STEPS} steps: {counts['fails']} with S < −6, {counts['open']} between, "
+        f"so many learned in {TRAIN_STEPS} steps: {counts['fails']} with S < −6, {counts['open']} between, "
         f"{counts['arrives']} that arrive."
     ) in explain("GS104")
     assert f"under S = {SHARE_FAILS:g}." in explain("GS104")

@@ -55,7 +55,7 @@ def is_unmeasured(result: ModelResult) -> bool:
 
 
 def _is_about_gradient(code: str) -> bool:
-    return code in RULES and load(RULES[code]).gives == "vanishing"
+    return code in RULES and load(RULES[code]).status_if_found == "vanishing"
 
 
 def judge_limits(result: ModelResult, limits: Limits, spec: RunSpec | None = None) -> tuple[Verdict, ...]:

@@ -34,8 +34,12 @@ def model_family(result: ModelResult) -> str:
         return _family_word(result)
     check = result.loaded.equality_check
     library, _, name = check.against.rpartition(".") if check else ("", "", "")
-    kinds = {name} if library == "torch.nn" else {one.removesuffix("Cell") for one in result.loaded.parts.values()}
-    word = kinds.pop().lower() if len(kinds) == 1 else ""
+    layer_kinds = (
+        {name}
+        if library == "torch.nn"
+        else {class_name.removesuffix("Cell") for class_name in result.loaded.parts.values()}
+    )
+    word = layer_kinds.pop().lower() if len(layer_kinds) == 1 else ""
     return word if word in FAMILIES else result.kind
 
 
@@ -66,9 +70,9 @@ def model_options(name: str) -> dict[str, str]:
 def model_variant(result: ModelResult, **changed: str) -> str:
     """The result's own model with options changed, `lstm:hidden=32,forget_bias=5.7`; the bare family if loaded."""
     word = model_family(result)
-    kept = model_options(model_word(result)) if is_built(result) else {}
-    settled = ",".join(f"{key}={value}" for key, value in (kept | changed).items())
-    return f"{word}:{settled}" if settled else word
+    options = model_options(model_word(result)) if is_built(result) else {}
+    settings = ",".join(f"{key}={value}" for key, value in (options | changed).items())
+    return f"{word}:{settings}" if settings else word
 
 
 ADVICE: Mapping[tuple[str, str], str] = {
@@ -182,31 +186,31 @@ def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None 
     template = ADVICE.get(key) or ADVICE.get((direction, model_family(result))) or ADVICE[direction, "*"]
     if not is_built(result):
         template = re.sub(r"\[.*?\]", "", template)
-    said = template.replace("[", "").replace("]", "").format(**_placeholders(result, needed_lag(result, spec)))
-    return re.sub(r"`gradscope (analyze|compare) ([^`]+)`", lambda match: f"`{_with_settings(match, spec)}`", said)
+    sentence = template.replace("[", "").replace("]", "").format(**_placeholders(result, needed_lag(result, spec)))
+    return re.sub(r"`gradscope (analyze|compare) ([^`]+)`", lambda match: f"`{_with_settings(match, spec)}`", sentence)
 
 
 def _with_settings(match: re.Match[str], spec: RunSpec) -> str:
     """A command with the settings of the run: what it measures differs by its models alone."""
     models = tuple(match[2].removesuffix(" --show gates").split())
-    said = command(replace(spec, models=models), run=match[1], without=(*OF_LOADED, *OF_ACTION))
-    return said + (" --show gates" if match[2].endswith(" --show gates") else "")
+    command_line = command(replace(spec, models=models), run=match[1], without=(*OF_LOADED, *OF_ACTION))
+    return command_line + (" --show gates" if match[2].endswith(" --show gates") else "")
 
 
 def advise_training(result: ModelResult, spec: RunSpec) -> str:
     """How to find out by training; with a command where one word names the model and a task or data are known."""
-    lag, own = needed_lag(result, spec), spec.input is not None or spec.text is not None
-    if not is_built(result) or (own and spec.loss not in ("final", "ce", "mse")):
+    lag, has_own_data = needed_lag(result, spec), spec.input is not None or spec.text is not None
+    if not is_built(result) or (has_own_data and spec.loss not in ("final", "ce", "mse")):
         return f"{SEE}: `gradscope explain GS105`."
-    asked = replace(spec, models=(model_word(result),), needs_lag=lag)
-    if own:
-        said = command(
-            asked, run="probe", without=(*OF_LOADED, *OF_ACTION, "task", *(("loss",) * (spec.loss == "final")))
+    probe_spec = replace(spec, models=(model_word(result),), needs_lag=lag)
+    if has_own_data:
+        command_line = command(
+            probe_spec, run="probe", without=(*OF_LOADED, *OF_ACTION, "task", *(("loss",) * (spec.loss == "final")))
         )
     else:
-        asked = replace(asked, task=spec.task or "recall")
-        said = command(asked, run="probe", without=(*OF_LOADED, *OF_ACTION, *OF_SEQUENCE))
-    return f"{SEE}: `{said}`."
+        probe_spec = replace(probe_spec, task=spec.task or "recall")
+        command_line = command(probe_spec, run="probe", without=(*OF_LOADED, *OF_ACTION, *OF_SEQUENCE))
+    return f"{SEE}: `{command_line}`."
 
 
 def half_life_bias(lag: int) -> float:
@@ -234,23 +238,27 @@ def own_lag(lag: int, pace: float | None) -> int:
 
 def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
     """The family, with what its options already do about the trouble."""
-    word, given = model_family(result), model_options(model_word(result))
+    family, options = model_family(result), model_options(model_word(result))
     if direction != "vanishing":
-        return word
-    if word == "rnn" and given.get("init") in ("orthogonal", "identity") and not 0.95 <= _gain(result) <= 1.05:
+        return family
+    if family == "rnn" and options.get("init") in ("orthogonal", "identity") and not 0.95 <= _gain(result) <= 1.05:
         return "rnn gain"
-    if word == "rnn" and given.get("nonlinearity") == "relu" and given.get("init") != "identity":
+    if family == "rnn" and options.get("nonlinearity") == "relu" and options.get("init") != "identity":
         return "rnn relu"
-    if word == "rnn" and given.get("init") in ("orthogonal", "identity") and given.get("nonlinearity") != "linear":
+    if (
+        family == "rnn"
+        and options.get("init") in ("orthogonal", "identity")
+        and options.get("nonlinearity") != "linear"
+    ):
         return "rnn orthogonal"
-    name = {"lstm": "forget_bias", "gru": "update_bias"}.get(word, "")
-    measured = result.summary.gate_bias if not is_built(result) and result.summary.gate_bias else ()
+    bias_option = {"lstm": "forget_bias", "gru": "update_bias"}.get(family, "")
+    measured_biases = result.summary.gate_bias if not is_built(result) and result.summary.gate_bias else ()
     try:
-        bias = min(measured) if measured else float(given[name])
-        is_open = bool(name) and bias >= half_life_bias(own_lag(needed_lag(result, spec), result.summary.pace))
+        bias = min(measured_biases) if measured_biases else float(options[bias_option])
+        is_open = bool(bias_option) and bias >= half_life_bias(own_lag(needed_lag(result, spec), result.summary.pace))
     except (KeyError, ValueError):
         is_open = False
-    return f"{word} open" if is_open else word
+    return f"{family} open" if is_open else family
 
 
 def _gain(result: ModelResult) -> float:
@@ -264,25 +272,25 @@ def _gain(result: ModelResult) -> float:
 def _placeholders(result: ModelResult, lag: int) -> dict[str, str]:
     """Everything a sentence may name."""
     bias, radius = gate_bias(own_lag(lag, result.summary.pace)), 0.5 ** (1 / lag)
-    relu = model_options(model_word(result)).get("nonlinearity") == "relu"
-    where = layer_places(result)
-    inside = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
+    is_relu = model_options(model_word(result)).get("nonlinearity") == "relu"
+    places = layer_places(result)
+    radius_shown = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
     return {
         "lag": str(lag),
-        "of": f" of {where}" if where else "",
-        "instead": f" in place of {where}" if where else "",
+        "of": f" of {places}" if places else "",
+        "instead": f" in place of {places}" if places else "",
         "bias": f"{bias:g}",
         "half_life": f"{half_life(bias):.0f}",
-        "radius": f"{inside:.6g}",
+        "radius": f"{radius_shown:.6g}",
         "same": model_variant(result),
         "orthogonal": model_variant(result, init="orthogonal", gain="1"),
         "identity": model_variant(result, init="identity", gain="1"),
-        "tame": model_variant(result, init="identity" if relu else "orthogonal", gain="1"),
+        "tame": model_variant(result, init="identity" if is_relu else "orthogonal", gain="1"),
         "gain": f"{_gain(result):g}",
         "unit_gain": model_variant(result, gain="1"),
         "relu_identity": model_variant(result, nonlinearity="relu", init="identity"),
         "half_gain": model_variant(result, gain=f"{_gain(result) / 2:g}"),
         "open_lstm": model_variant(result, forget_bias=f"{bias:g}"),
         "open_gru": model_variant(result, update_bias=f"{bias:g}"),
-        "wide_lru": model_variant(result, r_min=f"{inside:.6g}", r_max=f"{(1 + 9 * inside) / 10:.7g}"),
+        "wide_lru": model_variant(result, r_min=f"{radius_shown:.6g}", r_max=f"{(1 + 9 * radius_shown) / 10:.7g}"),
     }

@@ -29,37 +29,37 @@ STATE_THE_LAG = "Say how far back the task must look, `--needs-lag K`: the gradi
 def _judge_vanishing_rate(result: ModelResult, spec: RunSpec) -> Finding:
     """Compare rate * K (nats) with ln vanishing_share."""
     summary, lag = result.summary, needed_lag(result, spec)
-    stops = _cut_at(result)
-    if stops is not None and 0 < stops < lag:
-        return _up_to_the_cut(result, spec, stops)
+    cut_lag = _cut_at(result)
+    if cut_lag is not None and 0 < cut_lag < lag:
+        return _up_to_the_cut(result, spec, cut_lag)
     rate, share = summary.rate or 0.0, VANISHING_RATE.limit(spec, "vanishing_share")
     low, high = (end * lag for end in interval_ends(rate, summary.rate_ci))
-    limit, where = math.log(share), over_lags(lag, spec)
-    measured = f"multiplies the gradient by {per_step(rate)}: {where} that is {factor(rate * lag / LN10)}"
-    ahead = arrival(result, spec)
-    if ahead is not None and ahead.word == "arrives":
-        return _finding("pass", f"Each step back {measured}. {ahead.sentence}", rate * lag, limit)
+    limit, span = math.log(share), over_lags(lag, spec)
+    step_factor = f"multiplies the gradient by {per_step(rate)}: {span} that is {factor(rate * lag / LN10)}"
+    arriving = arrival(result, spec)
+    if arriving is not None and arriving.expectation == "arrives":
+        return _finding("pass", f"Each step back {step_factor}. {arriving.sentence}", rate * lag, limit)
     if low >= limit:
-        return _finding("pass", f"Each step back {measured}{interval_note(result)}.", rate * lag, limit)
-    if ahead is not None and ahead.word == "open":
+        return _finding("pass", f"Each step back {step_factor}{interval_note(result)}.", rate * lag, limit)
+    if arriving is not None and arriving.expectation == "open":
         return _finding(
             "inconclusive",
-            f"Each step back {measured}. {ahead.sentence}",
+            f"Each step back {step_factor}. {arriving.sentence}",
             rate * lag,
             limit,
             advise_training(result, spec),
         )
     if high >= limit:
         return _finding(
-            "inconclusive", straddles(low, high, limit, where), rate * lag, limit, how_to_narrow(result, spec)
+            "inconclusive", straddles(low, high, limit, span), rate * lag, limit, how_to_narrow(result, spec)
         )
-    if ahead is None and share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:
-        message = f"The fitted step {measured}, yet the reach is {summary.reach} lags: the decay is not exponential."
+    if arriving is None and share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:
+        message = f"The fitted step {step_factor}, yet the reach is {summary.reach} lags: the decay is not exponential."
         return _finding("inconclusive", message, rate * lag, limit, STATE_THE_LAG)
-    told = f" {ahead.sentence}" if ahead is not None else ""
+    arrival_note = f" {arriving.sentence}" if arriving is not None else ""
     return Finding(
         "found",
-        f"Each step back {measured}{interval_note(result)}.{told}",
+        f"Each step back {step_factor}{interval_note(result)}.{arrival_note}",
         advise("vanishing", result, spec),
         first_step=Profile.of(result).step_of(lag),
         last_step=Profile.of(result).step_of((summary.reach or 0) + 1),
@@ -70,8 +70,8 @@ def _judge_vanishing_rate(result: ModelResult, spec: RunSpec) -> Finding:
 
 def _cut_at(result: ModelResult) -> int | None:
     """The lag behind which nothing arrives because the gradient is cut or the state made anew; None where neither."""
-    newest = max((result.summary.cut or 0, *made_anew(result)))
-    return Profile.of(result).lag_of(newest) if newest else None
+    newest_cut = max((result.summary.cut or 0, *made_anew(result)))
+    return Profile.of(result).lag_of(newest_cut) if newest_cut else None
 
 
 def _up_to_the_cut(result: ModelResult, spec: RunSpec, lag: int) -> Finding:
@@ -96,8 +96,8 @@ VANISHING_RATE = Rule(
     code="GS101",
     requires=("rate",),
     judge=_judge_vanishing_rate,
-    voided_by="GS403",
-    gives="vanishing",
+    invalid_if_found="GS403",
+    status_if_found="vanishing",
     thresholds={
         "vanishing_share": Threshold(
             0.01, "share", "what must be left of the gradient after the needed lag", low=0.0, high=1.0
@@ -121,16 +121,18 @@ def _judge_exact_zero(result: ModelResult, spec: RunSpec) -> Finding:
         return Finding("pass", message, measured=count if first <= lag else 0, threshold=allowed)
     profile = Profile.of(result)
     step = profile.step_of(first)
-    where = f"the first at lag {first} (step {step})"
-    told = f"{count} of {lag} lags {'receives' if count == 1 else 'receive'} a gradient of exactly zero, {where}"
+    first_zero = f"the first at lag {first} (step {step})"
+    observed = (
+        f"{count} of {lag} lags {'receives' if count == 1 else 'receive'} a gradient of exactly zero, {first_zero}"
+    )
     if not _zeros_reach_the_end(profile, lag, zeros, spec):
-        message = f"{told}; there is gradient again further back."
+        message = f"{observed}; there is gradient again further back."
         return Finding("remark", message, HOLES, step, step, measured=count, threshold=allowed)
-    kind = "float32" if spec.dtype != "float64" else None
+    advice_case = "float32" if spec.dtype != "float64" else None
     return Finding(
         "found",
-        f"{told}.",
-        advise("zero", result, spec, kind),
+        f"{observed}.",
+        advise("zero", result, spec, advice_case),
         first_step=profile.step_of(lag),
         last_step=step,
         measured=count,
@@ -144,17 +146,17 @@ def _zeros_reach_the_end(profile: Profile, lag: int, zeros: tuple[int, ...], spe
     values = profile.values[1 : lag + 1]
     if first + count - 1 == lag > first or len(values) < lag:
         return True
-    end = next((place for place, value in enumerate(reversed(values)) if value != -math.inf), lag)
-    return end > (0 if spec.needs_lag is not None else 1)
+    zeros_at_end = next((position for position, value in enumerate(reversed(values)) if value != -math.inf), lag)
+    return zeros_at_end > (0 if spec.needs_lag is not None else 1)
 
 
 EXACT_ZERO = Rule(
     code="GS102",
     requires=("zero_lags",),
     judge=_judge_exact_zero,
-    voided_by="GS403",
-    gives="vanishing",
-    explained_by=("GS401", "GS405"),
+    invalid_if_found="GS403",
+    status_if_found="vanishing",
+    implied_by=("GS401", "GS405"),
     thresholds={"zero_lags": Threshold(0.0, "lags", "how many lags may receive exactly nothing", low=-1.0)},
     needs_stated_lag=True,
 )
@@ -185,9 +187,9 @@ ONE_DIRECTION = Rule(
     code="GS103",
     requires=("directions",),
     judge=_judge_one_direction,
-    voided_by="GS403",
-    gives="degenerate",
-    explained_by=("GS401", "GS405"),
+    invalid_if_found="GS403",
+    status_if_found="degenerate",
+    implied_by=("GS401", "GS405"),
     thresholds={
         "collapsed_directions": Threshold(1.0, "directions", "so many or fewer count as collapsed", low=0.0),
     },
@@ -197,10 +199,10 @@ ONE_DIRECTION = Rule(
 def _judge_short_reach(result: ModelResult, spec: RunSpec) -> Finding:
     """What arrives at a stated needed lag decides; without one, whether the reach covers the sequence."""
     lag, reach = needed_lag(result, spec), result.summary.reach or 0
-    wanted = SHORT_REACH.limit(spec, "reach_part") * lag
-    asks = "the needed lag" if spec.needs_lag is not None else "this sequence"
-    known = arrival(result, spec)
-    word = known.word if known is not None else "arrives" if reach >= wanted else "fails"
+    wanted_reach = SHORT_REACH.limit(spec, "reach_part") * lag
+    asked_by = "the needed lag" if spec.needs_lag is not None else "this sequence"
+    arriving = arrival(result, spec)
+    word = arriving.expectation if arriving is not None else "arrives" if reach >= wanted_reach else "fails"
     profile = Profile.of(result)
     if reach >= profile.longest < lag:
         message = (
@@ -208,23 +210,27 @@ def _judge_short_reach(result: ModelResult, spec: RunSpec) -> Finding:
             f"it: the reach is all of the {reach} lags that there are."
         )
         return Finding("inconclusive", message, "Let the loss read a later step, or give longer sequences.")
-    reached = f"The reach is {reach} lags; {asks} asks {lag}."
-    told = f" {known.sentence}" if known is not None else ""
+    reach_note = f"The reach is {reach} lags; {asked_by} asks {lag}."
+    arrival_note = f" {arriving.sentence}" if arriving is not None else ""
     if word == "arrives":
-        return Finding("pass", f"{reached}{told}", measured=reach, threshold=wanted)
+        return Finding("pass", f"{reach_note}{arrival_note}", measured=reach, threshold=wanted_reach)
     if word == "open" and (reach >= lag or result.summary.lags == "spread" or spec.lags == "spread"):
         return Finding(
-            "inconclusive", f"{reached}{told}", advise_training(result, spec), measured=reach, threshold=wanted
+            "inconclusive",
+            f"{reach_note}{arrival_note}",
+            advise_training(result, spec),
+            measured=reach,
+            threshold=wanted_reach,
         )
-    short = f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one."
+    shortfall = f"Beyond lag {reach} of {lag} no step has even 1 % of the influence of the newest lagged one."
     return Finding(
         "found" if word == "fails" else "doubtful",
-        f"{short if reach < lag else reached}{told}",
+        f"{shortfall if reach < lag else reach_note}{arrival_note}",
         advise("vanishing", result, spec),
         first_step=profile.step_of(lag),
         last_step=profile.step_of(reach + 1),
         measured=reach,
-        threshold=wanted,
+        threshold=wanted_reach,
     )
 
 
@@ -232,10 +238,10 @@ SHORT_REACH = Rule(
     code="GS104",
     requires=("reach",),
     judge=_judge_short_reach,
-    voided_by="GS403",
-    gives="vanishing",
-    explained_by=("GS401", "GS405"),
-    only_failing=True,
+    invalid_if_found="GS403",
+    status_if_found="vanishing",
+    implied_by=("GS401", "GS405"),
+    status_only_if_failed=True,
     thresholds={
         "reach_part": Threshold(1.0, "share", "how much of it the reach must cover, where none is stated", low=0.0),
         **SHARE_LIMITS,

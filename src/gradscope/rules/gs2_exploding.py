@@ -28,18 +28,18 @@ def _judge_exploding_rate(result: ModelResult, spec: RunSpec) -> Finding:
         return _overflow(result, spec, *summary.overflow_lags[:2])
     rate = summary.rate or 0.0
     low, high = (end * lag for end in interval_ends(rate, summary.rate_ci))
-    limit, where = math.log(EXPLODING_RATE.limit(spec, "exploding_factor")), over_lags(lag, spec)
-    total = f"{where} that is {factor(rate * lag / LN10)}"
-    message = f"Each step back multiplies the gradient by {per_step(rate)}: {total}{interval_note(result)}."
+    limit, span = math.log(EXPLODING_RATE.limit(spec, "exploding_factor")), over_lags(lag, spec)
+    growth = f"{span} that is {factor(rate * lag / LN10)}"
+    message = f"Each step back multiplies the gradient by {per_step(rate)}: {growth}{interval_note(result)}."
     if high <= limit:
         return Finding("pass", message, measured=rate * lag, threshold=limit)
-    known = arrival(result, spec)
-    if low <= limit and known is not None and known.word == "arrives":
+    arriving = arrival(result, spec)
+    if low <= limit and arriving is not None and arriving.expectation == "arrives":
         # With a stated lag what arrives there has the last word, as in GS101: two seeds make a very wide interval.
-        return Finding("pass", f"{message} {known.sentence}", measured=rate * lag, threshold=limit)
+        return Finding("pass", f"{message} {arriving.sentence}", measured=rate * lag, threshold=limit)
     if low <= limit:
-        sentence = straddles(low, high, limit, where)
-        return Finding("inconclusive", sentence, how_to_narrow(result, spec), measured=rate * lag, threshold=limit)
+        straddle = straddles(low, high, limit, span)
+        return Finding("inconclusive", straddle, how_to_narrow(result, spec), measured=rate * lag, threshold=limit)
     return Finding(
         "found",
         message,
@@ -70,8 +70,8 @@ EXPLODING_RATE = Rule(
     code="GS201",
     requires=("rate",),
     judge=_judge_exploding_rate,
-    voided_by="GS403",
-    gives="exploding",
+    invalid_if_found="GS403",
+    status_if_found="exploding",
     thresholds={
         "exploding_factor": Threshold(1000.0, "factor", "how much the gradient may grow over the needed lag", low=1.0)
     },
@@ -85,22 +85,22 @@ def _judge_chaos(result: ModelResult, spec: RunSpec) -> Finding:
     if exponent is None or math.isnan(exponent):
         return Finding("skip", "The leading Lyapunov exponent is not known.")
     low, _ = interval_ends(exponent, summary.lyapunov_ci)
-    limit, where = math.log(CHAOS.limit(spec, "chaos_factor")), over_lags(lag, spec)
+    limit, span = math.log(CHAOS.limit(spec, "chaos_factor")), over_lags(lag, spec)
     growth = factor(exponent * lag / LN10)
-    single = " (no interval, so the point decides)" if summary.lyapunov_ci is None else ""
-    leading = f"The leading Lyapunov exponent is {exponent:+.3g} nats per step: {where}"
+    interval_missing = " (no interval, so the point decides)" if summary.lyapunov_ci is None else ""
+    observed = f"The leading Lyapunov exponent is {exponent:+.3g} nats per step: {span}"
     if exponent * lag <= limit:
-        message = f"{leading} that is a factor of {growth}{single}."
+        message = f"{observed} that is a factor of {growth}{interval_missing}."
         return Finding("pass", message, measured=exponent, threshold=limit / lag)
     if low <= 0:
-        message = f"{leading} that is a factor of {growth}, but its interval reaches down to {low:+.3g}: no verdict."
+        message = f"{observed} that is a factor of {growth}, but its interval reaches down to {low:+.3g}: no verdict."
         advice = "A longer sequence narrows the interval"
-        given = spec.input is not None or spec.text is not None
-        advice += "." if given else f": try `--length {max(1000, 5 * result.length)}`."
+        has_own_data = spec.input is not None or spec.text is not None
+        advice += "." if has_own_data else f": try `--length {max(1000, 5 * result.length)}`."
         return Finding("inconclusive", message, advice, measured=exponent, threshold=limit / lag)
     return Finding(
         "found",
-        f"{leading} a difference in the state grows by a factor of {growth}{single}.",
+        f"{observed} a difference in the state grows by a factor of {growth}{interval_missing}.",
         advise("chaos", result, spec),
         first_step=Profile.of(result).step_of(lag),
         last_step=result.length,
@@ -121,18 +121,23 @@ CHAOS = Rule(
 
 def _judge_sensitive_weights(result: ModelResult, spec: RunSpec) -> Finding:
     """Compare the amplification with the limit, where the influence itself does not grow."""
-    found, limit = result.summary.parameter_sensitivity or 0.0, SENSITIVE_WEIGHTS.limit(spec, "log10_amplification")
+    amplification, limit = (
+        result.summary.parameter_sensitivity or 0.0,
+        SENSITIVE_WEIGHTS.limit(spec, "log10_amplification"),
+    )
     if (result.summary.rate or 0.0) > SENSITIVE_WEIGHTS.limit(spec, "flat_rate"):
         return Finding("pass", "The gradient grows on its way back: GS201 judges that.")
-    said = f"The gradient of the weights is {factor(found)} times what the newest step alone contributes to it"
-    if found <= limit:
-        return Finding("pass", f"{said}.", measured=found, threshold=limit)
+    observed = (
+        f"The gradient of the weights is {factor(amplification)} times what the newest step alone contributes to it"
+    )
+    if amplification <= limit:
+        return Finding("pass", f"{observed}.", measured=amplification, threshold=limit)
     return Finding(
         "found",
-        f"{said}, though the state's own gradient does not grow: the loss is sharp in these weights.",
+        f"{observed}, though the state's own gradient does not grow: the loss is sharp in these weights.",
         "Lower the learning rate of the recurrent weights, or give them a parametrisation whose steps shrink near one, "
         "as `gradscope analyze lru` does (|λ| = exp(-exp ν), inputs scaled by sqrt(1 - |λ|²)).",
-        measured=found,
+        measured=amplification,
         threshold=limit,
     )
 
@@ -154,17 +159,17 @@ def _judge_wrong_scale(result: ModelResult, spec: RunSpec) -> Finding:
     """Compare the size of the outputs with both limits."""
     size = result.summary.output_scale or 0.0
     low, high = WRONG_SCALE.limit(spec, "output_low"), WRONG_SCALE.limit(spec, "output_high")
-    said = f"The outputs that the loss reads have a size of {size:.3g} (root mean square)"
+    observed = f"The outputs that the loss reads have a size of {size:.3g} (root mean square)"
     if low <= size <= high:
-        return Finding("pass", f"{said}.", measured=size, threshold=high)
-    large = size > high
+        return Finding("pass", f"{observed}.", measured=size, threshold=high)
+    is_large = size > high
     return Finding(
         "found",
-        f"{said}: training starts by {'unlearning' if large else 'raising'} that.",
+        f"{observed}: training starts by {'unlearning' if is_large else 'raising'} that.",
         "Scale the input, the gain or the step of the recurrence so that outputs start near 1; a norm before the "
         "readout does it too.",
         measured=size,
-        threshold=high if large else low,
+        threshold=high if is_large else low,
     )
 
 

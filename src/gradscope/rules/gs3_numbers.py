@@ -22,40 +22,40 @@ _SHOWN = {"nan": "NaN", "inf": "Inf", "-inf": "-Inf"}
 
 def _judge_non_finite(result: ModelResult, spec: RunSpec) -> Finding:
     """Any non-finite value is a finding."""
-    found = result.summary.non_finite
-    if found is None:
+    first = result.summary.non_finite
+    if first is None:
         return Finding("pass", "Every value of the forward pass is finite.")
-    held = found.where == "weights"
+    is_weight = first.where == "weights"
     return Finding(
         "found",
-        _non_finite_sentence(found),
-        advise("non-finite", result, spec, found.where),
-        first_step=None if held else found.step,
-        last_step=None if held else result.length,
+        _non_finite_sentence(first),
+        advise("non-finite", result, spec, first.where),
+        first_step=None if is_weight else first.step,
+        last_step=None if is_weight else result.length,
     )
 
 
-def _non_finite_sentence(found: NonFinite) -> str:
+def _non_finite_sentence(first: NonFinite) -> str:
     """Where it first appears."""
-    value, layer = _SHOWN.get(found.value, safe_text(found.value)), safe_text(found.layer)
-    if found.where == "weights":
+    value, layer = _SHOWN.get(first.value, safe_text(first.value)), safe_text(first.layer)
+    if first.where == "weights":
         return f"The weights of {layer or 'the model'} hold {value}: nothing computed from them can be trusted."
-    if found.where == "gradient":
+    if first.where == "gradient":
         return (
-            f"The gradient is {value} from step {found.step} back, though the forward pass is finite: the next update "
+            f"The gradient is {value} from step {first.step} back, though the forward pass is finite: the next update "
             "makes every weight NaN."
         )
-    place = f"{safe_text(found.where)} of layer {layer}" if layer else safe_text(found.where)
-    cause = _CAUSES.get(found.cause, "")
-    return f"{value} first appears at step {found.step}, in {place}{cause}: no gradient exists from there on."
+    place = f"{safe_text(first.where)} of layer {layer}" if layer else safe_text(first.where)
+    cause = _CAUSES.get(first.cause, "")
+    return f"{value} first appears at step {first.step}, in {place}{cause}: no gradient exists from there on."
 
 
 NON_FINITE = Rule(
     code="GS301",
     requires=("non_finite",),
     judge=_judge_non_finite,
-    gives="non-finite",
-    none_is_clean=True,
+    status_if_found="non-finite",
+    absent_means_clean=True,
 )
 
 
@@ -72,24 +72,24 @@ HORIZON_ENDS: Mapping[str, str] = {
 def _judge_low_precision(result: ModelResult, spec: RunSpec) -> Finding:
     """Compare the horizon of the run's own type, or of float32, with horizon_part * K."""
     horizons = result.summary.precision_horizon or {}
-    name = spec.dtype if spec.dtype in horizons else COMMON
-    if name not in horizons:
-        return Finding("skip", f"The precision horizon of {name} is not known.")
-    lag, reached = needed_lag(result, spec), _horizon_lag(horizons[name])
-    wanted = LOW_PRECISION.limit(spec, "horizon_part") * lag
-    if reached is None or reached >= wanted:
-        return Finding("pass", _horizon_sentence(name, lag, horizons), measured=reached, threshold=wanted)
-    cause = next((key for key in HORIZON_ENDS if horizons[name].get(key) == reached), "underflow")
-    said = HORIZON_ENDS[cause].format(scale=horizons[name].get("loss_scale") or 1.0)
-    usual = "" if name == spec.dtype else ", the usual type for training,"
+    dtype = spec.dtype if spec.dtype in horizons else COMMON
+    if dtype not in horizons:
+        return Finding("skip", f"The precision horizon of {dtype} is not known.")
+    lag, horizon = needed_lag(result, spec), _horizon_lag(horizons[dtype])
+    wanted_lag = LOW_PRECISION.limit(spec, "horizon_part") * lag
+    if horizon is None or horizon >= wanted_lag:
+        return Finding("pass", _horizon_sentence(dtype, lag, horizons), measured=horizon, threshold=wanted_lag)
+    cause = next((key for key in HORIZON_ENDS if horizons[dtype].get(key) == horizon), "underflow")
+    cause_note = HORIZON_ENDS[cause].format(scale=horizons[dtype].get("loss_scale") or 1.0)
+    usual_note = "" if dtype == spec.dtype else ", the usual type for training,"
     return Finding(
         "found",
-        f"In {name}{usual} the gradient holds to lag {reached} of {lag}: {said}.",
-        _horizon_advice(cause, name, result, spec),
+        f"In {dtype}{usual_note} the gradient holds to lag {horizon} of {lag}: {cause_note}.",
+        _horizon_advice(cause, dtype, result, spec),
         first_step=Profile.of(result).step_of(lag),
-        last_step=Profile.of(result).step_of(reached + 1),
-        measured=reached,
-        threshold=wanted,
+        last_step=Profile.of(result).step_of(horizon + 1),
+        measured=horizon,
+        threshold=wanted_lag,
     )
 
 
@@ -99,16 +99,16 @@ def _horizon_lag(horizon: Mapping[str, Any]) -> int | None:
     return int(lag) if isinstance(lag, int | float) else None
 
 
-def _horizon_sentence(name: str, lag: int, horizons: Mapping[str, Any]) -> str:
+def _horizon_sentence(dtype: str, lag: int, horizons: Mapping[str, Any]) -> str:
     """That one type holds, and which others do not."""
-    ends = {other: _horizon_lag(horizon) for other, horizon in horizons.items() if other != name}
-    short = [f"{other} to lag {end}" for other, end in ends.items() if end is not None and end < lag]
-    return f"{name} holds the gradient over {lag} lags{'; ' if short else ''}{', '.join(short)}."
+    horizon_lags = {other: _horizon_lag(horizon) for other, horizon in horizons.items() if other != dtype}
+    shorter = [f"{other} to lag {last}" for other, last in horizon_lags.items() if last is not None and last < lag]
+    return f"{dtype} holds the gradient over {lag} lags{'; ' if shorter else ''}{', '.join(shorter)}."
 
 
-def _horizon_advice(cause: str, name: str, result: ModelResult, spec: RunSpec) -> str:
+def _horizon_advice(cause: str, dtype: str, result: ModelResult, spec: RunSpec) -> str:
     """A gradient that decays away is no matter of number formats; one that is small all over is."""
-    if cause == "underflow" and name == "float16":
+    if cause == "underflow" and dtype == "float16":
         return "Scale the loss (`torch.amp.GradScaler`), or train in bfloat16, which has the range of float32."
     return advise("exploding" if cause == "overflow" else "vanishing", result, spec)
 
@@ -166,18 +166,18 @@ HARMFUL: Mapping[str, Harm] = {
 def _judge_saturation(result: ModelResult, spec: RunSpec) -> Finding:
     """Judge the harmful kinds alone; name every one beyond its threshold, the worst first."""
     shares = result.summary.saturation or {}
-    known = {name: HARMFUL[name] for name in HARMFUL if name in shares}
-    if not known:
+    harms = {name: HARMFUL[name] for name in HARMFUL if name in shares}
+    if not harms:
         return Finding("skip", "The model has no activation or gate whose saturation does harm.")
-    ranked = sorted(known, key=lambda name: -shares[name])
-    bad = [name for name in ranked if shares[name] > SATURATION.limit(spec, known[name].threshold)]
-    worst = bad[0] if bad else ranked[0]
-    measured, threshold = shares[worst], SATURATION.limit(spec, known[worst].threshold)
-    if not bad:
+    ranked = sorted(harms, key=lambda name: -shares[name])
+    beyond = [name for name in ranked if shares[name] > SATURATION.limit(spec, harms[name].threshold)]
+    worst = beyond[0] if beyond else ranked[0]
+    measured, threshold = shares[worst], SATURATION.limit(spec, harms[worst].threshold)
+    if not beyond:
         message = f"At most {percent(measured)} of an activation or gate is saturated in a way that does harm."
         return Finding("pass", message, measured=measured, threshold=threshold)
-    message = "; ".join(f"{percent(shares[name])} of the {known[name].what}" for name in bad)
-    return Finding("found", f"{message}.", known[worst].advice, measured=measured, threshold=threshold)
+    message = "; ".join(f"{percent(shares[name])} of the {harms[name].what}" for name in beyond)
+    return Finding("found", f"{message}.", harms[worst].advice, measured=measured, threshold=threshold)
 
 
 SATURATION = Rule(
@@ -226,16 +226,18 @@ def _judge_first_layer_bias(result: ModelResult, spec: RunSpec) -> Finding:
     if len(result.summary.gate_bias or ()) < 2:
         return Finding("pass", "There are no two gated layers to compare.")
     first, *others = result.summary.gate_bias or ()
-    apart, limit = first - max(others), FIRST_LAYER_BIAS.limit(spec, "bias_apart")
-    said = f"The gate that keeps the state has a mean bias of {first:.2g} in layer one, at most {max(others):.2g} above"
-    if apart <= limit:
-        return Finding("pass", f"{said}.", measured=apart, threshold=limit)
+    excess, limit = first - max(others), FIRST_LAYER_BIAS.limit(spec, "bias_apart")
+    observed = (
+        f"The gate that keeps the state has a mean bias of {first:.2g} in layer one, at most {max(others):.2g} above"
+    )
+    if excess <= limit:
+        return Finding("pass", f"{observed}.", measured=excess, threshold=limit)
     return Finding(
         "found",
-        f"{said}, as if it had been set for `l0` alone.",
+        f"{observed}, as if it had been set for `l0` alone.",
         "Set it in every layer: loop over `range(rnn.num_layers)`; `gradscope analyze MODEL --fix --save DIR` writes "
         "the lines.",
-        measured=apart,
+        measured=excess,
         threshold=limit,
     )
 

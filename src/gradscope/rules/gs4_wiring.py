@@ -13,73 +13,80 @@ from gradscope.rules.wording import nothing_arrives
 
 
 def made_anew(result: ModelResult) -> tuple[int, ...]:
-    """Steps up to the anchor at which the state is made anew; () where none is, or where something else is heard.
+    """Steps up to the anchor at which the state begins anew; () where none does, or where older steps have gradient.
 
-    An outer recurrence over chunks, say, hears what comes before the new beginning of an inner one.
+    An outer recurrence over chunks, say, carries gradient past the step at which an inner one begins anew.
     """
-    steps, by = _restarts(result), result.summary.anew_by
-    if steps and steps[-1] >= (by or 0) and _is_unheard_before(steps[-1], result):
+    steps, latest = _restarts(result), result.summary.anew_by
+    if steps and steps[-1] >= (latest or 0) and _no_gradient_before(steps[-1], result):
         return steps
-    return (by,) if by is not None and _is_unheard_before(by, result) else ()
+    return (latest,) if latest is not None and _no_gradient_before(latest, result) else ()
 
 
-def _is_unheard_before(step: int, result: ModelResult) -> bool:
+def _no_gradient_before(step: int, result: ModelResult) -> bool:
     profile = Profile.of(result)
-    return all(profile.at(before) in (None, -math.inf) for before in range(1, step))
+    return all(profile.at(older) in (None, -math.inf) for older in range(1, step))
 
 
 def _restarts(result: ModelResult) -> tuple[int, ...]:
     """Steps that read nothing of the state before.
 
-    They are known as such, from the operations of the steps. Or nothing up to one step enters the loss and all from
-    there on does: no Jacobian is known there, and the influence is zero. Or, where operations are not known, Jacobians
-    are zero up to there, or are exactly zero at even distances, which units that happen to be dead seldom make.
+    Known from the operations of the steps where these were followed. Else seen in numbers: the influence is zero up to
+    one step and at none from there on, with no Jacobian known before it; or, where operations are not known at all,
+    Jacobians are zero up to there, or exactly zero at even distances, which units that happen to be dead seldom make.
     """
     if result.summary.made_anew:
         return result.summary.made_anew
     profile, norms = Profile.of(result), result.series.values.get("log10_jacobian_norm", ())
     norms = norms[: profile.anchor]
-    known = next((step for step, norm in enumerate(norms, 1) if norm is not None and norm > -math.inf), 1)
-    heard = next((step for step in range(1, known + 1) if profile.at(step) != -math.inf), known)
-    # The first step that is heard begins with the fresh state, whose Jacobian to the one before may be given or not.
-    all_heard = all(profile.at(step) != -math.inf for step in range(heard, profile.anchor + 1))
-    told = result.summary.made_anew is not None
-    if heard > 2 and known <= heard + 1 and all_heard and not (told and any(n is not None for n in norms[: heard - 1])):
-        return (heard,)
-    if told:
+    operations_known = result.summary.made_anew is not None
+    jacobian_from = next((step for step, norm in enumerate(norms, 1) if norm is not None and norm > -math.inf), 1)
+    gradient_from = next((step for step in range(1, jacobian_from + 1) if profile.at(step) != -math.inf), jacobian_from)
+    # The first step with gradient begins with the fresh state: its Jacobian to the one before may be known or not.
+    one_start = gradient_from > 2 and jacobian_from <= gradient_from + 1
+    unbroken = all(profile.at(step) != -math.inf for step in range(gradient_from, profile.anchor + 1))
+    contradicted = operations_known and any(norm is not None for norm in norms[: gradient_from - 1])
+    if one_start and unbroken and not contradicted:
+        return (gradient_from,)
+    if operations_known:
         return ()
     steps = tuple(step for step, norm in enumerate(norms, 1) if norm == -math.inf and step > 1)
-    apart = {later - earlier for earlier, later in pairwise(steps)}
-    return steps if len(apart) == 1 and min(apart) > 1 else ()
+    distances = {later - earlier for earlier, later in pairwise(steps)}
+    return steps if len(distances) == 1 and min(distances) > 1 else ()
 
 
 def _state_made_anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding:
-    """What a state means that begins anew."""
+    """The finding where the state begins anew at `steps`, by a mask of zeros or by a reset in the loop."""
     lag = Profile.of(result).lag_of(steps[-1])
-    named = f"step {steps[0]}"
-    if len(steps) > 1:
-        listed = [str(step) for step in (steps if len(steps) < 4 else steps[:2])]
-        end = f", ..., {steps[-1]}" if len(steps) > 3 else ""
-        apart = {later - earlier for earlier, later in pairwise(steps)}
-        named = f"steps {', '.join(listed)}{end}" + (f" (every {apart.pop()} steps)" if len(apart) == 1 else "")
-    masked = set(steps) <= set(result.summary.zeroed or ())
+    is_masked, at_steps = set(steps) <= set(result.summary.zeroed or ()), _list_of_steps(steps)
     if steps != _restarts(result):
-        masked, named = bool(result.summary.zeroed), f"{named} or later, by sequence"
-    why = "it is multiplied by exactly zero there" if masked else "a reset or a fresh state in the loop"
-    further = f"further back than lag {lag}"
-    none = f"the gradient is exactly zero {further}" if masked else f"nothing {further} is learned from"
+        is_masked, at_steps = bool(result.summary.zeroed), f"{at_steps} or later, by sequence"
+    cause = "it is multiplied by exactly zero there" if is_masked else "a reset or a fresh state in the loop"
+    older = f"further back than lag {lag}"
+    effect = f"The gradient is exactly zero {older}" if is_masked else f"Nothing {older} is learned from"
     return Finding(
         _cut_outcome(lag, spec),
-        f"The state is made anew at {named}: {why}. {none[0].upper()}{none[1:]}, and no change of weights can help.",
-        advise("zeroed" if masked else "anew", result, spec),
+        f"The state is made anew at {at_steps}: {cause}. {effect}, and no change of weights can help.",
+        advise("zeroed" if is_masked else "anew", result, spec),
         first_step=0,
         last_step=steps[-1] - 1,
         measured=float(steps[-1]),
     )
 
 
+def _list_of_steps(steps: tuple[int, ...]) -> str:
+    """`step 5`, `steps 5, 9, 20`, or `steps 5, 10, ..., 40 (every 5 steps)`."""
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    shown = ", ".join(str(step) for step in (steps if len(steps) < 4 else steps[:2]))
+    last = f", ..., {steps[-1]}" if len(steps) > 3 else ""
+    distances = {later - earlier for earlier, later in pairwise(steps)}
+    every = f" (every {distances.pop()} steps)" if len(distances) == 1 else ""
+    return f"steps {shown}{last}{every}"
+
+
 def _judge_gradient_cut(result: ModelResult, spec: RunSpec) -> Finding:
-    """Any cut on the way of the gradient is a finding; what is cut after the anchor hears of no loss anyway."""
+    """Any cut between the anchor and the older steps is a finding; after the anchor nothing enters the loss anyway."""
     cut, profile = result.summary.cut, Profile.of(result)
     if cut is None and result.summary.input_cut is not None:
         return _input_cut(result.summary.input_cut, profile, spec)
@@ -106,12 +113,12 @@ def _judge_gradient_cut(result: ModelResult, spec: RunSpec) -> Finding:
 
 
 def _cut_outcome(lag: int | None, spec: RunSpec) -> Outcome:
-    """What lies no nearer than a stated needed lag is remarked on: truncated BPTT of long enough windows."""
+    """`found`, or a mere `remark` where the cut is no nearer than the stated lag: truncated BPTT with long windows."""
     return "remark" if lag is not None and spec.needs_lag is not None and lag >= spec.needs_lag else "found"
 
 
 def _input_cut(cut: int, profile: Profile, spec: RunSpec) -> Finding:
-    """Older inputs that the output depends on and no gradient reaches."""
+    """The finding where the output depends on the inputs up to step `cut` and no gradient reaches them."""
     return Finding(
         _cut_outcome(profile.lag_of(cut + 1), spec),
         f"No gradient reaches the inputs up to step {cut}, lag {profile.lag_of(cut)} and more, though the output "
@@ -127,14 +134,14 @@ GRADIENT_CUT = Rule(
     code="GS401",
     requires=("input_cut",),
     judge=_judge_gradient_cut,
-    gives="degenerate",
-    none_is_clean=True,
+    status_if_found="degenerate",
+    absent_means_clean=True,
 )
 
 
 def _judge_no_gradient(result: ModelResult, spec: RunSpec) -> Finding:
-    """Name them."""
-    acting = result.summary.unheard or ()  # GS405 speaks of those
+    """Any parameter or feature without gradient is a finding, but for those of which GS405 speaks."""
+    acting = result.summary.unheard or ()
     silent = [name for name in result.summary.silent or () if name not in acting]
     if not silent:
         return Finding("pass", "Every parameter and every feature of the input receives a gradient.")
@@ -150,7 +157,7 @@ NO_GRADIENT = Rule(
     code="GS402",
     requires=("silent",),
     judge=_judge_no_gradient,
-    voided_by="GS401",
+    invalid_if_found="GS401",
 )
 
 
@@ -180,8 +187,8 @@ MIXED_SEQUENCES = Rule(
     code="GS403",
     requires=("mixed",),
     judge=_judge_mixed_sequences,
-    gives="degenerate",
-    none_is_clean=True,
+    status_if_found="degenerate",
+    absent_means_clean=True,
 )
 
 
@@ -203,5 +210,5 @@ ACTS_WITHOUT_GRADIENT = Rule(
     code="GS405",
     requires=("unheard",),
     judge=_judge_acts_without_gradient,
-    gives="degenerate",
+    status_if_found="degenerate",
 )

@@ -56,16 +56,18 @@ def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
     points = points_with_reach(trajectory, spec)
     if not points:
         return Finding("skip", why_no_reach(trajectory, spec))
-    enough = [(point.reach or 0) >= needed_lag_at(trajectory, spec, point) for point in points]
+    is_enough = [(point.reach or 0) >= needed_lag_at(trajectory, spec, point) for point in points]
     last, lag = points[-1], needed_lag_at(trajectory, spec, points[-1])
-    if enough[-1]:
-        dips = [point for point, kept in zip(points, enough, strict=True) if not kept]
-        came = f" It was short of that at {len(dips)} points, last at {point_label(dips[-1])}." if dips else ""
-        return Finding("pass", f"The reach ends at {last.reach} lags; {lag} are needed.{came}", measured=last.reach)
-    if not any(enough):
+    if is_enough[-1]:
+        dips = [point for point, kept in zip(points, is_enough, strict=True) if not kept]
+        dips_note = f" It was short of that at {len(dips)} points, last at {point_label(dips[-1])}." if dips else ""
+        return Finding(
+            "pass", f"The reach ends at {last.reach} lags; {lag} are needed.{dips_note}", measured=last.reach
+        )
+    if not any(is_enough):
         return Finding("pass", f"The reach was never as far as the needed lag {lag}, so it did not fall below it.")
-    place = len(enough) - enough[::-1].index(True)
-    lost, kept = points[place], points[place - 1]
+    lost_at = len(is_enough) - is_enough[::-1].index(True)
+    lost, kept = points[lost_at], points[lost_at - 1]
     return Finding(
         "found",
         f"The reach fell from {kept.reach} lags at {point_label(kept)} to {lost.reach} at {point_label(lost)}: "
@@ -95,7 +97,7 @@ def _reach_lost_advice(kept: Point, lost: Point, last: Point) -> str:
 REACH_LOST = TrainingRule(
     code="GS501",
     judge=_judge_reach_lost,
-    gives="vanishing",
+    status_if_found="vanishing",
     needs_stated_lag=True,
 )
 
@@ -105,29 +107,31 @@ def _judge_share_collapse(trajectory: Trajectory, spec: RunSpec) -> Finding:
     points = [p for p in leading(trajectory) if p.gradient_share is not None and not math.isnan(p.gradient_share)]
     if len(points) < 2:
         return Finding("skip", "fewer than two points have a gradient share")
-    wanted, window = SHARE_COLLAPSE.limit(spec, "collapse_drop"), SHARE_COLLAPSE.limit(spec, "collapse_window")
+    wanted_drop, window = SHARE_COLLAPSE.limit(spec, "collapse_drop"), SHARE_COLLAPSE.limit(spec, "collapse_window")
     pairs = _pairs(points, window)
     if not pairs:
         return Finding("skip", "no two points have a gradient share at the same lag")
     # A collapse that lasts is told before a deeper one that healed.
     ends = {point.needed_lag: point for point in points}
-    lasting = [p for p in pairs if _drop(p) >= wanted and _drop((p[0], ends[p[0].needed_lag])) >= wanted]
-    high, low = lasting[0] if lasting else max(pairs, key=_drop)
-    drop = _drop((high, low))
-    if drop < wanted:
+    lasting = [p for p in pairs if _drop(p) >= wanted_drop and _drop((p[0], ends[p[0].needed_lag])) >= wanted_drop]
+    before, after = lasting[0] if lasting else max(pairs, key=_drop)
+    drop = _drop((before, after))
+    if drop < wanted_drop:
         return Finding("pass", f"The share never dropped by more than {factor(max(drop, 0.0))} at once.", measured=drop)
-    fell = f"from 10^{high.gradient_share:.1f} at {point_label(high)} to {_shown(low)} at {point_label(low)}"
+    fall = f"from 10^{before.gradient_share:.1f} at {point_label(before)} to {_shown(after)} at {point_label(after)}"
     if not lasting:
-        return Finding("pass", f"The gradient share dropped {fell}, and came back.", measured=drop, threshold=wanted)
+        return Finding(
+            "pass", f"The gradient share dropped {fall}, and came back.", measured=drop, threshold=wanted_drop
+        )
     return Finding(
         "found",
-        f"The gradient share at lag {low.needed_lag} collapsed {fell}, a factor of {factor(drop)}, and stays there.",
-        f"Look at what moved in the weights before {point_label(low)}, lower the learning rate and clip the norm "
+        f"The gradient share at lag {after.needed_lag} collapsed {fall}, a factor of {factor(drop)}, and stays there.",
+        f"Look at what moved in the weights before {point_label(after)}, lower the learning rate and clip the norm "
         "of the gradient.",
-        first_step=high.step,
-        last_step=low.step,
+        first_step=before.step,
+        last_step=after.step,
         measured=drop,
-        threshold=wanted,
+        threshold=wanted_drop,
     )
 
 
@@ -136,13 +140,13 @@ def _pairs(points: list[Point], window: float) -> list[tuple[Point, Point]]:
 
     Shares at different lags, of batches of different length, are no pair.
     """
-    found = []
-    for place, later in enumerate(points[1:], 1):
-        before = [point for point in points[:place] if point.needed_lag == later.needed_lag]
+    pairs = []
+    for position, later in enumerate(points[1:], 1):
+        before = [point for point in points[:position] if point.needed_lag == later.needed_lag]
         near = [point for point in before if later.step - point.step <= window] or before[-1:]
         if near:
-            found.append((max(near, key=_share), later))
-    return found
+            pairs.append((max(near, key=_share), later))
+    return pairs
 
 
 def _share(point: Point) -> float:
@@ -162,7 +166,7 @@ def _shown(point: Point) -> str:
 SHARE_COLLAPSE = TrainingRule(
     code="GS502",
     judge=_judge_share_collapse,
-    gives="vanishing",
+    status_if_found="vanishing",
     thresholds={
         "collapse_drop": Threshold(3.0, "log10", "how far the share must drop", low=0.0),
         "collapse_window": Threshold(1000.0, "updates", "within how many updates of the weights", low=0.0),
@@ -183,37 +187,41 @@ def updates(points: Iterable[Point]) -> list[Point]:
 
 def clipped_share(points: list[Point]) -> tuple[int, int, float]:
     """(updates at which clipping acted, updates measured, median log10 of the factor it left where it acted)."""
-    every = [point.norms for point in updates(points) if point.norms is not None]
-    known = [norms for norms in every if None not in (norms.log10_raw, norms.log10_clipped)]
-    acted = [norms for norms in known if is_clipped(norms)]
-    factors = [(norms.log10_clipped or 0.0) - (norms.log10_raw or 0.0) for norms in acted]
-    return len(acted), len(known), statistics.median(factors) if factors else 0.0
+    norms_of_updates = [point.norms for point in updates(points) if point.norms is not None]
+    comparable = [norms for norms in norms_of_updates if None not in (norms.log10_raw, norms.log10_clipped)]
+    clipped = [norms for norms in comparable if is_clipped(norms)]
+    factors = [(norms.log10_clipped or 0.0) - (norms.log10_raw or 0.0) for norms in clipped]
+    return len(clipped), len(comparable), statistics.median(factors) if factors else 0.0
 
 
 def _judge_clipped_direction(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """Median cosine between raw and clipped gradient over the last half of the updates at which clipping acted."""
-    points = [p for p in updates(trajectory.points) if p.norms is not None and p.norms.cosine is not None]
-    acted = [p for p in points if p.norms is not None and is_clipped(p.norms)]
+    points = [
+        point for point in updates(trajectory.points) if point.norms is not None and point.norms.cosine is not None
+    ]
+    clipped = [point for point in points if point.norms is not None and is_clipped(point.norms)]
     if len(points) < FEWEST_POINTS:
         return Finding("skip", "the gradient before and after clipping was measured at fewer than 3 steps")
-    if len(acted) < FEWEST_POINTS:
-        return Finding("pass", f"Clipping acted at {len(acted)} of {len(points)} measured updates.")
-    late = acted[-max(FEWEST_POINTS, len(acted) // 2) :]
-    cosine = statistics.median(p.norms.cosine for p in late if p.norms is not None and p.norms.cosine is not None)
-    wanted = CLIPPED_DIRECTION.limit(spec, "clip_cosine")
-    said = f"Clipping acted at {percent(len(acted) / len(points))} of the measured updates"
-    if cosine >= wanted:
-        return Finding("pass", f"{said} and kept the direction (cosine {cosine:.2f}).", measured=cosine)
+    if len(clipped) < FEWEST_POINTS:
+        return Finding("pass", f"Clipping acted at {len(clipped)} of {len(points)} measured updates.")
+    late = clipped[-max(FEWEST_POINTS, len(clipped) // 2) :]
+    cosine = statistics.median(
+        point.norms.cosine for point in late if point.norms is not None and point.norms.cosine is not None
+    )
+    wanted_cosine = CLIPPED_DIRECTION.limit(spec, "clip_cosine")
+    observed = f"Clipping acted at {percent(len(clipped) / len(points))} of the measured updates"
+    if cosine >= wanted_cosine:
+        return Finding("pass", f"{observed} and kept the direction (cosine {cosine:.2f}).", measured=cosine)
     return Finding(
         "found",
-        f"{said} and turned the gradient: the cosine between the clipped and the raw one is {cosine:.2f}, so "
+        f"{observed} and turned the gradient: the cosine between the clipped and the raw one is {cosine:.2f}, so "
         f"{percent(1 - max(cosine, 0.0) ** 2)} of what is applied points elsewhere.",
         "Clip the norm of the whole gradient (`torch.nn.utils.clip_grad_norm_`), which keeps its direction, instead of "
         "its values or each layer by itself; or raise the limit.",
         first_step=late[0].step,
         last_step=late[-1].step,
         measured=cosine,
-        threshold=wanted,
+        threshold=wanted_cosine,
     )
 
 
@@ -228,35 +236,35 @@ def _judge_first_non_finite(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """The first point with a value that is not finite, and what it says of the place."""
     if not trajectory.points:
         return Finding("skip", "nothing was measured")
-    found = next((point for point in trajectory.points if _non_finite_at(point)), None)
-    if found is None:
+    first = next((point for point in trajectory.points if _non_finite_at(point)), None)
+    if first is None:
         return Finding("pass", f"All values are finite at {len(trajectory.points)} points.")
-    before = [point.step for point in trajectory.points if point.step < found.step]
-    since = f" All was finite at step {max(before)}." if before else ""
+    finite_steps = [point.step for point in trajectory.points if point.step < first.step]
+    since = f" All was finite at step {max(finite_steps)}." if finite_steps else ""
     # A whole analysis at the same step knows the place better than a norm does.
-    same = [point for point in trajectory.points if point.step == found.step and point.non_finite is not None]
-    told = same[0] if same else found
+    analysed = [point for point in trajectory.points if point.step == first.step and point.non_finite is not None]
+    located = analysed[0] if analysed else first
     return Finding(
         "found",
-        f"{_non_finite_at(told)} first at {point_label(found)}.{since}",
-        _non_finite_advice(trajectory, found),
-        first_step=found.step,
-        measured=float(found.step),
+        f"{_non_finite_at(located)} first at {point_label(first)}.{since}",
+        _non_finite_advice(trajectory, first),
+        first_step=first.step,
+        measured=float(first.step),
     )
 
 
-def _non_finite_advice(trajectory: Trajectory, found: Point) -> str:
+def _non_finite_advice(trajectory: Trajectory, first: Point) -> str:
     """Where to look: at the recurrence, where its gradient was exploding when it was last known."""
-    earlier = any(point.step < found.step for point in trajectory.points)
-    back = "Go back to the last finite checkpoint" if earlier else "Start again"
-    known = [p for p in trajectory.points if p.step <= found.step and p.status not in (None, "non-finite")]
-    if known and known[-1].status == "exploding":
+    earlier = any(point.step < first.step for point in trajectory.points)
+    restart = "Go back to the last finite checkpoint" if earlier else "Start again"
+    judged = [p for p in trajectory.points if p.step <= first.step and p.status not in (None, "non-finite")]
+    if judged and judged[-1].status == "exploding":
         return (
-            f"{back} and tame the recurrence, whose gradient was exploding: smaller recurrent weights, an orthogonal "
-            "matrix, or a norm inside it. Clipping alone does not help where the forward pass overflows."
+            f"{restart} and tame the recurrence, whose gradient was exploding: smaller recurrent weights, an "
+            "orthogonal matrix, or a norm inside it. Clipping alone does not help where the forward pass overflows."
         )
     return (
-        f"{back}; clip the norm of the gradient, lower the learning rate, and look for a logarithm, division or "
+        f"{restart}; clip the norm of the gradient, lower the learning rate, and look for a logarithm, division or "
         "exponential without a floor."
     )
 
@@ -278,7 +286,7 @@ def _non_finite_at(point: Point) -> str:
 FIRST_NON_FINITE = TrainingRule(
     code="GS504",
     judge=_judge_first_non_finite,
-    gives="non-finite",
+    status_if_found="non-finite",
 )
 
 
@@ -308,6 +316,6 @@ def _judge_nothing_old_learned(trajectory: Trajectory, spec: RunSpec) -> Finding
 NOTHING_OLD_LEARNED = TrainingRule(
     code="GS505",
     judge=_judge_nothing_old_learned,
-    gives="vanishing",
+    status_if_found="vanishing",
     needs_stated_lag=True,
 )

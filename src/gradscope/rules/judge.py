@@ -24,17 +24,17 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
     Raises:
         UsageError: see `selected`.
     """
-    rules = tuple(rule for rule in selected(spec) if not rule.only_probed or result.probe is not None)
+    rules = tuple(rule for rule in selected(spec) if not rule.only_after_probe or result.probe is not None)
     verdicts = [_model_verdict(rule, result, spec) for rule in rules]
-    found = {verdict.code for verdict in verdicts if verdict.status in ("fail", "warn")}
+    found_codes = {verdict.code for verdict in verdicts if verdict.status in ("fail", "warn")}
     verdicts = [
-        _void(rule, verdict) if rule.voided_by in found else verdict
+        _void(rule, verdict) if rule.invalid_if_found in found_codes else verdict
         for rule, verdict in zip(rules, verdicts, strict=True)
     ]
     # What is merely remarked on explains nothing.
     causes = {verdict.code for verdict in verdicts if verdict.gives is not None}
     return tuple(
-        replace(verdict, gives=None, advice="") if causes.intersection(rule.explained_by) else verdict
+        replace(verdict, gives=None, advice="") if causes.intersection(rule.implied_by) else verdict
         for rule, verdict in zip(rules, verdicts, strict=True)
     )
 
@@ -65,21 +65,23 @@ def selected(spec: RunSpec, *, of_training: bool = False) -> tuple[Rule, ...]:
         UsageError: a prefix matches no rule, no rule is left, or a threshold is unknown or out of range.
     """
     codes = list(RULES)
-    known = [*codes, *TRAINING_RULES]
+    all_codes = [*codes, *TRAINING_RULES]
     for prefix in (*spec.select, *spec.ignore):
-        if not prefix or not any(code.startswith(prefix.upper()) for code in known):
-            raise UsageError(unknown("rule", prefix, known))
+        if not prefix or not any(code.startswith(prefix.upper()) for code in all_codes):
+            raise UsageError(unknown("rule", prefix, all_codes))
     _check_thresholds(spec)
     chosen = [code for code in codes if is_chosen(code, spec)]
-    trained = [code for code in TRAINING_RULES if is_chosen(code, spec)]
-    if not chosen and spec.select and trained and not of_training:
-        which = (
-            f"{trained[0]} judges a training run" if len(trained) == 1 else f"{' '.join(trained)} judge training runs"
+    training_codes = [code for code in TRAINING_RULES if is_chosen(code, spec)]
+    if not chosen and spec.select and training_codes and not of_training:
+        who_judges = (
+            f"{training_codes[0]} judges a training run"
+            if len(training_codes) == 1
+            else f"{' '.join(training_codes)} judge training runs"
         )
         raise UsageError(
-            f"no rule is left to judge: {which} (gradscope track, or gradscope check flow.jsonl); select others"
+            f"no rule is left to judge: {who_judges} (gradscope track, or gradscope check flow.jsonl); select others"
         )
-    if not chosen and not (of_training and trained):
+    if not chosen and not (of_training and training_codes):
         raise UsageError("no rule is left to judge: --ignore takes away all that --select allows; drop one of them")
     return tuple(load(RULES[code]) for code in chosen)
 
@@ -90,41 +92,43 @@ def status(verdicts: Iterable[Verdict]) -> Status:
     Which finding gives which is each rule's own word. A model of which nothing about its gradient could be judged, or
     that was not judged for vanishing or for exploding, is inconclusive.
     """
-    every = list(verdicts)
-    named = gravest(verdict.gives for verdict in every)
-    return named or ("inconclusive" if _is_inconclusive(every) else "healthy")
+    all_verdicts = list(verdicts)
+    from_findings = gravest(verdict.gives for verdict in all_verdicts)
+    return from_findings or ("inconclusive" if _is_inconclusive(all_verdicts) else "healthy")
 
 
 def unjudged(verdicts: Iterable[Verdict]) -> tuple[Status, ...]:
     """Which of vanishing and exploding no rule was asked about; () where there is no verdict at all."""
-    asked = {load(RULES[verdict.code]).gives for verdict in verdicts if verdict.code in RULES}
+    judged_statuses = {load(RULES[verdict.code]).status_if_found for verdict in verdicts if verdict.code in RULES}
     directions: tuple[Status, ...] = ("vanishing", "exploding")
-    return tuple(direction for direction in directions if asked and direction not in asked)
+    return tuple(direction for direction in directions if judged_statuses and direction not in judged_statuses)
 
 
 def _is_inconclusive(verdicts: list[Verdict]) -> bool:
     if unjudged(verdicts):
         return True
-    gives = {v.code: load(RULES[v.code]).gives for v in verdicts if v.code in RULES}
-    about = [v for v in verdicts if gives.get(v.code) in ("vanishing", "exploding")]
-    said = {verdict.status for verdict in about or verdicts}
-    doubted = any(v.status == "inconclusive" and gives.get(v.code) == "degenerate" for v in verdicts)
-    return doubted or "inconclusive" in said or said <= {"skip"}
+    status_of_rule = {v.code: load(RULES[v.code]).status_if_found for v in verdicts if v.code in RULES}
+    about_gradient = [v for v in verdicts if status_of_rule.get(v.code) in ("vanishing", "exploding")]
+    outcomes = {verdict.status for verdict in about_gradient or verdicts}
+    is_doubted = any(v.status == "inconclusive" and status_of_rule.get(v.code) == "degenerate" for v in verdicts)
+    return is_doubted or "inconclusive" in outcomes or outcomes <= {"skip"}
 
 
 def _model_verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
     """Judge one rule, or say why it cannot be judged."""
     reason = _absent(rule, result)
     # Jacobians that miss the gradient are a doubt about what was measured, and not the mere lack of a number.
-    refused = bool(reason) and any(result.skipped.get("chain") == result.skipped.get(own, "") for own in rule.requires)
+    refused = bool(reason) and any(
+        result.skipped.get("chain") == result.skipped.get(name, "") for name in rule.requires
+    )
     finding = Finding("inconclusive" if refused else "skip", reason) if reason else rule.judge(result, spec)
     verdict = rule.verdict(finding, lag_stated=spec.needs_lag is not None)
     if finding.outcome == "doubtful":
         return replace(verdict, gives="inconclusive")
-    counts = finding.outcome == "found" and (verdict.status == "fail" or not rule.only_failing)
+    counts = finding.outcome == "found" and (verdict.status == "fail" or not rule.status_only_if_failed)
     # A gradient that grows until it stops dead vanishes nowhere: what is left of it further back is nothing.
-    stops = rule.gives == "vanishing" and (result.summary.rate or 0.0) > 0
-    return replace(verdict, gives=("degenerate" if stops else rule.gives) if counts else None)
+    grows_then_stops = rule.status_if_found == "vanishing" and (result.summary.rate or 0.0) > 0
+    return replace(verdict, gives=("degenerate" if grows_then_stops else rule.status_if_found) if counts else None)
 
 
 def _void(rule: Rule, verdict: Verdict) -> Verdict:
@@ -132,7 +136,7 @@ def _void(rule: Rule, verdict: Verdict) -> Verdict:
     return replace(
         verdict,
         status="skip",
-        message=f"It means nothing where {rule.voided_by} is found.",
+        message=f"It means nothing where {rule.invalid_if_found} is found.",
         advice="",
         first_step=None,
         last_step=None,
@@ -145,7 +149,7 @@ def _absent(rule: Rule, result: ModelResult) -> str:
     """Why a rule cannot be judged; empty where it can."""
     for name in rule.requires:
         value = getattr(result.summary, name)
-        if value is None and not (rule.none_is_clean and name not in result.skipped):
+        if value is None and not (rule.absent_means_clean and name not in result.skipped):
             return f"{name.replace('_', ' ')} is not known: {result.skipped.get(name, 'it was not measured')}"
         if _is_nan(value):
             return f"{name.replace('_', ' ')} is not a number"
@@ -158,11 +162,11 @@ def _is_nan(value: Any) -> bool:
 
 def is_chosen(code: str, spec: RunSpec) -> bool:
     """Whether the longest prefix among `select` and `ignore` that matches selects the rule."""
-    wanted = [len(prefix) for prefix in spec.select or ("GS",) if code.startswith(prefix.upper())]
-    refused = [len(prefix) for prefix in spec.ignore if code.startswith(prefix.upper())]
+    selecting = [len(prefix) for prefix in spec.select or ("GS",) if code.startswith(prefix.upper())]
+    ignoring = [len(prefix) for prefix in spec.ignore if code.startswith(prefix.upper())]
     if not spec.select:
-        return not refused
-    return bool(wanted) and max(wanted) > max(refused, default=0)
+        return not ignoring
+    return bool(selecting) and max(selecting) > max(ignoring, default=0)
 
 
 def _check_thresholds(spec: RunSpec) -> None:
@@ -170,11 +174,11 @@ def _check_thresholds(spec: RunSpec) -> None:
     if not spec.thresholds:
         return
     references = (*RULES.values(), *TRAINING_RULES.values())
-    known = {name: limit for reference in references for name, limit in load(reference).thresholds.items()}
+    limits = {name: limit for reference in references for name, limit in load(reference).thresholds.items()}
     for name, value in spec.thresholds.items():
-        if name not in known:
-            raise UsageError(unknown("threshold", name, known))
-        known[name].check(name, value)
+        if name not in limits:
+            raise UsageError(unknown("threshold", name, limits))
+        limits[name].check(name, value)
 
 
 GENTLER = (
@@ -194,20 +198,22 @@ def trajectory_with_verdicts(trajectory: Trajectory, spec: RunSpec) -> Trajector
 def settings_for_points(spec: RunSpec) -> RunSpec:
     """`spec` with the words about rules of single reports alone: what each point of a trajectory is judged by."""
 
-    def known(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    def of_reports(prefixes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(prefix for prefix in prefixes if any(code.startswith(prefix.upper()) for code in RULES))
 
-    return replace(spec, select=known(spec.select), ignore=known(spec.ignore))
+    return replace(spec, select=of_reports(spec.select), ignore=of_reports(spec.ignore))
 
 
 def trajectory_status(trajectory: Trajectory) -> Status:
     """One word for a run: the gravest that a finding gives it, else how it ended."""
-    named = gravest(verdict.gives for verdict in trajectory.verdicts if verdict.status in ("fail", "warn"))
-    lead = leading(trajectory)
-    one = lead[-1].layer if lead and lead[-1].kind == "signal" else None
-    known = [point.status for point in trajectory.points if point.status is not None and one in (None, point.layer)]
-    last = known[-1] if known else None
-    return named or last or "inconclusive"
+    from_findings = gravest(verdict.gives for verdict in trajectory.verdicts if verdict.status in ("fail", "warn"))
+    leading_points = leading(trajectory)
+    leading_layer = leading_points[-1].layer if leading_points and leading_points[-1].kind == "signal" else None
+    statuses = [
+        point.status for point in trajectory.points if point.status is not None and leading_layer in (None, point.layer)
+    ]
+    at_end = statuses[-1] if statuses else None
+    return from_findings or at_end or "inconclusive"
 
 
 def last_judged_point(trajectory: Trajectory) -> Point | None:
@@ -220,29 +226,29 @@ def advice_at_end(trajectory: Trajectory) -> str:
     last = last_judged_point(trajectory)
     if last is None or last.status != "exploding":
         return "" if last is None else last.advice
-    acted, known, _ = clipped_share(list(trajectory.points))
-    if acted:
-        clip = (
-            f"Clipping acts at {acted} of {known} measured updates already: it bounds each update, and the gradient "
-            "grows along the sequence as before"
+    clipped, compared, _ = clipped_share(list(trajectory.points))
+    if clipped:
+        clipping = (
+            f"Clipping acts at {clipped} of {compared} measured updates already: it bounds each update, and the "
+            "gradient grows along the sequence as before"
         )
     else:
-        clip = _clip([point.norms for point in updates(trajectory.points) if point.norms is not None])
-    return f"{clip}. {GENTLER}"
+        clipping = _clip([point.norms for point in updates(trajectory.points) if point.norms is not None])
+    return f"{clipping}. {GENTLER}"
 
 
 def _clip(norms: Sequence[Norms]) -> str:
     """How to clip the norm, at a value that acts on what was measured."""
-    raw = [norm.log10_raw for norm in norms if norm.log10_raw is not None and math.isfinite(norm.log10_raw)]
-    usual = statistics.median(raw) if raw else 0.0
-    limit = "1.0" if usual >= 0 else f"{10**usual:.1g}"
-    scaled = " after `scaler.unscale_(optimizer)`" if any(norm.loss_scale is not None for norm in norms) else ""
-    known = f"; it was {10**usual:.2g} here in the median" if raw and usual < MOST_LOG10 else ""
-    how = f"`torch.nn.utils.clip_grad_norm_(model.parameters(), {limit})`"
-    return f"Clip the norm of the gradient before each update{scaled}: {how}{known}"
+    raw_norms = [norm.log10_raw for norm in norms if norm.log10_raw is not None and math.isfinite(norm.log10_raw)]
+    median = statistics.median(raw_norms) if raw_norms else 0.0
+    limit = "1.0" if median >= 0 else f"{10**median:.1g}"
+    unscale_note = " after `scaler.unscale_(optimizer)`" if any(norm.loss_scale is not None for norm in norms) else ""
+    median_note = f"; it was {10**median:.2g} here in the median" if raw_norms and median < MOST_LOG10 else ""
+    call = f"`torch.nn.utils.clip_grad_norm_(model.parameters(), {limit})`"
+    return f"Clip the norm of the gradient before each update{unscale_note}: {call}{median_note}"
 
 
 def _trajectory_verdict(rule: TrainingRule, trajectory: Trajectory, spec: RunSpec) -> Verdict:
     finding = rule.judge(trajectory, spec)
     verdict = rule.verdict(finding, lag_stated=stated_lag(trajectory, spec) is not None)
-    return replace(verdict, gives=rule.gives if finding.outcome == "found" else None)
+    return replace(verdict, gives=rule.status_if_found if finding.outcome == "found" else None)

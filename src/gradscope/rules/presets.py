@@ -15,26 +15,26 @@ AUTOTRAINER_FIRST, AUTOTRAINER_RATIO, AUTOTRAINER_LARGE = 1e-4, 1e-3, 70.0
 
 def smdebug(gradients: Sequence[ParameterGradient]) -> str:
     """VanishingGradient and ExplodingTensor."""
-    bad = [one.name for one in gradients if not math.isfinite(one.norm)]
-    if bad:
-        return f"finds ExplodingTensor in {bad[0]}"
-    least = min(gradients, key=lambda one: one.mean_abs)
-    if least.mean_abs <= SMDEBUG_MEAN:
-        return f"finds VanishingGradient in {least.name} (mean |g| {least.mean_abs:.1e}, limit 1e-07)"
-    return f"finds nothing (least mean |g| {least.mean_abs:.1e} in {least.name}, limit 1e-07)"
+    non_finite = [gradient.name for gradient in gradients if not math.isfinite(gradient.norm)]
+    if non_finite:
+        return f"finds ExplodingTensor in {non_finite[0]}"
+    smallest = min(gradients, key=lambda gradient: gradient.mean_abs)
+    if smallest.mean_abs <= SMDEBUG_MEAN:
+        return f"finds VanishingGradient in {smallest.name} (mean |g| {smallest.mean_abs:.1e}, limit 1e-07)"
+    return f"finds nothing (least mean |g| {smallest.mean_abs:.1e} in {smallest.name}, limit 1e-07)"
 
 
 def autotrainer(gradients: Sequence[ParameterGradient]) -> str:
     """Gradient vanish and gradient explode, from the norms of the first and the last weight matrix."""
     first, last = gradients[0], gradients[-1]
-    largest = max(one.norm for one in gradients)
+    largest = max(gradient.norm for gradient in gradients)
     ratio = first.norm / last.norm if last.norm else math.inf
     if not math.isfinite(largest) or largest > AUTOTRAINER_LARGE:
         return f"finds exploding gradients (a norm of {largest:.3g}, limit 70)"
-    said = f"first {first.norm:.1e}, ratio to the last {ratio:.1e}, limits 1e-04 and 1e-03"
+    numbers = f"first {first.norm:.1e}, ratio to the last {ratio:.1e}, limits 1e-04 and 1e-03"
     if ratio < AUTOTRAINER_RATIO and first.norm < AUTOTRAINER_FIRST:
-        return f"finds vanishing gradients ({said})"
-    return f"finds nothing ({said})"
+        return f"finds vanishing gradients ({numbers})"
+    return f"finds nothing ({numbers})"
 
 
 PRESETS: Mapping[str, Callable[[Sequence[ParameterGradient]], str]] = {"smdebug": smdebug, "autotrainer": autotrainer}

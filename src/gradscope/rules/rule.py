@@ -63,7 +63,7 @@ class RuleDoc:
     pages: Traversable = PAGES
     """The folder that holds its page, `CODE.md`."""
     thresholds: dict[str, Threshold] = field(default_factory=dict)
-    gives: Status | None = None
+    status_if_found: Status | None = None
     """The status of what this is found in, where no graver one is; None for a remark that changes none."""
     needs_stated_lag: bool = False
     """A finding warns instead of failing unless the user said how far back the task must reach."""
@@ -89,14 +89,14 @@ class RuleDoc:
 
     def verdict(self, finding: Finding, *, lag_stated: bool) -> Verdict:
         """What a finding comes to, with how hard it counts."""
-        least = finding.outcome in LEAST or (self.needs_stated_lag and not lag_stated)
-        severity: Severity = "warning" if least else self.severity
-        found: VerdictStatus = "fail" if severity == "error" else "warn"
+        only_warns = finding.outcome in LEAST or (self.needs_stated_lag and not lag_stated)
+        severity: Severity = "warning" if only_warns else self.severity
+        if_found: VerdictStatus = "fail" if severity == "error" else "warn"
         return Verdict(
             code=self.code,
             title=self.title,
             severity=severity,
-            status=found if finding.outcome in ("found", *LEAST) else cast(VerdictStatus, finding.outcome),
+            status=if_found if finding.outcome in ("found", *LEAST) else cast(VerdictStatus, finding.outcome),
             message=finding.message,
             advice=finding.advice,
             first_step=finding.first_step,
@@ -116,15 +116,15 @@ class Rule(RuleDoc):
     requires: tuple[str, ...]
     """Values of `Summary` without which the rule is skipped."""
     judge: Callable[[ModelResult, RunSpec], Finding]
-    explained_by: tuple[str, ...] = ()
+    implied_by: tuple[str, ...] = ()
     """Codes of findings that explain this one, which then has no part in the status."""
-    voided_by: str | None = None
+    invalid_if_found: str | None = None
     """Code of a finding after which this one means nothing: it is skipped, and says so."""
-    only_probed: bool = False
+    only_after_probe: bool = False
     """Judged only where a probe was made, and not spoken of elsewhere."""
-    only_failing: bool = False
+    status_only_if_failed: bool = False
     """Only a failure gives the status, a warning does not."""
-    none_is_clean: bool = False
+    absent_means_clean: bool = False
     """A required value of None means that nothing was found, not that nothing was measured."""
 
 

@@ -17,8 +17,8 @@ def factor(log10: float) -> str:
     if math.isinf(log10):
         return "infinity" if log10 > 0 else "0"
     if -3 <= log10 < 4:
-        short = f"{10**log10:.3g}"
-        return f"{10**log10:.0f}" if "e+" in short else short
+        digits = f"{10**log10:.3g}"
+        return f"{10**log10:.0f}" if "e+" in digits else digits
     return f"10^{log10:.0f}"
 
 
@@ -26,8 +26,8 @@ def per_step(rate: float) -> str:
     """The factor e^rate of one step, with enough digits to tell it from 1: `0.55`, `0.9975`."""
     if not -7 < rate < 9:
         return factor(rate / LN10)
-    away = abs(math.expm1(rate))
-    digits = 2 if away == 0 or away >= 0.1 else min(12, 1 - math.floor(math.log10(away)))
+    offset = abs(math.expm1(rate))
+    digits = 2 if offset == 0 or offset >= 0.1 else min(12, 1 - math.floor(math.log10(offset)))
     return f"{math.exp(rate):.{digits}f}" if rate > -2 else f"{math.exp(rate):.2g}"
 
 
@@ -68,10 +68,10 @@ def interval_ends(point: float, interval: tuple[float, float] | None) -> tuple[f
     return min(interval), max(interval)
 
 
-def straddles(low: float, high: float, limit: float, where: str) -> str:
+def straddles(low: float, high: float, limit: float, span: str) -> str:
     """The sentence for an interval of total growth (nats) that holds the limit (nats)."""
-    between = f"anything from {factor(low / LN10)} to {factor(high / LN10)}"
-    return f"The interval allows {between} {where}, and the limit of {factor(limit / LN10)} lies between: no verdict."
+    bounds = f"anything from {factor(low / LN10)} to {factor(high / LN10)}"
+    return f"The interval allows {bounds} {span}, and the limit of {factor(limit / LN10)} lies between: no verdict."
 
 
 def interval_note(result: ModelResult) -> str:
