@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from gradscope.sequences.tasks.task import Kind
+from gradscope.sequences.tasks import Kind
 
 HIDDEN = 32
 STEPS = 800

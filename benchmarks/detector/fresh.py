@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.detector.catalogue import CLIP, Combination, grid
 from benchmarks.detector.outcome import outcome
-from gradscope.sequences.tasks.task import Kind
+from gradscope.sequences.tasks import Kind
 
 CLIPS = (CLIP, None)
 FAMILIES: Mapping[str, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.detector.catalogue import Combination
 from benchmarks.detector.statistics import Row, failed, group
-from gradscope.fixes.other_family import ring
+from gradscope.fixes.other_models import ring
 from gradscope.rules.advice import gate_bias
 
 SINGLE = ("attention", "transformer", "coRNN", "AntisymmetricRNN", "IndRNN", "LEM")

@@ -22,12 +22,12 @@ FAMILIES: Mapping[str, str] = {
 }
 
 TASKS: Mapping[str, str] = {
-    "recall": "gradscope.sequences.tasks.builtin:RECALL",
-    "copy": "gradscope.sequences.tasks.builtin:COPY",
-    "adding": "gradscope.sequences.tasks.builtin:ADDING",
-    "xor": "gradscope.sequences.tasks.builtin:XOR",
-    "parity": "gradscope.sequences.tasks.builtin:PARITY",
-    "digits": "gradscope.sequences.tasks.builtin:DIGITS",
+    "recall": "gradscope.sequences.builtin_tasks:RECALL",
+    "copy": "gradscope.sequences.builtin_tasks:COPY",
+    "adding": "gradscope.sequences.builtin_tasks:ADDING",
+    "xor": "gradscope.sequences.builtin_tasks:XOR",
+    "parity": "gradscope.sequences.builtin_tasks:PARITY",
+    "digits": "gradscope.sequences.builtin_tasks:DIGITS",
 }
 
 SUMMARY_METRICS: Mapping[str, str] = {
@@ -138,14 +138,14 @@ FIXES: Mapping[str, str] = {
     "flossing": "gradscope.fixes.flossing:REMEDY",
     "orthogonal": "gradscope.fixes.initial_weights:ORTHOGONAL",
     "identity": "gradscope.fixes.initial_weights:IDENTITY",
-    "leaky state": "gradscope.fixes.other_steps:LEAKY_STATE",
-    "layer norm": "gradscope.fixes.other_steps:LAYER_NORM",
+    "leaky state": "gradscope.fixes.other_models:LEAKY_STATE",
+    "layer norm": "gradscope.fixes.other_models:LAYER_NORM",
     "truncated": "gradscope.fixes.solved_numbers:TRUNCATED",
     "clipped": "gradscope.fixes.solved_numbers:CLIPPED",
-    "lstm instead": "gradscope.fixes.other_family:LSTM_INSTEAD",
-    "gru instead": "gradscope.fixes.other_family:GRU_INSTEAD",
-    "lru instead": "gradscope.fixes.other_family:LRU_INSTEAD",
-    "attention instead": "gradscope.fixes.other_family:ATTENTION_INSTEAD",
+    "lstm instead": "gradscope.fixes.other_models:LSTM_INSTEAD",
+    "gru instead": "gradscope.fixes.other_models:GRU_INSTEAD",
+    "lru instead": "gradscope.fixes.other_models:LRU_INSTEAD",
+    "attention instead": "gradscope.fixes.other_models:ATTENTION_INSTEAD",
 }
 
 
@@ -210,10 +210,10 @@ FLOW_FORMATS: Mapping[str, Format] = {
 """Forms that a trajectory can take."""
 
 SINKS: Mapping[str, str] = {
-    "jsonl": "gradscope.monitor.sinks.jsonl:JsonlSink",
-    "tensorboard": "gradscope.monitor.sinks.tensorboard:TensorBoardSink",
-    "wandb": "gradscope.monitor.sinks.loggers:WandbSink",
-    "trackio": "gradscope.monitor.sinks.loggers:TrackioSink",
+    "jsonl": "gradscope.monitor.sinks:JsonlSink",
+    "tensorboard": "gradscope.monitor.tensorboard_sink:TensorBoardSink",
+    "wandb": "gradscope.monitor.sinks:WandbSink",
+    "trackio": "gradscope.monitor.sinks:TrackioSink",
 }
 """Where a monitor writes, by the name that `Monitor(sinks=...)` takes."""
 

@@ -16,7 +16,7 @@ from gradscope.examine import examine
 from gradscope.fixes import solved_numbers, train_remedies
 from gradscope.fixes.layer_edit import changed
 from gradscope.fixes.measure_remedies import measure_fixes, treat
-from gradscope.fixes.other_family import parameters
+from gradscope.fixes.other_models import parameters
 from gradscope.fixes.remedy import RemedyInput, RemedyResult
 from gradscope.fixes.solved_numbers import LOG_GAINS, crossing, of_sequences
 from gradscope.loading.objects import source_from_object

@@ -23,9 +23,9 @@ from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
 from gradscope.rules.judge import with_verdicts
 from gradscope.saved import read_report
+from gradscope.sequences.data_task import data_task, goal_of, near_sighted, one_hot_ids
 from gradscope.sequences.losses import make_loss
 from gradscope.sequences.make_batch import make_batch
-from gradscope.sequences.tasks.data import data_task, goal_of, near_sighted, one_hot_ids
 from probe.interrupted import interrupted
 
 LAG = 4

@@ -18,7 +18,7 @@ from gradscope.numerics.analysis import Run
 from gradscope.pipeline import Progress, runs_of
 from gradscope.probe.run_probe import learned_by
 from gradscope.records import Fix, RunSpec
-from gradscope.sequences.tasks.find import kind_of, task_of
+from gradscope.sequences.tasks import kind_of, task_of
 
 MOST = 3
 """How many of the best remedies are trained."""

@@ -14,7 +14,7 @@ from gradscope.numerics.influence import geometric_mean
 from gradscope.numerics.logscale import log10_sum
 from gradscope.numerics.trace import Unavailable
 from gradscope.profile import Profile
-from gradscope.sequences.tasks.find import kind_of, task_of
+from gradscope.sequences.tasks import kind_of, task_of
 
 
 def influence(analysis: Analysis) -> Tracks:

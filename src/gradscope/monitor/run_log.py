@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gradscope.monitor.sinks import Sink, sinks_of
-from gradscope.monitor.sinks.jsonl import JsonlSink
+from gradscope.monitor.sinks import JsonlSink, Sink, sinks_of
 from gradscope.records import RunSpec
 from gradscope.rules.judge import trajectory_with_verdicts
 from gradscope.trajectory import Head, Point, Trajectory, is_cut

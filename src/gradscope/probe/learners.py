@@ -14,7 +14,7 @@ from gradscope.numerics.logscale import log10_norm, log10_sum
 from gradscope.probe.copies import Copies
 from gradscope.sequences.losses import unmasked
 from gradscope.sequences.synthetic import normal
-from gradscope.sequences.tasks.task import Samples, Task
+from gradscope.sequences.tasks import Samples, Task
 from gradscope.trained import Sighting
 
 

@@ -19,9 +19,8 @@ from gradscope.probe.training import Curve, Plan, Setting, Training
 from gradscope.records import RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.rules.advice import gate_bias
-from gradscope.sequences.tasks.data import data_task, goal_of, near_sighted, one_hot_ids
-from gradscope.sequences.tasks.find import kind_of, task_of
-from gradscope.sequences.tasks.task import Kind, Task
+from gradscope.sequences.data_task import data_task, goal_of, near_sighted, one_hot_ids
+from gradscope.sequences.tasks import Kind, Task, kind_of, task_of
 from gradscope.text import safe_text
 from gradscope.trained import Probe, Twin
 from gradscope.trained import Training as Run

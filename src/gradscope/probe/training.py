@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradscope.probe.learners import Learners, sight
-from gradscope.sequences.tasks.task import Kind, Samples, Task
+from gradscope.sequences.tasks import Kind, Samples, Task
 from gradscope.trained import Sighting
 
 BATCH = 32

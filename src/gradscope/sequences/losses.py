@@ -22,7 +22,7 @@ from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.synthetic import normal
 from gradscope.sequences.targets import class_targets, value_targets
-from gradscope.sequences.tasks.find import task_of
+from gradscope.sequences.tasks import task_of
 from gradscope.text import safe_text
 
 

@@ -15,7 +15,7 @@ from gradscope.records import RunSpec
 from gradscope.sequences.batch import Batch, place, to_device
 from gradscope.sequences.number_files import file_batch
 from gradscope.sequences.synthetic import normal, synthetic
-from gradscope.sequences.tasks.find import kind_of, task_of
+from gradscope.sequences.tasks import kind_of, task_of
 from gradscope.sequences.text import given_text, text_batch
 from gradscope.sequences.token_ids import id_batch
 from gradscope.text import safe_text

@@ -9,8 +9,7 @@ from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.registry import TASKS, load
 from gradscope.sequences.make_batch import make_batch
-from gradscope.sequences.tasks.find import kind_of, task_of
-from gradscope.sequences.tasks.own import own_task
+from gradscope.sequences.tasks import kind_of, own_task, task_of
 
 BUILT_IN = [name for name in TASKS if name != "digits"]
 CASES = [(name, kind) for name in BUILT_IN for kind in load(TASKS[name]).kinds]

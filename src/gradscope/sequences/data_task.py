@@ -18,7 +18,7 @@ from gradscope.models.token_models import TokenIds
 from gradscope.records import RunSpec
 from gradscope.sequences.losses import asked_classes, asked_values
 from gradscope.sequences.make_batch import make_batch
-from gradscope.sequences.tasks.task import Draw, Kind, Samples, Task, one_hot
+from gradscope.sequences.tasks import Draw, Kind, Samples, Task, one_hot
 from gradscope.text import safe_text
 
 FEW = 10

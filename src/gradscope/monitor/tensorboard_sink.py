@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gradscope.errors import UsageError
-from gradscope.monitor.sinks.loggers import finite, scalars
+from gradscope.monitor.sinks import finite, scalars
 from gradscope.profile import Profile
 from gradscope.records import Number
 from gradscope.trajectory import Head, Point, Trajectory

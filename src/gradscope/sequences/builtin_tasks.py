@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.sequences.tasks.task import Kind, Samples, Task, one_hot, place
+from gradscope.sequences.tasks import Kind, Samples, Task, one_hot, place
 
 SYMBOLS = 4
 
