@@ -6,6 +6,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -127,3 +128,16 @@ def test_no_page_sends_readers_to_the_other_package():
     assert pages
     for page in pages:
         assert not re.search(r"(pip|uv|pipx|uvx) (tool )?(install|run) gradscope\b(?!-)", page.read_text("utf-8")), page
+
+
+def test_the_page_on_architecture_has_the_floors_that_are_held() -> None:
+    """docs/architecture.md names every floor of the contract in its order, and only files that exist."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    floors = [sorted(floor.split(" | ")) for floor in project["tool"]["importlinter"]["contracts"][0]["layers"]]
+    table = page.split("## Rooms, from the top")[1].split("\n## ")[0]
+    named = [sorted(re.findall(r"`(\w+)`", row.split("|")[1])) for row in table.splitlines() if row.startswith("| `")]
+    assert named == floors
+    paths = re.findall(r"`([\w/]+(?:\.py|/))`", page)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / "src" / "gradscope" / path).exists()] == []
