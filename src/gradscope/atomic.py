@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +40,25 @@ def write_file(path: Path, content: bytes) -> None:
                 raise
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait while another process is within this for a file of the same folder: to read a file, change it, write it.
+
+    A folder or a system without locks lets everybody pass.
+    """
+    folder: int | None = None
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        folder = os.open(Path(os.path.realpath(path)).parent, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if folder is not None:
+            os.close(folder)
 
 
 def temporary(target: Path) -> IO[bytes]:

@@ -172,6 +172,20 @@ def test_the_gate_counts_paths_of_a_folder_from_anywhere(project: Path, tmp_path
     assert report.check.notes == ("own is not in the baseline yet, so nothing holds it; --update-baseline adds it",)
 
 
+def test_what_another_run_writes_into_the_baseline_meanwhile_stays_there(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import json\nimport torch\n"
+        "data = json.load(open('one.json'))\n"
+        "data['targets'] = {'other': data['targets']['rnn:hidden=4']}\n"
+        "json.dump(data, open('base.json', 'w'))\n"
+        "def model():\n    return torch.nn.GRU(2, 4, batch_first=True)\n"
+    )
+    words = ["--length", "8", "--needs-lag", "3", "--seeds", "1", "--update-baseline", "-q"]
+    assert check(tmp_path, "rnn:hidden=4", *words, "--baseline", "one.json").returncode == 0
+    assert check(tmp_path, "slow.py:model", *words, "--baseline", "base.json").returncode == 0
+    assert {*json.loads((tmp_path / "base.json").read_text())["targets"]} == {"other", "slow.py:model"}
+
+
 def test_an_assertion_about_what_could_not_be_measured_fails_and_its_first_line_says_so(monkeypatch) -> None:
     report = gradscope.analyze("rnn:hidden=4", needs_lag=5, length=12, batch=2)
     reason = "the chain does not reproduce Net: it is off by 0.5"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -12,10 +13,19 @@ import pytest
 from gradscope.config.command import setup_of
 from gradscope.config.limits import coerce_limit
 from gradscope.errors import UsageError
-from gradscope.gate.baseline import Baseline, entry_of, limits_held, parse_baseline, refuse_other_setup, updated
+from gradscope.gate.baseline import (
+    Baseline,
+    entry_of,
+    limits_held,
+    parse_baseline,
+    read_baseline,
+    refuse_other_setup,
+    updated,
+)
 from gradscope.gate.compare import is_better, judge_against
 from gradscope.gate.limits import judge_limits, unmeasured
 from gradscope.records import Limits, Loaded, ModelResult, RunSpec, Series, Summary, Verdict
+from gradscope.testing.record import Recorder
 from gradscope.verdicts import fails
 
 VERSIONS = {"gradscope": "0.1.0", "torch": "2.13.0", "python": "3.11.7", "platform": "x86_64", "threads": "1"}
@@ -302,7 +312,7 @@ def test_the_file_is_sorted_rounded_and_read_back():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{", "is not JSON .*; write it again with `gradscope check --update-baseline`"),
+        (b"{", "is not JSON .*; mend it, or delete it and write it anew with `gradscope check --update-baseline`"),
         (b"\xff\xfe", "is not JSON"),
         (b"[]", "is not of the schema 'gradscope.baseline/1'"),
         (b'{"schema": "gradscope.baseline/2"}', "is not of the schema"),
@@ -312,6 +322,32 @@ def test_the_file_is_sorted_rounded_and_read_back():
 def test_another_file_is_no_baseline(content, said):
     with pytest.raises(UsageError, match=said):
         parse_baseline(content, "it")
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"min_reach": "15"}, r"min_reach is '15'"),
+        ({"rate": [-1]}, r"rate is \[-1\]"),
+        ({"rate": [True, 1]}, r"rate is \[True, 1\]"),
+    ],
+)
+def test_a_limit_that_somebody_wrote_by_hand_is_a_number_or_a_pair(limits, expected):
+    written = json.loads(Baseline({"net": entry(result())}).content())
+    written["targets"]["net"]["limits"] = {"max_drop": 0.1, "fail_on": "error", **limits}
+    with pytest.raises(UsageError, match=f"is malformed: targets.net: limits.{expected}; expected a number"):
+        parse_baseline(json.dumps(written).encode(), "it")
+
+
+def test_two_that_write_one_baseline_at_once_keep_both_entries(tmp_path):
+    file, recorders = tmp_path / "base.json", []
+    for name in ("one", "other"):
+        recorders.append(Recorder(str(file), True, tmp_path))
+        recorders[-1].entries[name] = entry(result())
+        assert recorders[-1].old.targets == {}
+    for recorder in recorders:
+        recorder.write()
+    assert {*read_baseline(str(file)).targets} == {"one", "other"}
 
 
 def test_other_setups_are_refused_by_what_differs(tmp_path):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Unpack, cast
 
 import typer
 
-from gradscope.atomic import unwritable, write_file
+from gradscope.atomic import unwritable
 from gradscope.cli.measure import ONLY_SCREEN, read_by
 from gradscope.cli.options import RunFlags, ScreenFlags, option, spread
 from gradscope.cli.output import Output, check_writable, plan, written
@@ -106,6 +107,7 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
         for path, _ in output.files:
             if os.path.realpath(path) == os.path.realpath(baseline):
                 raise UsageError(f"-o '{safe_text(path)}' would overwrite the baseline; choose another name")
+    from gradscope.gate.baseline import write_entries
     from gradscope.gate.run import Gate, pass_through
 
     gate = Gate(
@@ -124,9 +126,8 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
     code = 0 if flags.get("exit_zero") else gate_code(passage.report)
     _tell(passage.traces if flags.get("verbose") else {})
     writes = output.writes(passage.report)
-    if passage.baseline is not None and baseline is not None:
-        content, path = passage.baseline, Path(baseline)
-        writes.insert(0, lambda: write_file(path, content))
+    if update and baseline is not None:
+        writes.insert(0, partial(write_entries, Path(baseline), passage.entries))
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if summary and flags.get("summary") is not False:
         writes.insert(-1, lambda: append_summary(Path(summary), passage.report))

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gradscope.atomic import alone, write_file
 from gradscope.errors import UsageError
 from gradscope.records import Limits, ModelResult, Number, Status, Verdict
 from gradscope.rules.gs9_gate import LIMIT, UNMEASURED
@@ -27,6 +28,9 @@ VERSIONS = ("gradscope", "python", "torch", "platform")
 _UPDATE = "with `gradscope check --update-baseline` (in pytest --gradscope-update-baseline)"
 _WRITE = f"write it once {_UPDATE}"
 _AGAIN = f"write it again {_UPDATE}"
+_MEND = f"mend it, or delete it and write it anew {_UPDATE}"
+APART = ("max_drop", "fail_on")
+"""What says how findings count, and is told of where it changed."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,17 @@ class Entry:
     """Mean of every gate over steps, by name."""
     limits: dict[str, Any] | None = None
     """What it was held to, by name (see `limits_held`); None in files of versions that did not write it down."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing could be held to: people edit the file.
+
+        Raises:
+            ValueError: such a limit.
+        """
+        for name, limit in (self.limits or {}).items():
+            ends = limit if isinstance(limit, list) and len(limit) == 2 else [limit]
+            if name not in APART and not all(end is None or type(end) in (int, float) for end in ends):
+                raise ValueError(f"limits.{name} is {limit!r}; expected a number, or [smallest, largest]")
 
 
 @dataclass(frozen=True)
@@ -87,13 +102,12 @@ def parse_baseline(content: bytes, name: str) -> Baseline:
     Raises:
         UsageError: it is something else.
     """
-    remedy = _AGAIN
     try:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name} is not JSON ({safe_text(error, 80)}); {remedy}") from None
+        raise UsageError(f"{name} is not JSON ({safe_text(error, 80)}); {_MEND}") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise UsageError(f"{name} is not of the schema '{SCHEMA}'; {remedy}")
+        raise UsageError(f"{name} is not of the schema '{SCHEMA}'; {_MEND}")
     from pydantic import TypeAdapter, ValidationError
 
     try:
@@ -101,8 +115,8 @@ def parse_baseline(content: bytes, name: str) -> Baseline:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        problem = safe_text(f"{place}: {first['msg']}")
-    raise UsageError(f"{name} is malformed: {problem}; {remedy}")
+        problem = safe_text(f"{place}: {first['msg'].removeprefix('Value error, ')}")
+    raise UsageError(f"{name} is malformed: {problem}; {_MEND}")
 
 
 def limits_held(limits: Limits, fail_on: str) -> dict[str, Any]:
@@ -187,6 +201,17 @@ def updated(old: Baseline, entries: Mapping[str, Entry | None]) -> Baseline:
     """`old` with new entries over its own; a target that was not measured this time (None) keeps its old one."""
     new = {name: entry for name, entry in entries.items() if entry is not None}
     return replace(old, targets={**old.targets, **new}, tolerance=TOLERANCE)
+
+
+def write_entries(path: Path, entries: Mapping[str, Entry | None]) -> None:
+    """Write new entries over those that the file holds by now: another run may have written its own meanwhile.
+
+    Raises:
+        UsageError: the file cannot be written, or is something else.
+    """
+    with alone(path):
+        old = read_baseline(str(path)) if path.exists() else Baseline()
+        write_file(path, updated(old, entries).content())
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from gradscope.gate.baseline import TOLERANCE, Entry, found_by, gates_of, is_finding, limits_held
+from gradscope.gate.baseline import APART, TOLERANCE, Entry, found_by, gates_of, is_finding, limits_held
 from gradscope.gate.limits import verdict
 from gradscope.profile import Profile
 from gradscope.records import Limits, ModelResult, Number, Verdict
@@ -20,8 +20,6 @@ FEWEST_LAGS = 3
 """Lags by which reach or coverage must fall at least: one or two more or less are other random weights."""
 STANDARD_ERRORS = 2
 """A fall within so many of its own standard errors is chance."""
-APART = ("max_drop", "fail_on")
-"""What says how findings count, and is told of where it changed."""
 GATE_MOVED = 0.05
 """A mean gate that moved by this much is told of beside what got worse."""
 

@@ -14,8 +14,17 @@ from gradscope import __version__
 from gradscope.config.command import setup_of
 from gradscope.config.sources import LIMITS
 from gradscope.config.targets import Project, baseline_path, job_count
-from gradscope.gate.baseline import Baseline, Entry, entry_of, limits_held, read_baseline, refuse_other_setup, updated
-from gradscope.gate.compare import APART, is_better, judge_against
+from gradscope.gate.baseline import (
+    APART,
+    Baseline,
+    Entry,
+    entry_of,
+    limits_held,
+    read_baseline,
+    refuse_other_setup,
+    updated,
+)
+from gradscope.gate.compare import is_better, judge_against
 from gradscope.gate.limits import is_unmeasured, judge_limits, unmeasured, verdict
 from gradscope.gate.measure import Measured, Task, measure, prepare
 from gradscope.gate.over import runs_of, together
@@ -45,10 +54,11 @@ class Gate:
 
 @dataclass(frozen=True)
 class Passage:
-    """A report, the baseline to be written (None: leave it), and tracebacks of targets that failed, by name."""
+    """A report, what is to be written into the baseline, and tracebacks of targets that failed, by name."""
 
     report: Report
-    baseline: bytes | None
+    entries: dict[str, Entry | None]
+    """By target; None for one that could not be measured. Empty where no baseline is written."""
     traces: dict[str, str]
 
 
@@ -84,7 +94,7 @@ def pass_through(gate: Gate, progress: Progress | None = None) -> Passage:
         check=Check(gate.source, gate.targets, gate.baseline, tuple(notes)),
     )
     traces = {name: e.trace for name, all_of in found.items() for e in all_of if e.trace}
-    return Passage(report, new.content() if gate.update and new is not None else None, traces)
+    return Passage(report, entries if gate.update else {}, traces)
 
 
 def _baseline(gate: Gate) -> Baseline | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gradscope.atomic import write_file
 from gradscope.config.command import setup_of
 from gradscope.gate.baseline import (
     Baseline,
@@ -16,6 +14,7 @@ from gradscope.gate.baseline import (
     parse_baseline,
     read_baseline,
     refuse_other_setup,
+    write_entries,
 )
 from gradscope.gate.compare import judge_against
 from gradscope.gate.limits import is_unmeasured
@@ -98,7 +97,7 @@ class Recorder:
             UsageError: it cannot be written.
         """
         if self.file is not None:
-            write_file(Path(self.file), replace(self.old, targets=self.old.targets | self.entries).content())
+            write_entries(Path(self.file), self.entries)
 
 
 def assert_recorded(recorder: Recorder, name: str, model: Any, x: Any, settings: dict[str, Any]) -> ModelResult:
