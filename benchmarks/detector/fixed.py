@@ -12,7 +12,8 @@ from benchmarks.detector.statistics import Row
 from benchmarks.detector.twins import labels
 from gradscope.fixes.measure_remedies import Measured, measure_fixes
 from gradscope.fixes.train_remedies import MOST, treated_source
-from gradscope.loading.source import Source, source_of
+from gradscope.loading.from_word import source_of
+from gradscope.loading.source import Source
 from gradscope.probe.copies import copies_of
 from gradscope.probe.learners import Learners
 from gradscope.probe.training import Plan, Setting, Training

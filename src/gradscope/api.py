@@ -16,8 +16,9 @@ from gradscope.config.types import coerce
 from gradscope.errors import UsageError
 from gradscope.examine import examine_sources
 from gradscope.isolation.caller_state import isolated
+from gradscope.loading.from_word import source_of
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.source import Source, source_of
+from gradscope.loading.source import Source
 from gradscope.models.user_modules import copied
 from gradscope.records import Report, RunSpec
 from gradscope.registry import unknown

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gradscope.isolation.caller_state import isolated
-from gradscope.loading.source import Source, source_of
+from gradscope.loading.from_word import source_of
+from gradscope.loading.source import Source
 from gradscope.pipeline import Early, Progress, diagnose_sources
 from gradscope.records import ModelResult, Report, RunSpec
 from gradscope.rules.judge import with_verdicts

@@ -15,8 +15,9 @@ from gradscope.assemble import outline, whole
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.isolation.caller_state import isolated, own_random_numbers, standard_output
+from gradscope.loading.from_word import source_of
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.source import Source, source_of
+from gradscope.loading.source import Source
 from gradscope.loading.user_module import has_own_head
 from gradscope.metrics import collect
 from gradscope.models.token_models import TokenIds

@@ -211,7 +211,7 @@ FLOW_FORMATS: Mapping[str, Format] = {
 
 SINKS: Mapping[str, str] = {
     "jsonl": "gradscope.monitor.sinks:JsonlSink",
-    "tensorboard": "gradscope.monitor.tensorboard_sink:TensorBoardSink",
+    "tensorboard": "gradscope.monitor.sinks:TensorBoardSink",
     "wandb": "gradscope.monitor.sinks:WandbSink",
     "trackio": "gradscope.monitor.sinks:TrackioSink",
 }

@@ -19,8 +19,8 @@ from gradscope.fixes.measure_remedies import measure_fixes, treat
 from gradscope.fixes.other_models import parameters
 from gradscope.fixes.remedy import RemedyInput, RemedyResult
 from gradscope.fixes.solved_numbers import LOG_GAINS, crossing, of_sequences
+from gradscope.loading.from_word import source_of
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.source import source_of
 from gradscope.models.family import family_model
 from gradscope.models.whole_module import Direct
 from gradscope.numerics.analysis import Run

@@ -15,8 +15,7 @@ import torch
 from gradscope.errors import UsageError
 from gradscope.flow_file import lines_of, read_flow
 from gradscope.monitor.run_log import Record
-from gradscope.monitor.sinks import finite, scalars, sinks_of
-from gradscope.monitor.tensorboard_sink import image
+from gradscope.monitor.sinks import finite, image, scalars, sinks_of
 from gradscope.trajectory import Head, Point
 from trajectories import eventful, point, run
 

@@ -13,8 +13,8 @@ import torch
 import forked
 from gradscope.errors import UsageError
 from gradscope.examine import examine
+from gradscope.loading.from_word import source_of
 from gradscope.loading.objects import source_from_object
-from gradscope.loading.source import source_of
 from gradscope.models.token_models import TokenIds
 from gradscope.probe import run_probe as probe_run
 from gradscope.probe.run_probe import probe_source

@@ -114,7 +114,7 @@ def _refuse_wrong_words(targets: Sequence[Target]) -> None:
     """What a family or a rule does not know is a wrong word of the user's, not a finding about a model."""
     from gradscope.config.words import parse_model
     from gradscope.gate.training_run import is_run
-    from gradscope.loading.source import source_of
+    from gradscope.loading.from_word import source_of
     from gradscope.rules.judge import selected
 
     for spec in (one.spec for target in targets for _, one in runs_of(target)):

@@ -10,7 +10,8 @@ import torch
 
 from gradscope.config import parse_model
 from gradscope.errors import UsageError
-from gradscope.loading.source import Source, source_of
+from gradscope.loading.from_word import source_of
+from gradscope.loading.source import Source
 from gradscope.loading.user_module import has_own_head
 from gradscope.pipeline import Progress
 from gradscope.probe.copies import copies_of

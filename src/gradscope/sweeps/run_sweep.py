@@ -74,7 +74,7 @@ def refuse_wrong_words(plan: Plan) -> None:
     Raises:
         UsageError: the word, and what was expected.
     """
-    from gradscope.loading.source import source_of
+    from gradscope.loading.from_word import source_of
     from gradscope.rules.judge import selected
 
     if plan.run not in SWEEP_RUNS:
