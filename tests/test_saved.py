@@ -3,17 +3,25 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import sys
+from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
 
+from gradscope.cli.show import show
 from gradscope.errors import UsageError
-from gradscope.registry import FORMATS, load
+from gradscope.flow_file import lines_of
+from gradscope.records import RunSpec
+from gradscope.registry import FLOW_FORMATS, FORMATS, SWEEP_FORMATS, load
 from gradscope.renderers.report_data import json_text
 from gradscope.renderers.view import View
 from gradscope.saved import json_schema, read_report
+from gradscope.swept import Axis, Sweep, SweepRun
 from renderers.reports import WORDS, attention, catalogue, not_finite, paired, report, vanishing
+from trajectories import point, run
 
 CATALOGUE = catalogue()
 VIEWS = [View(), View(ascii=True, verbose=1, show=("gates",), steps="all")]
@@ -50,6 +58,44 @@ def test_standard_input_that_holds_something_else_of_ours(content, told, monkeyp
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content.encode())))
     with pytest.raises(UsageError, match=f"standard input {told}: gradscope show FILE"):
         read_report("-")
+
+
+SWEPT = Sweep(
+    run="analyze",
+    spec=RunSpec(models=("rnn",)),
+    axes=(Axis("hidden", ("4",), "setting"),),
+    seeds=(0,),
+    versions={},
+    fields=("reach",),
+    runs=(SweepRun(0, 0, "done", "healthy", None, (7.0,), "", 0.1),),
+    threads=1,
+)
+TRAINED = run(point(0, 70), point(10, 20))
+KINDS = {
+    "report": (json_text(report(vanishing()), View()), "VANISHING"),
+    "training run": (lines_of(TRAINED), "GS501"),
+    "training run as one object": (load(FLOW_FORMATS["json"].renderer)(TRAINED, View()), "GS501"),
+    "sweep": (load(SWEEP_FORMATS["json"].renderer)(SWEPT, View()), "1 of 1 points"),
+}
+
+
+@pytest.mark.parametrize("way", ["-", "pipe", "file"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_saved_is_shown_from_a_file_from_standard_input_and_from_a_pipe(
+    kind, way, tmp_path, monkeypatch, capfdbinary
+):
+    content, told = KINDS[kind][0].encode(), KINDS[kind][1].encode()
+    path = str(tmp_path / "saved")
+    if way == "-":
+        path = "-"
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content)))
+    elif way == "pipe":
+        os.mkfifo(path)
+        Thread(target=Path(path).write_bytes, args=(content,)).start()
+    else:
+        Path(path).write_bytes(content)
+    assert show(path) == 0
+    assert told in capfdbinary.readouterr().out
 
 
 def test_the_records_themselves_come_back(saved):

@@ -28,8 +28,15 @@ def read_report(path_or_dash: str) -> Report:
         UsageError: the file cannot be read, is no JSON, no gradscope report, of another schema version, or
             malformed; the message names the path and the first problem.
     """
-    name = "standard input" if path_or_dash == "-" else f"'{safe_text(path_or_dash)}'"
-    content = _content(path_or_dash, name)
+    return parse_report(*content_of(path_or_dash))
+
+
+def parse_report(content: bytes, name: str) -> Report:
+    """The report in the content of a file called `name`.
+
+    Raises:
+        UsageError: see `read_report`.
+    """
     if is_flow(content[:400]):
         raise UsageError(f"{name} holds a training run; name its file: gradscope show FILE.jsonl")
     data = _parsed(content, name)
@@ -73,11 +80,17 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "gradscope report"}
 
 
-def _content(path_or_dash: str, name: str) -> bytes:
+def content_of(path_or_dash: str) -> tuple[bytes, str]:
+    """All bytes of a file, or of standard input for `-`, and how messages name it.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    name = "standard input" if path_or_dash == "-" else f"'{safe_text(path_or_dash)}'"
     if path_or_dash == "-" and sys.stdin is None:
         raise UsageError("standard input is closed; name a file, or send one in with < or |")
     try:
-        return sys.stdin.buffer.read() if path_or_dash == "-" else Path(path_or_dash).read_bytes()
+        return (sys.stdin.buffer.read() if path_or_dash == "-" else Path(path_or_dash).read_bytes()), name
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a usable path"
         raise UsageError(f"cannot read {name}: {reason}; give a file written with --format json") from None

@@ -16,7 +16,7 @@ from gradscope.errors import UsageError
 from gradscope.records import RunSpec
 from gradscope.sweeps import store
 from gradscope.sweeps.plan import Plan
-from gradscope.sweeps.read_sweep import is_sweep, read_sweep
+from gradscope.sweeps.read_sweep import is_database, read_sweep
 from gradscope.sweeps.shipped import collected
 from gradscope.sweeps.store import Result, opened
 from gradscope.swept import cells
@@ -270,7 +270,7 @@ def test_the_file_stands_alone_and_is_read_where_nothing_can_be_written(path):
         define(store, plan_of("forget_bias=0", length=10))
         store.finish(store.claim().key, DONE)
     assert [name.name for name in path.parent.iterdir()] == ["s.db"]
-    assert is_sweep(str(path))
+    assert is_database(str(path))
     os.chmod(path, 0o400)
     found = read_sweep(path)
     assert found.fields == ("reach", "rate", "needed_lag")

@@ -133,7 +133,7 @@ def test_show_renders_it_again_without_tensors(swept):
     assert read_sweep(folder / "s.json") == read_sweep(folder / "s.db")
     (folder / "plain").write_bytes((folder / "s.json").read_bytes())
     assert read_sweep(folder / "plain") == read_sweep(folder / "s.db")
-    assert is_sweep(str(folder / "s.json"))
+    assert is_sweep((folder / "s.json").read_bytes())
     (folder / "d.json").write_text(done.stdout.replace('"points"', '"pints"').replace('"state"', '"stat"'))
     with pytest.raises(UsageError, match="damaged"):
         read_sweep(folder / "d.json")

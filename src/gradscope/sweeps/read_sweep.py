@@ -16,6 +16,7 @@ from gradscope.records import Number, RunSpec
 from gradscope.swept import SCHEMA, Axis, Sweep, SweepRun, flat
 from gradscope.text import safe_text
 
+DAMAGE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 MAGIC = b"SQLite format 3\0"
 RUNS = (
     "SELECT point, points.seed, state, status, worst, summary, reason, seconds FROM points JOIN runs USING (key) "
@@ -23,23 +24,20 @@ RUNS = (
 )
 
 
-def is_sweep(path: str) -> bool:
-    """Whether a file is a database, or a sweep in JSON, rather than a report."""
+def is_database(path: str | Path) -> bool:
+    """Whether a path is that of a database; a pipe is not looked into, for it has no second beginning."""
     try:
+        if not Path(path).is_file():
+            return False
         with open(path, "rb") as file:
-            begins = file.read(100)
+            return file.read(len(MAGIC)) == MAGIC
     except (OSError, ValueError):
         return False
-    return begins.startswith(MAGIC) or SCHEMA.encode() in begins
 
 
-def _is_json(path: str | Path) -> bool:
-    """Whether a file holds a sweep as JSON, whatever its name: `-o FILE --format json` asks for no suffix."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(20).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
-    except (OSError, ValueError):
-        return False
+def is_sweep(content: bytes) -> bool:
+    """Whether the content of a file is a sweep in JSON rather than a report."""
+    return SCHEMA.encode() in content[:100]
 
 
 def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
@@ -54,8 +52,8 @@ def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
     """
     name = safe_text(path)
     try:
-        if _is_json(path):
-            return _from_json(json.loads(Path(path).read_bytes()))
+        if Path(path).is_file() and not is_database(path):
+            return parse_sweep(Path(path).read_bytes(), f"'{name}'")
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=60)) as link:
             schema = link.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
             if schema != (SCHEMA,):
@@ -70,8 +68,24 @@ def read_sweep(path: str | Path, wanted: Sequence[str] | None = None) -> Sweep:
         raise UsageError(
             f"cannot read '{name}' as a sweep: {safe_text(error)}; name a file of gradscope sweep"
         ) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UsageError(f"'{name}' is damaged ({safe_text(error, 80)}); make it again with gradscope sweep") from None
+    except DAMAGE as error:
+        raise _damaged(f"'{name}'", error) from None
+
+
+def parse_sweep(content: bytes, name: str) -> Sweep:
+    """The sweep in the JSON of a file called `name`.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    try:
+        return _from_json(json.loads(content.decode("utf-8-sig")))
+    except DAMAGE as error:
+        raise _damaged(name, error) from None
+
+
+def _damaged(name: str, error: Exception) -> UsageError:
+    return UsageError(f"{name} is damaged ({safe_text(error, 80)}); make it again with gradscope sweep")
 
 
 def _sweep(link: sqlite3.Connection, number: int, plain: dict[str, Any], wanted: Sequence[str] | None) -> Sweep:
