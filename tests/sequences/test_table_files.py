@@ -38,6 +38,8 @@ def error(name: str, **options: object) -> str:
         ("5\n6\n7\n", (), [[5], [6], [7]], "columns 1"),
         ("\n\nx\n\n1\n2\n\n \n", (), [[1], [2]], "columns x"),
         ("x\r\r\n1\r\r\n2\r\r\n", (), [[1], [2]], "columns x"),
+        (b"\xef\xbb\xbfsep=,\r\na,b\r\n1,2\r\n3,4\r\n", ("b",), [[2], [4]], "columns b"),
+        ('"sep=,"\n1,2\n3,4\n', (), [[1, 2], [3, 4]], "columns 1, 2"),
         ("d,a,b,c,e\n1/1,1,2,3,4\n1/2,5,6,7,8\n", ("2-3", "5"), [[1, 2, 4], [5, 6, 8]], "columns a, b, e"),
         (",a\n2,7\n0,8\n", (), [[2, 7], [0, 8]], "columns , a"),
         (",a\n0,7\n1,8\n", ("1-2",), [[0, 7], [1, 8]], "columns , a"),

@@ -175,6 +175,7 @@ def read_csv(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
     """
     what = f"'{safe_text(path)}'"
     text = decode_utf8(read_bytes(path, flag), what, "save it as UTF-8")
+    text = re.sub(r'\A"?sep=.?"?(?=[\r\n])', "", text)  # a line for Excel, which the rows tell as well
     separator = _separator(text)
     rows, notes = _without_comments(_rows(text, separator, what))
     header = [cell.strip() for cell in rows[0][1]] if _has_header(rows) else []
@@ -188,9 +189,8 @@ def read_csv(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
     if header and _is_units(body):
         notes += (f"the row below the header holds no numbers ({safe_text(', '.join(body[0][1]), 40)}): left out",)
         body = body[1:]
-    picked = _pick(columns, header, width, what)
     counted = not columns and _is_index(header, body)
-    picked = picked[1:] if counted else picked
+    picked = _pick(columns, header, width, what)[int(counted) :]
     names = tuple(header[index] if header else str(index + 1) for index in picked)
     values = np.array(_numbers(body, picked, names, what))
     told = f"columns {', '.join(safe_text(name, 40) for name in names[:8])}{' ...' if len(names) > 8 else ''}"
