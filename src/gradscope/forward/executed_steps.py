@@ -153,6 +153,22 @@ class Turns:
         call = self._ranks[1].get((t - age, position, rank))
         return None if call is None or t <= age else (call, nr)
 
+    def latest(self, place: Place, t: int) -> Result | None:
+        """What was returned there last, at step t or before it; None where nothing was yet."""
+        _, position, rank, nr = place
+        steps = self._returns.get((position, rank), ())
+        before = bisect_right(steps, t)
+        return self.result((t - steps[before - 1], position, rank, nr), t) if before else None
+
+    @cached_property
+    def _returns(self) -> dict[tuple[Position, int], list[int]]:
+        """The steps at which something was returned at a place of the code."""
+        found: dict[tuple[Position, int], list[int]] = {}
+        for step, position, rank in self._ranks[1]:
+            if step:
+                found.setdefault((position, rank), []).append(step)
+        return found
+
     def value(self, result: Result) -> Value | None:
         """What a call returned; None where it is not part of the graph."""
         return self._values.get(result)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from gradscope.forward.autograd_graph import Graph, Read, Value
 from gradscope.forward.executed_steps import Executed, Place, Result, Turns
@@ -61,20 +61,23 @@ class LoopExtractor:
         kinds = Counter(
             tuple(turns.place(value, t) for value in cut) for t, cut in zip(self._probed(steps), cuts, strict=True)
         )
-        for places, _ in kinds.most_common():
-            if places and None not in places and (found := self._made_at(turns, places)):
-                return found
-        return []
+        known = [[place for place in places if place] for places, _ in kinds.most_common() if None not in places]
+        found = (self._made_at(places, turns, turns.result) for places in known if places)
+        # A part that some steps leave as it is was made fewer steps ago at some of them than at others.
+        kept = (self._made_at(places, turns, turns.latest) for places in known if places)
+        return next((steps for steps in chain(found, kept) if steps), [])
 
-    def _made_at(self, turns: Turns, places: Sequence[Place | None]) -> list[Step]:
+    def _made_at(
+        self, places: Sequence[Place], turns: Turns, result_of: Callable[[Place, int], Result | None]
+    ) -> list[Step]:
         """Steps between the states that are made at these places; none where more than these is read later."""
         count = min(len(turns.begins), self.labels.steps)
-        first = 1 + max(place[0] for place in places if place)
+        first = next((t for t in range(1, count + 1) if None not in [result_of(place, t) for place in places]), count)
         states: dict[int, State] = {}
         missing: set[Result] = set()
         for t in range(first, count + 1):
-            results = [turns.result(place, t) for place in places if place]
-            if None in results:
+            results = [result_of(place, t) for place in places]
+            if None in results or len(set(results)) < len(results):
                 return []
             states[t] = tuple(turns.value(result) for result in results if result)
             if any((mark := self.labels.of(value)) is not None and mark.level != self.level for value in states[t]):
@@ -291,16 +294,23 @@ class LoopExtractor:
         return Step(t, before, after, tuple(sorted(match.nodes.values())))
 
     def _following(self, last: Step) -> Step | None:
-        """The step after the last one known, if it is like one of the others: nothing reads its state any more."""
+        """The step after the last one known, if it is like one of the others: nothing reads its state any more.
+
+        Of several, which may leave parts as they are, the one whose new parts are read where the step gives something
+        out, and whose others are not.
+        """
+        found: list[tuple[int, Step]] = []
+        read = set(self.crossings.given_out(last.t + 1))
         for kind in self.kinds if last.t < self.labels.steps else ():
             if len(kind.before) != len(last.after):
                 continue
             after = carried_on(self.graph, self.labels, kind, last)
-            found = None if after is None else self._recognised(kind, last.t + 1, after)
-            same = found is not None and all(a in (None, b) for a, b in zip(found.before, last.after, strict=True))
-            if found is not None and same and self.crossings.passes(found.after, found.t):
-                return replace(found, before=last.after)
-        return None
+            step = None if after is None else self._recognised(kind, last.t + 1, after)
+            same = step is not None and all(a in (None, b) for a, b in zip(step.before, last.after, strict=True))
+            if step is not None and same and self.crossings.passes(step.after, step.t):
+                new = {value for value in step.after if value is not None and value not in last.after}
+                found.append((len(new & read) - len(new - read), replace(step, before=last.after)))
+        return max(found, key=lambda one: one[0])[1] if found else None
 
 
 def levels(labels: StepLabels) -> list[int]:

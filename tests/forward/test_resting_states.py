@@ -1,0 +1,83 @@
+"""Parts of a state that rest at some steps: the last state has all of them, whichever the last step has made."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradscope
+
+HIDDEN = 3
+
+
+class Hierarchical(nn.Module):
+    """A cell at every step, and one above it at every third."""
+
+    size = 2 * HIDDEN
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = nn.GRUCell(4 + HIDDEN, HIDDEN), nn.GRUCell(HIDDEN, HIDDEN)
+
+    def step(self, s: Tensor, x: Tensor, t: int) -> Tensor:
+        h, u = s.chunk(2, -1)
+        h = self.low(torch.cat([x, u], -1), h)
+        return torch.cat([h, self.high(h, u) if t % 3 == 2 else u], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = u = x.new_zeros(len(x), HIDDEN)
+        u, ys = u.clone(), []
+        for t in range(x.shape[1]):
+            h = self.low(torch.cat([x[:, t], u], -1), h)
+            if t % 3 == 2:
+                u = self.high(h, u)
+            ys.append(h)
+        return torch.stack(ys, 1)
+
+
+class Clockwork(nn.Module):
+    """Blocks in a list, block i made anew at every 2^i-th step of what is computed for all of them."""
+
+    blocks = 3
+    size = 3 * HIDDEN
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fed, self.back = nn.Linear(4, self.size), nn.Linear(self.size, self.size)
+
+    def made(self, s: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        return torch.tanh(self.fed(x) + self.back(s)).split(HIDDEN, -1)
+
+    def step(self, s: Tensor, x: Tensor, t: int) -> Tensor:
+        new, old = self.made(s, x), s.split(HIDDEN, -1)
+        return torch.cat([new[i] if t % 2**i == 0 else old[i] for i in range(self.blocks)], -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        blocks, ys = [x.new_zeros(len(x), HIDDEN) for _ in range(self.blocks)], []
+        for t in range(x.shape[1]):
+            new = self.made(torch.cat(blocks, -1), x[:, t])
+            blocks = [new[i] if t % 2**i == 0 else blocks[i] for i in range(self.blocks)]
+            ys.append(torch.cat(blocks, -1))
+        return torch.stack(ys, 1)
+
+
+@pytest.mark.parametrize("steps", [13, 14, 15, 16])
+@pytest.mark.parametrize("kind", [Hierarchical, Clockwork])
+def test_the_last_state_has_what_its_step_left_as_it_was(kind: type[Hierarchical | Clockwork], steps: int) -> None:
+    torch.manual_seed(0)
+    module, x = kind().double(), torch.randn(1, steps, 4, dtype=torch.float64)
+    state, jacobians = torch.zeros(1, kind.size, dtype=torch.float64), []
+    for t in range(steps):
+        one = torch.autograd.functional.jacobian(lambda s, t=t: module.step(s, x[:, t], t), state)
+        jacobians.append(one[0, :, 0])
+        state = module.step(state, x[:, t], t).detach()
+    products = [torch.eye(kind.size, dtype=torch.float64)]
+    for one in reversed(jacobians):
+        products.append(products[-1] @ one)
+    found = gradscope.analyze(module, x, lambda y: y[:, -1].sum()).models[0]
+    by_hand = [float(torch.linalg.matrix_norm(one, 2).log10()) for one in jacobians]
+    assert list(found.series.values["log10_jacobian_norm"]) == pytest.approx(by_hand, abs=1e-9)
+    by_hand = [float(torch.linalg.matrix_norm(one, 2).log10()) for one in reversed(products)]
+    assert list(found.series.values["log10_product_norm"]) == pytest.approx(by_hand, abs=1e-9)
+    assert (found.size, found.summary.rank_lost_at) == (kind.size, None)
