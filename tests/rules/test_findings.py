@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -80,6 +81,16 @@ def test_a_steep_slope_whose_reach_covers_the_lag_is_no_verdict(made):
     found = verdict("GS101", made(rate=-0.05, rate_ci=(-0.06, -0.04), reach=199))
     assert found.status == "inconclusive"
     assert "the reach is 199 lags" in found.message
+
+
+@pytest.mark.parametrize(("factor", "even"), [(0.25, True), (0.1, False)])
+def test_an_even_decay_that_reaches_the_last_lag_from_the_first_is_called_no_other(made, factor, even):
+    # Over 4 lags 0.25^4 = 0.4 % of the gradient is left; of the first lag, 0.25^3 = 1.6 %, so the reach is all 4.
+    result = made(rate=math.log(factor), rate_ci=None, length=5, needed_lag=4, reach=4)
+    found = verdict("GS101", result, RunSpec())
+    assert found.status == "inconclusive"
+    assert ("the reach is 4 lags, counted from lag 1." in found.message) == even
+    assert ("not exponential" in found.message) != even
 
 
 def test_a_slightly_positive_rate_is_healthy(made):

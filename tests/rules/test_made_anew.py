@@ -340,3 +340,31 @@ def test_episodes_of_each_sequence_are_told_by_when_all_have_begun(
         assert verdict.message.startswith("The state is made anew at step 7 or later, by sequence: it is multiplied by")
         assert "further back than lag 5" in verdict.message
     assert by is None or found.status == "degenerate"
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("dead", [(4, 9), (3, 6, 9)])
+def test_relu_units_that_are_dead_at_even_distances_are_no_reset(dead: tuple[int, ...], wrapped: bool) -> None:
+    layer = nn.RNN(2, 1, nonlinearity="relu", bias=False, batch_first=True).double()
+    nn.init.ones_(layer.weight_hh_l0)
+    nn.init.ones_(layer.weight_ih_l0)
+    x = torch.ones(2, 12, 2, dtype=torch.float64)
+    x[:, [step - 1 for step in dead]] = -100.0
+    leaf = x.clone().requires_grad_()
+    layer(leaf)[0][:, -1].sum().backward()
+    assert int(leaf.grad.abs().sum((0, 2)).nonzero().min()) == dead[-1], "by plain autograd: the oldest that is heard"
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x)[0]
+
+    found = gradscope.analyze(Wrapped() if wrapped else layer, x, lambda y: y[:, -1].sum()).models[0]
+    said = next(verdict for verdict in found.verdicts if verdict.code == "GS401")
+    assert (said.status, found.summary.made_anew) == ("pass", ())
+    assert [step for step, norm in enumerate(found.series.values["log10_jacobian_norm"], 1) if norm == -math.inf] == [
+        *dead
+    ]

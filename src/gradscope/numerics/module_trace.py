@@ -439,9 +439,9 @@ class ModuleTrace:
             return self.stack.cut_steps(item)
         return moved_without_gradient(*self.recurrence(item))
 
-    def anew_steps(self, item: int) -> dict[int, bool] | None:
-        """Steps that take nothing over from the old state; a recurrence that was followed in closed form tells none."""
-        return None if self.stack is None else self.stack.anew_steps(item)
+    def anew_steps(self, item: int) -> dict[int, bool]:
+        """Steps that take nothing over from the old state; none where layers of torch.nn hand it on."""
+        return {} if self.stack is None else self.stack.anew_steps(item)
 
     def chain(self, item: int) -> JacobianChain:
         """Its trajectory in one sequence."""

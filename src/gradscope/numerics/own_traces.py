@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from gradscope.chain import ArrayChain, JacobianChain
 from gradscope.models.cell import Layer
 from gradscope.models.stack import Recurrent, Trajectory
+from gradscope.models.user_step import CustomCell
 from gradscope.numerics import first_nonfinite, influence, lyapunov
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, backpropagate
 from gradscope.numerics.chain_rule import autograd_ends, moved_without_gradient
@@ -118,8 +120,9 @@ class RecurrentTrace:
         """dL/ds_0 and dL/ds_T through the unrolled model."""
         return (*autograd_ends(*self.recurrence(item)), self.length)
 
-    def anew_steps(self, item: int) -> None:
-        """Not known."""
+    def anew_steps(self, item: int) -> Mapping[int, bool] | None:
+        """None: a family and a layer of torch.nn hand every state on. What a step of the user's does is not known."""
+        return None if any(type(cell) is CustomCell for cell in self.model.cells) else {}
 
     def cut_steps(self, item: int) -> tuple[int, ...]:
         """Steps that move without a gradient."""

@@ -39,7 +39,7 @@ def screen(page: Page, report: Report) -> None:
         number_blocks.costs(page, models, report)
     for model in models:
         drawings.pictures(page, model)
-        drawings.pairs(page, model)
+        drawings.pairs(page, model, named=True)
         if verbose and "attention" not in page.view.show:
             drawings.heat_map(page, model)
     notes(page, models)

@@ -92,10 +92,11 @@ MOST_TOKENS = 24
 MOST_HEADS = 12
 
 
-def pairs(page: Page, model: ModelResult) -> None:
-    """A sentence per pair and how much goes through which layer and path."""
+def pairs(page: Page, model: ModelResult, *, named: bool = False) -> None:
+    """A sentence per pair and how much goes through which layer and path; of which model, where there are several."""
     for pair in model.pairs:
-        page.wrap(report_wording.pair_sentence(pair, model.loaded.trained))
+        of = f"{model.name}: " if named else ""
+        page.wrap(of + report_wording.pair_sentence(pair, model.loaded.trained))
         if pair.paths:
             columns = [
                 Column("layer", left=True, flexible=True),

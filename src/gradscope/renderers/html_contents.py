@@ -231,7 +231,9 @@ def parts(report: Report) -> dict[str, Any]:
         "tips": [(name, safe_text(tip, LONG)) for name, model in named for tip in report_wording.advice(model)],
         "grids": [grid for grid in _grids(report) if grid.rows],
         "pairs": [
-            safe_text(report_wording.pair_sentence(p, m.loaded.trained), LONG) for _, m in named for p in m.pairs
+            (f"{name}: " if name else "") + safe_text(report_wording.pair_sentence(p, m.loaded.trained), LONG)
+            for name, m in named
+            for p in m.pairs
         ],
         "notes": _notes(report),
         "missing": [

@@ -54,7 +54,10 @@ def _judge_vanishing_rate(result: ModelResult, spec: RunSpec) -> Finding:
             "inconclusive", straddles(low, high, limit, span), rate * lag, limit, how_to_narrow(result, spec)
         )
     if arriving is None and share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:
-        message = f"The fitted step {step_factor}, yet the reach is {summary.reach} lags: the decay is not exponential."
+        # The reach counts from lag 1: an even decay covers as many lags with one factor less.
+        even = rate * (lag - 1) >= math.log(REACH_SHARE)
+        why = ", counted from lag 1" if even else ": the decay is not exponential"
+        message = f"The fitted step {step_factor}, yet the reach is {summary.reach} lags{why}."
         return _finding("inconclusive", message, rate * lag, limit, STATE_THE_LAG)
     arrival_note = f" {arriving.sentence}" if arriving is not None else ""
     return Finding(

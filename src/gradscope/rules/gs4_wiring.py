@@ -33,7 +33,8 @@ def _restarts(result: ModelResult) -> tuple[int, ...]:
 
     Known from the operations of the steps where these were followed. Else seen in numbers: the influence is zero up to
     one step and at none from there on, with no Jacobian known before it; or, where operations are not known at all,
-    Jacobians are zero up to there, or exactly zero at even distances, which units that happen to be dead seldom make.
+    Jacobians are zero up to there, or exactly zero at three or more steps with even distances, which units that happen
+    to be dead seldom make.
     """
     if result.summary.made_anew:
         return result.summary.made_anew
@@ -52,7 +53,7 @@ def _restarts(result: ModelResult) -> tuple[int, ...]:
         return ()
     steps = tuple(step for step, norm in enumerate(norms, 1) if norm == -math.inf and step > 1)
     distances = {later - earlier for earlier, later in pairwise(steps)}
-    return steps if len(distances) == 1 and min(distances) > 1 else ()
+    return steps if len(steps) > 2 and len(distances) == 1 and min(distances) > 1 else ()
 
 
 def _state_made_anew(result: ModelResult, spec: RunSpec, steps: tuple[int, ...]) -> Finding:

@@ -8,7 +8,7 @@ from gradscope.renderers.compare_screen import answer, best_first
 from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
 from gradscope.rules.wording import NARROW
-from renderers.reports import attention, catalogue, exploding, healthy, not_finite, report, vanishing
+from renderers.reports import WORDS, attention, catalogue, exploding, healthy, not_finite, paired, report, vanishing
 
 THREE = report(vanishing(), healthy(), attention())
 
@@ -159,3 +159,10 @@ def test_where_the_past_is_a_row_of_dots_the_newest_steps_are_enlarged_for_all_m
 def test_random_input_is_said_once():
     for models in ((vanishing(), healthy()), (vanishing(), vanishing(name="gru"))):
         assert render(report(*models), View()).count("random input, not your data") == 1
+
+
+def test_a_pair_says_of_which_model_it_is():
+    lstm = paired(WORDS)
+    text = " ".join(render(report(lstm, replace(lstm, name="gru")), View()).split())
+    for name in ("lstm", "gru"):
+        assert f" {name}: 'hungry' (step 16) depends on 'cat' (step 2): 1.2 % of the summed influence" in text
