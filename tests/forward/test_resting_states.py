@@ -1,6 +1,8 @@
-"""Parts of a state that rest at some steps: the last state has all of them, whichever the last step has made."""
+"""Parts of a state that rest at some steps, of which the last state has all; and a tree, in which no state goes on."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
@@ -81,3 +83,32 @@ def test_the_last_state_has_what_its_step_left_as_it_was(kind: type[Hierarchical
     by_hand = [float(torch.linalg.matrix_norm(one, 2).log10()) for one in reversed(products)]
     assert list(found.series.values["log10_product_norm"]) == pytest.approx(by_hand, abs=1e-9)
     assert (found.size, found.summary.rank_lost_at) == (kind.size, None)
+
+
+class Tree(nn.Module):
+    """Pairs of neighbours are put together until one is left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leaf, self.pair, self.head = nn.Linear(4, HIDDEN), nn.Linear(2 * HIDDEN, HIDDEN), nn.Linear(HIDDEN, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        nodes = [torch.tanh(self.leaf(one)) for one in x.unbind(1)]
+        while len(nodes) > 1:
+            pairs = [nodes[i : i + 2] for i in range(0, len(nodes), 2)]
+            nodes = [torch.tanh(self.pair(torch.cat(pair, -1))) if len(pair) > 1 else pair[0] for pair in pairs]
+        return self.head(nodes[0])
+
+
+@pytest.mark.parametrize("leaves", [13, 24])
+def test_a_tree_whose_oldest_leaf_is_heard_has_lost_no_directions(leaves: int) -> None:
+    torch.manual_seed(0)
+    module, x = Tree().double(), torch.randn(3, leaves, 4, dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (by_hand,) = torch.autograd.grad(module(leaf).sum(), leaf)
+    found = gradscope.analyze(module, x).models[0]
+    norms = by_hand.norm(dim=-1).log10().mean(0)
+    assert list(found.series.values["log10_grad_input"]) == pytest.approx(norms.tolist(), abs=1e-9)
+    heard = {t: norm for t, norm in enumerate(found.series.values.get("log10_grad_state", ())) if norm is not None}
+    assert all(norm > -math.inf for norm in heard.values()), "the oldest leaf goes through every state"
+    assert next(v for v in found.verdicts if v.code == "GS103").status not in ("warn", "fail")

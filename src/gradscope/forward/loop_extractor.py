@@ -40,14 +40,21 @@ class LoopExtractor:
         self.ties: dict[Value, tuple[Value, ...]] = {}
 
     def walk(self, backwards: bool) -> Walk | None:
-        """The recurrence; None where no step reads what an earlier one made."""
+        """The recurrence; None where no step reads what an earlier made, or no state is all that goes on (a tree)."""
         steps = self.crossings.steps()
         if len(steps) < 2 and not (steps and self.labels.steps <= SHORT):
             return None
         if grown := self._growth(steps):
             return Walk(self.level, backwards, (), grows=grown)
         filled = tuple(self._placed(steps) or self._matched(steps))
-        return Walk(self.level, backwards, filled, self.ties, self._begins(filled), missing=frozenset(self.missing))
+        begins = self._begins(filled)
+        if not all(self._is_passed(step) for step in filled[begins:-1]):
+            return None
+        return Walk(self.level, backwards, filled, self.ties, begins, missing=frozenset(self.missing))
+
+    def _is_passed(self, step: Step) -> bool:
+        """Whether all that later steps read comes through the state after a step, where that is known in full."""
+        return not step.after or None in step.after or self.crossings.passes(step.after, step.t)
 
     def _placed(self, steps: Sequence[int]) -> list[Step]:
         """Steps between states that are made at the same places in the code; none where that is not so at all of them.
