@@ -114,7 +114,6 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
         targets=tuple(one.target for one in asked),
         source=project.source() if any(one.target.location for one in asked) else "command line",
         folder=project.folder,
-        known=tuple(project.written),
         jobs=job_count(project, flags.get("jobs")),
         baseline=baseline,
         update=update,

@@ -44,8 +44,6 @@ class Gate:
     """Where they were written down, in words."""
     folder: Path
     """What the paths in the baseline count from, and where modules are looked for."""
-    known: tuple[str, ...] = ()
-    """Every target that is written down, measured this time or not."""
     jobs: int | None = None
     baseline: str | None = None
     update: bool = False
@@ -239,7 +237,6 @@ def check(
         targets=tuple(one.target for one in asked),
         source=project.source(),
         folder=project.folder,
-        known=tuple(project.written),
         jobs=job_count(project, jobs),
         baseline=baseline_path(project, baseline),
     )
