@@ -90,6 +90,13 @@ def test_modules_are_copied_and_trained_in_training_mode():
     assert copies.leaves(0)[0].dtype == torch.float32
 
 
+def test_copies_of_a_module_in_float64_train_in_float32():
+    direct = Direct("loop", Loop().double(), 3, kind="module")
+    copies = copies_of([direct, direct], "loop")
+    assert isinstance(copies, Modules)
+    assert (copies.output_size, copies.has_steps) == (5, True)
+
+
 def test_what_has_no_weights_is_refused():
     with pytest.raises(UsageError, match="no weights to train"):
         copies_of([Direct("bare", nn.Identity(), 3, kind="module")], "bare")

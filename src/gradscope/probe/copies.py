@@ -103,7 +103,10 @@ class Modules:
         """What `module` answers to x (B, T, F) or ids (B, T): (B, T, O), or (B, O) where it answers once."""
         own = next((leaf.dtype for leaf in self.modules[0].parameters()), x.dtype)
         taken = x if self.direct.ids is not None else x.to(own)
-        return self.direct.output(module(self.direct.laid_out(taken)), taken)
+        found = module(self.direct.laid_out(taken))
+        # To find out what its axes are the model itself is run, whose weights may be of another type than a copy's.
+        whole = next((leaf.dtype for leaf in self.direct.parameters().values()), own)
+        return self.direct.output(found, taken if self.direct.ids is not None else x.to(whole))
 
 
 class _AsOne:
