@@ -234,6 +234,22 @@ def test_hooks_that_never_fire_are_said():
     assert {p.kind for p in flow.trajectory.points} == {"analysis"}
 
 
+def test_a_layer_that_is_replaced_in_mid_training_is_said_once():
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"a": nn.LSTM(3, 4, batch_first=True), "b": nn.GRU(3, 4, batch_first=True)})
+    flow, x = quiet(model), torch.randn(2, 9, 3)
+    for step in range(6):
+        if step == 3:
+            model["b"] = nn.GRU(3, 4, batch_first=True)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        loss = sum(layer(x)[0][:, -1].sum() for layer in model.values())
+        loss.backward()
+        optimizer.step()
+    flow.close()
+    assert [note for note in flow.trajectory.notes if note.startswith("b is no part of the model any more")] != []
+    assert not any(note.startswith("a is no part") for note in flow.trajectory.notes)
+
+
 def test_a_compiled_recurrence_is_found_deaf():
     import torch._dynamo
 

@@ -99,7 +99,8 @@ def run_sweep(words: list[str], flags: SweepFlags) -> int:
         with ProgressBar(quiet=bool(flags.get("quiet")), alone=False) as progress:
             sweep(planned, path, ways, progress)
     except KeyboardInterrupt:
-        _say(f"stopped; what was finished is kept in {safe_text(path)}, and the same command goes on")
+        kept = f"what was finished is kept in {safe_text(path)}, and the same command goes on"
+        _say(f"stopped; {kept if Path(path).exists() else 'nothing was finished yet'}")
         raise
     found = _read(path, output)
     return output.write(found, exit_code(found, spec.fail_on, least))

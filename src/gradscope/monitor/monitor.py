@@ -25,8 +25,13 @@ from gradscope.monitor.measuring import Clock, Measuring, is_signal_due
 from gradscope.monitor.run_log import Record
 from gradscope.monitor.updates import Optimizers, Stream, Streams, has_optimizer, is_skipped
 from gradscope.registry import unknown
+from gradscope.text import counted
 from gradscope.trajectory import Head, Trajectory
 
+REPLACED = (
+    "{} is no part of the model any more: what was put in its place is not watched; close this Monitor and make "
+    "another one"
+)
 SILENT = (
     "no hook of a watched layer fired in a whole update: those that come after torch.compile never do, nor those of a "
     "layer that is not used; make the Monitor before torch.compile, or hand over the batch, flow.step(loss, x)"
@@ -170,8 +175,8 @@ class Monitor:
         self._record.close(self._clock.part(time.perf_counter()))
 
     def __repr__(self) -> str:
-        count = len(self._record.points)
-        return f"<Monitor of {self._record.head.name}: {count} points, at step {self.at}; .trajectory shows them>"
+        held = counted(len(self._record.points), "point")
+        return f"<Monitor of {self._record.head.name}: {held}, at step {self.at}; .trajectory shows them>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """What a notebook shows: the run so far."""
@@ -280,11 +285,17 @@ class Monitor:
             self._safely(partial(self._measure, free))
         self._updated(free)
 
+    def _holds(self, ear: LayerRecorder) -> bool:
+        """Whether the layer is still a part of the model."""
+        return any(part is ear.layer for part in self.model.modules())
+
     def _updated(self, stream: Stream) -> None:
         """An update is done."""
         if stream.armed and stream.ears and not any(ear.ran for ear in stream.ears):
             self._safely(lambda: self._record.note(SILENT))
         for ear in stream.ears if stream.armed else ():
+            if not ear.ran and not self._holds(ear):
+                self._safely(partial(self._record.note, REPLACED.format(ear.name)))
             ear.settle()
         was, stream.at, stream.loss = stream.armed, stream.at + 1, None
         stream.armed = is_signal_due(stream.at, self.every)
