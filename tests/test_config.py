@@ -377,6 +377,11 @@ def test_a_printed_command_names_no_setting_that_everybody_has_by_default(tmp_pa
         ({"models": ["rnn:hidden=5"], "hidden": 3}, "hidden is 3 (--hidden)"),
         ({"models": ["rnn"], "input": "x.npy", "sequence": "sine"}, "a sequence is given already"),
         ({"models": ["rnn"], "input": "x.npy", "tokens": "char"}, "the input is no text"),
+        (
+            {"models": ["rnn"], "tokens": "char"},
+            "tokens is char (--tokens), and nothing here reads it: there is no text",
+        ),
+        ({"models": ["rnn"], "train_steps": 9}, "nothing is trained without --probe"),
     ],
 )
 def test_a_flag_that_nothing_reads_is_refused_and_never_printed(tmp_path, monkeypatch, flags, said):

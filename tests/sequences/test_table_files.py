@@ -32,6 +32,9 @@ def error(name: str, **options: object) -> str:
         ('"a","b"\r\n1,2\r\n\r\n3,4', ("b",), [[2], [4]], "columns b"),
         ("a,b\n1,2\n3,4\n", ("2", "a"), [[2, 1], [4, 3]], "columns b, a"),
         ("1,2\n3,4\n", ("2",), [[2], [4]], "columns 2"),
+        ('a,"b, c"\n1,2\n3,4\n', ("b", "c"), [[2], [4]], "columns b, c"),
+        ('"b, c",b\n1,2\n3,4\n', ("b", "b", "c"), [[2, 1], [4, 3]], "columns b, b, c"),
+        ('b,c,"b,c"\n1,2,9\n3,4,8\n', ("b", "c"), [[1, 2], [3, 4]], "columns b, c"),
         ("2020,1951\n1,2\n3,4\n", (), [[2020, 1951], [1, 2], [3, 4]], "columns 1, 2"),
         (" day , x\nmon,-1e3\ntue, .5\n", ("x",), [[-1000], [0.5]], "columns x"),
         (b"\xef\xbb\xbfa\n1\n2\n", ("a",), [[1], [2]], "columns a"),
@@ -123,7 +126,7 @@ def test_cells_that_are_no_numbers(tmp_path: Path, content: str, message: str) -
         ("a,b\n1,2\n3\n", "is ragged: line 3 has 1 cells, line 1 has 2; make them equal"),
         ("a,b\n", "has a header and no rows of numbers; add rows or name another file"),
         ("\n \n", "holds only blank lines; add rows of numbers or name another file"),
-        ("a\n1\n", "has 1 steps; at least 2 per sequence are needed, use a longer source"),
+        ("a\n1\n", "has 1 step; at least 2 per sequence are needed, use a longer source"),
         (
             "a\n1\n2\nnan\ninf\n",
             "has nan at row 3, column 'a' (and 1 more NaN or Inf); fill or remove it, or ",
@@ -135,6 +138,12 @@ def test_cells_that_are_no_numbers(tmp_path: Path, content: str, message: str) -
 def test_bad_tables(tmp_path: Path, content: str | bytes, message: str) -> None:
     name = table(tmp_path, content)
     assert error(name).startswith(f"'{name}' {message}")
+
+
+def test_a_name_of_two_columns_is_refused_with_their_numbers(tmp_path: Path) -> None:
+    name = table(tmp_path, "a,b,a\n1,2,3\n4,5,6\n")
+    assert error(name, columns=("a",)) == f"'{name}': 2 columns are called 'a'; choose by number: --columns 1,3"
+    assert make_batch(RunSpec(input=name, columns=("b", "3")), seed=0).x.shape == (1, 2, 2)
 
 
 def test_bad_cells_behind_the_steps_used_do_no_harm(tmp_path: Path) -> None:

@@ -61,8 +61,10 @@ def idle(spec: RunSpec) -> dict[str, str]:
     found = {}
     if spec.input is not None or spec.text is not None or spec.task is not None:
         found["sequence"] = "a sequence is given already"
-    if spec.input is not None and not is_text:
-        found["tokens"] = "the input is no text"
+    if not is_text:
+        found["tokens"] = "there is no text" if spec.input is None else "the input is no text"
+    if not spec.probe:
+        found["train_steps"] = "nothing is trained without --probe"
     for name in (*OF_CODE, *OF_FILES, *OF_FAMILIES, "key", "state") if spec.models else ():
         if not any(_takes(word, name, spec.trust) for word in spec.models):
             own = f"; an argument of your class is --arg {name}=..." if name in OF_FAMILIES and _has_code(spec) else ""

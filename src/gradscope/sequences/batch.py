@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradscope.errors import UsageError
 from gradscope.registry import unknown
-from gradscope.text import safe_text
+from gradscope.text import counted, safe_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +78,19 @@ def stretches(total: int, length: int | None, batch: int | None, what: str, unit
     count = 1 if batch is None else batch
     share = total // count if cap is None else min(total // count, cap)
     steps = share if length is None else length
-    if steps < 2:
-        asked = f"; {count} sequences leave {steps} for each" if count > 1 else ""
-        raise UsageError(f"{what} has {total:,} {unit}{asked}; at least 2 per sequence are needed, use a longer source")
+    if steps < 2 or total < 2:
+        asked = f"; {count} sequences leave {share} for each" if count > 1 else ""
+        raise UsageError(
+            f"{what} has {counted(total, unit)}{asked}; at least 2 per sequence are needed, use a longer source"
+        )
     if steps * count > total:
         raise UsageError(_too_short(total, steps, count, what, unit))
     notes = []
     if count > 1:
-        notes.append(f"{count} consecutive stretches of {steps:,} {unit}")
+        notes.append(f"{count} consecutive stretches of {counted(steps, unit)}")
     if steps * count < total:
         remedy = "" if length is not None else "; --length to change"
-        notes.append(f"first {steps * count:,} of {total:,} {unit}{remedy}")
+        notes.append(f"first {steps * count:,} of {counted(total, unit)}{remedy}")
     return Cut(count, steps, tuple(notes), consecutive=count > 1)
 
 
@@ -96,8 +98,8 @@ def _too_short(total: int, steps: int, count: int, what: str, unit: str) -> str:
     fits = total // count
     remedy = f"use --length {fits} or less" if fits >= 2 else f"use --batch {max(total // steps, 1)}"
     if count == 1:
-        return f"{what} has {total:,} {unit}, --length {steps} needs more; {remedy}"
-    return f"{what} has {total:,} {unit}, {count} stretches of {steps} need {count * steps:,}; {remedy}"
+        return f"{what} has {counted(total, unit)}, --length {steps} needs more; {remedy}"
+    return f"{what} has {counted(total, unit)}, {count} stretches of {steps} need {count * steps:,}; {remedy}"
 
 
 DTYPES: Mapping[str, torch.dtype] = {

@@ -315,7 +315,11 @@ def _pick(columns: tuple[str, ...], header: list[str], width: int, what: str) ->
     if not header:
         return column_numbers(columns, width, what)
     picked = []
-    for column in columns:
+    for column in _whole_names(columns, header):
+        if header.count(column) > 1:
+            places = [place for place, name in enumerate(header) if name == column]
+            shown = f"{len(places)} columns are called '{safe_text(column, 40)}'"
+            raise UsageError(f"{what}: {shown}; choose by number: --columns {as_ranges(places)}")
         if column in header:
             picked.append(header.index(column))
         elif is_numbered(column):
@@ -323,6 +327,21 @@ def _pick(columns: tuple[str, ...], header: list[str], width: int, what: str) ->
         else:
             raise UsageError(f"{what}: {unknown('column', column, [safe_text(name, 40) for name in header])}")
     return picked
+
+
+def _whole_names(words: tuple[str, ...], header: list[str]) -> tuple[str, ...]:
+    """The names that are meant: one that holds a comma, `b, c`, was taken for several words.
+
+    Where each of these is a column itself, they are meant one by one.
+    """
+    joined = {re.sub(r"\s*,\s*", ",", name): name for name in header if "," in name}
+    found, place = [], 0
+    while place < len(words):
+        ends = (end for end in range(len(words), place + 1, -1) if ",".join(words[place:end]) in joined)
+        end = next((end for end in ends if not {*words[place:end]} <= {*header}), place + 1)
+        found.append(joined.get(",".join(words[place:end]), words[place]))
+        place = end
+    return tuple(found)
 
 
 def _numbers(body: list[Row], picked: list[int], names: tuple[str, ...], what: str) -> list[list[float]]:

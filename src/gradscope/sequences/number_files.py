@@ -179,13 +179,13 @@ def cut_sequences(
     """
     cap = min(STEPS, most or STEPS)
     if steps.ndim == 2:
-        cut = stretches(len(steps), spec.length, spec.batch, f"'{shown}'", "steps", cap)
+        cut = stretches(len(steps), spec.length, spec.batch, f"'{shown}'", "step", cap)
         return steps[: cut.batch * cut.length], cut
     held = len(steps)
     batch = spec.batch if spec.batch is not None else held if whole else min(held, SEQUENCES)
     if batch > held:
         raise UsageError(f"'{shown}' holds {held} sequences, --batch {batch} needs more; use --batch {held} or less")
-    cut = stretches(steps.shape[1], spec.length, None, f"'{shown}'", "steps", cap)
+    cut = stretches(steps.shape[1], spec.length, None, f"'{shown}'", "step", cap)
     more = "" if spec.batch is not None else "; --batch takes more"
     notes = (f"first {batch:,} of {held:,} sequences{more}",) if batch < held else ()
     return steps[:batch, : cut.length], Cut(batch, cut.length, notes + cut.notes)

@@ -25,7 +25,7 @@ from gradscope.records import RunSpec
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch, stretches
 from gradscope.sequences.synthetic import normal
-from gradscope.text import safe_text
+from gradscope.text import counted, safe_text
 
 UNKNOWN = ("<unk>", "<UNK>", "[UNK]", "[unk]", "<unknown>", "UNK", "unk")
 """Rows that stand for every token that has none of its own."""
@@ -183,7 +183,7 @@ def text_batch(spec: RunSpec, raw: bytes, source: str, features: int | None, see
     size = FEATURES if features is None else features
     what = "the text" if source == "text" else f"'{source}'"
     tokens = TOKENIZERS[spec.tokens](raw, what)
-    cut = stretches(len(tokens), spec.length, spec.batch, what, f"{spec.tokens} tokens")
+    cut = stretches(len(tokens), spec.length, spec.batch, what, f"{spec.tokens} token")
     used = tokens[: cut.batch * cut.length]
     index = {token: position for position, token in enumerate(dict.fromkeys(used))}
     ids = torch.tensor([index[token] for token in used]).reshape(cut.batch, cut.length)
@@ -194,7 +194,7 @@ def text_batch(spec: RunSpec, raw: bytes, source: str, features: int | None, see
         table, origin = trained_vectors(spec, tuple(index))
     if table.shape[1] != size and features is not None:
         raise UsageError(f"the embedding has {table.shape[1]} features, the model takes {size}; choose the one it read")
-    note = f"{len(used):,} {spec.tokens} tokens, {len(index):,} distinct; {origin}"
+    note = f"{counted(len(used), f'{spec.tokens} token')}, {len(index):,} distinct; {origin}"
     vocabulary = tuple(safe_text(token) for token in index)
     return Batch(
         x=table[ids],
