@@ -13,7 +13,7 @@ from torch import nn
 
 import gradscope
 from gradscope.profile import Profile
-from gradscope.records import ModelResult, Series
+from gradscope.records import Fix, Loaded, ModelResult, Series, Summary, Verdict
 from gradscope.registry import RENDERERS, load
 from gradscope.renderers import report_wording
 from gradscope.renderers.strips import Timeline, influence_strip, telling_rows
@@ -23,6 +23,38 @@ from gradscope.saved import read_report
 
 SOURCE = Path(gradscope.__file__).parent
 STEPS, READ = 30, 12
+
+
+@pytest.mark.parametrize(
+    ("status", "summary", "said"),
+    [
+        ("healthy", {"reach": 1, "needed_lag": 1}, "The only lag can be learned from"),
+        ("healthy", {"reach": 2, "needed_lag": 2}, "All 2 lags can be learned from"),
+        ("vanishing", {"reach": 0, "needed_lag": 1}, "It learns from none of 1 lag"),
+        ("degenerate", {"directions": 0, "needed_lag": 1}, "Over 1 lag nothing is left of the state"),
+        ("degenerate", {"directions": 1, "needed_lag": 3}, "Over 3 lags all states collapse onto one direction"),
+    ],
+)
+def test_counts_in_sentences_are_singular_or_plural(status, summary, said):
+    model = ModelResult("net", "recurrent", status, 4, 9, Loaded("built"), Summary(**summary), Series())
+    assert report_wording.sentences(model)[0].startswith(said)
+
+
+def test_what_the_textbook_says_gives_way_to_what_was_measured():
+    tip, other = "Give the state a path that keeps it.", "Look for detach()."
+    found = (
+        Verdict("GS101", "vanishing rate", "error", "fail", "It fades.", gives="vanishing", advice=tip),
+        Verdict("GS104", "reach", "error", "fail", "It is short.", gives="vanishing", advice=tip),
+        Verdict("GS402", "no gradient", "warning", "warn", "None.", advice=other),
+    )
+    model = ModelResult(
+        "net", "module", "vanishing", 4, 9, Loaded("built"), Summary(gradient_share=-9.0), Series(), verdicts=found
+    )
+    assert report_wording.advice(model) == [tip, other]
+    fix = Fix("flossing", "lambda from -1 to 0", 8, -0.01, "healthy", gradient_share=-1.0)
+    measured, *rest = report_wording.advice(replace(model, fixes=(fix,)))
+    assert measured.startswith("flossing")
+    assert rest == [other]
 
 
 def test_steps_and_lags_are_turned_into_each_other_at_the_anchor():

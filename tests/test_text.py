@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradscope
-from gradscope.text import encoded, in_ascii, safe_text
+from gradscope.text import counted, encoded, in_ascii, safe_text
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,11 @@ from gradscope.text import encoded, in_ascii, safe_text
 )
 def test_what_is_shown(raw, shown):
     assert safe_text(raw) == shown
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "0 lags"), (1, "1 lag"), (2, "2 lags"), (2000, "2,000 lags")])
+def test_things_are_counted_in_words(count, said):
+    assert counted(count, "lag") == said
 
 
 def test_long_text_ends_in_an_ellipsis():

@@ -20,6 +20,7 @@ from gradscope.records import Attention, Loaded, ModelResult, Pair, SingularValu
 from gradscope.rules.judge import with_verdicts
 from gradscope.rules.presets import said_by
 from gradscope.sequences.batch import Batch
+from gradscope.text import counted
 
 
 def outline(
@@ -152,5 +153,5 @@ def heading(analysis: Analysis) -> str:
     """`1x64 · T=200 · 8 sequences · seed 0 · float64 · cpu`."""
     spec, count = analysis.spec, analysis.trace.sequences
     seeds = f"seed {spec.seed}" if spec.seeds == 1 else f"seeds {spec.seed}-{spec.seed + spec.seeds - 1}"
-    sequences = f"{count} sequence{'s' if count != 1 else ''}"
+    sequences = counted(count, "sequence")
     return f"{analysis.shape} · T={analysis.length} · {sequences} · {seeds} · {spec.dtype} · {spec.device}"

@@ -70,6 +70,11 @@ def safe_text(text: object, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def counted(count: int, what: str) -> str:
+    """`1 lag`, `2,000 lags`: a number of things that are called by their singular."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def in_ascii(text: str) -> str:
     """Text in ASCII: known signs become what is typed for them, all others escapes."""
     plain = _POWERS.sub(lambda run: "^" + "".join(map(_HIGH.__getitem__, run[0])), text)

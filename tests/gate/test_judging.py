@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gradscope.cli.check import update_command
 from gradscope.config.command import setup_of
 from gradscope.config.limits import coerce_limit
 from gradscope.errors import UsageError
@@ -228,6 +229,17 @@ def test_findings_of_the_baseline_are_accepted_until_something_gets_worse():
     assert [verdict.accepted for verdict in worse.verdicts] == [False, False]
     other = replace(before, verdicts=(replace(FOUND, code="GS104"),))
     assert fails(against(other, before).verdicts, "error")
+
+
+def test_the_remedy_of_what_got_worse_is_the_command_that_writes_the_baseline(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = {"needs_lag": 5, "arg": None, "min_reach": 2, "baseline": "my b.json", "models": None}
+    line = update_command(["rnn:hidden=6", "gru"], {"needs_lag": 5, "loss": None}, flags)
+    assert line == (
+        "gradscope check rnn:hidden=6 gru --needs-lag 5 --min-reach 2 --baseline 'my b.json' --update-baseline"
+    )
+    found = judge_against(result(reach=40), entry(result()), Limits(), line)
+    assert found.verdicts[-1].advice == f"If the change is meant, write the baseline again: `{line}`."
 
 
 def test_limits_are_accepted_one_by_one():

@@ -97,7 +97,7 @@ def test_standard_scale_on_request(tmp_path: Path) -> None:
             np.full((2, 3, 1), np.inf),
             "has inf at row 1, column 1 of sequence 0 (and 5 more NaN or Inf); fill or remove it",
         ),
-        ([1.0], "has 1 steps; at least 2 per sequence are needed, use a longer source"),
+        ([1.0], "has 1 step; at least 2 per sequence are needed, use a longer source"),
     ],
 )
 def test_arrays_that_are_no_sequences(tmp_path: Path, values: object, message: str) -> None:

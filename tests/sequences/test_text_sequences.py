@@ -128,7 +128,11 @@ def test_command_line_bytes_that_are_not_utf8() -> None:
             "the text has 0 word tokens; at least 2 per sequence are needed, use a longer source",
         ),
         (RunSpec(text=" \n"), "the text has 0 word tokens; at least 2 per sequence are needed, use a longer source"),
-        (RunSpec(text="cat"), "the text has 1 word tokens; at least 2 per sequence are needed, use a longer source"),
+        (RunSpec(text="cat"), "the text has 1 word token; at least 2 per sequence are needed, use a longer source"),
+        (
+            RunSpec(text="hello", length=12),
+            "the text has 1 word token; at least 2 per sequence are needed, use a longer source",
+        ),
         (RunSpec(text="a b c", length=4), "the text has 3 word tokens, --length 4 needs more; use --length 3 or less"),
         (
             RunSpec(text="a b c d e", length=3, batch=2),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Unpack, cast
+from typing import Annotated, Any, Unpack, cast
 
 import typer
 
@@ -16,9 +18,12 @@ from gradscope.cli.measure import ONLY_SCREEN, read_by
 from gradscope.cli.options import RunFlags, ScreenFlags, option, spread
 from gradscope.cli.output import Output, check_writable, plan, written
 from gradscope.cli.progress import ProgressBar
+from gradscope.config.command import command
+from gradscope.config.sources import from_flags
 from gradscope.config.targets import Asked, Project, baseline_path, job_count
+from gradscope.config.types import coerce
 from gradscope.errors import UsageError
-from gradscope.records import Report
+from gradscope.records import Report, RunSpec
 from gradscope.registry import RENDERERS, load
 from gradscope.renderers.view import View
 from gradscope.text import safe_text
@@ -117,6 +122,7 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
         jobs=job_count(project, flags.get("jobs")),
         baseline=baseline,
         update=update,
+        command=update_command(words, settings, flags),
         detail=any(name not in BRIEF for name in (output.format, *(name for _, name in output.files))),
     )
     gc.freeze()
@@ -131,6 +137,20 @@ def check_targets(words: list[str], flags: GateFlags) -> int:
     if summary and flags.get("summary") is not False:
         writes.insert(-1, lambda: append_summary(Path(summary), passage.report))
     return written(writes, code)
+
+
+def update_command(words: list[str], settings: Mapping[str, Any], flags: GateFlags) -> str:
+    """What writes the baseline of these targets again, with the settings and the file that this run was given."""
+    given = from_flags(settings)
+    spec = RunSpec((), **{name: coerce(name, value, given.shown[name]) for name, value in given.given.items()})
+    line = shlex.split(command(spec, run="check"))[2:]
+    limits = [part for name in _LIMITS if (value := flags.get(name)) is not None for part in (_flag(name), str(value))]
+    file = ["--baseline", str(flags["baseline"])] if flags.get("baseline") else []
+    return shlex.join(["gradscope", "check", *words, *line, *limits, *file, "--update-baseline"])
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def gate_code(report: Report) -> int:

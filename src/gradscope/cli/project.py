@@ -19,7 +19,7 @@ from gradscope import __version__
 from gradscope.atomic import write_file
 from gradscope.cli.output import emit, is_coloured, is_unicode
 from gradscope.errors import UsageError
-from gradscope.text import safe_text
+from gradscope.text import counted, safe_text
 
 if TYPE_CHECKING:
     from gradscope.config.targets import Project
@@ -48,9 +48,7 @@ def init(
         emit(tables)
         return 0
     write_file(path, _extended(path, before, tables))
-    what = (
-        f"{len(found)} recurrent module{'s' if len(found) != 1 else ''}" if found else "no recurrent module: an example"
-    )
+    what = counted(len(found), "recurrent module") if found else "no recurrent module: an example"
     if sys.stderr is not None:
         print(f"found {what}; written to {path.name}; next: gradscope check", file=sys.stderr)
     return 0

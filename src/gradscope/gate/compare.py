@@ -12,10 +12,9 @@ from gradscope.profile import Profile
 from gradscope.records import Limits, ModelResult, Number, Verdict
 from gradscope.rules.gs9_gate import LIMIT, WORSE
 
-REMEDY = (
-    "If the change is meant, write the baseline again: `gradscope check --update-baseline` (in pytest "
-    "`--gradscope-update-baseline`)."
-)
+REMEDY = "If the change is meant, write the baseline again: `{update}`."
+UPDATE = "gradscope check --update-baseline"
+"""The command that does, where targets and baseline are written down."""
 FEWEST_LAGS = 3
 """Lags by which reach or coverage must fall at least: one or two more or less are other random weights."""
 STANDARD_ERRORS = 2
@@ -24,15 +23,22 @@ GATE_MOVED = 0.05
 """A mean gate that moved by this much is told of beside what got worse."""
 
 
-def judge_against(result: ModelResult, entry: Entry, limits: Limits) -> ModelResult:
+def judge_against(result: ModelResult, entry: Entry, limits: Limits, update: str = UPDATE) -> ModelResult:
     """The result with its GS903 verdict; unless it got worse, findings that the entry holds are accepted.
 
     A missed limit is accepted where the entry missed it too, and was held to one at least as strict.
+
+    Args:
+        result: as it was measured now.
+        entry: as it was.
+        limits: of the target.
+        update: the command that writes the baseline again.
     """
     looser, stricter = moved_limits(entry, limits)
     against = _verdict(result, entry, limits.max_drop)
     if looser and against.status != "fail":
         against = verdict(WORSE, "fail", f"Looser than in the baseline: {'; '.join(looser.values())}.", advice=REMEDY)
+    against = replace(against, advice=against.advice.replace("{update}", update))
     verdicts = result.verdicts
     if against.status != "fail":
         held = set(entry.findings) - {f"{LIMIT.code} {name}" for name in stricter}

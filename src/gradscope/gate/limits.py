@@ -11,6 +11,7 @@ from gradscope.records import Limits, ModelResult, Number, RunSpec, Verdict, Ver
 from gradscope.registry import RULES, load
 from gradscope.rules.gs9_gate import LIMIT, UNMEASURED
 from gradscope.rules.rule import RuleDoc
+from gradscope.text import counted
 
 
 def verdict(
@@ -80,7 +81,7 @@ def _reach(result: ModelResult, least: int) -> Verdict:
     reach = result.summary.reach
     if reach is None:
         return _unknown(result, "reach", "min_reach")
-    return _at_least(reach, least, f"The reach is {reach} lags", "min_reach", "min_reach")
+    return _at_least(reach, least, f"The reach is {counted(reach, 'lag')}", "min_reach", "min_reach")
 
 
 def _rate(result: ModelResult, low: float, high: float) -> Verdict:
@@ -115,7 +116,8 @@ def _horizon(result: ModelResult, kind: str, least: int) -> Verdict:
         return _at_least(int(lag), least, f"In {kind} the gradient holds to lag {lag}", "precision_horizon", about)
     if heard >= least:
         return verdict(LIMIT, "pass", f"In {kind} the gradient holds over the whole sequence.", about=about)
-    said = f"In {kind} the gradient holds over all {heard} lags that there are"
+    held_over = "the only lag that there is" if heard == 1 else f"all {counted(heard, 'lag')} that there are"
+    said = f"In {kind} the gradient holds over {held_over}"
     said = f"Beyond lag {heard} the gradient is exactly zero" if heard < profile.longest else said
     return _at_least(heard, least, said, "precision_horizon", about)
 

@@ -12,6 +12,7 @@ from gradscope.gate.limits import judge_limits, verdict
 from gradscope.gate.measure import Measured
 from gradscope.records import Loaded, ModelResult, Series, Status, Summary, Target, Verdict
 from gradscope.rules.gs9_gate import LIMIT
+from gradscope.text import counted
 from gradscope.workers import Ending
 
 TOLD = 4
@@ -50,7 +51,7 @@ def together(target: Target, points: Sequence[str], endings: Sequence[Ending]) -
         loaded=Loaded(target.spec.models[0], location=target.location) if first is None else first.loaded,
         summary=Summary(),
         series=Series(),
-        heading=f"{len(points)} points of {' '.join(target.over)}",
+        heading=f"{counted(len(points), 'point')} of {' '.join(target.over)}",
         verdicts=(_healthy(points, said, endings, least, held), *limits),
     )
 
@@ -68,7 +69,7 @@ def _healthy(points: Sequence[str], said: list[str], endings: Sequence[Ending], 
     return verdict(
         LIMIT,
         "pass" if held else "fail",
-        f"{count} of {len(points)} points are healthy, {asked} min_healthy = {least:g}{told}.",
+        f"{count} of {counted(len(points), 'point')} are healthy, {asked} min_healthy = {least:g}{told}.",
         about="min_healthy",
         advice="See where the edge lies: `gradscope sweep` over the same axes.",
         measured=count / len(points),

@@ -24,7 +24,7 @@ from gradscope.gate.baseline import (
     refuse_other_setup,
     updated,
 )
-from gradscope.gate.compare import is_better, judge_against
+from gradscope.gate.compare import UPDATE, is_better, judge_against
 from gradscope.gate.limits import is_unmeasured, judge_limits, unmeasured, verdict
 from gradscope.gate.measure import Measured, Task, measure, prepare
 from gradscope.gate.over import runs_of, together
@@ -48,6 +48,8 @@ class Gate:
     baseline: str | None = None
     update: bool = False
     detail: bool = True
+    command: str = UPDATE
+    """What writes the baseline again."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def pass_through(gate: Gate, progress: Progress | None = None) -> Passage:
     new = updated(old, entries) if gate.update and old is not None else old
     notes = [] if new is None else _notes(gate, results, entries, new)
     if new is not None:
-        results = [_compared(target, result, new) for target, result in zip(gate.targets, results, strict=True)]
+        results = [
+            _compared(target, result, new, gate.command) for target, result in zip(gate.targets, results, strict=True)
+        ]
     environment = next((e.value.environment for e in endings if e.value is not None), None) or _environment()
     times = {name: sum(ending.seconds for ending in all_of) for name, all_of in found.items()}
     report = Report(
@@ -176,11 +180,11 @@ def _entry(target: Target, result: ModelResult, ending: Ending, folder: Path) ->
     return entry_of(setup_of(target.spec, folder), result, ending.value.environment, held)
 
 
-def _compared(target: Target, result: ModelResult, baseline: Baseline) -> ModelResult:
+def _compared(target: Target, result: ModelResult, baseline: Baseline, update: str) -> ModelResult:
     entry = baseline.targets.get(target.name)
     if entry is None or not result.length or is_unmeasured(result):
         return result
-    return judge_against(result, entry, target.limits)
+    return judge_against(result, entry, target.limits, update)
 
 
 def _notes(

@@ -13,6 +13,7 @@ from gradscope.registry import GATE_RULES
 from gradscope.renderers import numbers, report_wording
 from gradscope.renderers.strips import influence_strip
 from gradscope.renderers.styled_text import Column, Page, Span
+from gradscope.text import counted
 from gradscope.verdicts import STATUSES, fails, worst
 
 Outcome = Literal["failed", "accepted", "warned", "passed"]
@@ -142,7 +143,7 @@ def shared(report: Report) -> str:
     pieces = [
         f"gradscope {report.environment.get('gradscope', '')}".strip(),
         check.source,
-        f"{count} target{'s' if count != 1 else ''}",
+        counted(count, "target"),
         *_one([_seeds(spec) for spec in specs]),
         *_one([spec.device for spec in specs]),
         *([f"baseline {check.baseline}"] if check.baseline else []),

@@ -10,6 +10,7 @@ from gradscope.renderers import drawings, number_blocks, numbers, probe_wording,
 from gradscope.renderers.strips import Strip, influence_strip, last_steps, newest_steps
 from gradscope.renderers.styled_text import Column, Page, Span, measure, pad
 from gradscope.rules.wording import NARROW
+from gradscope.text import counted
 from gradscope.verdicts import STATUSES
 
 FEW_TIPS = 2
@@ -118,14 +119,14 @@ def _lags(model: ModelResult) -> str:
     total, reach = report_wording.lags(model), model.summary.reach
     if reach is None or total is None:
         return "back as far as was measured"
-    return f"all {total} lags" if reach >= total else f"{reach} of {total} lags"
+    return report_wording.all_lags(total) if reach >= total else f"{reach} of {counted(total, 'lag')}"
 
 
 def _after(model: ModelResult, first: bool) -> str:
     reach = model.summary.reach
     if reach is None:
         return f"{model.name} forgets"
-    return f"{model.name} forgets after {reach} steps" if first else f"{model.name} after {reach}"
+    return f"{model.name} forgets after {counted(reach, 'step')}" if first else f"{model.name} after {reach}"
 
 
 def _joined(parts: list[str]) -> str:

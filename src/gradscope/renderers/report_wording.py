@@ -7,9 +7,10 @@ import math
 from gradscope.profile import Profile
 from gradscope.records import Fix, ModelResult, Number, Outlook, Pair, Verdict
 from gradscope.renderers import numbers
-from gradscope.rules.advice import SEE
+from gradscope.rules.advice import SEE, is_textbook
 from gradscope.rules.judge import unjudged
 from gradscope.rules.wording import NARROW
+from gradscope.text import counted
 from gradscope.verdicts import best_remedy
 
 VERDICT_SIGNS = {"fail": "✗", "warn": "!", "inconclusive": "?", "skip": "-", "pass": "✓"}
@@ -44,7 +45,10 @@ def advice(model: ModelResult) -> list[str]:
     measured = measured_advice(model)
     if measured:
         # What the textbook says would stand against what was found.
-        return [*measured, *(tip for tip in tips if not _names_model(tip))]
+        best = best_remedy(model.fixes, model.status, model.summary.gradient_share)
+        cured = best is not None and (best.status == "healthy" or best.learned)
+        textbook = {verdict.advice for verdict in findings if cured and is_textbook(verdict)}
+        return [*measured, *(tip for tip in tips if not _names_model(tip) and tip not in textbook)]
     tips = [f"{tip} (not measured)" if model.fixes and _names_model(tip) else tip for tip in tips]
     return [*conclusion(model), *tips]
 
@@ -128,6 +132,11 @@ def lags(model: ModelResult) -> int | None:
     return profile.longest if len(profile.values) > 1 else None
 
 
+def all_lags(total: int) -> str:
+    """`all 40 lags`."""
+    return "the only lag" if total == 1 else f"all {counted(total, 'lag')}"
+
+
 def per_step(model: ModelResult) -> str:
     """Gain per step back, and what it does to the signal."""
     rate = model.summary.rate
@@ -157,11 +166,11 @@ def _vanishing(model: ModelResult) -> list[str]:
     if reach is None or total is None:
         first = f"{gets[0].upper()}{gets[1:]}." if gets else ""
     elif reach <= 0:
-        first = f"It learns from none of {total} lags" + (f"; {gets}." if gets else ".")
+        first = f"It learns from none of {counted(total, 'lag')}" + (f"; {gets}." if gets else ".")
     elif reach < total:
         first = f"It learns only from the newest {reach} of {total} lags" + (f"; {gets}." if gets else ".")
     else:
-        first = f"The signal fades, though some of it reaches all {total} lags" + (f"; {gets}." if gets else ".")
+        first = f"The signal fades, though some of it reaches {all_lags(total)}" + (f"; {gets}." if gets else ".")
     return [first, per_step(model), _zeros(model)]
 
 
@@ -169,7 +178,7 @@ def _zeros(model: ModelResult) -> str:
     if not model.summary.zero_lags or len(model.summary.zero_lags) < 2:
         return ""
     first, count = model.summary.zero_lags[:2]
-    return f"It is exactly zero at {count} lags, first at lag {first}."
+    return f"It is exactly zero at {counted(count, 'lag')}, first at lag {first}."
 
 
 def _exploding(model: ModelResult) -> list[str]:
@@ -178,7 +187,9 @@ def _exploding(model: ModelResult) -> list[str]:
     low, high = profile.at(newest), profile.at(oldest)
     over = model.summary.overflow_lags
     if over:
-        first = f"The signal grows until it overflows, {over[0]} lags back (step {profile.step_of(over[0])})."
+        first = (
+            f"The signal grows until it overflows, {counted(over[0], 'lag')} back (step {profile.step_of(over[0])})."
+        )
     elif oldest < newest and low is not None and high is not None and high > low:
         times = numbers.power(high - low) if high - low >= 2 else numbers.plain(10.0 ** (high - low), 2)
         first = f"The signal grows on its way back: step {oldest} gets {times} times what step {newest} gets."
@@ -205,8 +216,11 @@ def _degenerate(model: ModelResult) -> list[str]:
     if summary.cut is not None:
         return [f"The gradient is cut at step {summary.cut}: nothing before it is learned from (a detach?).", ""]
     if summary.directions is not None and total is not None:
+        over = f"Over {counted(total, 'lag')}"
+        if not summary.directions:
+            return [f"{over} nothing is left of the state: what differed there makes no difference here."]
         ways = "one direction" if summary.directions == 1 else f"{summary.directions} directions"
-        return [f"Over {total} lags all states collapse onto {ways}: what differed there looks the same here."]
+        return [f"{over} all states collapse onto {ways}: what differed there looks the same here."]
     return []
 
 
@@ -221,7 +235,7 @@ def _inconclusive(model: ModelResult) -> list[str]:
     if interval is not None:
         said += f", 95 % interval {numbers.plain(interval[0])} to {numbers.plain(interval[1])}"
     if total is not None:
-        said += f": over {total} lags that is too uncertain to call"
+        said += f": over {counted(total, 'lag')} that is too uncertain to call"
     return [f"{said}."]
 
 
@@ -229,7 +243,8 @@ def _healthy(model: ModelResult) -> list[str]:
     total, reach = lags(model), model.summary.reach
     first = ""
     if total is not None and reach is not None:
-        first = f"{'All' if reach >= total else f'The newest {reach} of'} {total} lags can be learned from"
+        which = all_lags(total) if reach >= total else f"the newest {reach} of {counted(total, 'lag')}"
+        first = f"{which[0].upper()}{which[1:]} can be learned from"
         gets = farthest_share(model)
         first += f"; {gets}." if gets else "."
     return [first, per_step(model)]

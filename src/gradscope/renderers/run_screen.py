@@ -19,6 +19,7 @@ from gradscope.renderers.strips import CEILING, FLOOR, glyph
 from gradscope.renderers.styled_text import Column, Page, Span, measure, pad
 from gradscope.renderers.view import View
 from gradscope.rules.judge import trajectory_status
+from gradscope.text import counted
 from gradscope.trajectory import Point, Trajectory, leading
 from gradscope.verdicts import GRAVEST_FIRST, STATUSES
 
@@ -172,7 +173,7 @@ def legend(trajectory: Trajectory, shown: Sequence[Row], width: int, ascii_only:
     letters = {letter for row in shown if row.status for letter in row.glyphs}
     names = [f"{look.letter} {status}" for status, look in STATUSES.items() if look.letter in letters]
     count = len(leading(trajectory))
-    per = f"1 column: worst of {-(-count // width)} points" if count > width else f"{count} points"
+    per = f"1 column: worst of {-(-count // width)} points" if count > width else counted(count, "point")
     under = "_" if ascii_only else "·"
     return "; ".join(["tall = more", f"{under} share under 1e-12", per, *names])
 

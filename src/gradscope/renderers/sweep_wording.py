@@ -17,6 +17,7 @@ from gradscope.registry import unknown
 from gradscope.renderers import numbers
 from gradscope.renderers.view import View
 from gradscope.swept import LOOKS, Axis, Cell, Sweep
+from gradscope.text import counted
 
 FIELDS = ("reach", "needed_lag", "rate")
 """Numbers of a summary that the order rests on."""
@@ -75,7 +76,7 @@ def verdict(cells: Sequence[Cell]) -> tuple[str, str]:
     count = Counter(cell.status for cell in cells)
     healthy = count["healthy"]
     rest = [f"{count[status]} {status}" for status in LOOKS if count[status] and status != "healthy"]
-    said = f"{healthy} of {len(cells)} points {'is' if healthy == 1 else 'are'} healthy"
+    said = f"{healthy} of {counted(len(cells), 'point')} {'is' if healthy == 1 else 'are'} healthy"
     sign = "✓" if healthy == len(cells) else "✗" if not healthy else "≈"
     return sign, said + (f"; {', '.join(rest)}" if rest else "")
 
@@ -98,7 +99,10 @@ def rows(sweep: Sweep, cells: Sequence[Cell], view: View) -> tuple[list[Cell], s
     if view.steps == "all" or len(cells) <= LONGEST:
         return list(cells), ""
     shown = ranked(sweep, cells)[:SHORTEST]
-    return shown, f"the best {len(shown)} of {len(cells)} points; --steps all shows every one" if shown else ""
+    return (
+        shown,
+        f"the best {len(shown)} of {counted(len(cells), 'point')}; --steps all shows every one" if shown else "",
+    )
 
 
 def row(sweep: Sweep, cell: Cell, names: Sequence[str], view: View) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from gradscope.config.command import command
-from gradscope.records import BUILT, ModelResult, RunSpec
+from gradscope.records import BUILT, ModelResult, RunSpec, Verdict
 from gradscope.registry import FAMILIES
 from gradscope.rules.rule import needed_lag
 
@@ -174,6 +174,15 @@ OF_SEQUENCE = (
 )
 SEE = "Train copies of it at that lag and see"
 """How advice begins that is about a probe."""
+
+
+ANSWERED = ("GS101", "GS103", "GS104", "GS201", "GS202", "GS302")
+"""Rules whose advice is a general remedy for a gradient that dies, grows, or is left with one direction."""
+
+
+def is_textbook(verdict: Verdict) -> bool:
+    """Whether its advice is a general remedy, beside which a measured one says more."""
+    return verdict.code in ANSWERED and verdict.status in ("fail", "warn")
 
 
 def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None = None) -> str:

@@ -20,6 +20,7 @@ from gradscope.rules.wording import (
     per_step,
     straddles,
 )
+from gradscope.text import counted
 
 REACH_SHARE = 0.01
 """The share of the newest lag's influence at which the reach is measured."""
@@ -57,7 +58,7 @@ def _judge_vanishing_rate(result: ModelResult, spec: RunSpec) -> Finding:
         # The reach counts from lag 1: an even decay covers as many lags with one factor less.
         even = rate * (lag - 1) >= math.log(REACH_SHARE)
         why = ", counted from lag 1" if even else ": the decay is not exponential"
-        message = f"The fitted step {step_factor}, yet the reach is {summary.reach} lags{why}."
+        message = f"The fitted step {step_factor}, yet the reach is {counted(summary.reach, 'lag')}{why}."
         return _finding("inconclusive", message, rate * lag, limit, STATE_THE_LAG)
     arrival_note = f" {arriving.sentence}" if arriving is not None else ""
     return Finding(
@@ -82,8 +83,8 @@ def _up_to_the_cut(result: ModelResult, spec: RunSpec, lag: int) -> Finding:
     rate, limit = result.summary.rate or 0.0, math.log(VANISHING_RATE.limit(spec, "vanishing_share"))
     _, high = (end * lag for end in interval_ends(rate, result.summary.rate_ci))
     message = (
-        f"Each step back multiplies the gradient by {per_step(rate)}: over the {lag} lags up to the cut that is "
-        f"{factor(rate * lag / LN10)}."
+        f"Each step back multiplies the gradient by {per_step(rate)}: over the {counted(lag, 'lag')} up to the cut "
+        f"that is {factor(rate * lag / LN10)}."
     )
     if high >= limit:
         return _finding("pass", message, rate * lag, limit)
@@ -119,15 +120,14 @@ def _judge_exact_zero(result: ModelResult, spec: RunSpec) -> Finding:
     allowed = EXACT_ZERO.limit(spec, "zero_lags")
     first, count = (zeros[0], zeros[1]) if len(zeros) == 2 else (0, 0)
     if count <= allowed or first > lag:
-        within = "No lag" if count == 0 or first > lag else f"{count} of {lag} lags"
+        within = "No lag" if count == 0 or first > lag else f"{count} of {counted(lag, 'lag')}"
         message = f"{within} up to {lag} receives a gradient of exactly zero."
         return Finding("pass", message, measured=count if first <= lag else 0, threshold=allowed)
     profile = Profile.of(result)
     step = profile.step_of(first)
     first_zero = f"the first at lag {first} (step {step})"
-    observed = (
-        f"{count} of {lag} lags {'receives' if count == 1 else 'receive'} a gradient of exactly zero, {first_zero}"
-    )
+    receives = "receives" if count == 1 else "receive"
+    observed = f"{count} of {counted(lag, 'lag')} {receives} a gradient of exactly zero, {first_zero}"
     if not _zeros_reach_the_end(profile, lag, zeros, spec):
         message = f"{observed}; there is gradient again further back."
         return Finding("remark", message, HOLES, step, step, measured=count, threshold=allowed)
@@ -172,12 +172,13 @@ def _judge_one_direction(result: ModelResult, spec: RunSpec) -> Finding:
         return Finding("skip", "A state of one number has one direction, so there is nothing to collapse.")
     allowed = ONE_DIRECTION.limit(spec, "collapsed_directions")
     if directions > allowed:
-        message = f"After {lag} lags {directions} of {result.size} directions of the state can still be told apart."
+        kept = f"{directions} of {result.size} directions of the state can still be told apart"
+        message = f"After {counted(lag, 'lag')} {kept}."
         return Finding("pass", message, measured=directions, threshold=allowed)
     left = {0: "no direction is", 1: "one direction is"}.get(directions, f"{directions} directions are")
     return Finding(
         "found",
-        f"After {lag} lags {left} left of {result.size}: older states can differ in no other way.",
+        f"After {counted(lag, 'lag')} {left} left of {result.size}: older states can differ in no other way.",
         advise("collapse", result, spec),
         first_step=Profile.of(result).step_of(lag),
         last_step=result.length,
@@ -210,10 +211,10 @@ def _judge_short_reach(result: ModelResult, spec: RunSpec) -> Finding:
     if reach >= profile.longest < lag:
         message = (
             f"The newest output that the loss reads is that of step {profile.anchor}, and no step lies {lag} before "
-            f"it: the reach is all of the {reach} lags that there are."
+            f"it: the reach is all there is, {counted(reach, 'lag')}."
         )
         return Finding("inconclusive", message, "Let the loss read a later step, or give longer sequences.")
-    reach_note = f"The reach is {reach} lags; {asked_by} asks {lag}."
+    reach_note = f"The reach is {counted(reach, 'lag')}; {asked_by} asks {lag}."
     arrival_note = f" {arriving.sentence}" if arriving is not None else ""
     if word == "arrives":
         return Finding("pass", f"{reach_note}{arrival_note}", measured=reach, threshold=wanted_reach)

@@ -11,7 +11,7 @@ from gradscope.records import ModelResult, NonFinite, RunSpec
 from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
 from gradscope.rules.wording import percent
-from gradscope.text import safe_text
+from gradscope.text import counted, safe_text
 
 _CAUSES = {
     "constant": ", from a number in the code that is not finite itself",
@@ -103,7 +103,7 @@ def _horizon_sentence(dtype: str, lag: int, horizons: Mapping[str, Any]) -> str:
     """That one type holds, and which others do not."""
     horizon_lags = {other: _horizon_lag(horizon) for other, horizon in horizons.items() if other != dtype}
     shorter = [f"{other} to lag {last}" for other, last in horizon_lags.items() if last is not None and last < lag]
-    return f"{dtype} holds the gradient over {lag} lags{'; ' if shorter else ''}{', '.join(shorter)}."
+    return f"{dtype} holds the gradient over {counted(lag, 'lag')}{'; ' if shorter else ''}{', '.join(shorter)}."
 
 
 def _horizon_advice(cause: str, dtype: str, result: ModelResult, spec: RunSpec) -> str:

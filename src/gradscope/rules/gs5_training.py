@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from gradscope.records import RunSpec
 from gradscope.rules.rule import Finding, Threshold, TrainingRule
 from gradscope.rules.wording import factor, percent
+from gradscope.text import counted
 from gradscope.trajectory import Norms, Point, Trajectory, is_cut, leading, longest_lag
 
 PARTS_OF_RUN = 20
@@ -60,9 +61,13 @@ def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
     last, lag = points[-1], needed_lag_at(trajectory, spec, points[-1])
     if is_enough[-1]:
         dips = [point for point, kept in zip(points, is_enough, strict=True) if not kept]
-        dips_note = f" It was short of that at {len(dips)} points, last at {point_label(dips[-1])}." if dips else ""
+        dips_note = (
+            f" It was short of that at {counted(len(dips), 'point')}, last at {point_label(dips[-1])}." if dips else ""
+        )
         return Finding(
-            "pass", f"The reach ends at {last.reach} lags; {lag} are needed.{dips_note}", measured=last.reach
+            "pass",
+            f"The reach ends at {counted(last.reach or 0, 'lag')}; {lag} are needed.{dips_note}",
+            measured=last.reach,
         )
     if not any(is_enough):
         return Finding("pass", f"The reach was never as far as the needed lag {lag}, so it did not fall below it.")
@@ -70,8 +75,8 @@ def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
     lost, kept = points[lost_at], points[lost_at - 1]
     return Finding(
         "found",
-        f"The reach fell from {kept.reach} lags at {point_label(kept)} to {lost.reach} at {point_label(lost)}: "
-        f"below the {lag} that are needed; it ends at {last.reach}.",
+        f"The reach fell from {counted(kept.reach or 0, 'lag')} at {point_label(kept)} to {lost.reach} at "
+        f"{point_label(lost)}: below the {lag} that are needed; it ends at {last.reach}.",
         _reach_lost_advice(kept, lost, last),
         first_step=lost.step,
         last_step=last.step,
@@ -238,7 +243,7 @@ def _judge_first_non_finite(trajectory: Trajectory, spec: RunSpec) -> Finding:
         return Finding("skip", "nothing was measured")
     first = next((point for point in trajectory.points if _non_finite_at(point)), None)
     if first is None:
-        return Finding("pass", f"All values are finite at {len(trajectory.points)} points.")
+        return Finding("pass", f"All values are finite at {counted(len(trajectory.points), 'point')}.")
     finite_steps = [point.step for point in trajectory.points if point.step < first.step]
     since = f" All was finite at step {max(finite_steps)}." if finite_steps else ""
     # A whole analysis at the same step knows the place better than a norm does.
@@ -298,11 +303,13 @@ def _judge_nothing_old_learned(trajectory: Trajectory, spec: RunSpec) -> Finding
     best = max(points, key=lambda point: point.reach or 0)
     lag = needed_lag_at(trajectory, spec, best)
     if (best.reach or 0) >= lag:
-        return Finding("pass", f"At {point_label(best)} the reach was {best.reach} lags; {lag} are needed.")
+        return Finding(
+            "pass", f"At {point_label(best)} the reach was {counted(best.reach or 0, 'lag')}; {lag} are needed."
+        )
     return Finding(
         "found",
-        f"Nothing older than {best.reach} steps was ever learned from: that was the reach at {point_label(best)}, the "
-        f"farthest of {len(points)} points; {lag} are needed.",
+        f"Nothing older than {counted(best.reach or 0, 'step')} was ever learned from: that was the reach at "
+        f"{point_label(best)}, the farthest of {counted(len(points), 'point')}; {lag} are needed.",
         "Ask first whether the task needs it: train a copy on shorter windows and compare validation losses. If it "
         "does, start from gates that stay open, or let short lags occur too; a longer reach can cost loss elsewhere, "
         "so judge it by the validation loss as well.",

@@ -22,6 +22,8 @@ from gradscope.records import ModelResult
 from gradscope.testing.flow import failure, limits_among, measured
 from gradscope.verdicts import fails
 
+UPDATE = "pytest --gradscope-update-baseline"
+
 
 class Recorder:
     """What one run of tests measured, and the baseline it is held to.
@@ -71,7 +73,7 @@ class Recorder:
             setup, result, report.environment, limits_held(limits, settings.get("fail_on", "error"))
         )
         if self.update:
-            return judge_against(result, self.entries[name], limits)
+            return judge_against(result, self.entries[name], limits, UPDATE)
         if self.file is not None:
             refuse_other_setup(self.old, self.file, name, setup)
         entry = self.old.targets.get(name)
@@ -79,7 +81,7 @@ class Recorder:
             if self.file is not None:
                 self.unheld.append(name)
             return result
-        return judge_against(result, entry, limits)
+        return judge_against(result, entry, limits, UPDATE)
 
     def handed_over(self) -> str:
         """What was measured, for another process."""
