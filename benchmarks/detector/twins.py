@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from benchmarks.detector.catalogue import Combination
 from benchmarks.detector.statistics import Row, failed, group
 from gradscope.fixes.other_models import ring
-from gradscope.rules.advice import gate_bias
+from gradscope.rules.advice import gate_bias_for_lag
 
 SINGLE = ("attention", "transformer", "coRNN", "AntisymmetricRNN", "IndRNN", "LEM")
 """Families without an initialisation that is known to hold longer."""
@@ -25,11 +25,11 @@ def twin(family: str, lag: int) -> str | None:
     known = {
         "rnn": "rnn:init=normal,gain=1.5",
         "irnn": "rnn:nonlinearity=relu,init=identity",
-        "lstm": f"lstm:forget_bias={gate_bias(lag):g}",
-        "gru": f"gru:update_bias={gate_bias(lag):g}",
+        "lstm": f"lstm:forget_bias={gate_bias_for_lag(lag):g}",
+        "gru": f"gru:update_bias={gate_bias_for_lag(lag):g}",
         "lru": f"lru:{options}",
     }
-    return known.get(family, f"torchrecurrent:{family},keep={gate_bias(lag):g}")
+    return known.get(family, f"torchrecurrent:{family},keep={gate_bias_for_lag(lag):g}")
 
 
 def wanted(rows: Sequence[Row]) -> list[Combination]:

@@ -18,7 +18,7 @@ from gradscope.numerics.products import too_much
 from gradscope.numerics.trace import NotMeasured, attempted
 from gradscope.records import Attention, Loaded, ModelResult, Pair, SingularValues
 from gradscope.rules.judge import with_verdicts
-from gradscope.rules.presets import said_by
+from gradscope.rules.presets import other_tools_say
 from gradscope.sequences.batch import Batch
 from gradscope.text import counted
 
@@ -86,7 +86,7 @@ def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ..
         step_pairs=_step_pairs(analysis),
     )
     spec = analysis.spec
-    return replace(with_verdicts(result, spec), notes=(*notes, *said_by(spec.preset, summary.parameters)))
+    return replace(with_verdicts(result, spec), notes=(*notes, *other_tools_say(spec.preset, summary.parameters)))
 
 
 def _narrowed(analysis: Analysis) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs import require_memory, threads_for
 from gradscope.records import BUILT, Loaded, ModelResult, Report, RunSpec, Timing
 from gradscope.registry import SUMMARY_METRICS
-from gradscope.rules.judge import selected, with_verdicts
+from gradscope.rules.judge import selected_rules, with_verdicts
 from gradscope.sequences.batch import Batch
 from gradscope.sequences.losses import make_loss
 from gradscope.sequences.make_batch import make_batch
@@ -79,7 +79,7 @@ def diagnose_sources(
 ) -> Report:
     """`diagnose` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
     begun = time.perf_counter()
-    selected(spec)
+    selected_rules(spec)
     _prepare(spec)
     sources = _told_apart(sources)
     told = progress or (lambda label, done, total: None)

@@ -18,7 +18,7 @@ from gradscope.rules.advice import (
     ADVICE,
     advise,
     advise_training,
-    gate_bias,
+    gate_bias_for_lag,
     half_life,
     half_life_bias,
     model_family,
@@ -28,7 +28,7 @@ from gradscope.rules.advice import (
 
 def test_the_bias_of_a_gate_that_keeps_half():
     # -ln(2^(1/199) - 1) = 5.658, -ln(2^(1/99) - 1) = 4.958, -ln(2^(1/10) - 1) = 2.635; each to the next tenth
-    assert [gate_bias(lag) for lag in (199, 99, 10, 1)] == [5.7, 5.0, 2.7, 1.0]
+    assert [gate_bias_for_lag(lag) for lag in (199, 99, 10, 1)] == [5.7, 5.0, 2.7, 1.0]
 
 
 def test_the_half_life_of_a_bias():

@@ -8,7 +8,7 @@ import pytest
 
 from gradscope.pipeline import diagnose
 from gradscope.records import RunSpec
-from gradscope.rules.judge import judge, status
+from gradscope.rules.judge import judge, status_of_verdicts
 
 NAMES = ("float32", "bfloat16", "float16")
 
@@ -77,7 +77,7 @@ def test_each_way_to_lose_it_has_its_words(made, end, message, advice):
 
 def test_a_warning_leaves_the_status_alone(made):
     result = made(**ends(float32=22))
-    assert status(judge(result, RunSpec())) == "healthy"
+    assert status_of_verdicts(judge(result, RunSpec())) == "healthy"
 
 
 def test_a_record_without_the_type_is_skipped(made):

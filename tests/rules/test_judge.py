@@ -8,7 +8,7 @@ from gradscope.errors import UsageError
 from gradscope.records import NonFinite, RunSpec, Verdict
 from gradscope.registry import RULES
 from gradscope.renderers import report_wording
-from gradscope.rules.judge import judge, selected, status, with_verdicts
+from gradscope.rules.judge import judge, selected_rules, status_of_verdicts, with_verdicts
 from gradscope.verdicts import worst
 
 STATED = RunSpec(needs_lag=199)
@@ -22,11 +22,11 @@ def said(result, spec=STATED):
 
 
 def overall(result, spec=STATED):
-    return status(judge(result, spec))
+    return status_of_verdicts(judge(result, spec))
 
 
 def codes(**chosen):
-    return [rule.code for rule in selected(RunSpec(**chosen))]
+    return [rule.code for rule in selected_rules(RunSpec(**chosen))]
 
 
 def test_all_rules_in_the_order_of_the_table(made):
@@ -72,7 +72,7 @@ def test_without_a_stated_lag_vanishing_warns_and_is_vanishing_all_the_same(made
     assert {code for code, verdict in verdicts.items() if verdict.status == "warn"} == {"GS101", "GS102", "GS104"}
     assert {verdicts[code].severity for code in ("GS101", "GS102", "GS104")} == {"warning"}
     assert worst(verdicts.values()) == "warning"
-    assert status(verdicts.values()) == "vanishing"
+    assert status_of_verdicts(verdicts.values()) == "vanishing"
 
 
 def test_with_a_stated_lag_vanishing_is_an_error(made):
@@ -180,9 +180,9 @@ def test_nothing_left_to_judge_is_refused():
 def test_rules_of_training_alone_judge_no_single_report_and_a_run_all_the_same(select, said):
     with pytest.raises(UsageError, match=rf"no rule is left to judge: {said}.*gradscope track"):
         codes(select=select)
-    assert selected(RunSpec(select=select), of_training=True) == ()
+    assert selected_rules(RunSpec(select=select), of_training=True) == ()
     with pytest.raises(UsageError, match="--ignore takes away all"):
-        selected(RunSpec(select=select, ignore=("GS5", "GS502")), of_training=True)
+        selected_rules(RunSpec(select=select, ignore=("GS5", "GS502")), of_training=True)
 
 
 def test_a_threshold_moves_the_verdict(made):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gradscope.errors import UsageError
 from gradscope.models.family import Model
-from gradscope.rules.advice import own_lag
+from gradscope.rules.advice import lag_in_own_steps
 
 Kind = Literal["rnn", "lstm", "gru", "found"]
 
@@ -106,7 +106,7 @@ class RemedyInput:
     @property
     def own_lag(self) -> int:
         """The needed lag in steps of the recurrence."""
-        return own_lag(self.lag, self.pace)
+        return lag_in_own_steps(self.lag, self.pace)
 
     def stream(self, purpose: str) -> torch.Generator:
         """Random numbers of a remedy's own: the same at every run of a seed."""

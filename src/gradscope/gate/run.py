@@ -117,10 +117,10 @@ def _refuse_wrong_words(targets: Sequence[Target]) -> None:
     from gradscope.config.words import parse_model
     from gradscope.gate.training_run import is_run
     from gradscope.loading.from_word import source_of
-    from gradscope.rules.judge import selected
+    from gradscope.rules.judge import selected_rules
 
     for spec in (one.spec for target in targets for _, one in runs_of(target)):
-        selected(spec, of_training=is_run(spec.models[0]))
+        selected_rules(spec, of_training=is_run(spec.models[0]))
         if parse_model(spec.models[0]).is_family:
             source_of(spec.models[0], spec)
 

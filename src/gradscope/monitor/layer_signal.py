@@ -22,7 +22,7 @@ from gradscope.numerics.influence import geometric_mean
 from gradscope.numerics.logscale import log10_norm, log10_sum
 from gradscope.profile import Profile
 from gradscope.records import Loaded, ModelResult, RunSpec, Series, Summary
-from gradscope.rules.judge import judge, status
+from gradscope.rules.judge import judge, status_of_verdicts
 from gradscope.trajectory import Point
 
 KERNELS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
@@ -178,7 +178,7 @@ class Signal:
         )
         lag = None if self.needs_lag is None else self.lag
         result = replace(unjudged, verdicts=judge(unjudged, RunSpec(models=("rnn",), needs_lag=lag, dtype="float32")))
-        found = point_of(replace(result, status=status(result.verdicts)), step)
+        found = point_of(replace(result, status=status_of_verdicts(result.verdicts)), step)
         lags, kept = thinned(self.values)
         below = (lag for lag, value in enumerate(profile[1:], 1) if -math.inf < value + self._size < SMALLEST_FLOAT32)
         point = replace(

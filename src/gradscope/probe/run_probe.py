@@ -19,7 +19,7 @@ from gradscope.probe.learners import Learners
 from gradscope.probe.training import Curve, Plan, Setting, Training
 from gradscope.records import RunSpec
 from gradscope.registry import FAMILIES
-from gradscope.rules.advice import gate_bias
+from gradscope.rules.advice import gate_bias_for_lag
 from gradscope.sequences.data_task import data_task, goal_of, near_sighted, one_hot_ids
 from gradscope.sequences.tasks import Kind, Task, kind_of, task_of
 from gradscope.text import safe_text
@@ -197,7 +197,7 @@ def _twin(source: Source, spec: RunSpec, plan: Plan, told: Progress) -> tuple[Tw
     """An LSTM of the same width whose forget gates hold for the lag, by the same settings; none of too many ids."""
     own = parse_model(source.name).options if source.name.partition(":")[0] in FAMILIES else {}
     hidden = own.get("hidden", str(spec.hidden))
-    word = f"lstm:hidden={hidden},forget_bias={gate_bias(plan.lag):g}"
+    word = f"lstm:hidden={hidden},forget_bias={gate_bias_for_lag(plan.lag):g}"
     twin, aim = source_of(word, spec), Aim(plan)
     if spec.task is None:
         if source.ids is not None and source.ids.size > MOST_IDS:

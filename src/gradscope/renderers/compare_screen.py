@@ -9,7 +9,7 @@ from gradscope.records import ModelResult, Report
 from gradscope.renderers import drawings, number_blocks, numbers, probe_wording, report_screen, report_wording
 from gradscope.renderers.strips import Strip, influence_strip, last_steps, newest_steps
 from gradscope.renderers.styled_text import Column, Page, Span, measure, pad
-from gradscope.rules.wording import NARROW
+from gradscope.rules.wording import NARROW_INTERVAL
 from gradscope.text import counted
 from gradscope.verdicts import STATUSES
 
@@ -101,7 +101,7 @@ def answer(models: list[ModelResult]) -> str:
 def _open(model: ModelResult) -> str:
     """Of a model without a verdict: whether it was measured too roughly, or what was measured does not decide."""
     chosen = report_wording.deciding(model)
-    if chosen is not None and chosen.advice.startswith(NARROW):
+    if chosen is not None and chosen.advice.startswith(NARROW_INTERVAL):
         return f"{model.name} is too uncertain to call"
     return f"{model.name} is undecided"
 

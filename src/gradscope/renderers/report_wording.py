@@ -7,9 +7,9 @@ import math
 from gradscope.profile import Profile
 from gradscope.records import Fix, ModelResult, Number, Outlook, Pair, Verdict
 from gradscope.renderers import numbers
-from gradscope.rules.advice import SEE, is_textbook
-from gradscope.rules.judge import unjudged
-from gradscope.rules.wording import NARROW
+from gradscope.rules.advice import TRAIN_COPIES, is_textbook
+from gradscope.rules.judge import unjudged_statuses
+from gradscope.rules.wording import NARROW_INTERVAL
 from gradscope.text import counted
 from gradscope.verdicts import best_remedy
 
@@ -41,7 +41,7 @@ def advice(model: ModelResult) -> list[str]:
     findings.sort(key=lambda verdict: verdict.status != "fail" or verdict.accepted)
     tips = list(dict.fromkeys(verdict.advice for verdict in findings if verdict.advice))
     if model.probe is not None:
-        tips = [tip for tip in tips if not tip.startswith(SEE)]
+        tips = [tip for tip in tips if not tip.startswith(TRAIN_COPIES)]
     measured = measured_advice(model)
     if measured:
         # What the textbook says would stand against what was found.
@@ -225,11 +225,11 @@ def _degenerate(model: ModelResult) -> list[str]:
 
 
 def _inconclusive(model: ModelResult) -> list[str]:
-    if left_out := unjudged(model.verdicts):
+    if left_out := unjudged_statuses(model.verdicts):
         return [f"It was not judged for {' or '.join(left_out)}: --select or --ignore leaves those rules out."]
     total, interval = lags(model), model.summary.rate_ci
     chosen = deciding(model)
-    if model.summary.rate is None or (chosen is not None and not chosen.advice.startswith(NARROW)):
+    if model.summary.rate is None or (chosen is not None and not chosen.advice.startswith(NARROW_INTERVAL)):
         return []
     said = f"Rate {numbers.plain(model.summary.rate)} nats/step"
     if interval is not None:

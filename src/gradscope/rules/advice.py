@@ -82,11 +82,8 @@ ADVICE: Mapping[tuple[str, str], str] = {
     "`gradscope analyze {identity}`].",
     ("vanishing", "rnn orthogonal"): "The matrix keeps norms already, so the nonlinearity shrinks: use a gated cell[, "
     "`gradscope compare {same} lstm:forget_bias={bias}`].",
-    (
-        "vanishing",
-        "rnn gain",
-    ): "The recurrent matrix multiplies norms by {gain} at every step by itself: give it gain 1["
-    ", `gradscope analyze {unit_gain}`].",
+    ("vanishing", "rnn gain"): "The recurrent matrix multiplies norms by {gain} at every step by itself: give it "
+    "gain 1[, `gradscope analyze {unit_gain}`].",
     ("vanishing", "lstm"): "Raise the forget bias{of} to {bias}, at which the cell keeps half of what it held for "
     "about {half_life} steps if the gate sees little else[: `gradscope analyze {open_lstm}`].",
     ("vanishing", "lstm open"): "The forget bias would reach that far, so the loss is elsewhere: look at the gates[, "
@@ -118,25 +115,16 @@ ADVICE: Mapping[tuple[str, str], str] = {
     "and normalise the input of each layer.",
     ("exploding", "*"): "Clip the gradient norm (1.0 is common), and bring the largest gain of one step to 1: smaller "
     "recurrent weights, an orthogonal matrix, or a norm inside the recurrence.",
-    (
-        "chaos",
-        "rnn",
-    ): "Start from a recurrent matrix that keeps norms[ (`gradscope analyze {tame}`)], clip the gradient "
-    "norm, or train on shorter windows.",
+    ("chaos", "rnn"): "Start from a recurrent matrix that keeps norms[ (`gradscope analyze {tame}`)], clip the "
+    "gradient norm, or train on shorter windows.",
     ("chaos", "*"): "Lower the recurrent weights, clip the gradient norm, or train with teacher forcing on shorter "
     "windows: in chaos no step size makes long gradients tame.",
-    (
-        "collapse",
-        "rnn",
-    ): "Orthogonal recurrent weights shrink all directions alike[ (`gradscope analyze {orthogonal}`)]; "
-    "attention keeps one state per step[: `gradscope compare {same} attention`].",
+    ("collapse", "rnn"): "Orthogonal recurrent weights shrink all directions alike[ (`gradscope analyze "
+    "{orthogonal}`)]; attention keeps one state per step[: `gradscope compare {same} attention`].",
     ("collapse", "*"): "Spread the time scales of the units (forget biases or eigenvalues of different size), or let "
     "the model look back with attention.",
-    (
-        "mixed",
-        "*",
-    ): "Build the layer with batch_first=True, or hand it x.transpose(0, 1); if time is meant to come first, "
-    "say so with `--layout time-first`; batch normalization belongs in evaluation mode.",
+    ("mixed", "*"): "Build the layer with batch_first=True, or hand it x.transpose(0, 1); if time is meant to come "
+    "first, say so with `--layout time-first`; batch normalization belongs in evaluation mode.",
     ("cut", "*"): "Look for detach(), .data, torch.no_grad() or a fresh state inside the loop over steps; a window of "
     "truncated BPTT does this on purpose, and then nothing longer than the window is learned.",
     ("anew", "*"): "Look inside the loop over steps for a reset, a detach or a fresh state, and for a loop that takes "
@@ -153,26 +141,19 @@ ADVICE: Mapping[tuple[str, str], str] = {
     ("non-finite", "*"): "Run the steps before it alone (`--length`), then lower the gain or bound the activation; a "
     "logarithm, division or exponential in the cell needs a floor.",
 }
+"""(direction, case) -> sentence. A case is a family or a situation of it, `*` any; `{...}` are filled by
+`_placeholders`; what stands in `[...]` names a command, and is left out for models that a command cannot name."""
 
-
-OF_LOADED = ("args", "cell", "embedding", "import_path", "key", "layout", "nonlinearity", "trust", "vocab", "weights")
-"""Settings of files and of users' code, which a family does not take."""
-OF_ACTION = ("fix", "probe", "remedy", "save", "state", "state_size", "train_steps")
-"""Settings of what is done beside measuring, and of a state that another cell may not have."""
-OF_SEQUENCE = (
-    "anchors",
-    "batch",
-    "burn_in",
-    "columns",
-    "input",
-    "item",
-    "length",
-    "loss",
-    "scale",
-    "sequence",
-    "target",
+NOT_OF_FAMILIES = (
+    *("args", "cell", "embedding", "import_path", "key", "layout", "nonlinearity", "trust", "vocab", "weights"),
+    *("fix", "probe", "remedy", "save", "state", "state_size", "train_steps"),
 )
-SEE = "Train copies of it at that lag and see"
+"""Settings that a suggested command does not repeat: of files and users' code, and of what is done beside measuring."""
+OF_SEQUENCES: tuple[str, ...] = (
+    *("anchors", "batch", "burn_in", "columns", "input", "item", "length", "loss", "scale", "sequence", "target"),
+)
+"""Settings of sequences, which a probe on a task does not repeat."""
+TRAIN_COPIES = "Train copies of it at that lag and see"
 """How advice begins that is about a probe."""
 
 
@@ -191,7 +172,7 @@ def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None 
     What stands in brackets in the table names a command. It is said of families alone, with the settings of this run:
     of a file or a module it would measure another model.
     """
-    key = (direction, case if case is not None else _situation(direction, result, spec))
+    key = (direction, case if case is not None else _advice_case(direction, result, spec))
     template = ADVICE.get(key) or ADVICE.get((direction, model_family(result))) or ADVICE[direction, "*"]
     if not is_built(result):
         template = re.sub(r"\[.*?\]", "", template)
@@ -201,25 +182,21 @@ def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None 
 
 def _with_settings(match: re.Match[str], spec: RunSpec) -> str:
     """A command with the settings of the run: what it measures differs by its models alone."""
-    models = tuple(match[2].removesuffix(" --show gates").split())
-    command_line = command(replace(spec, models=models), run=match[1], without=(*OF_LOADED, *OF_ACTION))
-    return command_line + (" --show gates" if match[2].endswith(" --show gates") else "")
+    models, shows_gates, _ = match[2].partition(" --show gates")
+    return command(replace(spec, models=tuple(models.split())), run=match[1], without=NOT_OF_FAMILIES) + shows_gates
 
 
 def advise_training(result: ModelResult, spec: RunSpec) -> str:
     """How to find out by training; with a command where one word names the model and a task or data are known."""
-    lag, has_own_data = needed_lag(result, spec), spec.input is not None or spec.text is not None
+    has_own_data = spec.input is not None or spec.text is not None
     if not is_built(result) or (has_own_data and spec.loss not in ("final", "ce", "mse")):
-        return f"{SEE}: `gradscope explain GS105`."
-    probe_spec = replace(spec, models=(model_word(result),), needs_lag=lag)
+        return f"{TRAIN_COPIES}: `gradscope explain GS105`."
+    probe_spec = replace(spec, models=(model_word(result),), needs_lag=needed_lag(result, spec))
     if has_own_data:
-        command_line = command(
-            probe_spec, run="probe", without=(*OF_LOADED, *OF_ACTION, "task", *(("loss",) * (spec.loss == "final")))
-        )
+        left_out: tuple[str, ...] = ("task", "loss") if spec.loss == "final" else ("task",)
     else:
-        probe_spec = replace(probe_spec, task=spec.task or "recall")
-        command_line = command(probe_spec, run="probe", without=(*OF_LOADED, *OF_ACTION, *OF_SEQUENCE))
-    return f"{SEE}: `{command_line}`."
+        probe_spec, left_out = replace(probe_spec, task=spec.task or "recall"), OF_SEQUENCES
+    return f"{TRAIN_COPIES}: `{command(probe_spec, run='probe', without=(*NOT_OF_FAMILIES, *left_out))}`."
 
 
 def half_life_bias(lag: int) -> float:
@@ -230,7 +207,7 @@ def half_life_bias(lag: int) -> float:
     return -math.log(math.expm1(math.log(2) / max(lag, 1)))
 
 
-def gate_bias(lag: int) -> float:
+def gate_bias_for_lag(lag: int) -> float:
     """That bias to the next tenth, and at least 1."""
     return max(1.0, math.ceil(10 * half_life_bias(lag)) / 10)
 
@@ -240,37 +217,38 @@ def half_life(bias: float) -> float:
     return math.log(2) / math.log1p(math.exp(-bias))
 
 
-def own_lag(lag: int, pace: float | None) -> int:
+def lag_in_own_steps(lag: int, pace: float | None) -> int:
     """A lag of the sequence in steps of a recurrence that takes `pace` of them for each; None: not known, so one."""
     return lag if pace is None else max(1, round(lag * pace))
 
 
-def _situation(direction: str, result: ModelResult, spec: RunSpec) -> str:
-    """The family, with what its options already do about the trouble."""
+def _advice_case(direction: str, result: ModelResult, spec: RunSpec) -> str:
+    """The family; of a vanishing gradient with what its options already do about it: `rnn orthogonal`, `lstm open`."""
     family, options = model_family(result), model_options(model_word(result))
     if direction != "vanishing":
         return family
-    if family == "rnn" and options.get("init") in ("orthogonal", "identity") and not 0.95 <= _gain(result) <= 1.05:
-        return "rnn gain"
-    if family == "rnn" and options.get("nonlinearity") == "relu" and options.get("init") != "identity":
-        return "rnn relu"
-    if (
-        family == "rnn"
-        and options.get("init") in ("orthogonal", "identity")
-        and options.get("nonlinearity") != "linear"
-    ):
-        return "rnn orthogonal"
+    if family == "rnn":
+        return _rnn_case(result, options)
     bias_option = {"lstm": "forget_bias", "gru": "update_bias"}.get(family, "")
     measured_biases = result.summary.gate_bias if not is_built(result) and result.summary.gate_bias else ()
+    lag = lag_in_own_steps(needed_lag(result, spec), result.summary.pace)
     try:
         bias = min(measured_biases) if measured_biases else float(options[bias_option])
-        is_open = bool(bias_option) and bias >= half_life_bias(own_lag(needed_lag(result, spec), result.summary.pace))
     except (KeyError, ValueError):
-        is_open = False
-    return f"{family} open" if is_open else family
+        return family
+    return f"{family} open" if bias_option and bias >= half_life_bias(lag) else family
 
 
-def _gain(result: ModelResult) -> float:
+def _rnn_case(result: ModelResult, options: Mapping[str, str]) -> str:
+    keeps_norms = options.get("init") in ("orthogonal", "identity")
+    if keeps_norms and not 0.95 <= _gain_option(result) <= 1.05:
+        return "rnn gain"
+    if options.get("nonlinearity") == "relu" and options.get("init") != "identity":
+        return "rnn relu"
+    return "rnn orthogonal" if keeps_norms and options.get("nonlinearity") != "linear" else "rnn"
+
+
+def _gain_option(result: ModelResult) -> float:
     """The gain in the model's name, 1 where there is none."""
     try:
         return float(model_options(model_word(result)).get("gain", "1"))
@@ -280,7 +258,7 @@ def _gain(result: ModelResult) -> float:
 
 def _placeholders(result: ModelResult, lag: int) -> dict[str, str]:
     """Everything a sentence may name."""
-    bias, radius = gate_bias(own_lag(lag, result.summary.pace)), 0.5 ** (1 / lag)
+    bias, radius = gate_bias_for_lag(lag_in_own_steps(lag, result.summary.pace)), 0.5 ** (1 / lag)
     is_relu = model_options(model_word(result)).get("nonlinearity") == "relu"
     places = layer_places(result)
     radius_shown = min(math.ceil(radius * 10**6) / 10**6, 0.999999)
@@ -295,10 +273,10 @@ def _placeholders(result: ModelResult, lag: int) -> dict[str, str]:
         "orthogonal": model_variant(result, init="orthogonal", gain="1"),
         "identity": model_variant(result, init="identity", gain="1"),
         "tame": model_variant(result, init="identity" if is_relu else "orthogonal", gain="1"),
-        "gain": f"{_gain(result):g}",
+        "gain": f"{_gain_option(result):g}",
         "unit_gain": model_variant(result, gain="1"),
         "relu_identity": model_variant(result, nonlinearity="relu", init="identity"),
-        "half_gain": model_variant(result, gain=f"{_gain(result) / 2:g}"),
+        "half_gain": model_variant(result, gain=f"{_gain_option(result) / 2:g}"),
         "open_lstm": model_variant(result, forget_bias=f"{bias:g}"),
         "open_gru": model_variant(result, update_bias=f"{bias:g}"),
         "wide_lru": model_variant(result, r_min=f"{radius_shown:.6g}", r_max=f"{(1 + 9 * radius_shown) / 10:.7g}"),

@@ -14,7 +14,7 @@ from typing import Literal
 from gradscope.records import ModelResult, Outlook, RunSpec
 from gradscope.rules.advice import advise
 from gradscope.rules.rule import Finding, Rule, Threshold, needed_lag
-from gradscope.rules.wording import LN10, factor, part
+from gradscope.rules.wording import LN10, factor, share_text
 from gradscope.trained import Probe
 
 TRAIN_STEPS = 800
@@ -117,10 +117,10 @@ def arrival(result: ModelResult, spec: RunSpec) -> Arrival | None:
         return None
     growth = (summary.rate or 0.0) * lag
     expected = expectation(share, lag, growth, summary.reach or 0, *_share_limits(spec))
-    arriving = f"{part(share)} of the gradient arrives at lag {lag}"
+    arriving = f"{share_text(share)} of the gradient arrives at lag {lag}"
     if growth > MAX_GROWTH:
         return Arrival(expected, f"{arriving}: it grows with the lag, {factor(growth / LN10)} times over it.")
-    comparison = f"{arriving}, where an even one has {part(-math.log10(lag + 1))}"
+    comparison = f"{arriving}, where an even one has {share_text(-math.log10(lag + 1))}"
     if expected == "fails" and _has_short_lags(result, spec) and share > -math.inf:
         return Arrival("open", f"{comparison}. The data have shorter lags too, which may open the long ones.")
     return Arrival(expected, f"{comparison}.")

@@ -18,7 +18,7 @@ from gradscope.rules.wording import (
     interval_note,
     over_lags,
     per_step,
-    straddles,
+    straddling_interval,
 )
 from gradscope.text import counted
 
@@ -30,20 +30,20 @@ STATE_THE_LAG = "Say how far back the task must look, `--needs-lag K`: the gradi
 def _judge_vanishing_rate(result: ModelResult, spec: RunSpec) -> Finding:
     """Compare rate * K (nats) with ln vanishing_share."""
     summary, lag = result.summary, needed_lag(result, spec)
-    cut_lag = _cut_at(result)
+    cut_lag = _lag_of_cut(result)
     if cut_lag is not None and 0 < cut_lag < lag:
-        return _up_to_the_cut(result, spec, cut_lag)
+        return _judge_up_to_the_cut(result, spec, cut_lag)
     rate, share = summary.rate or 0.0, VANISHING_RATE.limit(spec, "vanishing_share")
     low, high = (end * lag for end in interval_ends(rate, summary.rate_ci))
     limit, span = math.log(share), over_lags(lag, spec)
     step_factor = f"multiplies the gradient by {per_step(rate)}: {span} that is {factor(rate * lag / LN10)}"
     arriving = arrival(result, spec)
     if arriving is not None and arriving.expectation == "arrives":
-        return _finding("pass", f"Each step back {step_factor}. {arriving.sentence}", rate * lag, limit)
+        return _without_steps("pass", f"Each step back {step_factor}. {arriving.sentence}", rate * lag, limit)
     if low >= limit:
-        return _finding("pass", f"Each step back {step_factor}{interval_note(result)}.", rate * lag, limit)
+        return _without_steps("pass", f"Each step back {step_factor}{interval_note(result)}.", rate * lag, limit)
     if arriving is not None and arriving.expectation == "open":
-        return _finding(
+        return _without_steps(
             "inconclusive",
             f"Each step back {step_factor}. {arriving.sentence}",
             rate * lag,
@@ -51,15 +51,15 @@ def _judge_vanishing_rate(result: ModelResult, spec: RunSpec) -> Finding:
             advise_training(result, spec),
         )
     if high >= limit:
-        return _finding(
-            "inconclusive", straddles(low, high, limit, span), rate * lag, limit, how_to_narrow(result, spec)
+        return _without_steps(
+            "inconclusive", straddling_interval(low, high, limit, span), rate * lag, limit, how_to_narrow(result, spec)
         )
     if arriving is None and share <= REACH_SHARE and summary.reach is not None and summary.reach >= lag:
         # The reach counts from lag 1: an even decay covers as many lags with one factor less.
         even = rate * (lag - 1) >= math.log(REACH_SHARE)
         why = ", counted from lag 1" if even else ": the decay is not exponential"
         message = f"The fitted step {step_factor}, yet the reach is {counted(summary.reach, 'lag')}{why}."
-        return _finding("inconclusive", message, rate * lag, limit, STATE_THE_LAG)
+        return _without_steps("inconclusive", message, rate * lag, limit, STATE_THE_LAG)
     arrival_note = f" {arriving.sentence}" if arriving is not None else ""
     return Finding(
         "found",
@@ -72,13 +72,13 @@ def _judge_vanishing_rate(result: ModelResult, spec: RunSpec) -> Finding:
     )
 
 
-def _cut_at(result: ModelResult) -> int | None:
+def _lag_of_cut(result: ModelResult) -> int | None:
     """The lag behind which nothing arrives because the gradient is cut or the state made anew; None where neither."""
     newest_cut = max((result.summary.cut or 0, *made_anew(result)))
     return Profile.of(result).lag_of(newest_cut) if newest_cut else None
 
 
-def _up_to_the_cut(result: ModelResult, spec: RunSpec, lag: int) -> Finding:
+def _judge_up_to_the_cut(result: ModelResult, spec: RunSpec, lag: int) -> Finding:
     """Whether the gradient dies before the step at which it is cut, of which GS401 tells."""
     rate, limit = result.summary.rate or 0.0, math.log(VANISHING_RATE.limit(spec, "vanishing_share"))
     _, high = (end * lag for end in interval_ends(rate, result.summary.rate_ci))
@@ -87,11 +87,11 @@ def _up_to_the_cut(result: ModelResult, spec: RunSpec, lag: int) -> Finding:
         f"that is {factor(rate * lag / LN10)}."
     )
     if high >= limit:
-        return _finding("pass", message, rate * lag, limit)
-    return _finding("found", message, rate * lag, limit, advise("vanishing", result, spec))
+        return _without_steps("pass", message, rate * lag, limit)
+    return _without_steps("found", message, rate * lag, limit, advise("vanishing", result, spec))
 
 
-def _finding(outcome: Outcome, message: str, measured: Number, limit: float, advice: str = "") -> Finding:
+def _without_steps(outcome: Outcome, message: str, measured: Number, limit: float, advice: str = "") -> Finding:
     """A finding that points at no steps."""
     return Finding(outcome, message, advice, measured=measured, threshold=limit)
 
@@ -111,7 +111,7 @@ VANISHING_RATE = Rule(
 )
 
 
-HOLES = "Is the input of that step masked, or read by nothing? Nothing needs to be done where that is meant."
+ZERO_INSIDE = "Is the input of that step masked, or read by nothing? Nothing needs to be done where that is meant."
 
 
 def _judge_exact_zero(result: ModelResult, spec: RunSpec) -> Finding:
@@ -130,7 +130,7 @@ def _judge_exact_zero(result: ModelResult, spec: RunSpec) -> Finding:
     observed = f"{count} of {counted(lag, 'lag')} {receives} a gradient of exactly zero, {first_zero}"
     if not _zeros_reach_the_end(profile, lag, zeros, spec):
         message = f"{observed}; there is gradient again further back."
-        return Finding("remark", message, HOLES, step, step, measured=count, threshold=allowed)
+        return Finding("remark", message, ZERO_INSIDE, step, step, measured=count, threshold=allowed)
     advice_case = "float32" if spec.dtype != "float64" else None
     return Finding(
         "found",

@@ -17,7 +17,7 @@ from gradscope.rules.wording import (
     interval_note,
     over_lags,
     per_step,
-    straddles,
+    straddling_interval,
 )
 
 
@@ -38,7 +38,7 @@ def _judge_exploding_rate(result: ModelResult, spec: RunSpec) -> Finding:
         # With a stated lag what arrives there has the last word, as in GS101: two seeds make a very wide interval.
         return Finding("pass", f"{message} {arriving.sentence}", measured=rate * lag, threshold=limit)
     if low <= limit:
-        straddle = straddles(low, high, limit, span)
+        straddle = straddling_interval(low, high, limit, span)
         return Finding("inconclusive", straddle, how_to_narrow(result, spec), measured=rate * lag, threshold=limit)
     return Finding(
         "found",

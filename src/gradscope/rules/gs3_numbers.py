@@ -36,7 +36,7 @@ def _judge_non_finite(result: ModelResult, spec: RunSpec) -> Finding:
 
 
 def _non_finite_sentence(first: NonFinite) -> str:
-    """Where it first appears."""
+    """The sentence that says where the first value that is not finite appears, and what it does."""
     value, layer = _SHOWN.get(first.value, safe_text(first.value)), safe_text(first.layer)
     if first.where == "weights":
         return f"The weights of {layer or 'the model'} hold {value}: nothing computed from them can be trusted."
@@ -59,7 +59,7 @@ NON_FINITE = Rule(
 )
 
 
-COMMON = "float32"
+COMMON_DTYPE = "float32"
 """The type most training runs in: judged when the analysis itself ran in a wider one."""
 HORIZON_ENDS: Mapping[str, str] = {
     "share": "what older steps add to dL/dW is lost in the rounding of the rest",
@@ -72,7 +72,7 @@ HORIZON_ENDS: Mapping[str, str] = {
 def _judge_low_precision(result: ModelResult, spec: RunSpec) -> Finding:
     """Compare the horizon of the run's own type, or of float32, with horizon_part * K."""
     horizons = result.summary.precision_horizon or {}
-    dtype = spec.dtype if spec.dtype in horizons else COMMON
+    dtype = spec.dtype if spec.dtype in horizons else COMMON_DTYPE
     if dtype not in horizons:
         return Finding("skip", f"The precision horizon of {dtype} is not known.")
     lag, horizon = needed_lag(result, spec), _horizon_lag(horizons[dtype])
@@ -100,14 +100,14 @@ def _horizon_lag(horizon: Mapping[str, Any]) -> int | None:
 
 
 def _horizon_sentence(dtype: str, lag: int, horizons: Mapping[str, Any]) -> str:
-    """That one type holds, and which others do not."""
+    """The sentence that says that `dtype` holds the gradient, and which other types do not."""
     horizon_lags = {other: _horizon_lag(horizon) for other, horizon in horizons.items() if other != dtype}
     shorter = [f"{other} to lag {last}" for other, last in horizon_lags.items() if last is not None and last < lag]
     return f"{dtype} holds the gradient over {counted(lag, 'lag')}{'; ' if shorter else ''}{', '.join(shorter)}."
 
 
 def _horizon_advice(cause: str, dtype: str, result: ModelResult, spec: RunSpec) -> str:
-    """A gradient that decays away is no matter of number formats; one that is small all over is."""
+    """Against underflow in float16 a loss scale; else what is said of a vanishing or exploding gradient itself."""
     if cause == "underflow" and dtype == "float16":
         return "Scale the loss (`torch.amp.GradScaler`), or train in bfloat16, which has the range of float32."
     return advise("exploding" if cause == "overflow" else "vanishing", result, spec)
@@ -125,37 +125,31 @@ LOW_PRECISION = Rule(
 
 @dataclass(frozen=True)
 class Harm:
-    """One kind of saturation that costs something, with the threshold that judges it."""
+    """One kind of saturation that costs something."""
 
-    threshold: str
-    what: str
+    description: str
     """Completes `63 % of the ...`."""
     advice: str
 
 
-HARMFUL: Mapping[str, Harm] = {
+HARMFUL_SATURATION: Mapping[str, Harm] = {
     "activation": Harm(
-        "saturated_share",
         "activations lie beyond ±0.99, where the slope of tanh is under 0.02",
         "Scale the input (`--scale standard`) or lower the gain of the recurrent matrix.",
     ),
     "gate.forget.closed": Harm(
-        "saturated_share",
         "forget gate is closed, so the cell is erased at every step",
         "Raise the bias of the forget gate: `gradscope analyze lstm:forget_bias=5`.",
     ),
     "gate.input.closed": Harm(
-        "saturated_share",
         "input gate is closed, so nothing new is written and its weights learn nothing",
         "Raise the bias of the input gate towards 0, or scale the input (`--scale standard`).",
     ),
     "gate.output.closed": Harm(
-        "saturated_share",
         "output gate is closed, so the cell is hidden from the loss",
         "Raise the bias of the output gate towards 0, or scale the input (`--scale standard`).",
     ),
     "gate.update.closed": Harm(
-        "saturated_share",
         "update gate is closed, so the state is overwritten at every step",
         "Raise the bias of the update gate: `gradscope analyze gru:update_bias=5`.",
     ),
@@ -164,20 +158,17 @@ HARMFUL: Mapping[str, Harm] = {
 
 
 def _judge_saturation(result: ModelResult, spec: RunSpec) -> Finding:
-    """Judge the harmful kinds alone; name every one beyond its threshold, the worst first."""
-    shares = result.summary.saturation or {}
-    harms = {name: HARMFUL[name] for name in HARMFUL if name in shares}
-    if not harms:
+    """Judge the harmful kinds alone; name every one beyond the limit, the worst first."""
+    shares, limit = result.summary.saturation or {}, SATURATION.limit(spec, "saturated_share")
+    ranked = sorted((name for name in HARMFUL_SATURATION if name in shares), key=lambda name: -shares[name])
+    if not ranked:
         return Finding("skip", "The model has no activation or gate whose saturation does harm.")
-    ranked = sorted(harms, key=lambda name: -shares[name])
-    beyond = [name for name in ranked if shares[name] > SATURATION.limit(spec, harms[name].threshold)]
-    worst = beyond[0] if beyond else ranked[0]
-    measured, threshold = shares[worst], SATURATION.limit(spec, harms[worst].threshold)
+    worst, beyond = ranked[0], [name for name in ranked if shares[name] > limit]
     if not beyond:
-        message = f"At most {percent(measured)} of an activation or gate is saturated in a way that does harm."
-        return Finding("pass", message, measured=measured, threshold=threshold)
-    message = "; ".join(f"{percent(shares[name])} of the {harms[name].what}" for name in beyond)
-    return Finding("found", f"{message}.", harms[worst].advice, measured=measured, threshold=threshold)
+        message = f"At most {percent(shares[worst])} of an activation or gate is saturated in a way that does harm."
+        return Finding("pass", message, measured=shares[worst], threshold=limit)
+    message = "; ".join(f"{percent(shares[name])} of the {HARMFUL_SATURATION[name].description}" for name in beyond)
+    return Finding("found", f"{message}.", HARMFUL_SATURATION[worst].advice, measured=shares[worst], threshold=limit)
 
 
 SATURATION = Rule(

@@ -163,7 +163,7 @@ NO_GRADIENT = Rule(
 
 
 def _judge_mixed_sequences(result: ModelResult, spec: RunSpec) -> Finding:
-    """Any pair of sequences is a finding."""
+    """Any sequence whose input acts on the output of another is a finding."""
     mixed = result.summary.mixed
     if mixed is None and result.summary.axes_guessed:
         return Finding(
@@ -194,14 +194,14 @@ MIXED_SEQUENCES = Rule(
 
 
 def _judge_acts_without_gradient(result: ModelResult, spec: RunSpec) -> Finding:
-    """Any is a finding: what acts and is not heard is never what was meant by a learnable parameter."""
+    """Any parameter, or the input, that acts on the loss and has no gradient is a finding."""
     unheard = result.summary.unheard or ()
     if not unheard:
         return Finding("pass", "Whatever acts on the loss receives a gradient.")
-    said = nothing_arrives(unheard, acting=True).replace("the input", "The input", 1)
+    sentence = nothing_arrives(unheard, acting=True).replace("the input", "The input", 1)
     return Finding(
         "found",
-        f"{said}: a detach, .data or no_grad lies between.",
+        f"{sentence}: a detach, .data or no_grad lies between.",
         "Take away what lies between it and the loss: detach(), .data, torch.no_grad(), or a new tensor made from its "
         "values. Freeze what is meant to stay as it is with requires_grad_(False) instead.",
     )

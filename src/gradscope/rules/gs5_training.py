@@ -113,7 +113,7 @@ def _judge_share_collapse(trajectory: Trajectory, spec: RunSpec) -> Finding:
     if len(points) < 2:
         return Finding("skip", "fewer than two points have a gradient share")
     wanted_drop, window = SHARE_COLLAPSE.limit(spec, "collapse_drop"), SHARE_COLLAPSE.limit(spec, "collapse_window")
-    pairs = _pairs(points, window)
+    pairs = _pairs_within_window(points, window)
     if not pairs:
         return Finding("skip", "no two points have a gradient share at the same lag")
     # A collapse that lasts is told before a deeper one that healed.
@@ -123,7 +123,9 @@ def _judge_share_collapse(trajectory: Trajectory, spec: RunSpec) -> Finding:
     drop = _drop((before, after))
     if drop < wanted_drop:
         return Finding("pass", f"The share never dropped by more than {factor(max(drop, 0.0))} at once.", measured=drop)
-    fall = f"from 10^{before.gradient_share:.1f} at {point_label(before)} to {_shown(after)} at {point_label(after)}"
+    fall = (
+        f"from 10^{before.gradient_share:.1f} at {point_label(before)} to {_share_text(after)} at {point_label(after)}"
+    )
     if not lasting:
         return Finding(
             "pass", f"The gradient share dropped {fall}, and came back.", measured=drop, threshold=wanted_drop
@@ -140,7 +142,7 @@ def _judge_share_collapse(trajectory: Trajectory, spec: RunSpec) -> Finding:
     )
 
 
-def _pairs(points: list[Point], window: float) -> list[tuple[Point, Point]]:
+def _pairs_within_window(points: list[Point], window: float) -> list[tuple[Point, Point]]:
     """(earlier, later) within the window; neighbours always, for checkpoints may lie farther apart.
 
     Shares at different lags, of batches of different length, are no pair.
@@ -163,7 +165,7 @@ def _drop(pair: tuple[Point, Point]) -> float:
     return 0.0 if before == -math.inf else before - after
 
 
-def _shown(point: Point) -> str:
+def _share_text(point: Point) -> str:
     share = _share(point)
     return "zero" if share == -math.inf else f"10^{share:.1f}"
 
@@ -185,14 +187,14 @@ def is_clipped(norms: Norms) -> bool:
     return raw is not None and clipped is not None and raw - clipped > NOTICEABLE
 
 
-def updates(points: Iterable[Point]) -> list[Point]:
+def measured_updates(points: Iterable[Point]) -> list[Point]:
     """One point of every update whose gradient was measured: all layers of an optimizer tell of the same one."""
     return [*{(point.step, repr(point.norms)): point for point in points if point.norms is not None}.values()]
 
 
 def clipped_share(points: list[Point]) -> tuple[int, int, float]:
     """(updates at which clipping acted, updates measured, median log10 of the factor it left where it acted)."""
-    norms_of_updates = [point.norms for point in updates(points) if point.norms is not None]
+    norms_of_updates = [point.norms for point in measured_updates(points) if point.norms is not None]
     comparable = [norms for norms in norms_of_updates if None not in (norms.log10_raw, norms.log10_clipped)]
     clipped = [norms for norms in comparable if is_clipped(norms)]
     factors = [(norms.log10_clipped or 0.0) - (norms.log10_raw or 0.0) for norms in clipped]
@@ -202,7 +204,9 @@ def clipped_share(points: list[Point]) -> tuple[int, int, float]:
 def _judge_clipped_direction(trajectory: Trajectory, spec: RunSpec) -> Finding:
     """Median cosine between raw and clipped gradient over the last half of the updates at which clipping acted."""
     points = [
-        point for point in updates(trajectory.points) if point.norms is not None and point.norms.cosine is not None
+        point
+        for point in measured_updates(trajectory.points)
+        if point.norms is not None and point.norms.cosine is not None
     ]
     clipped = [point for point in points if point.norms is not None and is_clipped(point.norms)]
     if len(points) < FEWEST_POINTS:

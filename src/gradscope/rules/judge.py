@@ -12,7 +12,7 @@ from gradscope.errors import UsageError
 from gradscope.records import ModelResult, RunSpec, Status, Verdict
 from gradscope.registry import RULES, TRAINING_RULES, load, unknown
 from gradscope.rules.gs1_learning import outlook
-from gradscope.rules.gs5_training import clipped_share, stated_lag, updates
+from gradscope.rules.gs5_training import clipped_share, measured_updates, stated_lag
 from gradscope.rules.rule import Finding, Rule, TrainingRule
 from gradscope.trajectory import Norms, Point, Trajectory, leading
 from gradscope.verdicts import gravest
@@ -24,14 +24,14 @@ def judge(result: ModelResult, spec: RunSpec) -> tuple[Verdict, ...]:
     Raises:
         UsageError: see `selected`.
     """
-    rules = tuple(rule for rule in selected(spec) if not rule.only_after_probe or result.probe is not None)
+    rules = tuple(rule for rule in selected_rules(spec) if not rule.only_after_probe or result.probe is not None)
     verdicts = [_model_verdict(rule, result, spec) for rule in rules]
     found_codes = {verdict.code for verdict in verdicts if verdict.status in ("fail", "warn")}
     verdicts = [
-        _void(rule, verdict) if rule.invalid_if_found in found_codes else verdict
+        _invalidated(rule, verdict) if rule.invalid_if_found in found_codes else verdict
         for rule, verdict in zip(rules, verdicts, strict=True)
     ]
-    # What is merely remarked on explains nothing.
+    # A mere remark gives no status, and so implies nothing.
     causes = {verdict.code for verdict in verdicts if verdict.gives is not None}
     return tuple(
         replace(verdict, gives=None, advice="") if causes.intersection(rule.implied_by) else verdict
@@ -45,13 +45,11 @@ def with_verdicts(result: ModelResult, spec: RunSpec) -> ModelResult:
     Raises:
         UsageError: see `selected`.
     """
-    verdicts = judge(result, spec)
-    return replace(
-        result, verdicts=verdicts, status=status(verdicts), outlook=None if result.probe else outlook(result, spec)
-    )
+    verdicts, expected = judge(result, spec), None if result.probe else outlook(result, spec)
+    return replace(result, verdicts=verdicts, status=status_of_verdicts(verdicts), outlook=expected)
 
 
-def selected(spec: RunSpec, *, of_training: bool = False) -> tuple[Rule, ...]:
+def selected_rules(spec: RunSpec, *, of_training: bool = False) -> tuple[Rule, ...]:
     """The rules of this run; cheap, so that a wrong word is refused before anything is measured.
 
     `select` and `ignore` are prefixes of codes (`GS1`); where both match a rule the longer one wins, and `ignore` wins
@@ -86,18 +84,18 @@ def selected(spec: RunSpec, *, of_training: bool = False) -> tuple[Rule, ...]:
     return tuple(load(RULES[code]) for code in chosen)
 
 
-def status(verdicts: Iterable[Verdict]) -> Status:
+def status_of_verdicts(verdicts: Iterable[Verdict]) -> Status:
     """One word for a model: non-finite > exploding > vanishing > degenerate > inconclusive > healthy.
 
-    Which finding gives which is each rule's own word. A model of which nothing about its gradient could be judged, or
-    that was not judged for vanishing or for exploding, is inconclusive.
+    A finding gives the status that its rule names. A model is inconclusive if nothing about its gradient could be
+    judged, or if no rule was asked about vanishing or about exploding.
     """
     all_verdicts = list(verdicts)
     from_findings = gravest(verdict.gives for verdict in all_verdicts)
     return from_findings or ("inconclusive" if _is_inconclusive(all_verdicts) else "healthy")
 
 
-def unjudged(verdicts: Iterable[Verdict]) -> tuple[Status, ...]:
+def unjudged_statuses(verdicts: Iterable[Verdict]) -> tuple[Status, ...]:
     """Which of vanishing and exploding no rule was asked about; () where there is no verdict at all."""
     judged_statuses = {load(RULES[verdict.code]).status_if_found for verdict in verdicts if verdict.code in RULES}
     directions: tuple[Status, ...] = ("vanishing", "exploding")
@@ -105,7 +103,7 @@ def unjudged(verdicts: Iterable[Verdict]) -> tuple[Status, ...]:
 
 
 def _is_inconclusive(verdicts: list[Verdict]) -> bool:
-    if unjudged(verdicts):
+    if unjudged_statuses(verdicts):
         return True
     status_of_rule = {v.code: load(RULES[v.code]).status_if_found for v in verdicts if v.code in RULES}
     about_gradient = [v for v in verdicts if status_of_rule.get(v.code) in ("vanishing", "exploding")]
@@ -116,7 +114,7 @@ def _is_inconclusive(verdicts: list[Verdict]) -> bool:
 
 def _model_verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
     """Judge one rule, or say why it cannot be judged."""
-    reason = _absent(rule, result)
+    reason = _why_not_judged(rule, result)
     # Jacobians that miss the gradient are a doubt about what was measured, and not the mere lack of a number.
     refused = bool(reason) and any(
         result.skipped.get("chain") == result.skipped.get(name, "") for name in rule.requires
@@ -131,8 +129,8 @@ def _model_verdict(rule: Rule, result: ModelResult, spec: RunSpec) -> Verdict:
     return replace(verdict, gives=("degenerate" if grows_then_stops else rule.status_if_found) if counts else None)
 
 
-def _void(rule: Rule, verdict: Verdict) -> Verdict:
-    """A verdict that another finding takes the ground from."""
+def _invalidated(rule: Rule, verdict: Verdict) -> Verdict:
+    """The verdict as skipped: it means nothing beside the finding `rule.invalid_if_found`."""
     return replace(
         verdict,
         status="skip",
@@ -145,7 +143,7 @@ def _void(rule: Rule, verdict: Verdict) -> Verdict:
     )
 
 
-def _absent(rule: Rule, result: ModelResult) -> str:
+def _why_not_judged(rule: Rule, result: ModelResult) -> str:
     """Why a rule cannot be judged; empty where it can."""
     for name in rule.requires:
         value = getattr(result.summary, name)
@@ -181,22 +179,22 @@ def _check_thresholds(spec: RunSpec) -> None:
         limits[name].check(name, value)
 
 
-GENTLER = (
+LOWER_THE_GAIN = (
     "Bring the largest gain of one step to 1 too: smaller recurrent weights, an orthogonal matrix, or a norm inside "
     "the recurrence."
 )
-MOST_LOG10 = 300
+MAX_LOG10 = 300
 """A norm beyond is no number of float64."""
 
 
 def trajectory_with_verdicts(trajectory: Trajectory, spec: RunSpec) -> Trajectory:
-    """The same with one verdict for every selected rule of training; `spec` holds what the user asked for now."""
+    """The run with one verdict for every selected rule of training; `spec` is what the user asks now."""
     rules = [load(reference) for code, reference in TRAINING_RULES.items() if is_chosen(code, spec)]
     return replace(trajectory, verdicts=tuple(_trajectory_verdict(rule, trajectory, spec) for rule in rules))
 
 
 def settings_for_points(spec: RunSpec) -> RunSpec:
-    """`spec` with the words about rules of single reports alone: what each point of a trajectory is judged by."""
+    """`spec` without prefixes of rules of training: the points of a run are judged as single reports."""
 
     def of_reports(prefixes: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(prefix for prefix in prefixes if any(code.startswith(prefix.upper()) for code in RULES))
@@ -222,7 +220,7 @@ def last_judged_point(trajectory: Trajectory) -> Point | None:
 
 
 def advice_at_end(trajectory: Trajectory) -> str:
-    """What to try about the status that the run ended with; of growth in terms of the run's own norms."""
+    """What to try about the last status; where it is exploding, how to clip at a norm that this run had."""
     last = last_judged_point(trajectory)
     if last is None or last.status != "exploding":
         return "" if last is None else last.advice
@@ -233,17 +231,18 @@ def advice_at_end(trajectory: Trajectory) -> str:
             "gradient grows along the sequence as before"
         )
     else:
-        clipping = _clip([point.norms for point in updates(trajectory.points) if point.norms is not None])
-    return f"{clipping}. {GENTLER}"
+        updates = measured_updates(trajectory.points)
+        clipping = _how_to_clip([point.norms for point in updates if point.norms is not None])
+    return f"{clipping}. {LOWER_THE_GAIN}"
 
 
-def _clip(norms: Sequence[Norms]) -> str:
-    """How to clip the norm, at a value that acts on what was measured."""
+def _how_to_clip(norms: Sequence[Norms]) -> str:
+    """How to clip the norm: at 1, or at the median of the measured norms where that is smaller."""
     raw_norms = [norm.log10_raw for norm in norms if norm.log10_raw is not None and math.isfinite(norm.log10_raw)]
     median = statistics.median(raw_norms) if raw_norms else 0.0
     limit = "1.0" if median >= 0 else f"{10**median:.1g}"
     unscale_note = " after `scaler.unscale_(optimizer)`" if any(norm.loss_scale is not None for norm in norms) else ""
-    median_note = f"; it was {10**median:.2g} here in the median" if raw_norms and median < MOST_LOG10 else ""
+    median_note = f"; it was {10**median:.2g} here in the median" if raw_norms and median < MAX_LOG10 else ""
     call = f"`torch.nn.utils.clip_grad_norm_(model.parameters(), {limit})`"
     return f"Clip the norm of the gradient before each update{unscale_note}: {call}{median_note}"
 

@@ -40,7 +40,7 @@ def autotrainer(gradients: Sequence[ParameterGradient]) -> str:
 PRESETS: Mapping[str, Callable[[Sequence[ParameterGradient]], str]] = {"smdebug": smdebug, "autotrainer": autotrainer}
 
 
-def said_by(presets: Sequence[str], gradients: Sequence[ParameterGradient] | None) -> tuple[str, ...]:
+def other_tools_say(presets: Sequence[str], gradients: Sequence[ParameterGradient] | None) -> tuple[str, ...]:
     """`smdebug, which looks at parameters alone, finds nothing (...)`, a sentence for each preset."""
     if not gradients:
         return tuple(f"{name} has no parameters to look at" for name in presets)

@@ -16,7 +16,7 @@ from gradscope.trajectory import Trajectory
 
 Outcome = Literal["pass", "found", "doubtful", "remark", "inconclusive", "skip"]
 """`doubtful` and `remark` warn and never fail: one leaves the status inconclusive, the other leaves it alone."""
-LEAST: tuple[Outcome, ...] = ("doubtful", "remark")
+WARN_ONLY: tuple[Outcome, ...] = ("doubtful", "remark")
 
 
 @dataclass(frozen=True)
@@ -89,14 +89,14 @@ class RuleDoc:
 
     def verdict(self, finding: Finding, *, lag_stated: bool) -> Verdict:
         """What a finding comes to, with how hard it counts."""
-        only_warns = finding.outcome in LEAST or (self.needs_stated_lag and not lag_stated)
+        only_warns = finding.outcome in WARN_ONLY or (self.needs_stated_lag and not lag_stated)
         severity: Severity = "warning" if only_warns else self.severity
         if_found: VerdictStatus = "fail" if severity == "error" else "warn"
         return Verdict(
             code=self.code,
             title=self.title,
             severity=severity,
-            status=if_found if finding.outcome in ("found", *LEAST) else cast(VerdictStatus, finding.outcome),
+            status=if_found if finding.outcome in ("found", *WARN_ONLY) else cast(VerdictStatus, finding.outcome),
             message=finding.message,
             advice=finding.advice,
             first_step=finding.first_step,

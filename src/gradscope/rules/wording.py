@@ -38,7 +38,7 @@ def over_lags(lag: int, spec: RunSpec) -> str:
     return f"over the {lag} {noun} {whose}"
 
 
-def part(log10: float) -> str:
+def share_text(log10: float) -> str:
     """A share of one from its base-10 logarithm: `63 %`, `0.4 %`, `10^-12`."""
     return percent(10**log10) if log10 >= -4 else factor(log10)
 
@@ -55,9 +55,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share == 0 or share >= 0.01 else f"{100 * share:.2g} %"
 
 
-NARROW = "Narrow the interval with "
+NARROW_INTERVAL = "Narrow the interval with "
 """How advice begins that is about too wide an interval."""
-SEQUENCES = 8
+DEFAULT_SEQUENCES = 8
 """Synthetic sequences of a run that asks for no number of them."""
 
 
@@ -68,7 +68,7 @@ def interval_ends(point: float, interval: tuple[float, float] | None) -> tuple[f
     return min(interval), max(interval)
 
 
-def straddles(low: float, high: float, limit: float, span: str) -> str:
+def straddling_interval(low: float, high: float, limit: float, span: str) -> str:
     """The sentence for an interval of total growth (nats) that holds the limit (nats)."""
     bounds = f"anything from {factor(low / LN10)} to {factor(high / LN10)}"
     return f"The interval allows {bounds} {span}, and the limit of {factor(limit / LN10)} lies between: no verdict."
@@ -84,9 +84,9 @@ def interval_note(result: ModelResult) -> str:
 def how_to_narrow(result: ModelResult, spec: RunSpec) -> str:
     """What would narrow the interval: more of what it is over, where there is more to be had."""
     if spec.seeds > 1 and result.loaded.drawn:
-        return f"{NARROW}more seeds: `--seeds {max(5, 2 * spec.seeds)}`."
+        return f"{NARROW_INTERVAL}more seeds: `--seeds {max(5, 2 * spec.seeds)}`."
     if spec.input is None and spec.text is None and result.kind != "chain":
-        return f"{NARROW}more sequences: `--batch {4 * (spec.batch or SEQUENCES)}`."
+        return f"{NARROW_INTERVAL}more sequences: `--batch {4 * (spec.batch or DEFAULT_SEQUENCES)}`."
     if result.loaded.drawn:
-        return f"{NARROW}seeds, the data hold no more sequences: `--seeds 5`."
-    return f"{NARROW}data that hold more sequences; weights and data are given, so seeds change nothing."
+        return f"{NARROW_INTERVAL}seeds, the data hold no more sequences: `--seeds 5`."
+    return f"{NARROW_INTERVAL}data that hold more sequences; weights and data are given, so seeds change nothing."

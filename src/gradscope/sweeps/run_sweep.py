@@ -75,7 +75,7 @@ def refuse_wrong_words(plan: Plan) -> None:
         UsageError: the word, and what was expected.
     """
     from gradscope.loading.from_word import source_of
-    from gradscope.rules.judge import selected
+    from gradscope.rules.judge import selected_rules
 
     if plan.run not in SWEEP_RUNS:
         raise UsageError(unknown("run", plan.run, SWEEP_RUNS))
@@ -90,7 +90,7 @@ def refuse_wrong_words(plan: Plan) -> None:
             if asked in known:
                 continue
             known.add(asked)
-            selected(spec)
+            selected_rules(spec)
             if parse_model(spec.models[0]).is_family:
                 source_of(spec.models[0], spec)
 

@@ -7,7 +7,7 @@ from gradscope.records import Growth, Verdict
 from gradscope.renderers.compare_screen import answer, best_first
 from gradscope.renderers.screen import render
 from gradscope.renderers.view import View
-from gradscope.rules.wording import NARROW
+from gradscope.rules.wording import NARROW_INTERVAL
 from renderers.reports import WORDS, attention, catalogue, exploding, healthy, not_finite, paired, report, vanishing
 
 THREE = report(vanishing(), healthy(), attention())
@@ -85,7 +85,9 @@ def test_answer_names_every_kind_of_trouble():
 
 def test_only_a_rough_measurement_is_called_uncertain():
     (bare,) = [model for model in catalogue()["compare of everything"].models if model.name == "bare"]
-    wide = Verdict("GS101", "vanishing rate", "error", "inconclusive", "The interval", f"{NARROW}more sequences.")
+    wide = Verdict(
+        "GS101", "vanishing rate", "error", "inconclusive", "The interval", f"{NARROW_INTERVAL}more sequences."
+    )
     assert answer([replace(bare, verdicts=(wide,))]) == "bare is too uncertain to call."
 
 

@@ -9,7 +9,7 @@ import pytest
 from gradscope.errors import UsageError
 from gradscope.records import NonFinite, RunSpec
 from gradscope.registry import TRAINING_RULES, load
-from gradscope.rules.judge import selected, settings_for_points, trajectory_status, trajectory_with_verdicts
+from gradscope.rules.judge import selected_rules, settings_for_points, trajectory_status, trajectory_with_verdicts
 from gradscope.rules.texts import explain
 from gradscope.trajectory import Norms, Point, Trajectory, leading
 from trajectories import point, run
@@ -115,15 +115,15 @@ def test_select_and_ignore_reach_both_kinds_of_rules():
         "GS503",
         "GS504",
     ]
-    assert [rule.code for rule in selected(settings_for_points(spec))] == ["GS101"]
-    assert len(selected(settings_for_points(RunSpec(select=("GS501",))))) > 5
+    assert [rule.code for rule in selected_rules(settings_for_points(spec))] == ["GS101"]
+    assert len(selected_rules(settings_for_points(RunSpec(select=("GS501",))))) > 5
 
 
 def test_words_that_no_rule_has_are_refused():
     with pytest.raises(UsageError, match="GS505"):
-        selected(RunSpec(ignore=("GS599",)))
+        selected_rules(RunSpec(ignore=("GS599",)))
     with pytest.raises(UsageError, match="clip_cosine"):
-        selected(RunSpec(thresholds={"clip_cosin": 0.1}))
+        selected_rules(RunSpec(thresholds={"clip_cosin": 0.1}))
 
 
 @pytest.mark.parametrize("code", TRAINING_RULES)
