@@ -17,7 +17,7 @@ from torch import Tensor
 from gradscope.forward.autograd_graph import Graph, Value
 from gradscope.forward.backward_sweep import Sweeper
 from gradscope.forward.loop_jacobians import LoopChain, WrittenChain
-from gradscope.forward.scaled_pull import Pending, Term, pull_scaled
+from gradscope.forward.scaled_pull import Nowhere, Pending, Term, pull_scaled
 from gradscope.forward.walk import Walk
 
 COLOURS = 3
@@ -248,17 +248,15 @@ def joint_gradients(
     swept, _ = sweeper.sweep(dict(seeds), leaf, weights=None, every=True)
     known, steps = owners(walks), steps_of(walks)
     totals = {value: terms for one in swept for value, terms in one.values.items() if value in known}
-    found, order = Pending(graph), range(len(graph) - 1, -1, -1)
+    found, nowhere, order = Pending(graph), Nowhere(graph), range(len(graph) - 1, -1, -1)
 
     def pull(given: Mapping[Value, list[Term]], parity: int | None) -> None:
-        def deposit(index: int, read: Value, m: Tensor, e: int) -> bool:
+        def deposit(index: int, read: Value) -> Pending | None:
             owner = known.get(read)
             if owner is None or (parity is not None and owner == steps.get(index)):
                 # A step that makes one part of a state of another one goes on to the state before.
-                return False
-            if parity is None or owner[1] % 2 != parity:
-                found.add(read, m, e)
-            return True
+                return None
+            return found if parity is None or owner[1] % 2 != parity else nowhere
 
         pull_scaled(graph, order, given, deposit=deposit)
 
@@ -291,10 +289,8 @@ def walk_gradients(graph: Graph, walk: Walk, seeds: Mapping[Value, list[Term]]) 
     for value, others in walk.ties.items() if walk.begins == 0 else ():
         made |= dict.fromkeys(others, made[value])
 
-    def stop(index: int, read: Value, m: Tensor, e: int) -> bool:
-        if read in made:
-            found[made[read]].add(read, m, e)
-        return read in made
+    def stop(index: int, read: Value) -> Pending | None:
+        return found[made[read]] if read in made else None
 
     for value, terms in seeds.items():
         for m, e in terms if value in made else ():
@@ -306,10 +302,8 @@ def walk_gradients(graph: Graph, walk: Walk, seeds: Mapping[Value, list[Term]]) 
         begun |= {other for value in begun for other in walk.ties.get(value, ())}
         older = found[step.t - 1]
 
-        def before(index: int, read: Value, m: Tensor, e: int, begun: set[Value] = begun, to: Pending = older) -> bool:
-            if read in begun:
-                to.add(read, m, e)
-            return read in begun
+        def before(index: int, read: Value, begun: set[Value] = begun, to: Pending = older) -> Pending | None:
+            return to if read in begun else None
 
         after = {value: list(found[step.t].look(value)) for value in step.after if value is not None}
         for value in after.keys() & begun:

@@ -18,7 +18,7 @@ from gradscope.forward.autograd_graph import Graph, Value
 Term = tuple[Tensor, int]
 """m and e."""
 Visit = Callable[[int, "Pull"], None]
-Deposit = Callable[[int, Value, Tensor, int], bool]
+Deposit = Callable[[int, Value], "Pending | None"]
 Pulled = Callable[[int, Sequence[Tensor | None], int, Sequence[Tensor | None]], None]
 BAND = {torch.float64: 300, torch.float32: 40}
 """Powers of two that terms may lie apart and still be one."""
@@ -55,6 +55,10 @@ class Pending:
                 return
         kept.append((m, e))
 
+    def add_piece(self, value: Value, piece: tuple[int, int, int], m: Tensor, e: int) -> None:
+        """One more term of a piece of a value."""
+        self.slots.setdefault(value, []).append((*piece, m, e))
+
     def take(self, value: Value) -> list[Term]:
         """All that arrived at a value, which is forgotten."""
         if value in self.slots:
@@ -70,12 +74,22 @@ class Pending:
         return self.terms.get(value, [])
 
 
+class Nowhere(Pending):
+    """What arrives here is of no more use."""
+
+    def add(self, value: Value, m: Tensor, e: int) -> None:
+        """Forget it."""
+
+    def add_piece(self, value: Value, piece: tuple[int, int, int], m: Tensor, e: int) -> None:
+        """Forget it."""
+
+
 def pull_scaled(
     graph: Graph,
     order: Iterable[int],
     seeds: Mapping[Value, list[Term]],
     visit: Visit = lambda index, pull: None,
-    deposit: Deposit = lambda index, value, m, e: False,
+    deposit: Deposit = lambda index, value: None,
     *,
     skip_weights: bool = True,
     pulled: Pulled = lambda index, gradients, e, found: None,
@@ -87,8 +101,8 @@ def pull_scaled(
         order: operations, every one before what it reads.
         seeds: gradients by value.
         visit: called as visit(operation, pull) before each.
-        deposit: called as deposit(operation, value, m, e) with what an operation gives to one of its reads; true
-            where it has been dealt with.
+        deposit: called as deposit(operation, value): where what an operation gives to one of its reads goes, to be
+            pulled no further; None for nowhere else.
         skip_weights: leave out gradients of matrices that are multiplied with.
         pulled: called as pulled(operation, gradients of its results, e, gradients of its reads) after each.
 
@@ -127,14 +141,16 @@ class Pull:
         if (piece := self.pending.pieces[index]) is not None:
             source = graph.reads[index][0]
             assert source is not None
-            pending.slots.setdefault(source, []).extend((*piece, m, e) for m, e in taken[0])
+            to = self.deposit(index, source) or pending
+            for m, e in taken[0]:
+                to.add_piece(source, piece, m, e)
             return
         for gradients, e in _bands(taken):
             found = graph.apply(index, gradients, skip_weights=self.skip_weights)
             self.pulled(index, gradients, e, found)
             for read, m in zip(graph.reads[index], found, strict=False):
-                if read is not None and m is not None and not self.deposit(index, read, m, e):
-                    pending.add(read, m, e)
+                if read is not None and m is not None:
+                    (self.deposit(index, read) or pending).add(read, m, e)
 
 
 def pull_plain(
