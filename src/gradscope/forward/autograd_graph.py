@@ -15,6 +15,12 @@ from gradscope.text import safe_text
 
 PRODUCTS = {"AddmmBackward0": 1, "MmBackward0": 0}
 """At which place x is read by what multiplies it with a weight."""
+WRITES = frozenset(
+    f"{name}Backward{nr}"
+    for name in ("IndexCopy", "IndexPut", "IndexAdd", "IndexFill", "Scatter", "SelectScatter", "SliceScatter")
+    for nr in range(2)
+) | {"CopySlices"}
+"""Operations that put something into a tensor, which is the first of what they read."""
 VIEWS = frozenset(
     f"{name}Backward0" for name in ("Stack", "Select", "View", "Unsqueeze", "Squeeze", "Clone", "Alias", "UnsafeView")
 )

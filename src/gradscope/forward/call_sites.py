@@ -95,8 +95,8 @@ class Counting(TorchFunctionMode):
             return self.found.answers[-1]
         found = func(*args, **(kwargs or {}))
         if func is Tensor.__setitem__:
-            return found
-        if isinstance(found, Tensor):
+            self.note(args[0], 0)
+        elif isinstance(found, Tensor):
             self.note(found, 0)
         elif isinstance(found, tuple | list):
             for place, one in enumerate(found):

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from gradscope.forward.autograd_graph import Graph, Value
+from gradscope.forward.autograd_graph import WRITES, Graph, Value
 from gradscope.forward.scaled_pull import pull_plain
 from gradscope.forward.walk import State, States, Step, Walk
 from gradscope.forward.weight_contributions import by_row
 
 KEPT = 2**25
 """Numbers of Jacobians that are kept."""
-MASKS = frozenset(
+MASKS = WRITES | frozenset(
     f"{name}Backward{nr}" for name in ("Mul", "Where", "MaskedFill", "Lerp", "Zero", "Fill") for nr in range(2)
 )
 """Operations whose slope tells whether what they read is multiplied by exactly zero, whatever it is."""

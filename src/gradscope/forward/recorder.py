@@ -229,7 +229,10 @@ class Recorder(TorchFunctionMode):
             found = func(*args, **kwargs)
         else:
             found = self._without_gradient(func, args, kwargs)
-        if isinstance(found, Tensor):
+        if func is Tensor.__setitem__:
+            # It returns nothing: what it makes is the tensor as it is from now on.
+            self._note(args[0], 0, args)
+        elif isinstance(found, Tensor):
             self._note(found, 0, args)
         elif isinstance(found, tuple | list):
             for place, one in enumerate(found):
@@ -309,6 +312,9 @@ class Recorder(TorchFunctionMode):
 
     def write(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Buffer[key] = value."""
+        if _is_view_of(args[0], *args[1:]):
+            # `buffer[key] += more` writes in place, and then what is there onto itself.
+            return None
         return func(*args, **kwargs) if self.plain else self.written.write(func, *args)
 
     def read(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -364,6 +370,14 @@ def stopped(value: Tensor, sources: Sequence[Tensor]) -> Tensor:
 
 def _joined(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def _is_view_of(buffer: Tensor, key: Any, value: Any) -> bool:
+    """Whether a value is the very piece of a buffer that it is written to."""
+    if not isinstance(value, Tensor) or value._base is None or value.untyped_storage() != buffer.untyped_storage():
+        return False
+    piece = buffer[key]
+    return all(getattr(piece, name)() == getattr(value, name)() for name in ("data_ptr", "size", "stride"))
 
 
 def _known(derived: Any, value: Any) -> bool:

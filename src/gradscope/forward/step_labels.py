@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from gradscope.forward.autograd_graph import PRODUCTS, Graph, Value
+from gradscope.forward.autograd_graph import PRODUCTS, WRITES, Graph, Value
 from gradscope.forward.time_index import TimeIndex
 
 COLLECT = frozenset({"StackBackward0", "CatBackward0"})
-ACCUMULATE = frozenset({"AddBackward0", "CopySlices", "CatBackward0"})
+ACCUMULATE = WRITES | {"AddBackward0", "CatBackward0"}
 SPARE = 2
 """Steps that a collection may lack and still be one of all steps; fewer of short sequences."""
 LEVELS = 8
@@ -76,12 +76,11 @@ class StepLabels:
         self._floors: list[tuple[int, int]] = []
         """From which operation on what is made by steps is of which level at least."""
         self._walk()
-        if running := self._find_running():
-            self._running = running
-            self._walk()
+        self._collect()
         while len(self._floors) < LEVELS and (floors := self._find_floors()):
             self._floors = sorted({*self._floors, *floors})
             self._walk()
+            self._collect()
         graph.products = frozenset(
             index
             for index, name in enumerate(graph.names)
@@ -93,6 +92,12 @@ class StepLabels:
         for index in range(len(self.graph)):
             self.marks[index] = self._first[index] if index in self._first else self._mark(index)
 
+    def _collect(self) -> None:
+        """Mark running collections until there are no more: a loop is known once what those before it made is."""
+        while not (found := self._find_running()) <= self._running:
+            self._running |= found
+            self._walk()
+
     def _find_running(self) -> frozenset[int]:
         """Operations that carry on a collection: link by link, each at a newer step than the one before."""
         runs: dict[int, list[int]] = {}
@@ -103,11 +108,14 @@ class StepLabels:
             if mark is None or not mark.label or mark.pure:
                 continue
             newer = earlier is not None and not earlier.pure and (earlier.label or 0) < mark.label
-            if carried is not None and newer:
+            # A step may put in several things, one after the other.
+            again = earlier is not None and not earlier.pure and earlier.label == mark.label
+            if carried is not None and (newer or again):
                 runs[index] = [*carried, index]
             elif before is None or newer:
                 runs[index] = [index]
-        return frozenset(index for run in runs.values() if len(run) >= RUN for index in run)
+        steps = {end: {self.marks[index].label for index in run} for end, run in runs.items()}
+        return frozenset(index for end, run in runs.items() if len(steps[end]) >= RUN for index in run)
 
     def _find_floors(self) -> list[tuple[int, int]]:
         """Where loops of one level begin again at the first step, once the one before has come to the last."""
@@ -260,11 +268,11 @@ def _links(graph: Graph) -> dict[int, int]:
         for place, read in enumerate(graph.reads[index]):
             if read is None:
                 # A buffer of plain numbers that the first step is written into.
-                if name == "CopySlices" and place == 0:
+                if name in WRITES and place == 0:
                     found[index] = place
                 continue
             alone = len(graph.users[read[0]]) == 1
-            same = graph.names[read[0]] == name or (name == "CopySlices" and place == 0)
+            same = place == 0 if name in WRITES else graph.names[read[0]] == name
             if alone and same:
                 found[index] = place
                 break

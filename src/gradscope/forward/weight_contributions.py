@@ -46,7 +46,7 @@ def _axis(alone: Sequence[int], together: Sequence[int], rows: int) -> int | Non
 
 def by_row(m: Tensor, axis: int | None, rows: int) -> Tensor:
     """(rows, numbers); for one row, and for what all rows have in common, all numbers."""
-    if rows == 1 or axis is None or m.shape[axis] % rows:
+    if rows == 1 or axis is None or axis >= m.ndim or m.shape[axis] % rows:
         return m.reshape(1, -1)
     return m.movedim(axis, 0).reshape(rows, -1)
 
