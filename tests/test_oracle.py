@@ -22,7 +22,7 @@ sys.path.append(str(ROOT))
 
 if (ROOT / "benchmarks").is_dir():
     from benchmarks.oracle.compare import cotangent, differences, loss
-    from benchmarks.oracle.modules import Recipe, Written, draw, draw_wide
+    from benchmarks.oracle.modules import Recipe, Written, draw, draw_wide, draw_written
 
 OF_INPUT = ("rate", "rate_ci", "reach", "coverage", "temporal_range", "gradient_share", "zero_lags", "needed_lag")
 OF_STATE = ("directions", "lyapunov", "finite_time_exponents", "log10_condition", "chain_rule_residual")
@@ -45,6 +45,12 @@ def test_every_number_is_that_of_plain_autograd(seed: int) -> None:
 @pytest.mark.parametrize("seed", [*range(10), 1008, 1142, 2286, 3108, 5250, 6134])
 def test_every_number_of_the_wider_grammar_too(seed: int) -> None:
     recipe = draw_wide(seed)
+    assert differences(recipe) == [], str(recipe)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 5, 9, 10, 11, 16, 19, 22, 28, 31, 33])
+def test_every_number_where_outputs_and_states_are_written_into_tensors(seed: int) -> None:
+    recipe = draw_written(seed)
     assert differences(recipe) == [], str(recipe)
 
 

@@ -177,7 +177,9 @@ class LoopExtractor:
         for place, kind in enumerate(self.kinds):
             if (found := self._recognised(kind, t, after)) is not None:
                 self.kinds.insert(0, self.kinds.pop(place))
-                return found
+                if t > 1 or found.before or not (made := self._made_before(after)):
+                    return found
+                return Step(t, made, after, self._between(made, after))
         before: State = tuple(narrowest(self.crossings, t - 1, self.lifetime)) if t > 1 else self._made_before(after)
         before = self._aligned(before, after)
         step = Step(t, before, after, self._between(before, after))

@@ -9,6 +9,9 @@ from gradscope.forward.minimal_state import Crossings
 from gradscope.forward.step_labels import StepLabels
 from gradscope.forward.walk import State, Step
 
+PICKING = frozenset({"IndexBackward0", "MaskedSelectBackward0", "IndexSelectBackward0"})
+"""Operations whose results may have as many rows as some numbers say."""
+
 
 class StepMatch:
     """One step laid on another, from its end."""
@@ -62,11 +65,18 @@ class StepMatch:
                     return False
                 continue
             reads_a, reads_b = self.graph.reads[a[0]], self.graph.reads[b[0]]
-            if len(reads_a) != len(reads_b) or self.graph.shape(a) != self.graph.shape(b):
+            if len(reads_a) != len(reads_b) or not self._shaped_alike(a, b):
                 return False
             self.nodes[a[0]] = b[0]
             stack += zip(reads_a, reads_b, strict=True)
         return True
+
+    def _shaped_alike(self, a: Value, b: Value) -> bool:
+        """Whether values are of one shape; of rows or units that a mask picks there may be more at one step."""
+        (*there,), (*here,) = self.graph.shape(a), self.graph.shape(b)
+        if there == here or len(there) != len(here) or there[1:] != here[1:]:
+            return there == here
+        return not PICKING.isdisjoint(self.graph.names)
 
     def _alone(self, a: Value) -> Read:
         """The part of the state that a value of the known step is a mere view of."""

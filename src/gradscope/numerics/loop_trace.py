@@ -32,6 +32,7 @@ from gradscope.records import EqualityCheck, Kind
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
+OTHER_WAYS = "the sequences of the batch go through different recurrences"
 MOST_PARTS = 3
 """Parts of a state of one size that are written out one by one."""
 
@@ -275,7 +276,7 @@ class LoopTrace(ModuleTrace):
         for walk in walks:
             if (walk.level, walk.backwards, len(walk.steps)) == (mine.level, mine.backwards, len(mine.steps)):
                 return walk
-        raise Unavailable("the sequences of the batch go through different recurrences")
+        raise Unavailable(OTHER_WAYS)
 
     def _walk(self, one: TracedPass, place: int) -> tuple[TracedPass, Walk, LoopChain]:
         """A sequence's own walk, its chain.
@@ -338,6 +339,9 @@ class LoopTrace(ModuleTrace):
 
     def _layer(self, back: Back, place: int) -> LayerAdjoint:
         own = [swept[place] for swept in back.swept]
+        if len({len(one.state) for one in own}) > 1:
+            # A sequence whose first steps leave the state alone walks fewer.
+            raise Unavailable(OTHER_WAYS)
         state = torch.cat([one.state for one in own], 1)
         weights = [one.weight for one in own if one.weight is not None]
         weight = torch.cat(weights, 1) if weights else None
