@@ -142,8 +142,8 @@ class Pull:
             source = graph.reads[index][0]
             assert source is not None
             to = self.deposit(index, source) or pending
-            for m, e in taken[0]:
-                to.add_piece(source, piece, m, e)
+            for own, e in taken[0]:
+                to.add_piece(source, piece, own, e)
             return
         for gradients, e in _bands(taken):
             found = graph.apply(index, gradients, skip_weights=self.skip_weights)

@@ -114,7 +114,7 @@ class StepLabels:
                 runs[index] = [*carried, index]
             elif before is None or newer:
                 runs[index] = [index]
-        steps = {end: {self.marks[index].label for index in run} for end, run in runs.items()}
+        steps = {end: {mark.label for index in run if (mark := self.marks[index])} for end, run in runs.items()}
         return frozenset(index for end, run in runs.items() if len(steps[end]) >= RUN for index in run)
 
     def _find_floors(self) -> list[tuple[int, int]]:
