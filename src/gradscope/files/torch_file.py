@@ -16,6 +16,7 @@ from gradscope.errors import UsageError
 from gradscope.files.paths import Kind, kind_of
 from gradscope.files.zip_check import check_zip
 from gradscope.text import safe_text
+from gradscope.torch_private import weights_only_globals
 
 # What training scripts put beside their weights. Each only stores the fields it is given; the names are compared
 # with this list and nothing is imported.
@@ -77,9 +78,9 @@ def wanted_globals(path: Path, kind: Kind) -> tuple[str, ...]:
 
 
 def _allowed() -> set[str]:
-    known = torch._weights_only_unpickler._get_allowed_globals()
+    known = weights_only_globals()
     mine = {entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__name__}" for entry in HARMLESS}
-    return set(known) | mine
+    return known | mine
 
 
 def _globals_of_legacy(path: Path) -> set[str]:

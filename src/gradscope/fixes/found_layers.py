@@ -20,6 +20,7 @@ from gradscope.models.user_modules import copied
 from gradscope.models.user_step import CustomCell
 from gradscope.models.whole_module import Direct
 from gradscope.numerics.pick_trace import first_opened
+from gradscope.torch_private import saved
 
 LOOKED = 12
 """Steps of the input by which a recurrence of the user's own code is found."""
@@ -168,7 +169,7 @@ def _shifts(model: Direct, x: Tensor, keeps: Sequence[Keep]) -> dict[Keep, float
             continue
         index, start, length = keep.shifted
         if index < len(one.graph) and one.graph.names[index] == "SigmoidBackward0":
-            before = one.graph.nodes[index]._saved_result[..., start : start + length].detach().double().logit()
+            before = saved(one.graph.nodes[index], "result")[..., start : start + length].detach().double().logit()
             if bool(before.isfinite().all()) and float(before.max() - before.min()) < 1e-6:
                 found[keep] = round(float(before.mean()), 6)
     return found

@@ -135,7 +135,8 @@ def _change_layer(part: nn.RNNBase | nn.RNNCellBase, suffix: str, kind: Kind, pa
     """Make the change to one layer and direction; False, and the layer as it was, where it cannot be written."""
     with _settled(part):
         before = {key: getattr(part, key + suffix).detach().clone() for key in _names(part)}
-        plain = all(key + suffix in part._parameters for key in before)
+        own = dict(part.named_parameters(recurse=False, remove_duplicate=False))
+        plain = all(key + suffix in own for key in before)
         given = {key: value.clone() for key, value in before.items()}
         layer = Layer(kind, given, part.hidden_size, path, _phi(part), suffix.endswith("_reverse"), plain)
         kept = {key: value.clone() for key, value in part.state_dict().items()}
@@ -153,7 +154,7 @@ def _written(part: nn.Module, name: str, value: Tensor) -> bool:
 
     The old weight_norm and spectral_norm make the weight anew at every call: what is written to it is lost.
     """
-    if (parameter := part._parameters.get(name)) is not None:
+    if (parameter := dict(part.named_parameters(recurse=False, remove_duplicate=False)).get(name)) is not None:
         parameter.copy_(value)
         return True
     if not parametrize.is_parametrized(part, name):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gradscope.errors import UsageError
 from gradscope.text import safe_text
+from gradscope.torch_private import leaf_of, order_of, results_of, saved, saved_names, sources
 
 PRODUCTS = {"AddmmBackward0": 1, "MmBackward0": 0}
 """At which place x is read by what multiplies it with a weight."""
@@ -64,7 +65,7 @@ class Graph:
                     "torch has no gradient for an operation of the module (as of t % parameter); does its "
                     "loss.backward() work?"
                 )
-            following[node] = node.next_functions
+            following[node] = sources(node)
             stack += [one for one, _ in following[node] if one is not None and one not in following]
         nodes = sorted(following, key=_order)
         place = {node: index for index, node in enumerate(nodes)}
@@ -86,15 +87,15 @@ class Graph:
         """Of a value."""
         if value not in self._shapes:
             node = self.nodes[value[0]]
-            leaf = getattr(node, "variable", None)
-            self._shapes[value] = torch.Size(node._input_metadata[value[1]].shape if leaf is None else leaf.shape)
+            leaf = leaf_of(node)
+            self._shapes[value] = torch.Size(results_of(node)[value[1]].shape if leaf is None else leaf.shape)
         return self._shapes[value]
 
     def form(self, value: Value) -> tuple[torch.Size, torch.dtype]:
         """Shape and number type of a value."""
         node = self.nodes[value[0]]
-        leaf = getattr(node, "variable", None)
-        return self.shape(value), node._input_metadata[value[1]].dtype if leaf is None else leaf.dtype
+        leaf = leaf_of(node)
+        return self.shape(value), results_of(node)[value[1]].dtype if leaf is None else leaf.dtype
 
     @cached_property
     def forms(self) -> list[list[tuple[torch.Size, torch.dtype] | None] | None]:
@@ -112,14 +113,14 @@ class Graph:
             meta.dtype
             for node, leaf in zip(self.nodes, self.is_leaf, strict=True)
             if not leaf
-            for meta in node._input_metadata
+            for meta in results_of(node)
         )
         return frozenset(kind for kind in made if kind.is_floating_point)
 
     @cached_property
     def is_leaf(self) -> list[bool]:
         """Whether an operation is none, but a leaf."""
-        return [hasattr(node, "variable") for node in self.nodes]
+        return [leaf_of(node) is not None for node in self.nodes]
 
     @property
     def leaves(self) -> list[Tensor]:
@@ -158,9 +159,9 @@ class Graph:
         if not picks or source is None or self.names[source[0]] != "StackBackward0":
             return index, nr
         ndim = len(self.shape(source))
-        if signed(node._saved_dim) % ndim != signed(self.nodes[source[0]]._saved_dim) % ndim:
+        if signed(saved(node, "dim")) % ndim != signed(saved(self.nodes[source[0]], "dim")) % ndim:
             return index, nr
-        at = nr if self.names[index] == "UnbindBackward0" else signed(node._saved_index)
+        at = nr if self.names[index] == "UnbindBackward0" else signed(saved(node, "index"))
         return self.reads[source[0]][at]
 
     def recipe(self, index: int) -> int:
@@ -196,9 +197,9 @@ class Graph:
             return (index,), []  # a function of the user's own may keep anything
         kind = type(node)
         if kind not in self._kept_names:
-            self._kept_names[kind] = tuple(name for name in dir(node) if name.startswith("_saved_"))
+            self._kept_names[kind] = saved_names(node)
         try:
-            kept = [getattr(node, name) for name in self._kept_names[kind]]
+            kept = [saved(node, name) for name in self._kept_names[kind]]
         except RuntimeError:
             return (index,), []  # written over since
         numbers = tuple(str(one) for one in kept if not isinstance(one, Tensor))
@@ -268,9 +269,9 @@ class Graph:
         if index not in self.products or gradient is None or self.reads[index][PRODUCTS[name]] is None:
             return None
         node, found = self.nodes[index], [None] * len(self.reads[index])
-        if name == "AddmmBackward0" and (node._saved_alpha != 1 or node._saved_beta != 1):
+        if name == "AddmmBackward0" and (saved(node, "alpha") != 1 or saved(node, "beta") != 1):
             return None
-        found[PRODUCTS[name]] = gradient @ node._saved_mat2.mT
+        found[PRODUCTS[name]] = gradient @ saved(node, "mat2").mT
         return tuple(found)
 
     def _differentiated(self, index: int, gradients: Sequence[Tensor | None]) -> Any:
@@ -279,20 +280,20 @@ class Graph:
             return node(*gradients)
         given = [
             torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device) if g is None else g
-            for g, meta in zip(gradients, self.nodes[index]._input_metadata, strict=True)
+            for g, meta in zip(gradients, results_of(self.nodes[index]), strict=True)
         ]
         found = node.apply(*given)
         found = found if isinstance(found, tuple) else (found,)
-        if len(found) == len(node.next_functions):
+        if len(found) == len(sources(node)):
             return found
         # It answers for arguments that are no tensors too, which the graph does not read.
         told = iter([g for g, wanted in zip(found, node.needs_input_grad, strict=False) if wanted])
-        return tuple([None if one is None else next(told, None) for one, _ in node.next_functions])
+        return tuple([None if one is None else next(told, None) for one, _ in sources(node)])
 
     def results(self, index: int) -> int:
         """How many results an operation has."""
         node = self.nodes[index]
-        return 1 if self.is_leaf[index] else len(node._input_metadata)
+        return 1 if self.is_leaf[index] else len(results_of(node))
 
 
 def operation(name: str) -> str:
@@ -323,4 +324,4 @@ def _edge(tensor: Tensor) -> Any:
 
 def _order(node: Any) -> tuple[int, int]:
     """Leaves first, then as they ran."""
-    return (0, 0) if hasattr(node, "variable") else (1, node._sequence_nr())
+    return (0, 0) if leaf_of(node) is not None else (1, order_of(node))

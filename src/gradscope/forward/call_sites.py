@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gradscope.forward.executed_steps import Position
-from gradscope.forward.recorder import NUMBERS, is_inside_function, stepwise, transformed, unwrapped
+from gradscope.forward.recorder import NUMBERS, is_inside_function, stepwise
 from gradscope.models.input_leaf import given
 from gradscope.models.user_modules import gradients_wanted
 from gradscope.models.whole_module import Direct
+from gradscope.torch_private import is_transformed, untransformed
 
 _CODES: dict[Any, list[tuple[int, str, str]]] = {}
 Call = tuple[int, int]
@@ -90,7 +91,7 @@ class Counting(TorchFunctionMode):
         if is_inside_function():
             return func(*args, **(kwargs or {}))
         self.count += 1
-        if func in NUMBERS and not transformed():
+        if func in NUMBERS and not is_transformed():
             self.found.answers.append(self.given.pop() if self.given else func(*args, **(kwargs or {})))
             return self.found.answers[-1]
         found = func(*args, **(kwargs or {}))
@@ -169,7 +170,7 @@ class Values(Counting):
         """A result, as it is now."""
         call = (self.count, place)
         if call in self.wanted:
-            self.found.values[call] = unwrapped(value).detach().clone()
+            self.found.values[call] = untransformed(value).detach().clone()
         if call in self.named:
             name = next_name(sys._getframe(2), self.paths)
             if name is None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from gradscope.forward.autograd_graph import Read, Value
 from gradscope.forward.step_reader import SAME, Piece, StepReader
+from gradscope.torch_private import saved
 
 ADDENDS = ("AddmmBackward0", "AddBackward0", "SubBackward0")
 SUMS = ("AddBackward0", "SubBackward0", "CatBackward0", "StackBackward0", "TanhBackward0", "WhereBackward0", *SAME)
@@ -106,7 +107,7 @@ class GateReader(StepReader):
 
     def _weighs(self, index: int, at: int) -> int:
         """The sign of a sum's alpha, for what is read at its second place."""
-        alpha = getattr(self.graph.nodes[index], "_saved_alpha", 1) if at == 1 else 1
+        alpha = saved(self.graph.nodes[index], "alpha", 1) if at == 1 else 1
         return -1 if isinstance(alpha, int | float) and alpha < 0 else 1
 
     def _biases(self, value: Read, start: int, length: int) -> Iterator[Piece]:
@@ -132,10 +133,10 @@ class GateReader(StepReader):
         node, reads = self.graph.nodes[index], self.graph.reads[index]
         name = self.graph.names[index]
         if name == "AddmmBackward0":
-            yield reads[0] if node._saved_beta == 1 else None
+            yield reads[0] if saved(node, "beta") == 1 else None
             return
         yield reads[0]
-        if name == "AddBackward0" and getattr(node, "_saved_alpha", 1) == 1:
+        if name == "AddBackward0" and saved(node, "alpha", 1) == 1:
             yield from reads[1:]
 
     def _is_shifted(self, value: Read) -> bool:
@@ -144,7 +145,7 @@ class GateReader(StepReader):
             return False
         name, reads = self.graph.names[value[0]], self.graph.reads[value[0]]
         if name in ("AddBackward0", "SubBackward0"):
-            plain = name == "AddBackward0" and getattr(self.graph.nodes[value[0]], "_saved_alpha", 1) == 1
+            plain = name == "AddBackward0" and saved(self.graph.nodes[value[0]], "alpha", 1) == 1
             return not plain or None in reads or any(map(self._is_shifted, reads))
         moved = self.moved(value, 0)
         return moved is not None and self._is_shifted(moved[0])

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
 from gradscope.models.input_leaf import LOOKUPS, Given, given
 from gradscope.models.output_shape import reals
 from gradscope.models.user_modules import gradients_wanted
 from gradscope.models.whole_module import Direct
+from gradscope.torch_private import is_transformed, tree_leaves, untransformed, write_count
 
 Place = tuple[int, int]
 """Axis and index."""
@@ -38,17 +38,17 @@ class Written:
 
     def write(self, func: Any, buffer: Any, key: Any, value: Any) -> Any:
         """Buffer[key] = value, remembered where the key is one index of one axis."""
-        version = buffer._version
+        version = write_count(buffer)
         found = func(buffer, key, value)
         known = self._known(buffer, version)
         place = _from_front(place_of(key, buffer.ndim), buffer)
         if place is None or not isinstance(value, Tensor) or (known and next(iter(known))[0] != place[0]):
             known = {}
         elif value.requires_grad and torch.is_grad_enabled() and value.shape == _shape(buffer, place[0]):
-            known[place] = (value, value._version)
+            known[place] = (value, write_count(value))
         else:
             known.pop(place, None)
-        self.buffers[buffer] = (buffer._version, known)
+        self.buffers[buffer] = (write_count(buffer), known)
         return found
 
     def read(self, buffer: Any, key: Any) -> Tensor | None:
@@ -56,11 +56,11 @@ class Written:
         if not isinstance(buffer, Tensor) or buffer not in self.buffers:
             return None
         place = _from_front(place_of(key, buffer.ndim), buffer)
-        kept = None if place is None else self._known(buffer, buffer._version).get(place)
+        kept = None if place is None else self._known(buffer, write_count(buffer)).get(place)
         if kept is None:
             return None
         value, version = kept
-        return value.clone() if value._version == version else None
+        return value.clone() if write_count(value) == version else None
 
     def _known(self, buffer: Tensor, version: int) -> dict[Place, tuple[Tensor, int]]:
         """What is known of a buffer that nobody else has written into."""
@@ -221,7 +221,7 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         self.count += 1
         special = SPECIAL.get(func)
-        if transformed():
+        if is_transformed():
             found = func(*args, **kwargs)
         elif special is not None:
             found = special(self, func, args, kwargs)
@@ -241,7 +241,7 @@ class Recorder(TorchFunctionMode):
         return found
 
     def _note(self, value: Tensor, place: int, args: Any) -> None:
-        value = unwrapped(value)
+        value = untransformed(value)
         if value.is_floating_point() and any(isinstance(arg, Tensor) and arg.is_floating_point() for arg in args):
             self.types.add(value.dtype)
         if value.grad_fn is not None:
@@ -254,7 +254,7 @@ class Recorder(TorchFunctionMode):
     def _without_gradient(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A call under no_grad; what it returns still knows where it came from."""
         found = func(*args, **kwargs)
-        sources = [arg for arg in pytree.tree_leaves((args, kwargs)) if _joined(arg)]
+        sources = [arg for arg in tree_leaves((args, kwargs)) if _joined(arg)]
         if not sources or not isinstance(found, Tensor) or any(found is arg for arg in args):
             return found
         return stopped(found, sources)
@@ -345,18 +345,6 @@ def is_inside_function() -> bool:
     while frame is not None and frame.f_code is not APPLY:
         frame = frame.f_back
     return frame is not None
-
-
-def transformed() -> bool:
-    """Whether vmap, grad or another transform of torch.func is at work."""
-    return torch._C._functorch.peek_interpreter_stack() is not None
-
-
-def unwrapped(value: Tensor) -> Tensor:
-    """What a transform of torch.func works on, of the tensor that the code sees."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(value):
-        value = torch._C._functorch.get_unwrapped(value)
-    return value
 
 
 def stopped(value: Tensor, sources: Sequence[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from gradscope.forward.keeping_gates import GateReader, Keep
 from gradscope.forward.step_reader import Piece, StepReader
 from gradscope.forward.traced_pass import TracedPass
 from gradscope.forward.walk import Step, Walk
+from gradscope.torch_private import saved
 
 Places = frozenset[int]
 """Of parts, by their order in the state."""
@@ -173,4 +174,4 @@ class MatrixReader(StepReader):
         if self.graph.names[value[0]] != "CatBackward0":
             return False
         axes = len(self.graph.shape(value))
-        return signed(self.graph.nodes[value[0]]._saved_dim) % axes == axes - 1
+        return signed(saved(self.graph.nodes[value[0]], "dim")) % axes == axes - 1

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gradscope.forward.autograd_graph import Graph, Value
+from gradscope.torch_private import saved
 
 Term = tuple[Tensor, int]
 """m and e."""
@@ -173,14 +174,14 @@ def piece_of(graph: Graph, index: int) -> tuple[int, int, int] | None:
     """(axis, start, length) of an operation that takes a piece of what it reads; None for any other."""
     name, node = graph.names[index], graph.nodes[index]
     if name == SELECT:
-        size = node._saved_self_sym_sizes
-        axis = _axis(node._saved_dim, len(size))
-        return axis, _signed(node._saved_index) % size[axis], 0
-    if name == SLICE and node._saved_step == 1:
-        size = node._saved_self_sym_sizes
-        axis = _axis(node._saved_dim, len(size))
+        size = saved(node, "self_sym_sizes")
+        axis = _axis(saved(node, "dim"), len(size))
+        return axis, _signed(saved(node, "index")) % size[axis], 0
+    if name == SLICE and saved(node, "step") == 1:
+        size = saved(node, "self_sym_sizes")
+        axis = _axis(saved(node, "dim"), len(size))
         # TorchScript leaves open ends out.
-        bounds = (0 if node._saved_start is None else node._saved_start, node._saved_end)
+        bounds = (0 if saved(node, "start") is None else saved(node, "start"), saved(node, "end"))
         start, end = (size[axis] if at is None else _within(_signed(at), size[axis]) for at in bounds)
         return (axis, start, end - start) if end > start else None
     return None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gradscope.forward.autograd_graph import Graph, Read, Value, signed
 from gradscope.forward.scaled_pull import piece_of
 from gradscope.forward.walk import Step, Walk
+from gradscope.torch_private import saved
 
 SAME = tuple(f"{name}Backward0" for name in ("View", "UnsafeView", "Unsqueeze", "Squeeze", "Clone", "Expand", "Alias"))
 
@@ -110,8 +111,8 @@ class StepReader:
         index, nr = value
         if self.graph.names[index] == "SplitBackward0":
             node, shape = self.graph.nodes[index], self.graph.shape(value)
-            axis = signed(node._saved_dim) % len(shape)
-            return axis, nr * int(node._saved_split_size), shape[axis]
+            axis = signed(saved(node, "dim")) % len(shape)
+            return axis, nr * int(saved(node, "split_size")), shape[axis]
         found = piece_of(self.graph, index)
         return found if found is not None and found[2] else None
 
@@ -125,7 +126,7 @@ class StepReader:
         if self.graph.names[source[0]] not in SAME or len(shape) < 2 or flat[-1:] != (shape[-1] * shape[-2],):
             return None
         node = self.graph.nodes[index]
-        if signed(node._saved_dim) % len(shape) != len(shape) - 2:
+        if signed(saved(node, "dim")) % len(shape) != len(shape) - 2:
             return None
-        row = nr if name == "UnbindBackward0" else signed(node._saved_index) % shape[-2]
+        row = nr if name == "UnbindBackward0" else signed(saved(node, "index")) % shape[-2]
         return before, row * shape[-1]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradscope.forward.autograd_graph import Graph, Value
 from gradscope.forward.scaled_pull import normalised, piece_of, pull_scaled
+from gradscope.torch_private import saved
 
 UNBIND, SPLITS = "UnbindBackward0", frozenset({"SplitBackward0", "UnsafeSplitBackward0"})
 SINGLE = frozenset({"IndexBackward0", "IndexSelectBackward0", "GatherBackward0", "AsStridedBackward0"})
@@ -113,10 +114,10 @@ def _pieces(graph: Graph, index: int) -> tuple[int, int, list[int]] | None:
     if (piece := piece_of(graph, index)) is not None:
         return piece[0], max(1, piece[2]), [piece[1]]
     if name == UNBIND:
-        axis = node._saved_dim % (len(graph.shape((index, 0))) + 1)
+        axis = saved(node, "dim") % (len(graph.shape((index, 0))) + 1)
         return axis, 1, list(range(graph.results(index)))
     if name in SPLITS:
-        axis, length = node._saved_dim % len(graph.shape((index, 0))), int(node._saved_split_size)
+        axis, length = saved(node, "dim") % len(graph.shape((index, 0))), int(saved(node, "split_size"))
         return axis, length, [length * nr for nr in range(graph.results(index))]
     return None
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradscope.forward.autograd_graph import PRODUCTS, Graph, Value
 from gradscope.forward.scaled_pull import BAND, Pending, pull_scaled, summed
+from gradscope.torch_private import saved
 
 Axis = Callable[[Value], int | None]
 LOG10_2 = math.log10(2.0)
@@ -139,17 +140,17 @@ class Shares:
         name, node = self.graph.names[index], self.graph.nodes[index]
         if g.ndim != 2 or len(g) != self.rows:
             return None
-        if index in self.graph.products and place == PRODUCTS[name] + 1 and getattr(node, "_saved_alpha", 1) == 1:
-            return (node._saved_mat1 if name == "AddmmBackward0" else node._saved_self), g
+        if index in self.graph.products and place == PRODUCTS[name] + 1 and saved(node, "alpha", 1) == 1:
+            return (saved(node, "mat1") if name == "AddmmBackward0" else saved(node, "self")), g
         if self.graph.shape(read).numel() != g.shape[1]:
             return None
         ones = g.new_ones(self.rows, 1)
-        if name == "AddmmBackward0" and place == 0 and node._saved_beta == 1:
+        if name == "AddmmBackward0" and place == 0 and saved(node, "beta") == 1:
             return ones, g
         if name == "AddBackward0":
-            return ones, g * node._saved_alpha if place else g
+            return ones, g * saved(node, "alpha") if place else g
         if name == "MulBackward0":
-            other = node._saved_self if place else node._saved_other
+            other = saved(node, "self") if place else saved(node, "other")
             return (ones, g * other) if other is not None and other.shape == g.shape else None
         return None
 

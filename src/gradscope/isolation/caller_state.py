@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gradscope.torch_private import default_device
+
 Precision = tuple[tuple[str, ...], tuple[str, bool] | None]
 """How products of float32 are rounded: by torch's newer settings, and by the older ones where they answer."""
 
@@ -90,12 +92,6 @@ def _set_autocast(wanted: tuple[str, ...]) -> None:
         torch.set_autocast_enabled(device, device in wanted)
 
 
-def _device() -> torch.device | None:
-    # None where nobody has set one: to set what torch answers then, cpu, would slow every call down.
-    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
-    return None if context is None else context.device
-
-
 def _folder() -> str | None:
     with contextlib.suppress(OSError):  # it was removed
         return os.getcwd()
@@ -133,10 +129,10 @@ def _set_warnings(filters: list[Any]) -> None:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "gradient mode": Setting(torch.is_grad_enabled, torch._C._set_grad_enabled),
+    "gradient mode": Setting(torch.is_grad_enabled, torch.set_grad_enabled),
     "autocast": Setting(_autocast, _set_autocast),
     "default number type": Setting(torch.get_default_dtype, torch.set_default_dtype),
-    "default device": Setting(_device, torch.set_default_device),
+    "default device": Setting(default_device, torch.set_default_device),
     "number of threads": Setting(torch.get_num_threads, torch.set_num_threads),
     "deterministic algorithms": Setting(torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
     "denormal numbers": Setting(_flushes_denormals, torch.set_flush_denormal),
@@ -276,7 +272,7 @@ def isolated() -> Iterator[None]:
         _set_autocast(())
         torch.set_anomaly_enabled(False)
         set_full_precision()
-        if _device() is not None:
+        if default_device() is not None:
             torch.set_default_device(None)
         if torch.get_default_device().type != "cpu":  # the caller is inside `with torch.device(...)`
             stack.enter_context(torch.device("cpu"))

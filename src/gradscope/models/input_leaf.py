@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gradscope.torch_private import leaf_of, sources
+
 if TYPE_CHECKING:
     from gradscope.models.whole_module import Direct
 
@@ -226,7 +228,7 @@ def _made_of(weight: Tensor) -> Hashable:
         if node in seen:
             continue
         seen.add(node)
-        leaf = getattr(node, "variable", None)
+        leaf = leaf_of(node)
         found |= set() if leaf is None else {id(leaf)}
-        stack += [following for following, _ in node.next_functions if following is not None]
+        stack += [following for following, _ in sources(node) if following is not None]
     return next(iter(found)) if len(found) == 1 else frozenset(found)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+
+from gradscope.torch_private import tree_flatten, tree_unflatten
 
 Roles = tuple[int | None, int | None]
 """Which axis holds sequences and which steps; None where none does."""
@@ -34,12 +35,12 @@ def taken_apart(raw: Any, depth: int = 0) -> tuple[list[Any], Rebuild]:
 
     Beside them what puts as many others in their places, in a structure of the same kind.
     """
-    values, form = pytree.tree_flatten(raw)
+    values, form = tree_flatten(raw)
     parts = [_of_object(value, depth) for value in values]
 
     def rebuilt(others: Sequence[Any]) -> Any:
         left = iter(others)
-        return pytree.tree_unflatten([build([next(left) for _ in own]) for own, build in parts], form)
+        return tree_unflatten([build([next(left) for _ in own]) for own, build in parts], form)
 
     return [leaf for own, _ in parts for leaf in own], rebuilt
 

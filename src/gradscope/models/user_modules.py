@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,13 +10,13 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import CheckpointFunction
 
 from gradscope.errors import UsageError
 from gradscope.models.output_shape import leaves_of
 from gradscope.models.tolerances import tolerance
 from gradscope.text import safe_text
+from gradscope.torch_private import SUBMODULES, buffers_of, is_compiler_loaded, tree_leaves
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -90,7 +89,7 @@ def _culprit(module: nn.Module, memo: dict[int, Any]) -> str:
     """`head.writer`: the attribute that cannot be copied."""
     for place, part in module.named_modules():
         for name, value in vars(part).items():
-            if isinstance(value, nn.Module) or name == "_modules":
+            if isinstance(value, nn.Module) or name == SUBMODULES:
                 continue
             try:
                 copy.deepcopy(value, dict(memo))
@@ -107,14 +106,14 @@ OF_TORCH = frozenset(vars(nn.Module()))
 def as_before(module: nn.Module) -> Iterator[None]:
     """Put back, afterwards, the tensors that a module keeps: buffers, and attributes such as a last hidden state."""
     parts = list(module.modules())
-    buffers = [(part, dict(part._buffers)) for part in parts if part._buffers]
+    buffers = [(part, dict(buffers_of(part))) for part in parts if buffers_of(part)]
     copies = {id(b): b.detach().clone() for _, held in buffers for b in held.values() if b is not None}
     attributes = [(part, _attributes(part)) for part in parts]
     try:
         yield
     finally:
         for part, held in buffers:
-            part._buffers.update({name: _unwritten(buffer, copies) for name, buffer in held.items()})
+            buffers_of(part).update({name: _unwritten(buffer, copies) for name, buffer in held.items()})
         for part, before in attributes:
             _put_back(part, before)
 
@@ -147,12 +146,12 @@ def _put_back(part: nn.Module, before: Mapping[str, Any]) -> None:
 
 
 def _has_tensor(*values: Any) -> bool:
-    return any(isinstance(one, Tensor) for one in pytree.tree_leaves(values))
+    return any(isinstance(one, Tensor) for one in tree_leaves(values))
 
 
 def uncompiled() -> AbstractContextManager[object]:
     """Run what torch.compile has wrapped, whole modules or parts, as it was written: compiled code has no hooks."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    return torch.compiler.set_stance("force_eager") if is_compiler_loaded() else nullcontext()
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.isolation.caller_state import generators, own_random_numbers
@@ -19,6 +18,7 @@ from gradscope.models.output_shape import OutputShape, Roles, leaves_of, reading
 from gradscope.models.token_models import TokenIds
 from gradscope.models.user_modules import alike, as_before, checkpoints_kept, gradients_wanted, uncompiled
 from gradscope.text import safe_text
+from gradscope.torch_private import apply_to_tensors, compiled_from, tree_map_only
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -63,7 +63,7 @@ class Direct:
             own_types: number types that its parameters and buffers had before they were put into that of the run.
         """
         # What torch.compile makes of a module stands for that module.
-        module = getattr(module, "_orig_mod", module)
+        module = compiled_from(module)
         self.name, self.module, self.weights = name, module, weights
         self.kind: Literal["attention", "module"] = kind
         self.input_size, self.ids, self.key = input_size, ids, key
@@ -268,7 +268,7 @@ class Direct:
             remedy = "; --input-size N says how many features it takes" if sized else ""
             raise UsageError(f"{safe_text(self.name)} fails on x {tuple(x.shape)}: {what}{remedy}") from error
         if self.asks and not torch.is_grad_enabled():
-            return pytree.tree_map_only(Tensor, Tensor.detach, found)
+            return tree_map_only(Tensor, Tensor.detach, found)
         return found
 
     def fitted(self, x: Tensor) -> Tensor:
@@ -345,11 +345,10 @@ class Direct:
 
 def applied(module: Module, change: Callable[[Tensor], Tensor]) -> Module:
     """The module itself, with a change made to every parameter and buffer."""
-    apply: Callable[[Callable[[Tensor], Tensor]], Module] = module._apply
     with warnings.catch_warnings():
         # Of parameters of a program that are no leaves any more, torch asks for the gradient all the same.
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf", UserWarning)
-        return apply(change)
+        return apply_to_tensors(module, change)
 
 
 def types_of(module: nn.Module) -> dict[str, torch.dtype]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Variable
 from torch.utils.hooks import RemovableHandle
 
 from gradscope.monitor.layer_recorder import Hook
+from gradscope.torch_private import after_backward, backward_number, write_count
 from gradscope.trajectory import Norms
 
 MOST_ASKED = 64
@@ -121,8 +121,8 @@ class Gradients:
     def _reach(self, parameter: nn.Parameter, _: Tensor) -> None:
         """A backward pass hands a parameter its gradient, which is not yet added to what it had."""
         key, grad = id(parameter), parameter.grad
-        version = None if grad is None else grad._version
-        fresh, task = grad is None or not _any(grad), torch._C._current_graph_task_id()
+        version = None if grad is None else write_count(grad)
+        fresh, task = grad is None or not _any(grad), backward_number()
         self._reached[key] = _Reached(parameter, grad, version, fresh, self._stamps.get(key), task)
         if not self._waiting:
             self._waiting = True
@@ -139,7 +139,7 @@ class Gradients:
             elif self._waiting:
                 self._read(over=True)
 
-        Variable._execution_engine.queue_callback(Hook(over, self._failed))
+        after_backward(Hook(over, self._failed))
 
     def _read(self, *, over: bool) -> None:
         """Read what was added to gradients: torch.autograd.grad adds nothing."""
@@ -147,7 +147,7 @@ class Gradients:
         watched = {id(p) for layer in self._watched for p in layer.parameters()}
         for key, one in list(self._reached.items()):
             grad = one.parameter.grad
-            if grad is None or (grad is one.grad and grad._version == one.version):
+            if grad is None or (grad is one.grad and write_count(grad) == one.version):
                 if over:
                     del self._reached[key]
                     self._handed[key] = [*self._handed.get(key, [])[1 - MOST_ASKED :], one.task]

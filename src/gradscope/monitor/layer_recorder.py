@@ -20,16 +20,17 @@ from gradscope.errors import UsageError
 from gradscope.monitor.layer_signal import KERNELS, Heard, differs
 from gradscope.registry import unknown
 from gradscope.text import safe_text
+from gradscope.torch_private import backward_number, compiled_from, is_jit_traced, is_transformed, leave_to_python
 
 
 def plain_model(model: nn.Module) -> nn.Module:
     """The module inside what torch.compile and data parallelism wrap around it."""
     if not isinstance(model, nn.Module):
         raise UsageError(f"Monitor watches an nn.Module; it was given a {safe_text(type(model).__name__)}")
-    inside = getattr(model, "_orig_mod", None) or (
-        model.module if type(model).__name__ in ("DataParallel", "DistributedDataParallel") else None
-    )
-    return plain_model(inside) if isinstance(inside, nn.Module) else model
+    inside = compiled_from(model)
+    if inside is model and type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
+        inside = model.module
+    return plain_model(inside) if inside is not model and isinstance(inside, nn.Module) else model
 
 
 def watched(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.RNNBase]:
@@ -88,12 +89,8 @@ class Hook:
         raise AttributeError(what if name == "__name__" else name)
 
 
-with suppress(AttributeError):
-    # Where torch.compile leaves a layer to Python it would compile the frames of its hooks, one by one.
-    _dynamo = torch._C._dynamo.eval_frame
-    _dynamo.set_code_exec_strategy(
-        Hook.__call__.__code__, _dynamo._FrameExecStrategy(_dynamo._FrameAction.SKIP, _dynamo._FrameAction.SKIP)
-    )
+# Where torch.compile leaves a layer to Python it would compile the frames of its hooks, one by one.
+leave_to_python(Hook.__call__.__code__)
 
 
 @dataclass
@@ -319,7 +316,7 @@ class LayerRecorder:
             return "it is bidirectional, and so reads the future; gradscope analyze shows each direction"
         if self.layer.mode not in KERNELS:
             return f"its mode {self.layer.mode} is none of torch.nn"
-        if any(p is not None and not isinstance(p, nn.Parameter) for p in self.layer._parameters.values()):
+        if any(not isinstance(p, nn.Parameter) for p in self.layer.parameters(recurse=False)):
             return "it is called with weights that it has for this call alone (functional_call)"
         packed = isinstance(given, PackedSequence)
         if not packed and not (isinstance(given, Tensor) and given.ndim == 3):
@@ -344,7 +341,7 @@ class LayerRecorder:
             if call.x is None or not self._wanted(self):
                 return
             with torch.no_grad():
-                call.hear(torch._C._current_graph_task_id(), place, some(gradient), self._worth)
+                call.hear(backward_number(), place, some(gradient), self._worth)
             self._calls[call.number] = call
             self.silence = (
                 "a gradient came back to it, and none to a parameter of the model: nothing of that is trained"
@@ -357,10 +354,7 @@ class LayerRecorder:
 
 def _is_traced() -> bool:
     """Whether the layer runs for torch.jit or torch.func, on tensors that are none."""
-    if torch._C._get_tracing_state() is not None:
-        return True
-    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
-    return peek is not None and peek() is not None
+    return is_jit_traced() or is_transformed()
 
 
 def _is_pair(output: Any) -> bool:

@@ -23,6 +23,7 @@ from gradscope.numerics.logscale import log10_norm, log10_sum
 from gradscope.profile import Profile
 from gradscope.records import Loaded, ModelResult, RunSpec, Series, Summary
 from gradscope.rules.judge import judge, status_of_verdicts
+from gradscope.torch_private import weight_names
 from gradscope.trajectory import Point
 
 KERNELS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
@@ -277,7 +278,7 @@ def weights_of(layer: nn.RNNBase) -> dict[str, Tensor]:
         for part in parts:
             part.training = False
         with torch.no_grad():
-            return {name: getattr(layer, name).detach() for group in layer._all_weights for name in group}
+            return {name: getattr(layer, name).detach() for group in weight_names(layer) for name in group}
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from gradscope.monitor.layer_recorder import Hook, LayerRecorder
+from gradscope.torch_private import write_count
 from gradscope.trajectory import Point
 
 
@@ -185,7 +186,7 @@ def looks(parameters: Sequence[nn.Parameter]) -> str:
     """Something that changes when weights do, however they are written."""
     # `parameter.data` has a count of its own.
     sample = f"{parameters[0].detach().abs().double().cpu().sum().item()!r}" if parameters else ""
-    return f"{sum(parameter._version for parameter in parameters)} {sample}"
+    return f"{sum(write_count(parameter) for parameter in parameters)} {sample}"
 
 
 def _weakly(method: Callable[..., None]) -> Callable[..., None]:

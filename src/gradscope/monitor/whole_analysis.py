@@ -28,6 +28,7 @@ from gradscope.records import ModelResult, RunSpec
 from gradscope.registry import SERIES_METRICS, SUMMARY_METRICS
 from gradscope.sequences.losses import unmasked
 from gradscope.text import safe_text
+from gradscope.torch_private import apply_to_tensors, forget_hooks
 from gradscope.trajectory import Point
 
 SEQUENCES = 4
@@ -239,10 +240,8 @@ def _copied(model: nn.Module) -> nn.Module:
     """
     made = copied(model)
     for part in made.modules():
-        part._forward_hooks.clear()
-        part._forward_pre_hooks.clear()
-        part._backward_hooks.clear()
-    made._apply(_widened)
+        forget_hooks(part)
+    apply_to_tensors(made, _widened)
     return made.eval()
 
 

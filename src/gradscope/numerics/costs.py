@@ -29,6 +29,7 @@ from gradscope.models.whole_module import Direct
 from gradscope.numerics.trace import Unavailable
 from gradscope.records import Growth
 from gradscope.text import safe_text
+from gradscope.torch_private import leaf_of, sources
 
 
 def needed_bytes(model: Any, sequences: int, length: int) -> int:
@@ -312,12 +313,12 @@ def _paths(output: Tensor, leaves: list[list[Tensor]]) -> tuple[int, int] | None
     shortest: dict[Node, int] = {}
     longest: dict[Node, int] = {}
     for node in _inputs_first(output):
-        variable = getattr(node, "variable", None)
+        variable = leaf_of(node)
         if id(variable) in any_leaf:
             longest[node] = 0
         if id(variable) in first:
             shortest[node] = 0
-        before = [parent for parent, _ in node.next_functions if parent is not None]
+        before = [parent for parent, _ in sources(node) if parent is not None]
         # Weights are in neither table, so nothing is counted that leads to weights alone.
         if reached := [longest[parent] for parent in before if parent in longest]:
             longest[node] = 1 + max(reached)
@@ -332,13 +333,13 @@ def _inputs_first(output: Tensor) -> list[Node]:
     assert output.grad_fn is not None
     order_of: list[Node] = []
     seen: set[Node] = {output.grad_fn}
-    stack = [(output.grad_fn, iter(output.grad_fn.next_functions))]
+    stack = [(output.grad_fn, iter(sources(output.grad_fn)))]
     while stack:
         node, rest = stack[-1]
         for parent, _ in rest:
             if parent is not None and parent not in seen:
                 seen.add(parent)
-                stack.append((parent, iter(parent.next_functions)))
+                stack.append((parent, iter(sources(parent))))
                 break
         else:
             order_of.append(node)

@@ -11,12 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.forward.autograd_graph import Value
 from gradscope.forward.call_sites import Counting, innermost, look_at
-from gradscope.forward.recorder import transformed
 from gradscope.forward.scaled_pull import pull_scaled
 from gradscope.forward.traced_pass import TracedPass, trace_pass
 from gradscope.models.cell import Layer
@@ -26,6 +24,7 @@ from gradscope.models.stack import Trajectory
 from gradscope.models.whole_module import Direct
 from gradscope.numerics.parameter_gradients import loss_value, parameter_gradients
 from gradscope.records import NonFinite
+from gradscope.torch_private import is_transformed, tree_leaves
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class NonFiniteFinder(Counting):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call."""
         found = super().__torch_function__(func, types, args, kwargs)
-        if self.first is None and not transformed():
+        if self.first is None and not is_transformed():
             results = found if isinstance(found, tuple | list) else (found,)
             for place, value in enumerate(results):
                 if _is_bad(value):
@@ -63,7 +62,7 @@ class NonFiniteFinder(Counting):
 
     def _told(self, func: Any, args: Any, kwargs: Any) -> tuple[str, str, str]:
         name = str(getattr(func, "__name__", func)).strip("_")
-        given = pytree.tree_leaves((args, kwargs))
+        given = tree_leaves((args, kwargs))
         constant = any(isinstance(one, float) and not math.isfinite(one) for one in given)
         constant = constant or any(_is_bad(one) for one in given)
         return name, innermost(sys._getframe(2), self.paths), "constant" if constant else "arithmetic"

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from gradscope.errors import UsageError
 from gradscope.models.input_leaf import run_moved
@@ -16,6 +15,7 @@ from gradscope.models.output_shape import reals
 from gradscope.models.stack import Recurrent
 from gradscope.models.whole_module import Direct
 from gradscope.numerics.logscale import log10_norm
+from gradscope.torch_private import tree_leaves, tree_map_only
 
 ROUNDING = "dL/dx is rounding alone: what the loss adds up is the same for every input, as a sum over a LayerNorm's is"
 SMALL = 1e3
@@ -145,7 +145,7 @@ def is_rounding(trace: Trace, v: Any, anchor: int, logs: Tensor) -> bool:
         anchor: the step whose output is looked back from.
         logs: log10 I(k) of the trace's sequences (and of more), lag 0 first.
     """
-    asked = [part for part in pytree.tree_leaves(v) if isinstance(part, Tensor) and part.is_floating_point()]
+    asked = [part for part in tree_leaves(v) if isinstance(part, Tensor) and part.is_floating_point()]
     size = max((float(part.abs().max()) for part in asked if part.numel()), default=0.0)
     top = torch.where(logs.isnan(), -math.inf, logs).max(1).values
     if not asked or not size or not math.isfinite(size) or not bool((top > -math.inf).any()):
@@ -153,7 +153,7 @@ def is_rounding(trace: Trace, v: Any, anchor: int, logs: Tensor) -> bool:
     eps = max(torch.finfo(part.dtype).eps for part in asked)
     if float(top.max()) > math.log10(size) + math.log10(SMALL * eps):
         return False
-    more = trace.profile(pytree.tree_map_only(Tensor, lambda part: part * (4 / 3), v), anchor)
+    more = trace.profile(tree_map_only(Tensor, lambda part: part * (4 / 3), v), anchor)
     own = logs[: len(more), : more.shape[1]]
     at = own.argmax(1, keepdim=True)
     off = (more.gather(1, at) - own.gather(1, at) - math.log10(4 / 3)).abs()
