@@ -54,13 +54,15 @@ def test_nothing_alive_is_left(raw, limit):
 
 
 def signs():
-    """Every sign outside ASCII that rules and remedies write, strings alone."""
+    """Every sign outside ASCII that rules, their pages and remedies write; of code strings alone."""
     found = set()
     for room in ("rules", "fixes"):
         for path in (Path(gradscope.__file__).parent / room).rglob("*.py"):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             words = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
             found |= {char for word in words if isinstance(word, str) for char in word if ord(char) > 127}
+        for page in (Path(gradscope.__file__).parent / room).rglob("*.md"):
+            found |= {char for char in page.read_text(encoding="utf-8") if ord(char) > 127}
     return found
 
 
