@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gradscope.models.user_modules import gradients_wanted
 from gradscope.torch_private import leaf_of, sources
 
 if TYPE_CHECKING:
@@ -215,7 +216,9 @@ def run_moved(model: Direct, ids: Tensor, added: Callable[[Tensor, Tensor], Tens
     weight = next(p for p in model.module.parameters() if p.is_floating_point()).detach()
     width = max((known.stop for known in model.tables.values()), default=0)
     tokens.leaf = model.laid_out(added(weight.new_zeros(*ids.shape, width), weight)).contiguous()
-    return model.run(tokens.taken, Embeddings(tokens))
+    # A table that is made anew at every call is known again by what it is made of, which only its graph tells.
+    with torch.enable_grad(), gradients_wanted(model.module):
+        return model.run(tokens.taken, Embeddings(tokens))
 
 
 def _made_of(weight: Tensor) -> Hashable:
