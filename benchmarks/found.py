@@ -19,7 +19,7 @@ from benchmarks.models import final_loss, model, sequence, threads
 from gradscope.chain import JacobianChain
 from gradscope.forward.traced_pass import trace_pass
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs import threads_for
 from gradscope.numerics.lyapunov import lyapunov
@@ -59,7 +59,7 @@ def found(effort: Effort) -> list[Figure]:
     hidden, length = effort.pick((128, 1000), (16, 40))
     family, x = model("gru", hidden, torch.float64), sequence(8, length, torch.float64)
     module = Inline(family).double().eval()
-    direct = Direct("inline", module, x.shape[-1], kind="module", time_first=False)
+    direct = WholeModule("inline", module, x.shape[-1], kind="module", time_first=False)
     chain = trace_pass(direct, x[:1])
 
     def fresh() -> JacobianChain:
@@ -108,7 +108,7 @@ def _memory(effort: Effort) -> Figure:
 def _once(length: int) -> None:
     family, x = model("gru", 128, torch.float64), sequence(8, length, torch.float64)
     module = Inline(family).double().eval()
-    direct = Direct("inline", module, x.shape[-1], kind="module", time_first=False)
+    direct = WholeModule("inline", module, x.shape[-1], kind="module", time_first=False)
     begun = time.perf_counter()
     analysis = Analysis((Run(direct, x, final_loss),), RunSpec(length=length, batch=8))
     for adjoint in analysis.adjoints:

@@ -355,7 +355,9 @@ def test_a_printed_command_asks_for_the_same_run_where_it_is_pasted(tmp_path, mo
     for name in environ:
         monkeypatch.delenv(name)
     asked: list[RunSpec] = []
-    monkeypatch.setattr("gradscope.examine.examine", lambda spec, **other: asked.append(spec) or Report(spec, {}, ()))
+    monkeypatch.setattr(
+        "gradscope.examine.full_report", lambda spec, **other: asked.append(spec) or Report(spec, {}, ())
+    )
     assert main(shlex.split(command(spec))[1:]) == 0
     assert asked == [spec]
 

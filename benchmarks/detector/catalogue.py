@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from gradscope.sequences.tasks import Kind
+from gradscope.sequences.tasks import LagKind
 
 HIDDEN = 32
 STEPS = 800
@@ -33,7 +33,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "attention": ("attention",),
     "transformer": ("transformer",),
 }
-TASKS: tuple[tuple[str, Kind], ...] = (
+TASKS: tuple[tuple[str, LagKind], ...] = (
     ("recall", "fixed"),
     ("adding", "fixed"),
     ("adding", "spread"),
@@ -61,7 +61,7 @@ class Combination:
     family: str
     model: str
     task: str
-    kind: Kind
+    kind: LagKind
     lag: int
 
     @property
@@ -94,7 +94,7 @@ def combinations() -> list[Combination]:
 
 
 def grid(
-    families: Mapping[str, Sequence[str]], tasks: Sequence[tuple[str, Kind]], lags: Sequence[int]
+    families: Mapping[str, Sequence[str]], tasks: Sequence[tuple[str, LagKind]], lags: Sequence[int]
 ) -> list[Combination]:
     """Every model on every task at every lag, in that order."""
     return [

@@ -10,7 +10,7 @@ from benchmarks.detector.catalogue import HIDDEN, RATES, SEEDS, STEPS
 from benchmarks.detector.outcome import built
 from benchmarks.detector.statistics import Row
 from benchmarks.detector.twins import labels
-from gradscope.fixes.measure_remedies import Measured, measure_fixes
+from gradscope.fixes.measure_remedies import MeasuredRemedy, measure_fixes
 from gradscope.fixes.train_remedies import MOST, treated_source
 from gradscope.loading.from_word import source_of
 from gradscope.loading.source import Source
@@ -57,7 +57,7 @@ def fixed(row: Row) -> dict[str, Any]:
     return {"name": row["name"], "tried": tried, "seconds": time.perf_counter() - begun}
 
 
-def _learned(one: Measured, source: Source, spec: RunSpec, row: Row) -> list[int | None]:
+def _learned(one: MeasuredRemedy, source: Source, spec: RunSpec, row: Row) -> list[int | None]:
     """When the first setting of each seed learned."""
     task, settings = load(TASKS[row["task"]]), [Setting(rate, seed) for seed in SEEDS for rate in RATES]
     made = treated_source(one, source, spec)

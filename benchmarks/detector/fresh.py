@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.detector.catalogue import CLIP, Combination, grid
 from benchmarks.detector.outcome import outcome
-from gradscope.sequences.tasks import Kind
+from gradscope.sequences.tasks import LagKind
 
 CLIPS = (CLIP, None)
 FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -27,7 +27,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "gru": ("gru:update_bias=3", "gru:update_bias=5", "gru:layers=2"),
     "lru": ("lru:r_min=0.7,r_max=0.9", "lru:r_min=0.9,r_max=0.99"),
 }
-TASKS: tuple[tuple[str, Kind], ...] = (
+TASKS: tuple[tuple[str, LagKind], ...] = (
     ("recall", "fixed"),
     ("adding", "fixed"),
     ("copy", "fixed"),

@@ -15,7 +15,7 @@ from benchmarks.detector.catalogue import CLIP, HIDDEN, LOOK, RATES, SEEDS, STEP
 from gradscope.fixes.layer_edit import changed
 from gradscope.models.family import family_model
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.probe.copies import copies_of
 from gradscope.probe.learners import Learners, flow
 from gradscope.probe.training import Curve, Plan, Setting, Training
@@ -81,7 +81,7 @@ def built(text: str, seed: int, features: int) -> Any:
     return settled.build(input_size=features, seed=seed, dtype=torch.float64)
 
 
-def foreign_cell(text: str, options: str, seed: int, features: int) -> Direct:
+def foreign_cell(text: str, options: str, seed: int, features: int) -> WholeModule:
     """A layer of torchrecurrent by its own initialisation, with an orthogonal recurrent matrix, or gates that keep.
 
     `keep=B` sets the gate that keeps the state by the biases that are found in the computation.
@@ -91,7 +91,7 @@ def foreign_cell(text: str, options: str, seed: int, features: int) -> Direct:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = getattr(importlib.import_module("torchrecurrent"), cell)(features, HIDDEN, **given)
-    model = Direct(text, module.double(), features, kind="module", time_first=True)
+    model = WholeModule(text, module.double(), features, kind="module", time_first=True)
     for bias in (float(one.removeprefix("keep=")) for one in drawn if one.startswith("keep=")):
         kept = changed(model, lambda layer, bias=bias: layer.keep(bias, ""), torch.ones(1, 12, features).double())
         assert kept is not None, f"{cell} has no gate that keeps its state"

@@ -14,7 +14,7 @@ from torch import Tensor
 from gradscope.config.check import check, idle
 from gradscope.config.types import coerce
 from gradscope.errors import UsageError
-from gradscope.examine import examine_sources
+from gradscope.examine import full_report_of_sources
 from gradscope.isolation.caller_state import isolated
 from gradscope.loading.from_word import source_of
 from gradscope.loading.objects import source_from_object
@@ -80,7 +80,7 @@ def _report(models: list[Any], x: Any, loss: Any, settings: dict[str, Any], *, c
     _refuse_unread(models, x, spec, settings)
     sources = [_source(model, word, spec, x) for model, word in zip(models, words, strict=True)]
     own = None if isinstance(loss, str) else own_loss(loss, f"loss {getattr(loss, '__name__', type(loss).__name__)}")
-    return examine_sources(sources, spec, x=x, loss=own, costs=compare)
+    return full_report_of_sources(sources, spec, x=x, loss=own, costs=compare)
 
 
 def _refuse_unread(models: list[Any], x: Tensor | None, spec: RunSpec, given: dict[str, Any]) -> None:

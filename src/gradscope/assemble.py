@@ -10,7 +10,7 @@ from gradscope.errors import UsageError
 from gradscope.loading.source import Source
 from gradscope.metrics import collect, layers
 from gradscope.models.fused_call import recurrent_parts
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.loop_trace import LoopTrace
 from gradscope.numerics.module_trace import ModuleTrace
@@ -23,11 +23,11 @@ from gradscope.sequences.batch import Batch
 from gradscope.text import counted
 
 
-def outline(
+def result_without_spectra(
     name: str,
     loaded: Loaded,
     analysis: Analysis,
-    measured: collect.Measured,
+    measured: collect.MetricValues,
     *,
     tokens: tuple[str, ...] | None = None,
     notes: tuple[str, ...] = (),
@@ -62,7 +62,9 @@ def _parts(analysis: Analysis) -> dict[str, str]:
     return recurrent_parts(trace.model.module, lambda part: any(id(p) in read for p in part.parameters()))
 
 
-def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], *, costs: bool) -> ModelResult:
+def complete_result(
+    source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...], *, costs: bool
+) -> ModelResult:
     """Everything that is measured on a model, judged; what it costs only where asked for."""
     series, bands, skipped = collect.series(analysis, batch.tokens)
     ahead = (f"{analysis.ahead}, so it has no reach",) if analysis.ahead else ()
@@ -77,7 +79,7 @@ def whole(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ..
         why["chain"] = analysis.refused
     measured = (summary, series, {**skipped, **more, **why})
     result = replace(
-        outline(source.name, loaded, analysis, measured, tokens=batch.tokens, notes=notes),
+        result_without_spectra(source.name, loaded, analysis, measured, tokens=batch.tokens, notes=notes),
         bands=bands,
         singular_values=singular,
         layers=() if isinstance(by_layer, NotMeasured) else by_layer,
@@ -94,7 +96,7 @@ def _narrowed(analysis: Analysis) -> tuple[str, ...]:
     model = analysis.model
     chain = attempted(lambda: analysis.chain)
     if isinstance(chain, NotMeasured):
-        opened = isinstance(model, Direct) and model.kind == "module" and not model.closed
+        opened = isinstance(model, WholeModule) and model.kind == "module" and not model.closed
         return (f"no Jacobians: {chain.reason}",) if opened and not chain.told else ()
     if analysis.full or analysis.kind != "recurrent":
         return ()
@@ -131,7 +133,7 @@ def _step_pairs(analysis: Analysis) -> dict[str, Any] | None:
 
 def _attention(analysis: Analysis, batch: Batch) -> Attention | None:
     model, item = analysis.model, analysis.spec.item
-    if not isinstance(model, Direct) or model.weights is None or analysis.non_finite is not None:
+    if not isinstance(model, WholeModule) or model.weights is None or analysis.non_finite is not None:
         return None
     from gradscope.numerics.token_pairs import attention_maps
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @isolated()
-def examine(
+def full_report(
     spec: RunSpec,
     *,
     costs: bool = False,
@@ -42,11 +42,11 @@ def examine(
         UsageError: something asked for cannot be had.
     """
     sources = [source_of(word, spec) for word in spec.models]
-    return examine_sources(sources, spec, costs=costs, detail=detail, progress=progress, early=early)
+    return full_report_of_sources(sources, spec, costs=costs, detail=detail, progress=progress, early=early)
 
 
 @isolated()
-def examine_sources(
+def full_report_of_sources(
     sources: list[Source],
     spec: RunSpec,
     *,
@@ -57,7 +57,7 @@ def examine_sources(
     progress: Progress | None = None,
     early: Early | None = None,
 ) -> Report:
-    """`examine` for models that are already at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
+    """`full_report` of models that are at hand; `x` (batch, T, features) and `loss` replace those of `spec`."""
     report = diagnose_sources(sources, spec, x=x, loss=loss, costs=costs, detail=detail, progress=progress, early=early)
     told, models = progress or (lambda label, done, total: None), list(report.models)
     for place, source in enumerate(sources):

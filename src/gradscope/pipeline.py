@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gradscope import __version__
-from gradscope.assemble import outline, whole
+from gradscope.assemble import complete_result, result_without_spectra
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.isolation.caller_state import isolated, own_random_numbers, standard_output
@@ -21,7 +21,7 @@ from gradscope.loading.source import Source
 from gradscope.loading.user_module import has_own_head
 from gradscope.metrics import collect
 from gradscope.models.token_models import TokenIds
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs import require_memory, threads_for
 from gradscope.records import BUILT, Loaded, ModelResult, Report, RunSpec, Timing
@@ -94,7 +94,7 @@ def diagnose_sources(
                 if early is not None and (known := _early(source, analysis, batch, notes)) is not None:
                     with standard_output():
                         early(known)
-                results.append(whole(source, analysis, batch, notes, costs=costs))
+                results.append(complete_result(source, analysis, batch, notes, costs=costs))
                 if costs and not isinstance(analysis.model, ArrayChain):
                     told("timing a training step", 0, 0)
                     steps[source.name] = _training_step(analysis)
@@ -104,12 +104,12 @@ def diagnose_sources(
 
 
 @isolated()
-def examined(
+def diagnose_object(
     thing: Any,
     name: str,
     spec: RunSpec,
     x: torch.Tensor,
-    measure: Callable[[Analysis], collect.Measured],
+    measure: Callable[[Analysis], collect.MetricValues],
     loss: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> ModelResult:
     """One object on one batch, judged by as much as `measure` finds out.
@@ -121,7 +121,9 @@ def examined(
         source = source_from_object(thing, name, spec)
         runs, batch, notes = runs_of(source, spec, x, loss)
         analysis = Analysis(runs, _settled(spec, runs), detail=False)
-        known = outline(source.name, source.loaded, analysis, measure(analysis), tokens=batch.tokens, notes=notes)
+        known = result_without_spectra(
+            source.name, source.loaded, analysis, measure(analysis), tokens=batch.tokens, notes=notes
+        )
         return with_verdicts(known, analysis.spec)
 
 
@@ -174,7 +176,7 @@ def runs_of(
             batch = batch.turned()
         model = source.make(batch.x.shape[-1], seed)
         chosen = make_loss(spec, replace(batch, has_head=has_own_head(model)), seed=seed) if loss is None else loss
-        if isinstance(model, Direct):
+        if isinstance(model, WholeModule):
             batch = replace(batch, x=model.fitted(batch.x))
             notes += [model.unfit] if model.unfit else []
         runs.append(Run(model, batch.x, chosen, seed))
@@ -191,7 +193,7 @@ def runs_of(
 
 def _settled(spec: RunSpec, runs: tuple[Run, ...]) -> RunSpec:
     """The settings as they hold for what is run."""
-    types = (run.model.runs_in for run in runs if isinstance(run.model, Direct) and run.model.runs_in is not None)
+    types = (run.model.runs_in for run in runs if isinstance(run.model, WholeModule) and run.model.runs_in is not None)
     kind = next(types, None)
     return spec if kind is None else replace(spec, dtype=str(kind)[6:])
 
@@ -224,7 +226,7 @@ def _check(spec: RunSpec, batch: Batch, model: Any) -> None:
     require_memory(model, sequences, length, spec.seeds)
 
 
-def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
+def judge_by_influence(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
     """The influence of a model, what follows from it, and its status, as all of its analysis would give it.
 
     Jacobians are asked alone for the directions that are left of the state, and only where they may change the status.
@@ -232,7 +234,10 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
     with own_random_numbers(spec.seed):
         analysis = Analysis(runs, _settled(spec, runs), detail=False)
         with threads_for(analysis.size):
-            known = with_verdicts(outline(name, Loaded(BUILT), analysis, collect.early(analysis)), analysis.spec)
+            known = with_verdicts(
+                result_without_spectra(name, Loaded(BUILT), analysis, collect.metrics_before_jacobians(analysis)),
+                analysis.spec,
+            )
             if known.status in FOR_GOOD:
                 return known
             found, skipped = collect.gather(analysis, {"directions": SUMMARY_METRICS["directions"]})
@@ -242,8 +247,8 @@ def glance(runs: tuple[Run, ...], spec: RunSpec, name: str) -> ModelResult:
 
 def _early(source: Source, analysis: Analysis, batch: Batch, notes: tuple[str, ...]) -> ModelResult | None:
     """The result as far as its verdict is known before any Jacobian; None where spectra may still change it."""
-    measured = collect.early(analysis)
-    known = outline(source.name, source.loaded, analysis, measured, tokens=batch.tokens, notes=notes)
+    measured = collect.metrics_before_jacobians(analysis)
+    known = result_without_spectra(source.name, source.loaded, analysis, measured, tokens=batch.tokens, notes=notes)
     found = with_verdicts(known, analysis.spec)
     # Exact zeros may turn out to come from a cut, which Jacobians tell.
     return found if found.status in FOR_GOOD and not found.summary.zero_lags else None

@@ -24,7 +24,7 @@ Values = tuple[Number, ...]
 Severity = Literal["error", "warning"]
 VerdictStatus = Literal["pass", "warn", "fail", "skip", "inconclusive"]
 Status = Literal["healthy", "vanishing", "exploding", "non-finite", "degenerate", "inconclusive"]
-Kind = Literal["recurrent", "attention", "module", "chain"]
+ModelKind = Literal["recurrent", "attention", "module", "chain"]
 
 
 @dataclass(frozen=True)
@@ -394,7 +394,7 @@ class ModelResult:
     """Everything measured on, and said of, one model."""
 
     name: str
-    kind: Kind
+    kind: ModelKind
     status: Status
     size: int
     length: int

@@ -243,7 +243,7 @@ def test_a_reader_that_leaves_changes_no_verdict(tmp_path, report):
     code = (
         "import sys; import gradscope.cli.measure as m; from gradscope.saved import read_report; "
         "import types; sys.modules['gradscope.examine'] = types.SimpleNamespace("
-        f"examine=lambda *a, **k: read_report({str(report)!r})); m.exit_code = lambda *a: 1; "
+        f"full_report=lambda *a, **k: read_report({str(report)!r})); m.exit_code = lambda *a: 1; "
         "from gradscope.__main__ import main; sys.exit(main(['analyze']))"
     )
     read, write = os.pipe()

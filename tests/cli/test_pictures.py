@@ -72,11 +72,11 @@ def test_what_cannot_be_drawn_is_one_line(gradscope, report, words, said):
 def test_what_no_report_of_a_family_holds_is_refused_before_measuring():
     pytest.importorskip("altair", reason="the extra [report] is not installed")
     from gradscope.charts.draw import panels_of
-    from gradscope.examine import examine
+    from gradscope.examine import full_report
 
     for name in FAMILIES:
         spec = RunSpec(models=(name,), length=6, hidden=4, batch=2)
-        report = examine(spec, detail=True)
+        report = full_report(spec, detail=True)
         for chart in CHARTS:
             assert bool(panels_of(chart, report)) == can_draw(chart, spec, compare=False), (name, chart)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from gradscope import analyze
 from gradscope.errors import UsageError
-from gradscope.examine import examine
+from gradscope.examine import full_report
 from gradscope.fixes import solved_numbers, train_remedies
 from gradscope.fixes.layer_edit import changed
 from gradscope.fixes.measure_remedies import measure_fixes, treat
@@ -22,7 +22,7 @@ from gradscope.fixes.solved_numbers import LOG_GAINS, crossing, of_sequences
 from gradscope.loading.from_word import source_of
 from gradscope.loading.objects import source_from_object
 from gradscope.models.family import family_model
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Run
 from gradscope.numerics.lyapunov import lyapunov
 from gradscope.records import RunSpec
@@ -31,7 +31,7 @@ from gradscope.rules.advice import half_life_bias
 from gradscope.verdicts import GRAVEST_FIRST
 
 
-def patient(word="lstm", lag=30, layers=1):
+def remedy_input(word="lstm", lag=30, layers=1):
     name, _, options = word.partition(":")
     given = dict(part.split("=") for part in options.split(",")) if options else {}
     made = family_model(name, given, word, {"hidden": 12, "layers": layers})
@@ -41,7 +41,7 @@ def patient(word="lstm", lag=30, layers=1):
 
 
 def treated(name, **more) -> RemedyResult:
-    found = load(FIXES[name]).apply(patient(**more))
+    found = load(FIXES[name]).apply(remedy_input(**more))
     assert found is not None
     return found
 
@@ -59,7 +59,7 @@ def as_module(word, model):
 @pytest.mark.parametrize("name", list(FIXES))
 def test_the_model_itself_is_left_alone_and_the_same_seed_gives_the_same_change(name):
     for word in ("rnn", "lstm", "gru"):
-        one = patient(word)
+        one = remedy_input(word)
         before = {key: value.clone() for key, value in one.model.parameters().items()}
         first, second = load(FIXES[name]).apply(one), load(FIXES[name]).apply(one)
         assert all(torch.equal(value, before[key]) for key, value in one.model.parameters().items())
@@ -76,7 +76,7 @@ def test_the_model_itself_is_left_alone_and_the_same_seed_gives_the_same_change(
 )
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_lines_of_pytorch_make_the_same_weights(name, word, layers):
-    found, one = treated(name, word=word, layers=layers), patient(word, layers=layers)
+    found, one = treated(name, word=word, layers=layers), remedy_input(word, layers=layers)
     rnn = as_module(word, one.model)
     exec(found.code, {"torch": torch, "rnn": rnn})
     for key, value in found.weights.items():
@@ -85,7 +85,7 @@ def test_the_lines_of_pytorch_make_the_same_weights(name, word, layers):
 
 @pytest.mark.parametrize(("name", "word"), [("chrono", "lstm"), ("uniform gates", "gru"), ("orthogonal", "rnn")])
 def test_random_lines_run_and_change_what_they_should(name, word):
-    found, rnn = treated(name, word=word), as_module(word, patient(word).model)
+    found, rnn = treated(name, word=word), as_module(word, remedy_input(word).model)
     before = {key: value.detach().clone() for key, value in rnn.named_parameters()}
     exec(found.code, {"torch": torch, "rnn": rnn})
     mine = {key for key, value in found.weights.items() if not torch.equal(value, before[key])}
@@ -100,13 +100,13 @@ def test_gates_hold_half_over_the_lag():
 
 
 def test_the_leading_exponent_is_brought_to_zero():
-    one, found = patient("rnn", lag=90), treated("unit exponent", word="rnn", lag=90)
+    one, found = remedy_input("rnn", lag=90), treated("unit exponent", word="rnn", lag=90)
     assert abs(float(lyapunov(found.model.run(one.x[:1]), 1).mean[0])) < 0.05
     assert abs(float(lyapunov(one.model.run(one.x[:1]), 1).mean[0])) > 0.1
 
 
 def test_every_purpose_of_a_seed_has_numbers_of_its_own():
-    one = patient("rnn")
+    one = remedy_input("rnn")
     streams = [replace(one, seed=seed).stream(purpose) for seed in (0, 1) for purpose in ("chrono", "gating", "")]
     drawn = [tuple(torch.rand(3, generator=stream).tolist()) for stream in streams]
     assert len(set(drawn)) == len(streams)
@@ -141,7 +141,7 @@ def test_orthogonal_blocks_are_orthogonal():
 
 
 def test_the_leaky_state_keeps_half_over_the_lag():
-    one, found = patient("rnn"), treated("leaky state", word="rnn")
+    one, found = remedy_input("rnn"), treated("leaky state", word="rnn")
     leak = 1 - 0.5 ** (1 / 30)
     h, expected = torch.zeros(2, 12, dtype=torch.float64), []
     cell = one.model.cells[0]
@@ -153,9 +153,9 @@ def test_the_leaky_state_keeps_half_over_the_lag():
 
 @pytest.mark.parametrize("name", ["lstm instead", "gru instead", "lru instead", "attention instead"])
 def test_swaps_have_as_many_parameters_as_fit(name):
-    one, found = patient("rnn", lag=60), treated(name, word="rnn", lag=60)
+    one, found = remedy_input("rnn", lag=60), treated(name, word="rnn", lag=60)
     assert 0 < parameters(found.model) <= parameters(one.model)
-    assert load(FIXES[name]).apply(patient(name.split()[0])) is None
+    assert load(FIXES[name]).apply(remedy_input(name.split()[0])) is None
 
 
 def test_layers_of_torch_inside_a_module_are_changed():
@@ -169,7 +169,7 @@ def test_layers_of_torch_inside_a_module_are_changed():
             return self.cell(self.rnn(x)[0][:, -1])
 
     net = Net().double()
-    found = changed(Direct("net", net, 3, kind="module"), lambda layer: layer.set_bias(1, 7.0) is None)
+    found = changed(WholeModule("net", net, 3, kind="module"), lambda layer: layer.set_bias(1, 7.0) is None)
     assert found is not None
     model, weights = found.model, found.weights
     assert weights["rnn.bias_ih_l1_reverse"][6:12].tolist() == [7.0] * 6
@@ -179,7 +179,7 @@ def test_layers_of_torch_inside_a_module_are_changed():
 
 
 def test_an_analysis_measures_at_least_six_for_an_rnn_and_puts_the_best_first():
-    (result,) = examine(RunSpec(models=("rnn",), length=60, hidden=16, batch=2, fix=True), detail=False).models
+    (result,) = full_report(RunSpec(models=("rnn",), length=60, hidden=16, batch=2, fix=True), detail=False).models
     assert len(result.fixes) >= 6
     fine = [fix for fix in result.fixes if fix.status == "healthy"]
     # The model with other weights or another step first, other families after it.
@@ -192,9 +192,9 @@ def test_an_analysis_measures_at_least_six_for_an_rnn_and_puts_the_best_first():
 
 def test_what_is_measured_of_a_remedy_is_what_an_analysis_of_it_finds():
     spec = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True)
-    fix = next(one for one in examine(spec, detail=False).models[0].fixes if one.name == "open gates")
+    fix = next(one for one in full_report(spec, detail=False).models[0].fixes if one.name == "open gates")
     word = f"lstm:forget_bias={half_life_bias(39)!r}"
-    (alone,) = examine(RunSpec(models=(word,), length=40, hidden=8, batch=2), detail=False).models
+    (alone,) = full_report(RunSpec(models=(word,), length=40, hidden=8, batch=2), detail=False).models
     assert fix.gradient_share == pytest.approx(alone.summary.gradient_share, abs=1e-9)
     assert (fix.reach, fix.rate) == (alone.summary.reach, pytest.approx(alone.summary.rate))
 
@@ -234,11 +234,11 @@ def test_the_status_of_a_remedy_is_that_of_the_model_it_makes_and_orders_them():
 
 def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
     spec = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path))
-    (result,) = examine(spec, detail=False).models
+    (result,) = full_report(spec, detail=False).models
     best = result.fixes[0].name
     assert any(f"{best} for lstm written to" in note for note in result.notes)
     assert (tmp_path / f"lstm-{best.replace(' ', '_')}.safetensors").exists()
-    examine(replace(spec, remedy="open gates"), detail=False)
+    full_report(replace(spec, remedy="open gates"), detail=False)
     weights = load_file(tmp_path / "lstm-open_gates.safetensors")
     module = nn.LSTM(16, 8, batch_first=True, dtype=torch.float64)
     module.load_state_dict(weights)
@@ -247,15 +247,15 @@ def test_the_best_remedy_is_saved_with_its_lines(tmp_path):
     assert "H : 2 * H" in lines
     assert 'load_file("lstm-open_gates.safetensors"))\n' in lines
     named = RunSpec(models=("lstm",), length=40, hidden=8, batch=2, fix=True, save=str(tmp_path), remedy="chrono")
-    examine(named, detail=False)
+    full_report(named, detail=False)
     assert (tmp_path / "lstm-chrono.safetensors").exists()
     with pytest.raises(UsageError, match="does not suit"):
-        examine(RunSpec(models=("lstm",), length=40, fix=True, save=str(tmp_path), remedy="identity"), detail=False)
+        full_report(RunSpec(models=("lstm",), length=40, fix=True, save=str(tmp_path), remedy="identity"), detail=False)
 
 
 def test_two_models_with_one_remedy_are_saved_beside_each_other(tmp_path):
     spec = RunSpec(models=("rnn", "gru:update_bias=1"), length=20, hidden=6, batch=2, fix=True, save=str(tmp_path))
-    examine(replace(spec, remedy="orthogonal"), detail=False)
+    full_report(replace(spec, remedy="orthogonal"), detail=False)
     saved = {path.name: load_file(path) for path in tmp_path.glob("*.safetensors")}
     assert {name: len(weights["weight_hh_l0"]) for name, weights in saved.items()} == {
         "rnn-orthogonal.safetensors": 6,
@@ -268,14 +268,14 @@ def test_bare_jacobians_have_no_remedies(tmp_path):
 
     path = tmp_path / "chain.npy"
     np.save(path, 0.9 * np.eye(3)[None].repeat(20, 0))
-    (result,) = examine(RunSpec(models=(str(path),), fix=True), detail=False).models
+    (result,) = full_report(RunSpec(models=(str(path),), fix=True), detail=False).models
     assert result.fixes == ()
     assert math.isclose(result.summary.rate, math.log(0.9), rel_tol=1e-6)
 
 
 @pytest.mark.parametrize("word", ["rnn", "gru", "lstm"])
 def test_critical_steps_have_the_mean_squared_singular_value_asked_for(word):
-    given = patient(word)
+    given = remedy_input(word)
     found = load(FIXES["critical"]).apply(given)
     assert found is not None
     jacobians = found.model.run(given.x[:1]).dense(0, 31)[0]
@@ -285,7 +285,7 @@ def test_critical_steps_have_the_mean_squared_singular_value_asked_for(word):
 
 
 def test_clipping_is_at_the_quantile_of_the_norms_of_single_sequences():
-    given = patient("rnn:init=normal,gain=2.5", lag=40)
+    given = remedy_input("rnn:init=normal,gain=2.5", lag=40)
     given = replace(given, x=torch.randn(8, 41, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
     found = of_sequences(given)
     module = torch.nn.RNN(3, 12, batch_first=True, dtype=torch.float64)
@@ -303,9 +303,9 @@ def test_clipping_is_at_the_quantile_of_the_norms_of_single_sequences():
 
 
 def test_training_is_truncated_where_it_is_chaotic_and_nowhere_else():
-    assert load(FIXES["truncated"]).apply(patient("rnn")) is None
+    assert load(FIXES["truncated"]).apply(remedy_input("rnn")) is None
     wild = family_model("rnn", {"init": "normal", "gain": "2.5", "hidden": "48"}, "rnn", {})
-    given = replace(patient(lag=60), model=wild.build(input_size=3, seed=0, dtype=torch.float64))
+    given = replace(remedy_input(lag=60), model=wild.build(input_size=3, seed=0, dtype=torch.float64))
     found = load(FIXES["truncated"]).apply(given)
     assert found is not None
     exponent = float(lyapunov(given.model.run(given.x[:1]), 1).mean[0])
@@ -325,10 +325,10 @@ def test_training_is_truncated_where_it_is_chaotic_and_nowhere_else():
 
 
 def test_large_states_are_made_critical_without_forming_jacobians(monkeypatch):
-    exact = load(FIXES["critical"]).apply(patient("gru"))
+    exact = load(FIXES["critical"]).apply(remedy_input("gru"))
     monkeypatch.setattr(solved_numbers, "FORMED", 0)
-    found = load(FIXES["critical"]).apply(patient("gru"))
-    given = patient("gru")
+    found = load(FIXES["critical"]).apply(remedy_input("gru"))
+    given = remedy_input("gru")
     bias = [float(one.weights["bias_ih_l0"][12:24].mean()) for one in (exact, found)]
     assert bias[0] == pytest.approx(bias[1], abs=0.05)
     assert given.lag == 30
@@ -336,7 +336,7 @@ def test_large_states_are_made_critical_without_forming_jacobians(monkeypatch):
 
 @pytest.mark.parametrize("word", ["rnn", "lstm", "gru"])
 def test_flossing_brings_the_leading_exponents_to_zero_each_its_own(word):
-    one, found = patient(word, lag=60), treated("flossing", word=word, lag=60)
+    one, found = remedy_input(word, lag=60), treated("flossing", word=word, lag=60)
     before, after = (lyapunov(model.run(one.x[:1]), 8).mean for model in (one.model, found.model))
     assert float(before.square().sum()) > 1.5
     assert float(after.square().sum()) < 0.05 * float(before.square().sum())
@@ -345,7 +345,7 @@ def test_flossing_brings_the_leading_exponents_to_zero_each_its_own(word):
 
 @pytest.mark.parametrize(("word", "layers"), [("rnn", 1), ("lstm", 2), ("gru", 1)])
 def test_the_lines_of_flossing_move_the_weights_as_it_did(word, layers):
-    one, found = patient(word, layers=layers), treated("flossing", word=word, layers=layers)
+    one, found = remedy_input(word, layers=layers), treated("flossing", word=word, layers=layers)
     rnn = as_module(word, one.model)
     exec(found.code, {"torch": torch, "rnn": rnn, "x": one.x[0]})
     for key, value in found.weights.items():
@@ -367,9 +367,9 @@ def test_flossing_reaches_layers_and_cells_inside_a_module():
             return torch.stack(seen, 1)
 
     torch.manual_seed(0)
-    net, one = Net().double(), patient(lag=40)
+    net, one = Net().double(), remedy_input(lag=40)
     before = {key: value.clone() for key, value in net.state_dict().items()}
-    found = load(FIXES["flossing"]).apply(replace(one, model=Direct("net", net, 3, kind="module")))
+    found = load(FIXES["flossing"]).apply(replace(one, model=WholeModule("net", net, 3, kind="module")))
     changed_keys = {key for key, value in found.weights.items() if not torch.equal(value, before[key])}
     assert {"rnn.weight_hh_l0", "cell.weight_hh"} <= changed_keys
     # What drives the upper layers of a bidirectional module comes from its end too.
@@ -392,7 +392,7 @@ def test_flossing_reaches_layers_and_cells_inside_a_module():
 
 
 def test_flossing_leaves_alone_what_has_no_finite_exponent():
-    one = patient("rnn:nonlinearity=relu")
+    one = remedy_input("rnn:nonlinearity=relu")
     for cell in one.model.cells:
         cell.parameters["bias_ih"].fill_(-100.0)
     assert load(FIXES["flossing"]).apply(one) is None
@@ -413,7 +413,7 @@ def test_flossing_leaves_alone_what_has_no_finite_exponent():
     ],
 )
 def test_lines_of_other_cells_are_modules_that_the_weights_fit(name, word, layers):
-    one, found = patient(word, layers=layers), treated(name, word=word, layers=layers)
+    one, found = remedy_input(word, layers=layers), treated(name, word=word, layers=layers)
     space = {}
     exec(found.code, space)
     model = space["model"].double()
@@ -491,7 +491,7 @@ class Flat(Named):
 @pytest.mark.parametrize("name", list(FIXES))
 def test_no_remedy_is_stopped_by_how_a_module_calls_its_layers(kind, name):
     torch.manual_seed(0)
-    model = Direct("net", kind().double(), 3, kind="module", time_first=False)
+    model = WholeModule("net", kind().double(), 3, kind="module", time_first=False)
     x = torch.randn(2, 120, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     spec = RunSpec(needs_lag=60, length=120)
     loss = (lambda y: y.sum()) if kind is Flat else (lambda y: y[:, -1].sum())

@@ -18,10 +18,10 @@ from gradscope.forward.recurrent_matrices import recurrent_weights
 from gradscope.loading.source import Source
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Run
 from gradscope.numerics.lyapunov import lyapunov
-from gradscope.numerics.pick_trace import first_opened, module_trace
+from gradscope.numerics.pick_trace import choose_module_trace, first_opened
 from gradscope.pipeline import diagnose_sources
 from gradscope.records import Loaded, RunSpec
 from gradscope.registry import FIXES, load
@@ -229,7 +229,7 @@ CASES = {
 
 def made(kind):
     torch.manual_seed(0)
-    return Direct(kind.__name__, kind().double(), 3, kind="module")
+    return WholeModule(kind.__name__, kind().double(), 3, kind="module")
 
 
 def inputs(steps=40):
@@ -271,7 +271,7 @@ def test_gates_that_keep_are_found_in_cells_that_others_wrote(cell, sign, keeps)
 
     torch.manual_seed(0)
     module = getattr(torchrecurrent, cell)(3, H).double()
-    model = Direct(cell, module, 3, kind="module", time_first=True)
+    model = WholeModule(cell, module, 3, kind="module", time_first=True)
     found = weights_of(model, inputs(12))
     (gate,) = found.keeps
     recurrent = next(bias for bias in gate.biases if bias.name.endswith("bias_hh"))
@@ -299,8 +299,8 @@ def test_gates_that_keep_are_found_in_cells_that_others_wrote(cell, sign, keeps)
 def test_the_lines_change_what_the_remedy_changed_and_nothing_else(kind, name):
     model = made(kind)
     before = {key: value.clone() for key, value in model.module.state_dict().items()}
-    patient = RemedyInput(model, "own", 30, inputs(), 0, lambda y: y[:, -1].sum())
-    found = load(FIXES[name]).apply(patient)
+    remedy_input = RemedyInput(model, "own", 30, inputs(), 0, lambda y: y[:, -1].sum())
+    found = load(FIXES[name]).apply(remedy_input)
     assert all(torch.equal(value, before[key]) for key, value in model.module.state_dict().items())
     if found is None:
         assert name == "unit exponent" or CASES[kind][1] is None
@@ -313,7 +313,7 @@ def test_the_lines_change_what_the_remedy_changed_and_nothing_else(kind, name):
     if name in ("open gates", "unit exponent"):
         for key, value in mine.items():
             torch.testing.assert_close(lines[key], value)
-    torch.testing.assert_close(found.model(patient.x), changed_output(model, found.weights, patient.x))
+    torch.testing.assert_close(found.model(remedy_input.x), changed_output(model, found.weights, remedy_input.x))
 
 
 def changed_output(model, weights, x):
@@ -353,7 +353,7 @@ class Wide(Elman):
 
 def test_a_gain_is_solved_for_a_loop_by_its_own_exponent():
     found = load(FIXES["unit exponent"]).apply(RemedyInput(made(Wide), "own", 30, inputs(100), 0, torch.sum))
-    chain = module_trace(found.model, inputs(100)[:1]).chain(0)
+    chain = choose_module_trace(found.model, inputs(100)[:1]).chain(0)
     assert abs(float(lyapunov(chain, 1).mean[0])) < 0.05
 
 
@@ -385,7 +385,7 @@ def test_layers_of_torch_beside_a_loop_are_changed_once():
 
 
 def test_what_has_no_recurrence_has_nothing_to_change():
-    flat = Direct("flat", nn.Linear(3, 2).double(), 3, kind="module")
+    flat = WholeModule("flat", nn.Linear(3, 2).double(), 3, kind="module")
     assert changed(flat, lambda layer: layer.scale(2.0), inputs()) is None
 
 
@@ -507,8 +507,8 @@ def test_only_what_multiplies_the_state_counts_and_nothing_fails(kind, matrices)
     model = made(kind)
     found = weights_of(model, inputs(12))
     assert {(one.piece.name, one.piece.spans[one.axis]) for one in found.matrices} == matrices
-    patient = RemedyInput(model, "own", 20, inputs(30), 0, lambda y: y[:, -1].sum())
-    remedied = {name: load(path).apply(patient) for name, path in FIXES.items()}
+    remedy_input = RemedyInput(model, "own", 20, inputs(30), 0, lambda y: y[:, -1].sum())
+    remedied = {name: load(path).apply(remedy_input) for name, path in FIXES.items()}
     assert (remedied["orthogonal"] is not None) == bool(matrices)
     if kind is Layered:
         new = remedied["orthogonal"].weights
@@ -564,18 +564,18 @@ def test_lines_for_layers_of_torch_fit_cells_and_both_directions(kind, name):
             return torch.stack(seen, 1)
 
     model = made(Net)
-    patient = RemedyInput(model, "own", 20, inputs(20), 0, lambda y: y[:, -1].sum())
-    found, own = load(FIXES[name]).apply(patient), copy.deepcopy(model.module)
+    remedy_input = RemedyInput(model, "own", 20, inputs(20), 0, lambda y: y[:, -1].sum())
+    found, own = load(FIXES[name]).apply(remedy_input), copy.deepcopy(model.module)
     exec(found.code, {"torch": torch, "rnn": own.part})
     before = model.module.state_dict()
     for key, value in own.state_dict().items():
         assert torch.equal(value, before[key]) == torch.equal(found.weights[key], before[key])
         if name == "open gates":
             torch.testing.assert_close(value, found.weights[key])
-    floss = load(FIXES["flossing"]).apply(patient)
+    floss = load(FIXES["flossing"]).apply(remedy_input)
     assert (floss is None) == (kind != "cell")
     if floss is not None:
-        exec(floss.code, {"torch": torch, "rnn": (fresh := copy.deepcopy(model.module)).part, "x": patient.x[0]})
+        exec(floss.code, {"torch": torch, "rnn": (fresh := copy.deepcopy(model.module)).part, "x": remedy_input.x[0]})
         torch.testing.assert_close(fresh.part.weight_hh.detach(), floss.weights["part.weight_hh"], rtol=1e-4, atol=1e-5)
 
 
@@ -633,10 +633,10 @@ def test_what_is_measured_is_what_the_weights_and_the_lines_make_of_every_varian
     """Of every remedy: the copy is another model, its weights load, and the lines run and do the same."""
     model, steps, known = made(lambda: Held(LAYERS[kind])), 12, 0
     model.module.eval()
-    patient = RemedyInput(model, "own", steps, inputs(steps), 0, lambda y: y[:, -1].sum())
-    run = Run(model, patient.x, patient.loss, 0)
+    remedy_input = RemedyInput(model, "own", steps, inputs(steps), 0, lambda y: y[:, -1].sum())
+    run = Run(model, remedy_input.x, remedy_input.loss, 0)
     with torch.no_grad():
-        before = model.module(patient.x)
+        before = model.module(remedy_input.x)
     for name in FIXES:
         found = treat(load(FIXES[name]), run, RunSpec(needs_lag=steps - 1), "own")
         if found is None or found.of_training or found.another:
@@ -647,16 +647,18 @@ def test_what_is_measured_is_what_the_weights_and_the_lines_make_of_every_varian
         (named,) = re.findall(r"^# rnn: (.*)$", found.code, re.M) or [""]
         for path in re.findall(r"model\.([\w.]+)", named) or [""]:
             space = {"torch": torch, "rnn": pasted.get_submodule(path), "model": pasted}
-            exec(found.code, {**space, "x": _taken_by(model.module, path, patient.x[:1])})
+            exec(found.code, {**space, "x": _taken_by(model.module, path, remedy_input.x[:1])})
         with torch.no_grad():
-            after = found.model.module(patient.x)
+            after = found.model.module(remedy_input.x)
             assert float((after - before).abs().max()) > 1e-6, name
-            torch.testing.assert_close(loaded(patient.x), after)
+            torch.testing.assert_close(loaded(remedy_input.x), after)
             if name in ("chrono", "uniform gates", "orthogonal"):
-                assert float((pasted(patient.x) - before).abs().max()) > 1e-6, name
+                assert float((pasted(remedy_input.x) - before).abs().max()) > 1e-6, name
                 continue
             close = {"rtol": 1e-3, "atol": 1e-4} if name == "flossing" else {"rtol": 1e-9, "atol": 1e-12}
-            torch.testing.assert_close(pasted(patient.x), after, **close, msg=lambda said, name=name: f"{name}: {said}")
+            torch.testing.assert_close(
+                pasted(remedy_input.x), after, **close, msg=lambda said, name=name: f"{name}: {said}"
+            )
     assert known or kind == "LSTM projected"
 
 

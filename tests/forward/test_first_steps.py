@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.loop_trace import LoopTrace
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 
 WIDTH, FEATURES, LENGTH = 3, 2, 12
 Step = Callable[["Cell", int, Tensor, tuple[Tensor, ...]], tuple[Tensor, ...]]
@@ -329,7 +329,7 @@ SHORT = [(loop, 6) for loop in LOOPS if loop.module not in (DelayLine, FastAndSl
 @pytest.mark.parametrize(("loop", "length"), [*ALL, *SHORT, (LOOPS[-2], 4), (LOOPS[-1], 3)], ids=str)
 def test_jacobians_and_products_are_those_of_the_step(loop: Loop, length: int) -> None:
     module, x = loop.module(), X[:, :length]
-    trace = module_trace(Direct("m", module, FEATURES, kind="module"), x)
+    trace = choose_module_trace(WholeModule("m", module, FEATURES, kind="module"), x)
     assert isinstance(trace, LoopTrace)
     chain = trace.chain(0)
     expected = by_hand(loop, module, x)

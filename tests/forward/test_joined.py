@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.forward.joined_chain import JoinedChain
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.chain_rule import through_product
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 
 WIDTH, FEATURES, LENGTH = 4, 3, 10
 X = torch.randn(3, LENGTH, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
@@ -141,7 +141,7 @@ BETWEEN = ["nothing", "residual", "linear norm residual"]
 @pytest.mark.parametrize(("kind", "depth"), [(nn.RNNCell, 3), (nn.LSTMCell, 2)])
 def test_jacobians_are_those_of_the_step_of_all_layers(between: str, kind: type[nn.Module], depth: int) -> None:
     module = Stack(between, kind, depth)
-    chain = module_trace(Direct("m", module, FEATURES, kind="module"), X).chain(0)
+    chain = choose_module_trace(WholeModule("m", module, FEATURES, kind="module"), X).chain(0)
     assert chain.length == LENGTH
     held(chain.dense(0, LENGTH)[0], by_hand(module, X))
 
@@ -153,7 +153,7 @@ def test_stacks_drawn_at_random(seed: int) -> None:
     kind = drawn.choice([nn.RNNCell, nn.GRUCell, nn.LSTMCell])
     module = drawn.choice([Stack, StepsFirst])(between, kind, drawn.choice([1, 2, 3]))
     x = X[:1, : drawn.choice([5, 7])]
-    trace = module_trace(Direct("m", module, FEATURES, kind="module"), x)
+    trace = choose_module_trace(WholeModule("m", module, FEATURES, kind="module"), x)
     chain = trace.chain(0)
     assert (chain.begins, chain.length) == (0, x.shape[1])
     held(chain.dense(0, chain.length)[0], by_hand(module, x))
@@ -180,7 +180,7 @@ def test_loops_by_layer_or_by_step_give_the_same_numbers(between: str, loss: str
 @pytest.mark.parametrize(("kind", "between"), [(nn.RNN, "norm"), (nn.GRU, "linear residual"), (nn.LSTM, "residual")])
 def test_modules_with_something_between_are_one_state(kind: type[nn.Module], between: str) -> None:
     module = Modules(between, kind)
-    trace = module_trace(Direct("m", module, FEATURES, kind="module"), X)
+    trace = choose_module_trace(WholeModule("m", module, FEATURES, kind="module"), X)
     chain = trace.chain(0)
     cells = {nn.RNN: nn.RNNCell, nn.GRU: nn.GRUCell, nn.LSTM: nn.LSTMCell}
     twin = Stack(between, cells[kind])
@@ -222,7 +222,7 @@ def own_gradients(module: Stack, pull: Callable[[Tensor], Tensor]) -> list[tuple
 
 def test_a_layer_is_told_by_its_own_input_and_weights() -> None:
     module = Stack("norm", nn.GRUCell)
-    trace = module_trace(Direct("m", module, FEATURES, kind="module"), X)
+    trace = choose_module_trace(WholeModule("m", module, FEATURES, kind="module"), X)
     v = trace.cotangent(lambda y: y.square().sum())
     expected = own_gradients(module, lambda y: y.square().sum())
     for layer, (_, weight) in zip(trace.layer_adjoints(v), expected, strict=True):
@@ -438,7 +438,7 @@ def near(own: Sequence[float], expected: Sequence[Tensor]) -> bool:
 
 def test_a_layer_of_lists_is_told_by_its_own_input_and_weights() -> None:
     module = Listed(nn.GRUCell, "norm")
-    trace = module_trace(Direct("m", module, FEATURES, kind="module"), X)
+    trace = choose_module_trace(WholeModule("m", module, FEATURES, kind="module"), X)
     v = trace.cotangent(lambda y: y.square().sum())
     expected = own_gradients(module, lambda y: y.square().sum())
     for layer, (_, weight) in zip(trace.layer_adjoints(v), expected, strict=True):

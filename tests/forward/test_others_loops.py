@@ -11,9 +11,9 @@ from torch.utils.checkpoint import CheckpointFunction, checkpoint
 
 import gradscope
 from gradscope.errors import UsageError
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.loop_trace import LoopTrace
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 
 STEPS, FEATURES = 8, 3
 X = torch.randn(1, STEPS, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -142,8 +142,8 @@ class Rows(nn.Module):
 
 def traced(module: nn.Module) -> LoopTrace:
     torch.manual_seed(1)
-    model = Direct("net", module.double().eval(), FEATURES, kind="module", time_first=None)
-    trace = module_trace(model, X)
+    model = WholeModule("net", module.double().eval(), FEATURES, kind="module", time_first=None)
+    trace = choose_module_trace(model, X)
     assert isinstance(trace, LoopTrace)
     return trace
 

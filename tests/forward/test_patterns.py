@@ -15,9 +15,9 @@ from gradscope.forward.joined_chain import JoinedChain
 from gradscope.forward.loop_jacobians import LoopChain
 from gradscope.forward.traced_pass import TracedPass, trace_pass
 from gradscope.forward.walk import State
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.loop_trace import LoopTrace
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 from gradscope.numerics.trace import Unavailable
 from patterns import PATTERNS, Base, BothWays, Pattern, Reversed, Running, Skipping, Stacked
 
@@ -30,7 +30,7 @@ def loss(raw: Any) -> Tensor:
 
 def traced(module: torch.nn.Module, x: Tensor = X, **settings: Any) -> LoopTrace:
     torch.manual_seed(9)
-    found = module_trace(Direct("m", module, 3, kind="module", **settings), x)
+    found = choose_module_trace(WholeModule("m", module, 3, kind="module", **settings), x)
     assert isinstance(found, LoopTrace)
     return found
 
@@ -208,7 +208,9 @@ def test_a_long_loop_keeps_its_scale() -> None:
 
 
 def test_names_are_those_of_the_code() -> None:
-    one = trace_pass(Direct("m", next(c for c in PATTERNS if c.name == "zoneout").module(), 3, kind="module"), X[:1])
+    one = trace_pass(
+        WholeModule("m", next(c for c in PATTERNS if c.name == "zoneout").module(), 3, kind="module"), X[:1]
+    )
     assert one.states(one.walks[0])[1] == ["h", "c"]
 
 
@@ -263,7 +265,7 @@ class Scan(nn.Module):
 
 
 def test_a_scan_over_the_whole_axis_says_why_it_has_no_steps() -> None:
-    trace = module_trace(Direct("m", Scan(), 3, kind="module"), X)
+    trace = choose_module_trace(WholeModule("m", Scan(), 3, kind="module"), X)
     with pytest.raises(Unavailable, match=r"takes all steps at once \(a scan over the whole axis\)"):
         trace.chain(0)
     assert trace.input_gradient(trace.cotangent(loss)).shape == (2, 11)

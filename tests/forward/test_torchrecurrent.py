@@ -7,9 +7,9 @@ import torch
 import torchrecurrent
 from torch import nn
 
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.loop_trace import LoopTrace
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 
 STEPS, UNITS = 9, 16
 TWO_STATES = frozenset(
@@ -56,9 +56,9 @@ def test_every_layer(name: str, layers: int, batch_first: bool) -> None:
     torch.manual_seed(1)
     features = UNITS if name == "IntersectionRNN" else 3
     module = getattr(torchrecurrent, name)(features, UNITS, num_layers=layers, batch_first=batch_first)
-    model = Direct(name, module.double().eval(), features, kind="module", time_first=None)
+    model = WholeModule(name, module.double().eval(), features, kind="module", time_first=None)
     x = torch.randn(2, STEPS, features, dtype=torch.float64)
-    trace = module_trace(model, x)
+    trace = choose_module_trace(model, x)
     assert isinstance(trace, LoopTrace)
     assert model.time_first is not batch_first
     chain = trace.chain(0)

@@ -13,12 +13,12 @@ from cases import Case
 from gradscope.metrics import layers
 from gradscope.models.rnn import RNNCell
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.records import Layer, RunSpec
 
 
-def measured(model: Recurrent | Direct, x: Tensor, **settings: object) -> tuple[Layer, ...]:
+def measured(model: Recurrent | WholeModule, x: Tensor, **settings: object) -> tuple[Layer, ...]:
     def loss(y: Tensor) -> Tensor:
         return y[:, -1].sum()
 
@@ -95,7 +95,7 @@ def test_a_layer_that_reads_backwards_is_told_by_steps_of_its_input() -> None:
             return self.rnn(x)[0]
 
     x = torch.randn(1, 9, 3, dtype=torch.float64)
-    forward, reverse = measured(Direct("both", Both(), 3, kind="module"), x)
+    forward, reverse = measured(WholeModule("both", Both(), 3, kind="module"), x)
     assert (forward.name, reverse.name) == ("l0.forward", "l0.reverse")
     # At the newest step the reverse layer has read one input only: nothing older reaches what the loss reads.
     ahead, back = (layer.series.values["log10_grad_input"] for layer in (forward, reverse))

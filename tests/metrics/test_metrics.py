@@ -15,7 +15,7 @@ from gradscope.metrics.collect import mean_interval, t_quantile
 from gradscope.models.rnn import RNNCell
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.trace import Unavailable
 from gradscope.records import RunSpec
@@ -65,7 +65,7 @@ def test_uniform_causal_attention_has_no_decay() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.cumsum(1) / torch.arange(1, x.shape[1] + 1, dtype=x.dtype)[:, None]
 
-    found = analysis_of(Direct("mean", Mean(), 3), noise(2, 64, 3))
+    found = analysis_of(WholeModule("mean", Mean(), 3), noise(2, 64, 3))
     assert influence.rate(found) == pytest.approx(0.0, abs=1e-12)
     assert influence.temporal_range(found) == pytest.approx(31.5, rel=1e-12)
     assert influence.reach(found) == 63

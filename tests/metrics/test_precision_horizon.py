@@ -16,7 +16,7 @@ from gradscope.metrics import precision_horizon
 from gradscope.models.rnn import RNNCell
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.trace import Unavailable
 from gradscope.records import RunSpec
@@ -167,7 +167,7 @@ def test_models_without_a_state_have_a_range_and_no_share() -> None:
             return (x * torch.tensor(0.1, dtype=x.dtype) ** torch.arange(29, -1, -1)[:, None]).cumsum(1)
 
     x = torch.ones(1, 30, 1, dtype=torch.float64)
-    found = precision_horizon.measure(analysis_of(Direct("fading", Fading(), 1), x, lambda y: y[:, -1].sum()))
+    found = precision_horizon.measure(analysis_of(WholeModule("fading", Fading(), 1), x, lambda y: y[:, -1].sum()))
     assert found["float16"] == {"lag": 7, "underflow": 7, "overflow": None, "share": None, "loss_scale": 1.0}
     assert found["float32"]["lag"] is None
     chain = ArrayChain(0.5 * torch.eye(2, dtype=torch.float64).expand(40, 2, 2))

@@ -11,13 +11,15 @@ from torch import nn
 from gradscope.errors import UsageError
 from gradscope.models.attention import sinusoids
 from gradscope.models.family import family_model
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
 
-def make(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, inputs: int = 3, **options: str) -> Direct:
+def make(
+    family: str, dtype: torch.dtype = torch.float64, seed: int = 0, inputs: int = 3, **options: str
+) -> WholeModule:
     settled = family_model(family, {"hidden": "8", **options}, family, {})
     model = settled.build(input_size=inputs, seed=seed, dtype=dtype)
-    assert isinstance(model, Direct)
+    assert isinstance(model, WholeModule)
     return model
 
 
@@ -42,7 +44,7 @@ def randomise(module: nn.Module) -> None:
             parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator), alpha=0.2)
 
 
-def multihead_twin(model: Direct, heads: int) -> nn.MultiheadAttention:
+def multihead_twin(model: WholeModule, heads: int) -> nn.MultiheadAttention:
     twin = nn.MultiheadAttention(8, heads, batch_first=True, dtype=torch.float64)
     twin.load_state_dict(model.module.attention.state_dict())
     return twin
@@ -69,7 +71,7 @@ def test_one_altered_weight_breaks_the_equality() -> None:
     assert relative(model(x), twin(embedded, embedded, embedded, attn_mask=future(6))[0]) > 1e-10
 
 
-def encoder_twin(model: Direct, layers: int) -> nn.TransformerEncoder:
+def encoder_twin(model: WholeModule, layers: int) -> nn.TransformerEncoder:
     layer = nn.TransformerEncoderLayer(
         8, 4, 32, dropout=0.0, activation="gelu", batch_first=True, norm_first=True, dtype=torch.float64
     )

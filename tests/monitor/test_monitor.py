@@ -228,7 +228,7 @@ def test_another_models_optimizer_does_not_count():
 def test_hooks_that_never_fire_are_said():
     model = Net()
     flow = quiet(model)
-    flow._ears[0].remove()  # as torch.compile leaves them
+    flow._recorders[0].remove()  # as torch.compile leaves them
     train(model, flow, steps=3)
     assert any("torch.compile" in note for note in flow.trajectory.notes)
     assert {p.kind for p in flow.trajectory.points} == {"analysis"}
@@ -326,7 +326,7 @@ def test_an_error_of_the_training_is_let_through_and_noted():
 def test_layers_are_chosen_by_name_and_wrong_ones_refused():
     model = nn.ModuleDict({"a": nn.GRU(2, 3), "b": nn.LSTM(2, 3)})
     flow = quiet(model, layers=["b"])
-    assert [ear.name for ear in flow._ears] == ["b"]
+    assert [recorder.name for recorder in flow._recorders] == ["b"]
     flow.close()
     with pytest.raises(UsageError, match="did you mean 'a'"):
         quiet(model, layers=["aa"])

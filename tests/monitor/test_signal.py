@@ -22,11 +22,11 @@ def raised(error: Exception) -> None:
 
 
 def listened(layer: nn.RNNBase, use, x: Tensor, *state: object) -> LayerRecorder:
-    """An ear after one forward and backward pass of what `use` makes of the layer's outputs."""
-    ear = LayerRecorder("rnn", layer, lambda ear: True, raised)
+    """A recorder after one forward and backward pass of what `use` makes of the layer's outputs."""
+    recorder = LayerRecorder("rnn", layer, lambda recorder: True, raised)
     use(*layer(x, *state)).backward()
-    ear.remove()
-    return ear
+    recorder.remove()
+    return recorder
 
 
 def last(output: Tensor, _state: object) -> Tensor:
@@ -58,8 +58,8 @@ def test_influence_is_that_of_autograd_one_step_at_a_time(layer, use):
     torch.manual_seed(0)
     layer.reset_parameters()
     x = torch.randn(4, LENGTH, 3)
-    ear = listened(layer, use, x)
-    heard = ear.heard(1.0)
+    recorder = listened(layer, use, x)
+    heard = recorder.heard(1.0)
     logs, _, _ = influence(layer, heard, heard.anchor, 3)
     plain = layer.eval()
     leaf = x.clone().requires_grad_()
@@ -74,9 +74,9 @@ def test_influence_is_that_of_autograd_one_step_at_a_time(layer, use):
 def test_reach_share_and_rate_are_those_of_analyze():
     torch.manual_seed(1)
     layer, x = nn.GRU(3, 16, batch_first=True), torch.randn(4, 40, 3)
-    ear = listened(layer, last, x)
-    point = Signal(layer, ear.heard(1.0), "rnn", 20).point(7)
-    sent = ear.heard(1.0).newest.double()
+    recorder = listened(layer, last, x)
+    point = Signal(layer, recorder.heard(1.0), "rnn", 20).point(7)
+    sent = recorder.heard(1.0).newest.double()
     report = gradscope.analyze(layer, x.double(), lambda y: (y[:, -1] * sent).sum(), needs_lag=20)
     summary = report.models[0].summary
     assert (point.step, point.reach, point.needed_lag) == (7, summary.reach, 20)
@@ -125,8 +125,8 @@ def test_what_float32_loses_is_found_and_said():
     layer, x = nn.RNN(3, 8, batch_first=True), torch.randn(2, 300, 3)
     with torch.no_grad():
         layer.weight_hh_l0.mul_(0.3)
-    ear = listened(layer, last, x)
-    point = Signal(layer, ear.heard(1.0), "rnn", 250).point(0)
+    recorder = listened(layer, last, x)
+    point = Signal(layer, recorder.heard(1.0), "rnn", 250).point(0)
     assert -308 < point.gradient_share < -60
     assert 20 < point.below_float32 < 250
     # The very gradient of the training is exactly zero from there on.
@@ -167,22 +167,22 @@ def test_the_loss_scale_is_divided_out_of_sizes_alone():
     ],
 )
 def test_what_has_no_lags_says_why(layer, x, reason):
-    ear = listened(layer, lambda y, s: y.sum(), x)
-    assert ear.heard(1.0) is None
-    assert reason in ear.reason
+    recorder = listened(layer, lambda y, s: y.sum(), x)
+    assert recorder.heard(1.0) is None
+    assert reason in recorder.reason
 
 
 def test_nothing_is_kept_without_a_graph_or_unless_wanted():
     layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3)
-    silent, ear = (
-        LayerRecorder("a", layer, lambda ear: False, raised),
-        LayerRecorder("b", layer, lambda ear: True, raised),
+    silent, recorder = (
+        LayerRecorder("a", layer, lambda recorder: False, raised),
+        LayerRecorder("b", layer, lambda recorder: True, raised),
     )
     with torch.no_grad():
         layer(x)
-    assert not ear.ran
+    assert not recorder.ran
     layer(x)[0].sum().backward()
-    assert ear.ran
+    assert recorder.ran
     assert not silent.ran
 
 
@@ -205,14 +205,14 @@ def test_a_loss_that_reads_only_the_first_output_has_no_lags():
 def test_sequences_are_those_that_the_loss_reads(reads, steps, rows):
     torch.manual_seed(6)
     layer, x = nn.GRU(3, 5, batch_first=True), torch.randn(12, LENGTH, 3)
-    ear = listened(layer, lambda y, s: reads(y), x)
-    signal = Signal(layer, ear.heard(1.0), "rnn", None)
+    recorder = listened(layer, lambda y, s: reads(y), x)
+    signal = Signal(layer, recorder.heard(1.0), "rnn", None)
     leaf = x.clone().requires_grad_()
     (sizes,) = torch.autograd.grad(reads(layer(leaf)[0]), leaf)
     # One output of each sequence is read: the gradient of the loss is the influence but for the size of dL/dy.
     logs = sizes[list(rows), :steps].double().norm(dim=-1).log10().flip(1)
     assert signal.anchor == steps
-    assert torch.equal(ear.heard(1.0).x, x[list(rows)])
+    assert torch.equal(recorder.heard(1.0).x, x[list(rows)])
     torch.testing.assert_close(signal.logs - signal.logs[:, :1], logs - logs[:, :1], atol=1e-3, rtol=0)
 
 
@@ -220,10 +220,10 @@ def test_of_packed_sequences_those_count_that_the_loss_reads():
     torch.manual_seed(7)
     layer, x, lengths = nn.GRU(3, 5, batch_first=True), torch.randn(12, 9, 3), [*[9] * 9, 6, 5, 6]
     packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
-    ear = LayerRecorder("rnn", layer, lambda ear: True, raised)
+    recorder = LayerRecorder("rnn", layer, lambda recorder: True, raised)
     layer(packed)[1][0, 9:].square().sum().backward()
-    ear.remove()
-    heard = ear.heard(1.0)
+    recorder.remove()
+    heard = recorder.heard(1.0)
     assert torch.equal(heard.x, x[[9, 11], :6])
     leaf = x[[9, 11], :6].clone().requires_grad_()
     (sizes,) = torch.autograd.grad(layer(leaf)[1].square().sum(), leaf)
@@ -246,10 +246,10 @@ def test_exactly_zero_influence_stays_zero():
 def test_of_several_passes_before_one_backward_the_last_is_heard():
     torch.manual_seed(5)
     layer, first, second = nn.GRU(3, 5, batch_first=True), torch.randn(2, 6, 3), torch.randn(4, 9, 3)
-    ear = LayerRecorder("rnn", layer, lambda ear: True, raised)
+    recorder = LayerRecorder("rnn", layer, lambda recorder: True, raised)
     (layer(first)[0].square().sum() + layer(second)[0][:, -1].sum()).backward()
-    ear.remove()
-    heard = ear.heard(1.0)
+    recorder.remove()
+    heard = recorder.heard(1.0)
     assert heard.x.shape == (4, 9, 3)
     assert heard.output.shape == (4, 9, 5)
     assert heard.reads == 1

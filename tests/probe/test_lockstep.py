@@ -10,7 +10,7 @@ from torch import nn
 
 from gradscope.errors import UsageError
 from gradscope.models.family import family_model
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.probe.copies import Lockstep, Modules, Unrolled, copies_of
 
 WORDS = (
@@ -72,7 +72,7 @@ class Loop(nn.Module):
 
 def test_modules_are_copied_and_trained_in_training_mode():
     module = Loop().eval()
-    direct = Direct("loop", module, 3, kind="module")
+    direct = WholeModule("loop", module, 3, kind="module")
     copies = copies_of([direct, direct], "loop")
     assert isinstance(copies, Modules)
     assert copies.output_size == 5
@@ -91,7 +91,7 @@ def test_modules_are_copied_and_trained_in_training_mode():
 
 
 def test_copies_of_a_module_in_float64_train_in_float32():
-    direct = Direct("loop", Loop().double(), 3, kind="module")
+    direct = WholeModule("loop", Loop().double(), 3, kind="module")
     copies = copies_of([direct, direct], "loop")
     assert isinstance(copies, Modules)
     assert (copies.output_size, copies.has_steps) == (5, True)
@@ -99,7 +99,7 @@ def test_copies_of_a_module_in_float64_train_in_float32():
 
 def test_what_has_no_weights_is_refused():
     with pytest.raises(UsageError, match="no weights to train"):
-        copies_of([Direct("bare", nn.Identity(), 3, kind="module")], "bare")
+        copies_of([WholeModule("bare", nn.Identity(), 3, kind="module")], "bare")
 
 
 def test_other_cells_are_unrolled():
@@ -184,7 +184,7 @@ def test_modules_run_as_one_give_what_each_gives_alone(kind, as_one):
     torch.manual_seed(1)
     modules = [kind() for _ in range(3)]
     modules[0](torch.randn(2, 4, 3))
-    copies = copies_of([Direct("written", module, 3, kind="module") for module in modules], "written")
+    copies = copies_of([WholeModule("written", module, 3, kind="module") for module in modules], "written")
     for runs in ((0, 1, 2), (0, 2), (1,)):
         for _ in range(2):
             x = torch.randn(len(runs), 4, 6, 3)

@@ -12,7 +12,7 @@ import torch
 
 import forked
 from gradscope.errors import UsageError
-from gradscope.examine import examine
+from gradscope.examine import full_report
 from gradscope.loading.from_word import source_of
 from gradscope.loading.objects import source_from_object
 from gradscope.models.token_models import TokenIds
@@ -103,13 +103,13 @@ def gs105(model):
 
 
 def test_what_older_steps_tell_is_learned_and_noise_shows_nothing(folder):
-    model = examine(spec(folder, models=("gru:update_bias=2",), target=str(folder / "y.npy"))).models[0]
+    model = full_report(spec(folder, models=("gru:update_bias=2",), target=str(folder / "y.npy"))).models[0]
     found = model.probe
     assert found is not None
     assert (found.unit, found.goal) == ("mse", pytest.approx(0.95 * found.near))
     assert sum(run.learned_at is not None for run in found.runs) > 1
     assert gs105(model).status == "pass"
-    noise = examine(spec(folder, "noise.npy", train_steps=50)).models[0]
+    noise = full_report(spec(folder, "noise.npy", train_steps=50)).models[0]
     assert noise.probe is not None
     assert noise.probe.twin is not None
     assert noise.probe.twin.learned == 0
@@ -120,7 +120,7 @@ def test_what_older_steps_tell_is_learned_and_noise_shows_nothing(folder):
 def test_where_the_newest_steps_tell_it_all_nothing_is_shown(folder):
     t = torch.arange(30) + 3 * torch.arange(40)[:, None]
     np.save(folder / "alternating.npy", (t % 2).float()[..., None].numpy())
-    model = examine(spec(folder, "alternating.npy", models=("gru:hidden=16",), train_steps=300)).models[0]
+    model = full_report(spec(folder, "alternating.npy", models=("gru:hidden=16",), train_steps=300)).models[0]
     assert model.probe is not None
     assert (model.probe.runs, model.probe.twin, model.probe.complete) == ((), None, True)
     assert gs105(model).status == "inconclusive"
@@ -152,7 +152,7 @@ def test_a_value_a_sequence_is_asked_at_its_end(folder):
         "    def forward(self, x):\n        return self.head(self.rnn(x)[0][:, -1])[:, 0]\n"
     )
     asked = spec(folder, target=str(folder / "once.npy"), models=(f"{folder / 'last.py'}:Last",), train_steps=25)
-    assert examine(asked).models[0].probe is not None
+    assert full_report(asked).models[0].probe is not None
 
 
 def test_a_loss_of_one_value_a_sequence_is_torchs_own(folder):
@@ -166,7 +166,9 @@ def test_a_loss_of_one_value_a_sequence_is_torchs_own(folder):
 
 
 def test_one_run_of_six_may_be_luck(folder):
-    model = examine(spec(folder, models=("gru:update_bias=2",), target=str(folder / "y.npy"), train_steps=25)).models[0]
+    model = full_report(
+        spec(folder, models=("gru:update_bias=2",), target=str(folder / "y.npy"), train_steps=25)
+    ).models[0]
     assert model.probe is not None
     first, *rest = (replace(run, learned_at=None) for run in model.probe.runs)
     lucky = replace(model, probe=replace(model.probe, runs=(replace(first, learned_at=25), *rest)))
@@ -180,7 +182,7 @@ def test_a_remedy_is_held_to_what_it_comes_to_itself(folder, monkeypatch):
     asked = []
     measured = probe_run.goal_of
     monkeypatch.setattr(probe_run, "goal_of", lambda near, chance: asked.append(near) or measured(near, chance))
-    examine(spec(folder, "noise.npy", models=("rnn",), train_steps=25, fix=True))
+    full_report(spec(folder, "noise.npy", models=("rnn",), train_steps=25, fix=True))
     # The model, its twin, and three remedies.
     assert len(asked) == len(set(asked)) == 5
 
@@ -194,7 +196,7 @@ def test_a_model_of_token_ids_has_a_twin_that_reads_them(folder):
     )
     np.save(folder / "ids.npy", np.random.default_rng(0).integers(0, 5, (30, 16)))
     asked = spec(folder, "ids.npy", models=(f"{folder / 'ids.py'}:Reader",), loss="ce", train_steps=25)
-    probe = examine(asked).models[0].probe
+    probe = full_report(asked).models[0].probe
     assert probe is not None
     assert probe.unit == "nats"
     assert probe.twin is not None

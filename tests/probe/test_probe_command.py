@@ -10,7 +10,7 @@ import torch
 
 import forked
 from gradscope.errors import UsageError
-from gradscope.examine import examine
+from gradscope.examine import full_report
 from gradscope.records import RunSpec
 from gradscope.registry import RENDERERS, load
 from gradscope.renderers import html_contents
@@ -58,7 +58,7 @@ def test_the_outcome_is_saved_and_shown_again(learned):
 
 def test_what_is_not_learned_fails_beside_a_twin_that_learns():
     spec = RunSpec(models=("rnn:init=normal,gain=0.3",), fail_on="error", **{**SHORT, "needs_lag": 12})
-    report = examine(spec, detail=False)
+    report = full_report(spec, detail=False)
     (model,) = report.models
     assert model.probe.twin is not None
     verdict = next(one for one in model.verdicts if one.code == "GS105")
@@ -73,7 +73,7 @@ def test_what_was_saved_is_on_the_screen_of_a_probe(tmp_path, monkeypatch):
     untrained = "gradscope.fixes.train_remedies.proven"
     monkeypatch.setattr(untrained, lambda source, spec, found, told: tuple(one.record() for one in found))
     asked = {**SHORT, "train_steps": 5, "save": str(tmp_path), "remedy": "chrono"}
-    text = render(examine(RunSpec(models=("lstm",), fix=True, **asked), detail=False), View())
+    text = render(full_report(RunSpec(models=("lstm",), fix=True, **asked), detail=False), View())
     assert " note: chrono for lstm written to " in " ".join(["", *text.split()])
     assert (tmp_path / "lstm-chrono.safetensors").exists()
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gradscope.__main__ import main
-from gradscope.examine import examine
+from gradscope.examine import full_report
 from gradscope.pipeline import diagnose
 from gradscope.records import RunSpec
 from gradscope.renderers import report_wording
@@ -99,7 +99,7 @@ def examine_module(module: torch.nn.Module):
 @pytest.mark.parametrize("word", ["rnn:nonlinearity=relu,gain=6", "lstm:forget_bias=-1", "rnn:gain=0.3"])
 def test_the_recommended_remedy_has_a_better_status_and_is_the_one_that_is_saved(word, tmp_path):
     spec = RunSpec(models=(word,), hidden=6, length=30, batch=2, fix=True, save=str(tmp_path))
-    (result,) = examine(spec, detail=False).models
+    (result,) = full_report(spec, detail=False).models
     tip = report_wording.advice(result)[0]
     assert tip.endswith(": measured.")
     best = next(fix for fix in result.fixes if tip.startswith(f"{fix.name} ("))

@@ -56,7 +56,7 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
     for chart in output.view.charts:
         if not can_draw(chart, spec, compare=compare):
             raise UsageError(f"nothing to draw for --chart {chart}: {' '.join(spec.models)} has nothing for it")
-    from gradscope.examine import examine
+    from gradscope.examine import full_report
 
     # What the imports made stays to the end; only what the analysis makes is worth collecting.
     gc.freeze()
@@ -70,7 +70,7 @@ def measure(models: list[str] | None, flags: RunFlags, *, compare: bool, rest: R
         early = begin if output.is_watched and not compare else None
         # Counting and timing costs takes longer than all the rest.
         costs = compare and output.shows_costs
-        report = examine(spec, costs=costs, detail=output.is_detailed, progress=progress, early=early)
+        report = full_report(spec, costs=costs, detail=output.is_detailed, progress=progress, early=early)
     code = output.write(report, exit_code(report, spec.fail_on))
     interrupted = any(model.probe is not None and not model.probe.complete for model in report.models)
     return INTERRUPTED if interrupted else code

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradscope.errors import UsageError
-from gradscope.files.paths import Kind
+from gradscope.files.paths import FileKind
 from gradscope.files.torch_file import reason
 from gradscope.files.zip_check import check_zip
 from gradscope.text import safe_text
@@ -51,7 +51,7 @@ class KerasFile:
     """`class_name` and `config` of every layer, outer ones first; none in a file of weights alone."""
 
 
-def read_keras(path: Path, kind: Kind) -> KerasFile:
+def read_keras(path: Path, kind: FileKind) -> KerasFile:
     """The recurrent cells in a file of Keras and the settings of its layers.
 
     Raises:

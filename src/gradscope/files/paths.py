@@ -96,7 +96,7 @@ def first_parts(paths: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-Kind = Literal[
+FileKind = Literal[
     "torch zip",
     "torch pickle",
     "TorchScript",
@@ -121,7 +121,7 @@ LARGEST_HEADER = 100_000_000
 """Bytes a safetensors header may have (the format's own limit)."""
 
 
-def kind_of(path: Path, flag: str) -> Kind:
+def kind_of(path: Path, flag: str) -> FileKind:
     """What `path` holds.
 
     Raises:
@@ -138,7 +138,7 @@ def kind_of(path: Path, flag: str) -> Kind:
     return _kind_of_bytes(head, size)
 
 
-def _kind_of_zip(path: Path) -> Kind:
+def _kind_of_zip(path: Path) -> FileKind:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -161,7 +161,7 @@ def _kind_of_zip(path: Path) -> Kind:
     return "zip"
 
 
-def _kind_of_bytes(head: bytes, size: int) -> Kind:
+def _kind_of_bytes(head: bytes, size: int) -> FileKind:
     start = head.lstrip()[:64].lower()
     if head.startswith(b"version https://git-lfs"):
         return "LFS pointer"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gradscope.errors import UsageError
-from gradscope.files.paths import Kind, kind_of
+from gradscope.files.paths import FileKind, kind_of
 from gradscope.files.zip_check import check_zip
 from gradscope.text import safe_text
 from gradscope.torch_private import weights_only_globals
@@ -40,7 +40,7 @@ class WantsCodeError(UsageError):
         self.wanted = wanted
 
 
-def load_torch(path: Path, flag: str, kind: Kind | None = None) -> Any:
+def load_torch(path: Path, flag: str, kind: FileKind | None = None) -> Any:
     """What torch.save wrote, as plain data on the CPU: dicts, lists, numbers, tensors.
 
     Raises:
@@ -66,7 +66,7 @@ def load_torch(path: Path, flag: str, kind: Kind | None = None) -> Any:
         raise UsageError(f"'{shown}' is damaged ({reason(error)}); it was cut or altered, get it again") from error
 
 
-def wanted_globals(path: Path, kind: Kind) -> tuple[str, ...]:
+def wanted_globals(path: Path, kind: FileKind) -> tuple[str, ...]:
     """What a pickle names beyond plain tensors, the user's own classes first; () when it cannot be read."""
     with contextlib.suppress(Exception), torch.serialization.safe_globals(HARMLESS):
         if kind == "torch zip":

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradscope.errors import UsageError
 from gradscope.files.numpy_file import npz_names, read_npz
-from gradscope.files.paths import Kind, kind_of, parts_of, read_bytes
+from gradscope.files.paths import FileKind, kind_of, parts_of, read_bytes
 from gradscope.files.tensors import named_tensors
 from gradscope.files.torch_file import load_torch, reason
 from gradscope.files.zip_check import first_twice
@@ -89,7 +89,7 @@ def _extension(code: int, content: bytes) -> Any:
     return torch.from_numpy(np.frombuffer(numbers, np.dtype(kind).newbyteorder("<")).reshape(shape).astype(kind))
 
 
-REFUSED: dict[Kind, str] = {
+REFUSED: dict[FileKind, str] = {
     "LFS pointer": "is a Git LFS pointer, not the file itself; fetch it with git lfs pull",
     "HTML": "is a web page, most likely an error page of the download; get the file again",
     "Keras": "is a Keras file, read as a model of its own; give the weights of torch here",
@@ -106,7 +106,7 @@ REFUSED: dict[Kind, str] = {
 }
 
 
-def read_weights(path: Path, flag: str, kind: Kind | None = None) -> dict[str, Tensor]:
+def read_weights(path: Path, flag: str, kind: FileKind | None = None) -> dict[str, Tensor]:
     """Every tensor by its dotted name; nested dicts are opened, the state of optimizers is left out.
 
     Of a model that is saved in parts (`model-00001-of-00002.safetensors`) all parts are read.
@@ -121,7 +121,7 @@ def read_weights(path: Path, flag: str, kind: Kind | None = None) -> dict[str, T
     return found
 
 
-def read_part(path: Path, flag: str, kind: Kind | None = None) -> dict[str, Tensor]:
+def read_part(path: Path, flag: str, kind: FileKind | None = None) -> dict[str, Tensor]:
     """The same of one file, even where it is one part of several."""
     kind = kind_of(path, flag) if kind is None else kind
     if kind in REFUSED:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from gradscope.fixes.layer_edit import changed, which
-from gradscope.fixes.remedy import Kind, Layer, Remedy, RemedyInput, RemedyResult, of_first_steps
+from gradscope.fixes.remedy import Layer, LayerKind, Remedy, RemedyInput, RemedyResult, of_first_steps
 from gradscope.models.cell import Cell
 from gradscope.models.gru import GRUCell
 from gradscope.models.lstm import LSTMCell
 from gradscope.models.rnn import RNNCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.costs import threads_for
 
 DIRECTIONS = 8
@@ -73,9 +73,9 @@ for end in [f"_l{{layer}}" for layer in range(getattr(rnn, "num_layers", 0))] or
 """
 
 
-def apply(patient: RemedyInput) -> RemedyResult | None:
+def apply(remedy_input: RemedyInput) -> RemedyResult | None:
     """Layers of torch.nn and gradscope's own of the same kinds, in the direction of time; None where there is none."""
-    heard = _heard(patient)
+    heard = _heard(remedy_input)
     leading: list[tuple[float, float]] = []
 
     def change(layer: Layer) -> bool:
@@ -96,7 +96,7 @@ def apply(patient: RemedyInput) -> RemedyResult | None:
             heard[layer.part] = cell.linearize(x, cell.initial_state(1)).outputs
         return True
 
-    made = changed(patient.model, change)
+    made = changed(remedy_input.model, change)
     if made is None:
         return None
     before, after = max(one for one, _ in leading), max(one for _, one in leading)
@@ -105,7 +105,7 @@ def apply(patient: RemedyInput) -> RemedyResult | None:
     )
 
 
-CELLS: Mapping[Kind, Callable[[Layer, dict[str, Tensor]], Cell]] = {
+CELLS: Mapping[LayerKind, Callable[[Layer, dict[str, Tensor]], Cell]] = {
     "rnn": lambda layer, weights: RNNCell("", weights, layer.nonlinearity),
     "lstm": lambda layer, weights: LSTMCell("", weights),
     "gru": lambda layer, weights: GRUCell("", weights),
@@ -147,11 +147,11 @@ def _descended(cell: Cell, x: Tensor) -> tuple[float, float] | None:
     return (before, after) if math.isfinite(after) else None
 
 
-def _heard(patient: RemedyInput) -> dict[str, Tensor]:
+def _heard(remedy_input: RemedyInput) -> dict[str, Tensor]:
     """What drives the lowest layer of every part of the model in the first sequence, (T, 1, features)."""
-    model = patient.model
-    if not isinstance(model, Direct):
-        return {"": patient.x[:1, :LONGEST].transpose(0, 1)}
+    model = remedy_input.model
+    if not isinstance(model, WholeModule):
+        return {"": remedy_input.x[:1, :LONGEST].transpose(0, 1)}
     calls: dict[str, list[Tensor]] = {}
 
     def hear(path: str, part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -168,7 +168,7 @@ def _heard(patient: RemedyInput) -> dict[str, Tensor]:
     ]
     try:
         with torch.no_grad():
-            of_first_steps(lambda x: model.run(model.laid_out(x)), patient.x[:1], LONGEST)
+            of_first_steps(lambda x: model.run(model.laid_out(x)), remedy_input.x[:1], LONGEST)
     finally:
         for hook in hooks:
             hook.remove()

@@ -18,7 +18,7 @@ from gradscope.forward.traced_pass import TracedPass
 from gradscope.loading.step_function import StateOf
 from gradscope.models.user_modules import copied
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.pick_trace import first_opened
 from gradscope.torch_private import saved
 
@@ -97,12 +97,12 @@ class Walked(nn.Module):
 
 def found_in_step(cell: CustomCell, own: nn.Module) -> list[FoundLayer]:
     """The recurrence of a user's step in `own`, a copy of the module that it is."""
-    walked = Direct(cell.name, Walked(cell), cell.input_size, kind="module")
+    walked = WholeModule(cell.name, Walked(cell), cell.input_size, kind="module")
     prefix = "step.inner." if isinstance(cell.module, StateOf) else "step."
     return found_layers(walked, own, cell.initial.new_ones(1, LOOKED, cell.input_size), prefix)
 
 
-def _opened(model: Direct, x: Tensor) -> TracedPass | None:
+def _opened(model: WholeModule, x: Tensor) -> TracedPass | None:
     """A few steps, or all of them where the module takes no other length."""
     try:
         return of_first_steps(lambda given: first_opened(model, given), x, LOOKED)
@@ -110,7 +110,7 @@ def _opened(model: Direct, x: Tensor) -> TracedPass | None:
         return None
 
 
-def found_layers(model: Direct, own: nn.Module, x: Tensor, prefix: str = "") -> list[FoundLayer]:
+def found_layers(model: WholeModule, own: nn.Module, x: Tensor, prefix: str = "") -> list[FoundLayer]:
     """Recurrences of the user's own code in `own`, a copy of the model's module, that have weights to change.
 
     Args:
@@ -150,7 +150,7 @@ def _columns(matrix: Matrix) -> int:
     return matrix.piece.spans[matrix.axis][1]
 
 
-def _shifts(model: Direct, x: Tensor, keeps: Sequence[Keep]) -> dict[Keep, float]:
+def _shifts(model: WholeModule, x: Tensor, keeps: Sequence[Keep]) -> dict[Keep, float]:
     """What is added to each gate besides parameters; those of which that cannot be told are left out.
 
     It is what a sigmoid is taken of where all parameters are zero.

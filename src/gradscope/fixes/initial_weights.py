@@ -23,12 +23,12 @@ if "bias_ih" in weights and isinstance(rnn, (torch.nn.LSTM, torch.nn.LSTMCell)):
 
 
 def biased(
-    patient: RemedyInput, change: str, bias: Callable[[int], Tensor | float], code: str, *, complement: bool
+    remedy_input: RemedyInput, change: str, bias: Callable[[int], Tensor | float], code: str, *, complement: bool
 ) -> RemedyResult | None:
     """The model with `bias(hidden)` in that gate of each gated layer that has biases; None where there is none.
 
     Args:
-        patient: the model.
+        remedy_input: the model.
         change: what is done, in a few words.
         bias: b_ih + b_hh of each unit, (hidden,), or one for all.
         code: the line of PyTorch that sets `bias` for `H` units.
@@ -44,49 +44,49 @@ def biased(
             layer.set_bias(0, -values)
         return True
 
-    found = changed(patient.model, set_gates, patient.x)
+    found = changed(remedy_input.model, set_gates, remedy_input.x)
     if found is None:
         return None
     body = code + LINES + (COMPLEMENT.lstrip("\n") if complement else "")
     return RemedyResult(change, found.model, found.code(body), found.weights)
 
 
-def open_gates(patient: RemedyInput) -> RemedyResult | None:
+def open_gates(remedy_input: RemedyInput) -> RemedyResult | None:
     """Gate biases solved for a half-life of the needed lag: sigmoid(b)^K = 1/2 (Gers et al. 2000).
 
     One bias for all units.
     """
-    bias = half_life_bias(patient.own_lag)
-    change = f"gate bias {bias:.2g} (half-life {patient.own_lag})"
-    return biased(patient, change, lambda hidden: bias, f"bias = {bias!r}", complement=False)
+    bias = half_life_bias(remedy_input.own_lag)
+    change = f"gate bias {bias:.2g} (half-life {remedy_input.own_lag})"
+    return biased(remedy_input, change, lambda hidden: bias, f"bias = {bias!r}", complement=False)
 
 
 OPEN_GATES = Remedy("open gates", "the gate that keeps the old state holds half of it over the needed lag", open_gates)
 
 
-def chrono(patient: RemedyInput) -> RemedyResult | None:
+def chrono(remedy_input: RemedyInput) -> RemedyResult | None:
     """Chrono initialisation (Tallec & Ollivier 2018): forget biases ln U[1, K - 1], input biases their opposite.
 
     Time scales from one step to the needed lag, a unit each.
     """
-    longest, stream = max(patient.own_lag - 1, 2), patient.stream("chrono")
+    longest, stream = max(remedy_input.own_lag - 1, 2), remedy_input.stream("chrono")
 
     def drawn(hidden: int) -> Tensor:
         return (1 + torch.rand(hidden, generator=stream, dtype=torch.float64) * (longest - 1)).log()
 
     code = f"bias = torch.empty(H).uniform_(1, {longest}).log()"
-    return biased(patient, f"gate biases ln U[1, {longest}]", drawn, code, complement=True)
+    return biased(remedy_input, f"gate biases ln U[1, {longest}]", drawn, code, complement=True)
 
 
 CHRONO = Remedy("chrono", "units remember over all times from one step to the needed lag", chrono)
 
 
-def uniform_gates(patient: RemedyInput) -> RemedyResult | None:
+def uniform_gates(remedy_input: RemedyInput) -> RemedyResult | None:
     """Uniform gate initialisation (Gu et al. 2020): forget gates uniform in (0, 1), input gates their complement.
 
     b_f = logit(u) with u uniform in [1/H, 1 - 1/H], b_i = -b_f.
     """
-    stream = patient.stream("uniform gates")
+    stream = remedy_input.stream("uniform gates")
 
     def drawn(hidden: int) -> Tensor:
         # One or two units have no such interval: their gates are half open.
@@ -94,7 +94,7 @@ def uniform_gates(patient: RemedyInput) -> RemedyResult | None:
         return (edge + (1 - 2 * edge) * torch.rand(hidden, generator=stream, dtype=torch.float64)).logit()
 
     code = "edge = min(1 / H, 0.5)\nbias = torch.empty(H).uniform_(edge, 1 - edge).logit()"
-    return biased(patient, "gates uniform in (0, 1)", drawn, code, complement=True)
+    return biased(remedy_input, "gates uniform in (0, 1)", drawn, code, complement=True)
 
 
 UNIFORM_GATES = Remedy(
@@ -102,17 +102,17 @@ UNIFORM_GATES = Remedy(
 )
 
 
-def orthogonal_matrices(patient: RemedyInput) -> RemedyResult | None:
+def orthogonal_matrices(remedy_input: RemedyInput) -> RemedyResult | None:
     """Orthogonal recurrent matrices (Saxe et al. 2014; Le et al. 2015 for the identity): they keep every norm.
 
     Each (H, H) block of W_hh, uniform over orthogonal matrices.
     """
-    stream = patient.stream("orthogonal")
+    stream = remedy_input.stream("orthogonal")
 
     def change(layer: Layer) -> bool:
         return layer.orthogonalise(stream)
 
-    found = changed(patient.model, change, patient.x)
+    found = changed(remedy_input.model, change, remedy_input.x)
     if found is None:
         return None
     code = found.code(
@@ -127,7 +127,7 @@ for block in weights["weight_hh"].split(H):
 ORTHOGONAL = Remedy("orthogonal", "the recurrent matrix itself neither shrinks nor stretches", orthogonal_matrices)
 
 
-def identity(patient: RemedyInput) -> RemedyResult | None:
+def identity(remedy_input: RemedyInput) -> RemedyResult | None:
     """The identity as recurrent matrix (Le, Jaitly & Hinton 2015): units hold what they have until the input says more.
 
     W_hh = I and no biases, in layers without gates.
@@ -142,7 +142,7 @@ def identity(patient: RemedyInput) -> RemedyResult | None:
                 layer.weights[name].zero_()
         return True
 
-    found = changed(patient.model, change)
+    found = changed(remedy_input.model, change)
     if found is None:
         return None
     code = found.code(

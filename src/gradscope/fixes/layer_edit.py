@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gradscope.fixes.found_layers import found_in_step, found_layers
-from gradscope.fixes.remedy import Change, Kind, Layer
+from gradscope.fixes.remedy import Change, Layer, LayerKind
 from gradscope.loading.step_function import StateOf
 from gradscope.models.cell import Cell
 from gradscope.models.family import Model
@@ -22,10 +22,10 @@ from gradscope.models.rnn import RNNCell
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_modules import copied
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
-KINDS: dict[type, Kind] = {RNNCell: "rnn", LSTMCell: "lstm", GRUCell: "gru"}
-MODULES: tuple[tuple[type[nn.Module], Kind], ...] = (
+KINDS: dict[type, LayerKind] = {RNNCell: "rnn", LSTMCell: "lstm", GRUCell: "gru"}
+MODULES: tuple[tuple[type[nn.Module], LayerKind], ...] = (
     (nn.RNN, "rnn"),
     (nn.LSTM, "lstm"),
     (nn.GRU, "gru"),
@@ -109,7 +109,7 @@ def _changed_stack(model: Recurrent, change: Change) -> Changed | None:
     return Changed(Recurrent(model.name, cells, start=model.start, cuts=model.cuts), weights) if made else None
 
 
-def _changed_module(model: Direct, change: Change, x: Tensor | None) -> Changed | None:
+def _changed_module(model: WholeModule, change: Change, x: Tensor | None) -> Changed | None:
     own = copied(model.module)
     parts: dict[str, None] = {}
     with torch.no_grad():
@@ -131,7 +131,7 @@ def _changed_module(model: Direct, change: Change, x: Tensor | None) -> Changed 
     return Changed(found, weights, tuple(parts) or None, lines)
 
 
-def _change_layer(part: nn.RNNBase | nn.RNNCellBase, suffix: str, kind: Kind, path: str, change: Change) -> bool:
+def _change_layer(part: nn.RNNBase | nn.RNNCellBase, suffix: str, kind: LayerKind, path: str, change: Change) -> bool:
     """Make the change to one layer and direction; False, and the layer as it was, where it cannot be written."""
     with _settled(part):
         before = {key: getattr(part, key + suffix).detach().clone() for key in _names(part)}

@@ -23,7 +23,7 @@ from gradscope.models.stack import Recurrent
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.costs import threads_for
 from gradscope.numerics.trace import NotMeasured, Unavailable, attempted
-from gradscope.pipeline import Progress, glance, runs_of
+from gradscope.pipeline import Progress, judge_by_influence, runs_of
 from gradscope.records import Fix, ModelResult, RunSpec
 from gradscope.registry import FIXES, load
 from gradscope.text import safe_text
@@ -35,7 +35,7 @@ outcomes of the detector benchmark's first study."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRemedy:
     """A remedy, what it made of the first seed's model, and how that came out."""
 
     remedy: Remedy
@@ -62,7 +62,7 @@ def measure_fixes(
     *,
     x: Tensor | None = None,
     loss: Callable[[Tensor], Tensor] | None = None,
-) -> list[Measured]:
+) -> list[MeasuredRemedy]:
     """Every remedy that suits the model, the best first; none for bare Jacobians.
 
     Args:
@@ -84,13 +84,13 @@ def measure_fixes(
     return sorted(found, key=lambda one: _rank(one, lag))
 
 
-def _measured(remedy: Remedy, runs: tuple[Run, ...], spec: RunSpec, name: str) -> Measured | None:
+def _measured(remedy: Remedy, runs: tuple[Run, ...], spec: RunSpec, name: str) -> MeasuredRemedy | None:
     treated = [treat(remedy, run, spec, name) for run in runs]
     if any(one is None for one in treated):
         return None
     made = tuple(replace(run, model=one.model) for run, one in zip(runs, treated, strict=True) if one is not None)
     assert treated[0] is not None
-    return Measured(remedy, treated[0], glance(made, spec, name))
+    return MeasuredRemedy(remedy, treated[0], judge_by_influence(made, spec, name))
 
 
 def treat(remedy: Remedy, run: Run, spec: RunSpec, name: str) -> RemedyResult | None:
@@ -118,7 +118,7 @@ def _width(model: Model) -> int:
     return max((min(value.shape) for value in model.parameters().values() if value.ndim > 1), default=1)
 
 
-def _rank(one: Measured, lag: int) -> tuple[bool, int, bool, bool, float]:
+def _rank(one: MeasuredRemedy, lag: int) -> tuple[bool, int, bool, bool, float]:
     """Better status first; then a large share that does not grow; then what leaves the model what it is; the share."""
     summary, treated = one.result.summary, one.treated
     share = summary.gradient_share if summary.gradient_share is not None else -math.inf
@@ -131,7 +131,7 @@ NO_NAME = re.compile(r"[^A-Za-z0-9.=,+-]+")
 """What a file's name is spared."""
 
 
-def save(found: Sequence[Measured], spec: RunSpec, model: ModelResult) -> str:
+def save(found: Sequence[MeasuredRemedy], spec: RunSpec, model: ModelResult) -> str:
     """Write the remedy that was asked for, else the one that is recommended; returns what was written, in words.
 
     Raises:
@@ -163,7 +163,7 @@ def save(found: Sequence[Measured], spec: RunSpec, model: ModelResult) -> str:
     return f"{chosen.remedy.name} for {name} written to {safe_text(' and '.join(map(str, paths)))}{about}"
 
 
-def _head(chosen: Measured, stem: str) -> str:
+def _head(chosen: MeasuredRemedy, stem: str) -> str:
     """What the lines are, and where the weights that were measured are; some lines draw others at random."""
     said = f"# {chosen.remedy.name}: {chosen.treated.change}\n"
     if not chosen.treated.weights:

@@ -12,7 +12,7 @@ from gradscope.models.family import FamilyModel, Model, family_model
 from gradscope.models.rnn import PHI, RNNCell
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.rules.advice import half_life_bias
 
 
@@ -66,37 +66,37 @@ def exchanged(model: Model, step: Callable[[dict[str, Tensor], str], nn.Module])
     return Recurrent(model.name, cells, start=model.start, cuts=model.cuts)
 
 
-def leaky_state(patient: RemedyInput) -> RemedyResult | None:
+def leaky_state(remedy_input: RemedyInput) -> RemedyResult | None:
     """A leaky state (Jaeger et al. 2007): h' = (1 - a) h + a phi(...), with a for a half-life of the needed lag.
 
     (1 - a)^K = 1/2.
     """
-    leak = 1 - 0.5 ** (1 / max(patient.lag, 1))
-    model = exchanged(patient.model, lambda weights, phi: Leaky(weights, phi, leak))
+    leak = 1 - 0.5 ** (1 / max(remedy_input.lag, 1))
+    model = exchanged(remedy_input.model, lambda weights, phi: Leaky(weights, phi, leak))
     if model is None:
         return None
-    assert isinstance(patient.model, Recurrent)
+    assert isinstance(remedy_input.model, Recurrent)
     what = f"h + {leak:.4g} (phi(W x + U h + b) - h) (Jaeger et al. 2007)."
-    code, weights = other_step(patient.model, "Leaky", what, f"h + {leak!r} * ({{phi(sum)}} - h)")
+    code, weights = other_step(remedy_input.model, "Leaky", what, f"h + {leak!r} * ({{phi(sum)}} - h)")
     return RemedyResult(f"h + {leak:.2g} (φ - h)", model, code, weights)
 
 
 LEAKY_STATE = Remedy("leaky state", "a straight path that keeps half of the state over the needed lag", leaky_state)
 
 
-def layer_norm(patient: RemedyInput) -> RemedyResult | None:
+def layer_norm(remedy_input: RemedyInput) -> RemedyResult | None:
     """Layer normalisation inside the recurrence (Ba, Kiros & Hinton 2016).
 
     phi(norm(W x + U h + b)).
     """
-    model = exchanged(patient.model, Normed)
+    model = exchanged(remedy_input.model, Normed)
     if model is None:
         return None
-    assert isinstance(patient.model, Recurrent)
+    assert isinstance(remedy_input.model, Recurrent)
     what = "phi(norm(W x + U h + b)) (Ba, Kiros and Hinton 2016)."
     norm = "        self.norm = nn.LayerNorm(hidden)\n"
-    code, weights = other_step(patient.model, "Normed", what, "{phi(norm)}", norm)
-    for place, cell in enumerate(patient.model.cells):
+    code, weights = other_step(remedy_input.model, "Normed", what, "{phi(norm)}", norm)
+    for place, cell in enumerate(remedy_input.model.cells):
         like = cell.parameters["weight_hh"]
         weights |= {
             f"{place}.norm.weight": like.new_ones(cell.output_size),
@@ -178,7 +178,7 @@ PHI_CODE = {"tanh": "torch.tanh({})", "relu": "torch.relu({})", "linear": "{}"}
 def other_cell(model: Model) -> tuple[str, dict[str, Tensor]]:
     """Lines and weights of a family of one layer: lstm, gru, lru or attention."""
     family, weights = model.name.partition(":")[0], model.parameters()
-    if isinstance(model, Direct):
+    if isinstance(model, WholeModule):
         names = {"embedding.projection": "project", "attention": "attend"}
         own = {_renamed(name, names): value.detach() for name, value in weights.items()}
         hidden, heads = len(weights["attention.out_proj.bias"]), model.module.attention.heads  # type: ignore[union-attr]
@@ -240,11 +240,11 @@ def swapped(
         multiple: of which its hidden size must be one.
     """
 
-    def apply(patient: RemedyInput) -> RemedyResult | None:
-        model = patient.model
+    def apply(remedy_input: RemedyInput) -> RemedyResult | None:
+        model = remedy_input.model
         if not isinstance(model, Recurrent) or model.name.partition(":")[0] == family:
             return None
-        given, wanted = options(patient.lag), parameters(model)
+        given, wanted = options(remedy_input.lag), parameters(model)
         first = next(iter(model.parameters().values()), None)
         if first is None or not wanted or not model.input_size:
             return None
@@ -256,7 +256,7 @@ def swapped(
 
         def build(hidden: int) -> Model:
             return settled(hidden).build(
-                input_size=model.input_size, seed=patient.seed, dtype=first.dtype, device=str(first.device)
+                input_size=model.input_size, seed=remedy_input.seed, dtype=first.dtype, device=str(first.device)
             )
 
         low, high = 1, 2

@@ -14,14 +14,14 @@ from gradscope.errors import UsageError
 from gradscope.models.family import Model
 from gradscope.rules.advice import lag_in_own_steps
 
-Kind = Literal["rnn", "lstm", "gru", "found"]
+LayerKind = Literal["rnn", "lstm", "gru", "found"]
 
 
 @dataclass(frozen=True)
 class Layer:
     """One layer, one direction."""
 
-    kind: Kind
+    kind: LayerKind
     weights: dict[str, Tensor]
     """Copies, to be written into: `weight_ih`, `weight_hh`, and `bias_ih`, `bias_hh` where it has biases."""
     hidden: int

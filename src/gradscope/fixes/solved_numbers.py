@@ -20,7 +20,7 @@ from gradscope.models.rnn import RNNCell
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_step import CustomCell
 from gradscope.numerics.lyapunov import lyapunov
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 from gradscope.numerics.trace import Unavailable
 from gradscope.probe.copies import copies_of
 
@@ -67,22 +67,22 @@ EXPONENT_STEPS = 100
 """Steps of the sequence that the exponent is measured on."""
 
 
-def unit_exponent(patient: RemedyInput) -> RemedyResult | None:
+def unit_exponent(remedy_input: RemedyInput) -> RemedyResult | None:
     """The gain of W_hh solved so that the leading Lyapunov exponent on this data is 0: the edge of chaos, measured.
 
     Bisection on ln gain; None where the exponent has one sign between the ends.
     """
-    if isinstance(patient.model, Recurrent) and not all(map(_has_gain, patient.model.cells)):
+    if isinstance(remedy_input.model, Recurrent) and not all(map(_has_gain, remedy_input.model.cells)):
         return None
-    if changed(patient.model, scaled(LOG_GAINS[0]), patient.x) is None:
+    if changed(remedy_input.model, scaled(LOG_GAINS[0]), remedy_input.x) is None:
         return None
     try:
-        log_gain = crossing(lambda log_gain: _exponent(patient, log_gain), LOG_GAINS, 0.0, EXPONENT_HALVINGS)
+        log_gain = crossing(lambda log_gain: _exponent(remedy_input, log_gain), LOG_GAINS, 0.0, EXPONENT_HALVINGS)
     except Unavailable:
         return None
     if log_gain is None:
         return None
-    found, gain = changed(patient.model, scaled(log_gain), patient.x), math.exp(log_gain)
+    found, gain = changed(remedy_input.model, scaled(log_gain), remedy_input.x), math.exp(log_gain)
     assert found is not None
     code = found.code(f'weights["weight_hh"].mul_({gain!r})')
     return RemedyResult(f"W_hh × {gain:.3g}", found.model, code, found.weights)
@@ -93,13 +93,13 @@ def _has_gain(cell: Cell) -> bool:
     return isinstance(cell, RNNCell | CustomCell)
 
 
-def _exponent(patient: RemedyInput, log_gain: float) -> float:
-    made, x = changed(patient.model, scaled(log_gain), patient.x), patient.x[:1]
+def _exponent(remedy_input: RemedyInput, log_gain: float) -> float:
+    made, x = changed(remedy_input.model, scaled(log_gain), remedy_input.x), remedy_input.x[:1]
     assert made is not None
     model = made.model
     if isinstance(model, Recurrent):
         return float(lyapunov(model.run(x[:, :EXPONENT_STEPS]), 1).mean[0])
-    trace = of_first_steps(lambda given: module_trace(model, given), x, EXPONENT_STEPS)
+    trace = of_first_steps(lambda given: choose_module_trace(model, given), x, EXPONENT_STEPS)
     return float(lyapunov(trace.chain(0), 1).mean[0])
 
 
@@ -115,7 +115,7 @@ FORMED = 256
 PROBES = 32
 
 
-def critical(patient: RemedyInput) -> RemedyResult | None:
+def critical(remedy_input: RemedyInput) -> RemedyResult | None:
     """Critical initialisation (Schoenholz et al. 2017; Gilboa et al. 2019): no step shrinks a typical perturbation.
 
     The mean-field condition is that the mean squared singular value of one step's Jacobian, chi, is 1. Here it is
@@ -125,26 +125,28 @@ def critical(patient: RemedyInput) -> RemedyResult | None:
 
     Bisection; None for stacks, and where chi never comes to the value asked for.
     """
-    model = patient.model
+    model = remedy_input.model
     if not isinstance(model, Recurrent) or len(model.cells) > 1:
         return None
     if hasattr(model.cells[0], "nonlinearity"):
-        log_gain = crossing(lambda log_gain: _log_chi(patient, scaled(log_gain)), LOG_GAINS, 0.0, CHI_HALVINGS)
+        log_gain = crossing(lambda log_gain: _log_chi(remedy_input, scaled(log_gain)), LOG_GAINS, 0.0, CHI_HALVINGS)
         if log_gain is None:
             return None
         gain = math.exp(log_gain)
-        return _treated(patient, f"W_hh × {gain:.3g} (χ = 1)", scaled(log_gain), f'weights["weight_hh"].mul_({gain!r})')
+        return _treated(
+            remedy_input, f"W_hh × {gain:.3g} (χ = 1)", scaled(log_gain), f'weights["weight_hh"].mul_({gain!r})'
+        )
     if changed(model, _biased(0.0)) is None:
         return None
-    wanted = -math.log(4) / max(patient.lag, 1)
-    bias = crossing(lambda bias: _log_chi(patient, _biased(bias)), BIASES, wanted, CHI_HALVINGS)
+    wanted = -math.log(4) / max(remedy_input.lag, 1)
+    bias = crossing(lambda bias: _log_chi(remedy_input, _biased(bias)), BIASES, wanted, CHI_HALVINGS)
     if bias is None:
         return None
-    return _treated(patient, f"gate bias {bias:.3g} (χ solved)", _biased(bias), f"bias = {bias!r}{LINES}")
+    return _treated(remedy_input, f"gate bias {bias:.3g} (χ solved)", _biased(bias), f"bias = {bias!r}{LINES}")
 
 
-def _treated(patient: RemedyInput, said: str, change: Change, code: str) -> RemedyResult | None:
-    found = changed(patient.model, change)
+def _treated(remedy_input: RemedyInput, said: str, change: Change, code: str) -> RemedyResult | None:
+    found = changed(remedy_input.model, change)
     return None if found is None else RemedyResult(said, found.model, found.code(code), found.weights)
 
 
@@ -158,12 +160,12 @@ def _biased(bias: float) -> Change:
     return change
 
 
-def _log_chi(patient: RemedyInput, change: Change) -> float:
+def _log_chi(remedy_input: RemedyInput, change: Change) -> float:
     """Ln of the mean squared singular value of a step of the first sequence."""
-    made = changed(patient.model, change)
+    made = changed(remedy_input.model, change)
     assert made is not None
     assert isinstance(made.model, Recurrent)
-    x, cell = patient.x[:1, :CHI_STEPS], made.model.cells[0]
+    x, cell = remedy_input.x[:1, :CHI_STEPS], made.model.cells[0]
     chain, first = made.model.run(x), cell.output_size if isinstance(cell, LSTMCell) else 0
     if chain.size <= FORMED:
         jacobians = chain.dense(0, chain.length)[0, :, first:, first:].double()
@@ -188,15 +190,15 @@ def _squared_norm(chain: JacobianChain, first: int) -> float:
 CRITICAL = Remedy("critical", "a step leaves the size of a typical perturbation as it is", critical)
 
 
-def truncated(patient: RemedyInput) -> RemedyResult | None:
+def truncated(remedy_input: RemedyInput) -> RemedyResult | None:
     """Truncated BPTT over what chaos lets one predict (Mikhaeil et al. 2022): tau = ln 2 / lambda_1 steps.
 
     The gradient is cut every tau steps, counted from the newest; None where nothing grows or would be cut.
     """
-    model, length = patient.model, patient.x.shape[1]
+    model, length = remedy_input.model, remedy_input.x.shape[1]
     if not isinstance(model, Recurrent) or model.cuts:
         return None
-    exponent = float(lyapunov(model.run(patient.x[:1]), 1).mean[0])
+    exponent = float(lyapunov(model.run(remedy_input.x[:1]), 1).mean[0])
     window = max(1, round(math.log(2) / exponent)) if exponent > 0 else length
     if window >= length:
         return None
@@ -224,13 +226,13 @@ UNEVEN = 3.0
 """How many times the median the largest norm must be for clipping to be worth anything."""
 
 
-def clipped(patient: RemedyInput) -> RemedyResult | None:
+def clipped(remedy_input: RemedyInput) -> RemedyResult | None:
     """Clipping at a measured quantile of the gradient's norms (Pascanu et al. 2013), and what it costs in direction.
 
     Norms are those of single sequences; None where they are even, or cannot be had.
     """
     try:
-        gradients = of_sequences(patient)
+        gradients = of_sequences(remedy_input)
     except UsageError:
         return None
     norms = torch.linalg.vector_norm(gradients, dim=1)
@@ -246,15 +248,15 @@ def clipped(patient: RemedyInput) -> RemedyResult | None:
         f"# it did, but large ones count for less: the mean has a cosine of {kept:.4f} to the raw mean.\n"
         f"torch.nn.utils.clip_grad_norm_(model.parameters(), {limit:.4g})\n"
     )
-    return RemedyResult(said, patient.model, code, of_training=True)
+    return RemedyResult(said, remedy_input.model, code, of_training=True)
 
 
-def of_sequences(patient: RemedyInput) -> Tensor:
+def of_sequences(remedy_input: RemedyInput) -> Tensor:
     """dL/dW of every sequence by itself, (sequences, parameters)."""
-    copies = copies_of([patient.model], patient.name)
+    copies = copies_of([remedy_input.model], remedy_input.name)
     leaves = copies.leaves(0)
-    output = copies.outputs(patient.x.to(leaves[0])[None], [0])[0]
-    (cotangent,) = torch.autograd.grad(patient.loss(leaf := output.detach().requires_grad_()), leaf)
+    output = copies.outputs(remedy_input.x.to(leaves[0])[None], [0])[0]
+    (cotangent,) = torch.autograd.grad(remedy_input.loss(leaf := output.detach().requires_grad_()), leaf)
     found = []
     for row in range(len(output)):
         own = torch.zeros_like(cotangent)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
-from gradscope.fixes.measure_remedies import Measured, treat
+from gradscope.fixes.measure_remedies import MeasuredRemedy, treat
 from gradscope.loading.source import Source
 from gradscope.models.family import Model
 from gradscope.numerics.analysis import Run
@@ -24,7 +24,7 @@ MOST = 3
 """How many of the best remedies are trained."""
 
 
-def proven(source: Source, spec: RunSpec, found: Sequence[Measured], told: Progress) -> tuple[Fix, ...]:
+def proven(source: Source, spec: RunSpec, found: Sequence[MeasuredRemedy], told: Progress) -> tuple[Fix, ...]:
     """The measured remedies, the best of them with what training says, and those that can be nothing but trained.
 
     What was learned with comes first. A remedy that cannot be trained stays as it was measured.
@@ -71,7 +71,7 @@ def _with(record: Fix, learned: list[int | None]) -> Fix:
     return replace(record, learned=len(found), learned_at=min(found, default=None), runs=len(learned))
 
 
-def treated_source(one: Measured, source: Source, spec: RunSpec) -> Source:
+def treated_source(one: MeasuredRemedy, source: Source, spec: RunSpec) -> Source:
     """The remedied model for any seed."""
     first = runs_of(source, spec)[0][0]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gradscope.forward.autograd_graph import Graph, Value
-from gradscope.forward.scaled_pull import Nowhere, Pending, Pull, Term, pull_scaled, summed
+from gradscope.forward.scaled_pull import Discarded, Pending, Pull, Term, pull_scaled, summed
 from gradscope.forward.step_labels import StepLabels
 from gradscope.forward.walk import Walk
 from gradscope.forward.weight_contributions import Axis, Shares, Totals, at_leaves, hypot, log10_rows
@@ -185,7 +185,7 @@ class _Run:
         self.inputs: list[list[list[Tensor]]] = [[[] for _ in walk.steps] for walk in sweeper.walks]
         self.owners = sweeper.owners if weights else {}
         self.shared = sweeper.shared if weights else frozenset()
-        self.elsewhere, self.nowhere = Pending(self.graph), Nowhere(self.graph)
+        self.elsewhere, self.nowhere = Pending(self.graph), Discarded(self.graph)
 
     def result(self) -> list[Swept]:
         """What every walk received."""

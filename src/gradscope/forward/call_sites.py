@@ -20,7 +20,7 @@ from gradscope.forward.executed_steps import Position
 from gradscope.forward.recorder import NUMBERS, is_inside_function, stepwise
 from gradscope.models.input_leaf import given
 from gradscope.models.user_modules import gradients_wanted
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.torch_private import is_transformed, untransformed
 
 _CODES: dict[Any, list[tuple[int, str, str]]] = {}
@@ -32,7 +32,7 @@ NOT_OURS = tuple(
 
 
 @dataclass(eq=False)
-class Look:
+class CallSites:
     """What was seen."""
 
     raw: Any
@@ -46,24 +46,24 @@ class Look:
     """What Python was told when it looked at numbers."""
 
 
-def lifetimes(model: Direct, x: Tensor, answers: Sequence[Any] = ()) -> Look:
+def lifetimes(model: WholeModule, x: Tensor, answers: Sequence[Any] = ()) -> CallSites:
     """How many calls every result of a call outlives."""
     return look_at(model, x, Lives(), answers)
 
 
 def values(
-    model: Direct, x: Tensor, wanted: frozenset[Call], named: frozenset[Call], answers: Sequence[Any] = ()
-) -> Look:
+    model: WholeModule, x: Tensor, wanted: frozenset[Call], named: frozenset[Call], answers: Sequence[Any] = ()
+) -> CallSites:
     """Values of some results; the names that some of them have in the user's code."""
     return look_at(model, x, Values(model.module, wanted, named), answers)
 
 
-def answers_of(model: Direct, x: Tensor) -> list[Any]:
+def answers_of(model: WholeModule, x: Tensor) -> list[Any]:
     """What Python is told when it looks at numbers on the way."""
     return look_at(model, x, Counting(), ()).answers
 
 
-def look_at(model: Direct, x: Tensor, mode: Counting, answers: Sequence[Any] = ()) -> Look:
+def look_at(model: WholeModule, x: Tensor, mode: Counting, answers: Sequence[Any] = ()) -> CallSites:
     """One pass under a mode that watches it."""
     mode.given = list(answers)[::-1]
     taken = given(model.module, x, model.tables)
@@ -83,7 +83,7 @@ class Counting(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
-        self.found = Look(None, 0)
+        self.found = CallSites(None, 0)
         self.given: list[Any] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor
 from gradscope.forward.autograd_graph import Graph, Value
 from gradscope.forward.backward_sweep import Sweeper
 from gradscope.forward.loop_jacobians import LoopChain, WrittenChain
-from gradscope.forward.scaled_pull import Nowhere, Pending, Term, pull_scaled
+from gradscope.forward.scaled_pull import Discarded, Pending, Term, pull_scaled
 from gradscope.forward.walk import Walk
 
 COLOURS = 3
@@ -248,7 +248,7 @@ def joint_gradients(
     swept, _ = sweeper.sweep(dict(seeds), leaf, weights=None, every=True)
     known, steps = owners(walks), steps_of(walks)
     totals = {value: terms for one in swept for value, terms in one.values.items() if value in known}
-    found, nowhere, order = Pending(graph), Nowhere(graph), range(len(graph) - 1, -1, -1)
+    found, nowhere, order = Pending(graph), Discarded(graph), range(len(graph) - 1, -1, -1)
 
     def pull(given: Mapping[Value, list[Term]], parity: int | None) -> None:
         def deposit(index: int, read: Value) -> Pending | None:

@@ -16,7 +16,7 @@ import networkx as nx
 
 from gradscope.forward.autograd_graph import VIEWS, Graph, Value
 from gradscope.forward.executed_steps import Executed, Turns
-from gradscope.forward.step_labels import Mark, StepLabels
+from gradscope.forward.step_labels import StepLabel, StepLabels
 
 LONGEST = 2**20
 """Lifetimes count less than one float."""
@@ -148,11 +148,11 @@ class Crossings:
         """Whether two values were made at one place in the code, or nothing is known of that."""
         return self.code is None or self.code.position(a[0]) == self.code.position(b[0])
 
-    def is_step(self, mark: Mark) -> bool:
+    def is_step(self, mark: StepLabel) -> bool:
         """Whether something happens at a step of this level, and not for a collection only."""
         return bool(mark.label) and not mark.pure and not mark.collected and mark.level == self.level
 
-    def is_state(self, mark: Mark) -> bool:
+    def is_state(self, mark: StepLabel) -> bool:
         """Whether a value may be part of the state."""
         return mark.label == 0 or self.is_step(mark)
 

@@ -23,7 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from gradscope.models.input_leaf import LOOKUPS, Given, given
 from gradscope.models.output_shape import reals
 from gradscope.models.user_modules import gradients_wanted
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.torch_private import is_transformed, tree_leaves, untransformed, write_count
 
 Place = tuple[int, int]
@@ -159,7 +159,7 @@ class Recording:
 
 
 def record(
-    model: Direct,
+    model: WholeModule,
     x: Tensor,
     *,
     plain: bool = False,

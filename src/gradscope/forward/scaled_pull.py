@@ -75,7 +75,7 @@ class Pending:
         return self.terms.get(value, [])
 
 
-class Nowhere(Pending):
+class Discarded(Pending):
     """What arrives here is of no more use."""
 
     def add(self, value: Value, m: Tensor, e: int) -> None:

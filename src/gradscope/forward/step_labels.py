@@ -31,7 +31,7 @@ CLIMB = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class StepLabel:
     """What is known of a value; None stands for one that depends on no input."""
 
     label: int | None
@@ -43,7 +43,7 @@ class Mark:
     """Labels of what a running collection (a sum, a buffer, a list) holds."""
 
 
-WHOLE = Mark(None)
+ALL_STEPS = StepLabel(None)
 
 
 class StepLabels:
@@ -63,15 +63,15 @@ class StepLabels:
         """
         self.graph, self.picks = graph, picks
         self.steps = picks.steps
-        self.marks: list[Mark | None] = [None] * len(graph)
-        self.apart: dict[Value, Mark] = {}
+        self.marks: list[StepLabel | None] = [None] * len(graph)
+        self.apart: dict[Value, StepLabel] = {}
         """Marks of results that differ from the operation's others (unbind)."""
         self._links = _links(graph)
         self._running: frozenset[int] = frozenset()
-        self._first: dict[int | None, Mark] = {
-            leaf: WHOLE,
-            **dict.fromkeys(starts, Mark(0)),
-            **dict.fromkeys(wholes, Mark(None, level=1)),
+        self._first: dict[int | None, StepLabel] = {
+            leaf: ALL_STEPS,
+            **dict.fromkeys(starts, StepLabel(0)),
+            **dict.fromkeys(wholes, StepLabel(None, level=1)),
         }
         self._floors: list[tuple[int, int]] = []
         """From which operation on what is made by steps is of which level at least."""
@@ -140,13 +140,13 @@ class StepLabels:
             (index for index, mark in enumerate(self.marks) if mark is not None and mark.label), len(self.graph)
         )
 
-    def of(self, value: Value | None) -> Mark | None:
+    def of(self, value: Value | None) -> StepLabel | None:
         """The mark of a value."""
         if value is None:
             return None
         return self.apart.get(value, self.marks[value[0]])
 
-    def _mark(self, index: int) -> Mark | None:
+    def _mark(self, index: int) -> StepLabel | None:
         reads = self.graph.reads[index]
         marks = [mark for read in reads if (mark := self._read(read)) is not None]
         if not marks:
@@ -156,12 +156,12 @@ class StepLabels:
             return picked
         steps = [mark for mark in marks if mark.label]
         if not steps:
-            return Mark(None, level=max(mark.level for mark in whole)) if whole else Mark(0)
+            return StepLabel(None, level=max(mark.level for mark in whole)) if whole else StepLabel(0)
         if (gathered := self._gathered(index, steps)) is not None:
             return gathered
         return self._newest(marks, steps, self._floor(index))
 
-    def _read(self, read: Value | None) -> Mark | None:
+    def _read(self, read: Value | None) -> StepLabel | None:
         """The mark of what is read; a collection that is complete is a whole."""
         mark = self.of(read)
         if mark is None or not mark.collected:
@@ -173,21 +173,21 @@ class StepLabels:
         """How many steps a collection of all of them holds at least: more than the state of a layer and its input."""
         return max(2, self.steps - min(SPARE, self.steps // 4))
 
-    def _complete(self, mark: Mark) -> Mark:
+    def _complete(self, mark: StepLabel) -> StepLabel:
         if len(mark.collected) >= self.enough:
-            return Mark(None, level=mark.level + 1)
-        return Mark(max(mark.collected), level=mark.level)
+            return StepLabel(None, level=mark.level + 1)
+        return StepLabel(max(mark.collected), level=mark.level)
 
-    def _picked(self, index: int, whole: Mark) -> Mark | None:
+    def _picked(self, index: int, whole: StepLabel) -> StepLabel | None:
         """A piece of a whole, if it is one step."""
         found = self.picks.steps_of(self.graph, index, whole.level)
         if found is None:
             return None
         for nr, step in enumerate(found[1:], 1):
-            self.apart[index, nr] = Mark(step, pure=True, level=whole.level)
-        return Mark(found[0], pure=True, level=whole.level)
+            self.apart[index, nr] = StepLabel(step, pure=True, level=whole.level)
+        return StepLabel(found[0], pure=True, level=whole.level)
 
-    def _gathered(self, index: int, steps: list[Mark]) -> Mark | None:
+    def _gathered(self, index: int, steps: list[StepLabel]) -> StepLabel | None:
         """A collection, if it is one: a link of a running one, or all at once."""
         level = max(mark.level for mark in steps)
         if index in self._running:
@@ -197,30 +197,30 @@ class StepLabels:
                 m for p, r in enumerate(self.graph.reads[index]) if p != link and (m := self._read(r)) is not None
             ]
             own = frozenset() if before is None else before.collected or frozenset({before.label or 0} - {0})
-            return Mark(None, level=level, collected=own | {mark.label for mark in others if mark.label})
+            return StepLabel(None, level=level, collected=own | {mark.label for mark in others if mark.label})
         if self.graph.names[index] in COLLECT:
             held = frozenset(mark.label for mark in steps if mark.label)
             if len(held) >= self.enough:
-                return Mark(None, level=level + 1)
+                return StepLabel(None, level=level + 1)
         return None
 
-    def _newest(self, marks: list[Mark], steps: list[Mark], floor: int) -> Mark:
+    def _newest(self, marks: list[StepLabel], steps: list[StepLabel], floor: int) -> StepLabel:
         """The newest label among those of the highest level."""
         level = max(mark.level for mark in marks)
         if floor and floor >= level:
             # What a loop reads of those before it, step by step, is its input.
-            steps = [Mark(mark.label, pure=True, level=floor) if mark.level < floor else mark for mark in steps]
+            steps = [StepLabel(mark.label, pure=True, level=floor) if mark.level < floor else mark for mark in steps]
             level = floor
         top = [mark for mark in steps if mark.level == level or mark.pure]
         if not top:
-            return Mark(None, level=level)
+            return StepLabel(None, level=level)
         pure = [mark.label or 0 for mark in top if mark.pure]
         mixed = [mark.label or 0 for mark in top if not mark.pure]
         if pure and mixed and max(pure) < max(mixed) - max(2, self.steps // 2) and level < LEVELS:
             # Another loop begins at the first steps again: what it takes over from the one before is given.
-            return Mark(max(pure), level=level + 1)
+            return StepLabel(max(pure), level=level + 1)
         begun = any(mark.label == 0 for mark in marks)
-        return Mark(max(pure + mixed), pure=not mixed and not begun and len(set(pure)) == 1, level=level)
+        return StepLabel(max(pure + mixed), pure=not mixed and not begun and len(set(pure)) == 1, level=level)
 
 
 def _begun_again(ran: Sequence[tuple[int, int, bool]]) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradscope.forward.autograd_graph import Graph, Value
 from gradscope.forward.backward_sweep import Sweeper
-from gradscope.forward.call_sites import Call, Look, lifetimes
+from gradscope.forward.call_sites import Call, CallSites, lifetimes
 from gradscope.forward.executed_steps import Executed
 from gradscope.forward.loop_extractor import LoopExtractor, levels
 from gradscope.forward.loop_jacobians import LoopChain
@@ -23,14 +23,14 @@ from gradscope.forward.step_labels import StepLabels
 from gradscope.forward.time_index import TimeIndex
 from gradscope.forward.walk import Walk, state_values
 from gradscope.models.user_modules import alike
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
 
 @dataclass(eq=False)
 class TracedPass:
     """A pass of one sequence."""
 
-    model: Direct
+    model: WholeModule
     x: Tensor
     """As the module takes it."""
     recording: Recording
@@ -40,7 +40,7 @@ class TracedPass:
     walks: tuple[Walk, ...]
     axis: int
     """Of time in the input."""
-    look: Look
+    look: CallSites
     """How long values live."""
     forwarded: bool = False
     """Whether what is taken out of a stack was put in the place of the piece."""
@@ -99,11 +99,11 @@ class TracedPass:
 
 
 def trace_pass(
-    model: Direct,
+    model: WholeModule,
     x: Tensor,
     *,
     axis: int = 1,
-    look: Look | None = None,
+    look: CallSites | None = None,
     plain: bool = False,
     answers: Sequence[Any] = (),
 ) -> TracedPass:
@@ -133,7 +133,9 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _opened(model: Direct, x: Tensor, axis: int, look: Look | None, plain: bool, answers: Sequence[Any]) -> TracedPass:
+def _opened(
+    model: WholeModule, x: Tensor, axis: int, look: CallSites | None, plain: bool, answers: Sequence[Any]
+) -> TracedPass:
     recording = record(model, x, plain=plain, answers=answers)
     if look is None or look.count != recording.count:
         look = lifetimes(model, x, answers)
@@ -148,7 +150,9 @@ def _opened(model: Direct, x: Tensor, axis: int, look: Look | None, plain: bool,
     return found
 
 
-def _read(model: Direct, x: Tensor, axis: int, look: Look, recording: Recording, answers: Sequence[Any]) -> TracedPass:
+def _read(
+    model: WholeModule, x: Tensor, axis: int, look: CallSites, recording: Recording, answers: Sequence[Any]
+) -> TracedPass:
     """The recurrences of a recorded pass."""
     graph = Graph.of(recording.ends)
     leaf = _place(graph, recording.given)
@@ -180,7 +184,7 @@ def _read(model: Direct, x: Tensor, axis: int, look: Look, recording: Recording,
     return TracedPass(model, x, recording, graph, labels, tuple(walks), axis, look, forwarded, answers)
 
 
-def _lifetime(graph: Graph, recording: Recording, look: Look) -> Callable[[Value], int]:
+def _lifetime(graph: Graph, recording: Recording, look: CallSites) -> Callable[[Value], int]:
     """Lifetimes of values; 0 where they are not known."""
     same = recording.count == look.count
 

@@ -13,7 +13,7 @@ from gradscope.forward.autograd_graph import Graph, Read, Value
 from gradscope.forward.call_sites import Call, values
 from gradscope.forward.executed_steps import Result
 from gradscope.forward.recorder import Recording
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
 State = tuple[Read, ...]
 """The values that a state is made of; None for a number without gradient."""
@@ -74,7 +74,7 @@ States = list[list[Tensor | None]]
 
 
 def state_values(
-    model: Direct, x: Tensor, recording: Recording, graph: Graph, walk: Walk, answers: Sequence[Any] = ()
+    model: WholeModule, x: Tensor, recording: Recording, graph: Graph, walk: Walk, answers: Sequence[Any] = ()
 ) -> tuple[States, list[str]]:
     """Values of s_0 .. s_T by one more pass, one tensor or None for every part of the state, and the parts' names."""
     calls = recording.calls

@@ -27,7 +27,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TargetMeasurement:
     """The result, under the target's name, and what it was measured with."""
 
     result: ModelResult
@@ -40,7 +40,7 @@ def prepare() -> None:
     import gradscope.pipeline  # noqa: F401
 
 
-def measure(task: Task) -> Measured:
+def measure(task: Task) -> TargetMeasurement:
     """Analyse the one model of a target.
 
     Raises:
@@ -48,17 +48,17 @@ def measure(task: Task) -> Measured:
     """
     target = task.target
     if is_run(target.spec.models[0]):
-        return Measured(*result_of_run(target.spec.models[0], target.name, target.spec, target.location))
+        return TargetMeasurement(*result_of_run(target.spec.models[0], target.name, target.spec, target.location))
     import torch
 
-    from gradscope.examine import examine
+    from gradscope.examine import full_report
     from gradscope.isolation.caller_state import isolated
     from gradscope.loading.objects import cut_in, definition
 
     torch.set_num_threads(task.threads)
     sys.path.append(task.folder)
     with isolated():
-        report = examine(task.target.spec, detail=task.detail)
+        report = full_report(task.target.spec, detail=task.detail)
         place = definition(task.target.spec.models[0])
     result = report.models[0]
     location = task.target.location
@@ -69,4 +69,4 @@ def measure(task: Task) -> Measured:
             marked = (replace(v, location=there) if v.code == CUT else v for v in result.verdicts)
             result = replace(result, verdicts=tuple(marked))
     named = replace(result, name=task.target.name, loaded=replace(result.loaded, location=location))
-    return Measured(named, report.environment)
+    return TargetMeasurement(named, report.environment)

@@ -9,7 +9,7 @@ from itertools import product
 
 from gradscope.config.axes import read_axes, spec_at
 from gradscope.gate.limits import judge_limits, verdict
-from gradscope.gate.measure import Measured
+from gradscope.gate.measure import TargetMeasurement
 from gradscope.records import Loaded, ModelResult, Series, Status, Summary, Target, Verdict
 from gradscope.rules.gs9_gate import LIMIT
 from gradscope.text import counted
@@ -33,7 +33,9 @@ def runs_of(target: Target) -> list[tuple[str, Target]]:
 
 def together(target: Target, points: Sequence[str], endings: Sequence[Ending]) -> ModelResult:
     """The result of a target that is a sweep: its status is what most of its ill points say."""
-    results: list[ModelResult | None] = [e.value.result if isinstance(e.value, Measured) else None for e in endings]
+    results: list[ModelResult | None] = [
+        e.value.result if isinstance(e.value, TargetMeasurement) else None for e in endings
+    ]
     said = ["not measured" if result is None else result.status for result in results]
     least = 1.0 if target.limits.min_healthy is None else target.limits.min_healthy
     # A part is compared with a part: 0.28 * 25 is more than 7 in floating point.

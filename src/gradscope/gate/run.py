@@ -26,7 +26,7 @@ from gradscope.gate.baseline import (
 )
 from gradscope.gate.compare import UPDATE, is_better, judge_against
 from gradscope.gate.limits import is_unmeasured, judge_limits, unmeasured, verdict
-from gradscope.gate.measure import Measured, Task, measure, prepare
+from gradscope.gate.measure import TargetMeasurement, Task, measure, prepare
 from gradscope.gate.over import runs_of, together
 from gradscope.records import Check, Loaded, ModelResult, Report, RunSpec, Series, Summary, Target, Timing
 from gradscope.rules.gs9_gate import UNMEASURED
@@ -154,7 +154,7 @@ def _judged(target: Target, points: Sequence[tuple[str, Target]], endings: Seque
     if target.over:
         return together(target, [point for point, _ in points], endings)
     (ending,) = endings
-    measured: Measured | None = ending.value
+    measured: TargetMeasurement | None = ending.value
     if measured is not None:
         result = measured.result
         return replace(

@@ -96,7 +96,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Measured:
+class LessonMeasurement:
     """All that was measured at one length."""
 
     length: int
@@ -127,14 +127,14 @@ def give(seed: int = 0, steps: Mapping[int, int] = STEPS, progress: Progress | N
     return Lesson(TITLE, _answer(found), chapters, environment, time.perf_counter() - begun)
 
 
-def _measured(length: int, count: int, seed: int) -> Measured:
+def _measured(length: int, count: int, seed: int) -> LessonMeasurement:
     before = heard({kind: fresh(kind, seed) for kind in KINDS}, length, trained=False)
     trained = {kind: train(kind, length, count, seed) for kind in KINDS}
     after = heard({kind: one.reader for kind, one in trained.items()}, length, trained=True)
-    return Measured(length, before, after, trained)
+    return LessonMeasurement(length, before, after, trained)
 
 
-def _answer(found: list[Measured]) -> str:
+def _answer(found: list[LessonMeasurement]) -> str:
     """Who learned it how far."""
     said = []
     for kind in KINDS:
@@ -143,7 +143,7 @@ def _answer(found: list[Measured]) -> str:
     return f"Within a brief training, {'; '.join(said)} (of {', '.join(str(one.length) for one in found)})."
 
 
-def _untrained(one: Measured) -> Chapter:
+def _untrained(one: LessonMeasurement) -> Chapter:
     says = (
         f"'{SENTENCE}'. To say 'was' and not 'were', a reader needs the cat, {one.length - SUBJECT} words back. "
         "Three untrained readers: how much does each earlier word move their answer?",
@@ -175,7 +175,7 @@ def _subject(model: ModelResult) -> str:
     return f"'cat' has {numbers.share(value)} of the influence of the strongest word"
 
 
-def _trained(one: Measured) -> Chapter:
+def _trained(one: LessonMeasurement) -> Chapter:
     steps = next(iter(one.trained.values())).steps
     outcomes = [_outcome(kind, one.trained[kind]) for kind in KINDS]
     listened = [_strongest(model, one) for model in one.after.models]
@@ -197,7 +197,7 @@ def _outcome(kind: str, one: Trained) -> str:
     )
 
 
-def _strongest(model: ModelResult, one: Measured) -> str:
+def _strongest(model: ModelResult, one: LessonMeasurement) -> str:
     parts, words = shares(model), shown(one.length)
     best = max(range(len(parts)), key=lambda place: parts[place])
     cat = numbers.percent(parts[SUBJECT - 1])
@@ -213,7 +213,7 @@ def _looked(model: ModelResult, words: list[str]) -> list[str]:
     return [f"From the verb, its heads look at {' and at '.join(found)}."] if found else []
 
 
-def _longer(found: list[Measured]) -> Chapter:
+def _longer(found: list[LessonMeasurement]) -> Chapter:
     rows = []
     for one in found:
         for before, after in zip(one.before.models, one.after.models, strict=True):
@@ -262,7 +262,7 @@ def _costs(report: Report) -> Chapter:
     )
 
 
-def _limits(one: Measured) -> Chapter:
+def _limits(one: LessonMeasurement) -> Chapter:
     says = (
         "Influence is the norm of a gradient: how far a small change of a word would move the answer. It bounds what "
         "one step of training can use; it is not understanding.",

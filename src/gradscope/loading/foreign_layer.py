@@ -19,7 +19,7 @@ from gradscope.loading.torch_recurrences import Group, as_torch, understand
 from gradscope.loading.user_module import from_torch
 from gradscope.models.other_frameworks import Activation, ForeignCell, Formula
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
@@ -66,7 +66,7 @@ def pick(names: Sequence[str], key: str | None, shown: str) -> int:
     raise UsageError(f"'{shown}': {unknown('key', key, [safe_text(name, 60) for name in names])}")
 
 
-def model_of(layer: ForeignLayer, word: str, dtype: torch.dtype, device: str, shown: str) -> Recurrent | Direct:
+def model_of(layer: ForeignLayer, word: str, dtype: torch.dtype, device: str, shown: str) -> Recurrent | WholeModule:
     """The layer in closed form where torch.nn has the same, else by the derivatives of its own step.
 
     Raises:

@@ -20,7 +20,7 @@ from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_part
 from gradscope.loading.source import Source
 from gradscope.models.token_models import Encode, Pretrained, TokenIds
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.records import Loaded, RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.text import safe_text
@@ -71,7 +71,7 @@ def source_from_directory(word: str, spec: RunSpec) -> Source:
     ids = TokenIds(module.embedding.num_embeddings, module.width, module.longest, encode)
     name = folder.resolve().name
     name = word if name in FAMILIES else name
-    model = Direct(
+    model = WholeModule(
         name,
         module,
         module.embedding.embedding_dim,

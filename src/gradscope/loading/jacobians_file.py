@@ -13,14 +13,14 @@ from torch import Tensor
 from gradscope.chain import ArrayChain
 from gradscope.errors import UsageError
 from gradscope.files.numpy_file import npz_names, open_npy, read_npz
-from gradscope.files.paths import Kind
+from gradscope.files.paths import FileKind
 from gradscope.loading.source import Source
 from gradscope.records import Loaded, RunSpec
 
 EXPECTED = "expected Jacobians (T, N, N) or (batch, T, N, N)"
 
 
-def chain_array(path: Path, kind: Kind) -> NDArray[Any] | None:
+def chain_array(path: Path, kind: FileKind) -> NDArray[Any] | None:
     """The Jacobians of an .npy file, or the only array of an .npz when it is one of three or four dimensions.
 
     Raises:

@@ -12,7 +12,7 @@ from torch import Tensor
 from gradscope.errors import UsageError
 from gradscope.files.keras_file import read_keras
 from gradscope.files.onnx_file import read_onnx
-from gradscope.files.paths import Kind, existing_file, kind_of
+from gradscope.files.paths import FileKind, existing_file, kind_of
 from gradscope.files.tensors import named_tensors
 from gradscope.files.torch_file import WantsCodeError, listed
 from gradscope.files.weights_file import read_weights
@@ -28,14 +28,14 @@ from gradscope.loading.torch_recurrences import SAID, Group, as_torch, choose, g
 from gradscope.loading.trusted_files import Program, fingerprint, load_trusted, only_module
 from gradscope.loading.user_module import from_torch
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
 
-FOREIGN: tuple[Kind, ...] = ("Keras", "HDF5", "ONNX")
+FOREIGN: tuple[FileKind, ...] = ("Keras", "HDF5", "ONNX")
 
 
-def foreign_layer(path: Path, kind: Kind, key: str | None, nonlinearity: str | None, shown: str) -> ForeignLayer:
+def foreign_layer(path: Path, kind: FileKind, key: str | None, nonlinearity: str | None, shown: str) -> ForeignLayer:
     """The recurrence that `key` names in a file of kind `kind`.
 
     Raises:
@@ -47,7 +47,7 @@ def foreign_layer(path: Path, kind: Kind, key: str | None, nonlinearity: str | N
 
 
 FLAG = "model"
-CODE: tuple[Kind, ...] = ("TorchScript", "pt2")
+CODE: tuple[FileKind, ...] = ("TorchScript", "pt2")
 BACKWARDS = "it reads the sequence from its end: step 1 is what it reads first, the last one of the data"
 
 
@@ -93,7 +93,7 @@ def _whole(shown: str, wanted: tuple[str, ...]) -> str:
 
 
 def source_from_tensors(
-    word: str, tensors: Mapping[str, Tensor], key: str | None, spec: RunSpec, shown: str, kind: Kind
+    word: str, tensors: Mapping[str, Tensor], key: str | None, spec: RunSpec, shown: str, kind: FileKind
 ) -> Source:
     """The recurrence that `key` names among named tensors, in closed form and as torch runs it.
 
@@ -121,7 +121,7 @@ def source_from_tensors(
 
 
 def _fixed(
-    word: str, model: Recurrent | Direct, name: str, assumed: tuple[str, ...], spec: RunSpec, shown: str
+    word: str, model: Recurrent | WholeModule, name: str, assumed: tuple[str, ...], spec: RunSpec, shown: str
 ) -> Source:
     place, (what, *more) = safe_text(name, 60), assumed
     more += [f"starts from the state in {safe_text(spec.state)}"] if spec.state is not None else []
@@ -129,7 +129,7 @@ def _fixed(
     return Source(word, lambda _size, _seed: model, model.input_size, loaded)
 
 
-def _from_state(model: Recurrent | Direct, spec: RunSpec) -> Recurrent | Direct:
+def _from_state(model: Recurrent | WholeModule, spec: RunSpec) -> Recurrent | WholeModule:
     """The same, started from --state.
 
     Raises:
@@ -165,7 +165,7 @@ def _first(names: Iterable[str], most: int = 4) -> str:
     return ", ".join(shown[:most]) + (", ..." if len(shown) > most else "") or "none"
 
 
-def _trusted(word: str, path: Path, kind: Kind, key: str | None, spec: RunSpec) -> Source:
+def _trusted(word: str, path: Path, kind: FileKind, key: str | None, spec: RunSpec) -> Source:
     """What a trusted file makes of itself: its module, or the tensors in it."""
     shown, ran = safe_text(path), fingerprint(path)
     loaded, code = load_trusted(path, kind, spec.import_path)

@@ -25,7 +25,7 @@ from gradscope.loading.step_function import is_cell, own_cell
 from gradscope.loading.user_module import fill, from_cell, from_module, from_torch, in_type
 from gradscope.models.family import Model
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.records import AS_MADE, Loaded, RunSpec
 from gradscope.text import safe_text
 
@@ -171,7 +171,7 @@ def _source(thing: Any, name: str, spec: RunSpec) -> Source:
             raise UsageError(f"--weights fills an nn.Module; '{safe_text(name)}' is a {type(thing).__name__}")
         assumed = fill(thing, spec.weights, spec.key)
     loaded = Loaded(name, assumed, trained=True if spec.weights is not None else None)
-    if isinstance(thing, Recurrent | Direct):
+    if isinstance(thing, Recurrent | WholeModule):
         return _fixed(name, thing, thing.input_size, loaded)
     if isinstance(thing, Tensor):
         if thing.ndim not in (3, 4) or thing.shape[-1] != thing.shape[-2] or 0 in thing.shape:
@@ -215,7 +215,7 @@ def _is_factory(thing: Any, spec: RunSpec) -> bool:
     """Whether something is called to get the model: a class, or a function that needs no step's arguments."""
     if isinstance(thing, type):
         return issubclass(thing, nn.Module) or hasattr(thing, "step")
-    if isinstance(thing, nn.Module | Tensor | Recurrent | Direct) or not callable(thing) or is_cell(thing, spec):
+    if isinstance(thing, nn.Module | Tensor | Recurrent | WholeModule) or not callable(thing) or is_cell(thing, spec):
         return False
     return bool(spec.args) or _takes_nothing(thing)
 

@@ -39,8 +39,8 @@ def undropped(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozens
     return found, frozenset(groups)
 
 
-Kind = Literal["RNN", "GRU", "LSTM"]
-KINDS: Mapping[int, Kind] = {1: "RNN", 3: "GRU", 4: "LSTM"}
+TorchKind = Literal["RNN", "GRU", "LSTM"]
+KINDS: Mapping[int, TorchKind] = {1: "RNN", 3: "GRU", 4: "LSTM"}
 """Rows of weight_hh per hidden unit -> what it is."""
 
 RECURRENT_KEY = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr))(?:_l(\d{1,3}))?(_reverse)?", re.DOTALL)
@@ -66,7 +66,7 @@ class Recurrence:
     """A recurrence of torch.nn, as its weights tell it."""
 
     name: str
-    kind: Kind
+    kind: TorchKind
     input_size: int
     hidden: int
     layers: int

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.files.paths import Kind
+from gradscope.files.paths import FileKind
 from gradscope.files.torch_file import reason
 from gradscope.files.zip_check import check_zip
 from gradscope.isolation.caller_state import prints_aside
@@ -20,7 +20,7 @@ from gradscope.isolation.user_code import Project, import_folders
 from gradscope.text import safe_text
 
 
-def load_trusted(path: Path, kind: Kind, import_path: tuple[str, ...]) -> tuple[Any, Project]:
+def load_trusted(path: Path, kind: FileKind, import_path: tuple[str, ...]) -> tuple[Any, Project]:
     """What the file makes of itself, a module or data, and the project of its code. Its code runs.
 
     Args:
@@ -129,4 +129,4 @@ def _cast(found: Any, dtype: torch.dtype) -> Any:
     return type(found)(_cast(part, dtype) for part in found) if type(found) in (tuple, list) else found
 
 
-LOADERS: Mapping[Kind, Callable[[Path], Any]] = {"TorchScript": _script, "pt2": _exported}
+LOADERS: Mapping[FileKind, Callable[[Path], Any]] = {"TorchScript": _script, "pt2": _exported}

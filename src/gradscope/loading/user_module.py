@@ -27,7 +27,7 @@ from gradscope.models.output_shape import leaves_of
 from gradscope.models.stack import Recurrent
 from gradscope.models.token_models import TokenIds
 from gradscope.models.user_modules import copied
-from gradscope.models.whole_module import Direct, Module, applied, default_dtype, types_of
+from gradscope.models.whole_module import Module, WholeModule, applied, default_dtype, types_of
 from gradscope.records import Loaded, RunSpec
 from gradscope.text import safe_text
 
@@ -43,7 +43,7 @@ def features(
 
     Args:
         module: what takes them.
-        own_types: see `Direct`.
+        own_types: see `WholeModule`.
         has_data: whether there is a file of numbers, which has a width. Without one the first width that is declared
             stands for all, also where the module runs with none, and 16 where none is declared.
     """
@@ -71,7 +71,7 @@ def _declared(module: nn.Module) -> Iterator[int]:
 def _runs(module: nn.Module, width: int, own_types: Mapping[str, torch.dtype] | None) -> bool:
     """Whether it takes two sequences of three steps."""
     x = next(module.parameters(), torch.zeros(())).new_zeros(2, 3, width)
-    model = Direct("", module, width, kind="module", own_types=own_types)
+    model = WholeModule("", module, width, kind="module", own_types=own_types)
     try:
         with torch.no_grad():
             model.run(model.fitted(x))
@@ -232,7 +232,7 @@ def in_type(module: Module, spec: RunSpec) -> Module:
     return applied(module, cast)
 
 
-def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Direct:
+def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | WholeModule:
     """A bare recurrence of torch.nn, in evaluation mode.
 
     One with a single direction is a stack of cells with the module's own weights, held against the module itself;
@@ -241,7 +241,7 @@ def from_torch(module: nn.RNN | nn.GRU | nn.LSTM, name: str) -> Recurrent | Dire
     module = module.eval()
     if module.bidirectional:
         plain = BatchFirst(module)
-        return Direct(name, plain, module.input_size, kind="module")
+        return WholeModule(name, plain, module.input_size, kind="module")
     cells = [level[0] for level in cells_of(module)]
     reference = _unparametrized(module, cells) if parametrize.is_parametrized(module) else copied(module)
     reference.batch_first = True
@@ -264,7 +264,7 @@ COMPLEX = "its parameters are complex, whose steps are not followed, so it is me
 
 def has_own_head(model: object) -> bool:
     """Whether the outputs of a model are what a user's module answers, and not the states of a layer or a family."""
-    return isinstance(model, Direct) and model.kind == "module" and not isinstance(model.module, BatchFirst)
+    return isinstance(model, WholeModule) and model.kind == "module" and not isinstance(model.module, BatchFirst)
 
 
 class BatchFirst(nn.Module):
@@ -317,8 +317,8 @@ def from_module(module: nn.Module, name: str, spec: RunSpec, loaded: Loaded) -> 
     turns = spec.input is None or hasattr(module, "batch_first")
 
     @cache
-    def built(width: int) -> Direct:
-        model = Direct(
+    def built(width: int) -> WholeModule:
+        model = WholeModule(
             name,
             module,
             width,

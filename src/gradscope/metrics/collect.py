@@ -100,7 +100,7 @@ EARLY = (
 EARLY_SERIES = ("log10_influence", "log10_grad_input")
 Skips = dict[str, str]
 """Name of a value -> why it is absent."""
-Measured = tuple[Summary, Series, Skips]
+MetricValues = tuple[Summary, Series, Skips]
 
 
 def gather(analysis: Analysis, table: Mapping[str, str]) -> tuple[dict[str, Any], Skips]:
@@ -129,7 +129,7 @@ def summary(analysis: Analysis, *, costs: bool) -> tuple[Summary, Skips]:
     return Summary(needed_lag=analysis.needed_lag, non_finite=analysis.first_non_finite, **found), skipped
 
 
-def early(analysis: Analysis) -> Measured:
+def metrics_before_jacobians(analysis: Analysis) -> MetricValues:
     """What is known before any Jacobian: the influence and what follows from it."""
     found, skipped = gather(analysis, {name: SUMMARY_METRICS[name] for name in EARLY})
     summary = Summary(needed_lag=analysis.needed_lag, non_finite=analysis.first_non_finite, **found)

@@ -14,11 +14,11 @@ from gradscope.metrics.collect import Track, Tracks, numbers
 from gradscope.metrics.gradients import agree, nudge_of
 from gradscope.models.cell import Layer
 from gradscope.models.fused_call import gradients
-from gradscope.models.fused_recurrence import reordered, see
+from gradscope.models.fused_recurrence import reordered, run_opened
 from gradscope.models.input_leaf import run_moved
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.module_trace import ModuleTrace
 from gradscope.numerics.trace import Unavailable
@@ -91,7 +91,7 @@ def gate_bias(analysis: Analysis) -> tuple[float, ...]:
     if isinstance(analysis.model, ArrayChain):
         return ()
     weights, found = analysis.model.parameters(), []
-    layers = _of_torch(analysis.model) if isinstance(analysis.model, Direct) else None
+    layers = _of_torch(analysis.model) if isinstance(analysis.model, WholeModule) else None
     for name in weights:
         known = _BIAS.fullmatch(name)
         if known is None or (layers is not None and known.group(1).rstrip(".") not in layers):
@@ -107,7 +107,7 @@ def gate_bias(analysis: Analysis) -> tuple[float, ...]:
     return tuple(found)
 
 
-def _of_torch(model: Direct) -> set[str]:
+def _of_torch(model: WholeModule) -> set[str]:
     """Names of the layers whose gates lie in the order of torch.nn; those of other cells lie as their authors like."""
     kinds = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
     return {name for name, part in model.module.named_modules() if isinstance(part, kinds)}
@@ -168,7 +168,7 @@ def carried_floats(analysis: Analysis) -> int:
     The state of a recurrence: the same at any length. For attention, keys and values of every step so far.
     """
     model = analysis.model
-    if not isinstance(model, Direct):
+    if not isinstance(model, WholeModule):
         return analysis.trace.size
     analysis.require_causal()
     if (found := analysis.trace.carried) is not None:
@@ -243,7 +243,7 @@ def input_cut(analysis: Analysis) -> int | None:
     return unheard if agree(high - before, before - low, noise) else None
 
 
-def _moved(model: Recurrent | Direct, x: Tensor, steps: int, sign: int, anchor: int) -> Tensor:
+def _moved(model: Recurrent | WholeModule, x: Tensor, steps: int, sign: int, anchor: int) -> Tensor:
     """The output with the first steps of its input nudged, or of what its embeddings make of ids, as far as finite."""
 
     def nudge_first(leaf: Tensor, weight: Tensor) -> Tensor:
@@ -282,12 +282,12 @@ def mixed(analysis: Analysis) -> tuple[int, int] | None:
     model, x = analysis.model, analysis.runs[0].x
     if isinstance(model, Recurrent) and isinstance(model.cells[0], CustomCell):
         return _in_step(model.cells[0], analysis)
-    if not isinstance(model, Direct) or model.kind != "module":
+    if not isinstance(model, WholeModule) or model.kind != "module":
         return None
     if len(x) < 2:
         raise Unavailable("there is a single sequence")
     analysis.require_finite()
-    seen = see(model, x, search=False)
+    seen = run_opened(model, x, search=False)
     output = model.output(seen.raw, x)
     if seen.given is None or not output.requires_grad or output.shape[:1] != x.shape[:1]:
         raise Unavailable("the first output has no sequences that could be told apart")
@@ -302,7 +302,7 @@ def mixed(analysis: Analysis) -> tuple[int, int] | None:
 def axes_guessed(analysis: Analysis) -> bool | None:
     """Whether batch and time could be taken for each other and nobody said which is which; None of families."""
     model, trace = analysis.model, analysis.trace
-    if not isinstance(model, Direct) or not isinstance(trace, ModuleTrace):
+    if not isinstance(model, WholeModule) or not isinstance(trace, ModuleTrace):
         return None
     return model.guessed or (not model.stated and bool(trace.output_shape and model.ambiguous))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradscope.metrics.collect import Track, Tracks, numbers, over_sequences
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.influence import by_lag
 from gradscope.numerics.logscale import log10_sum
@@ -69,7 +69,7 @@ def parameter_gradients(analysis: Analysis) -> tuple[ParameterGradient, ...] | N
     Mean magnitude and norm of dL/dW for each parameter, the loss averaged over sequences; None unless asked for.
     """
     run = analysis.runs[0]
-    if not analysis.spec.preset or not isinstance(run.model, Recurrent | Direct):
+    if not analysis.spec.preset or not isinstance(run.model, Recurrent | WholeModule):
         return None
     by_name, _ = analysis.by_parameter
     found = [(name, grad.double() / len(run.x)) for name, grad in by_name.items() if grad is not None]
@@ -116,7 +116,7 @@ def silent(analysis: Analysis) -> tuple[str, ...]:
     if isinstance(run.model, Recurrent):
         found = _features(analysis.adjoints[0].below.m.transpose(0, 1)) if run.x.shape[-1] else []
         return _named(found)
-    if not isinstance(run.model, Direct):
+    if not isinstance(run.model, WholeModule):
         raise Unavailable("a chain of Jacobians has neither input nor parameters")
     by_name, given = analysis.by_parameter
     if not by_name and given is None:
@@ -162,7 +162,7 @@ def unheard(analysis: Analysis) -> tuple[str, ...]:
     analysis.require_finite()
     run = analysis.runs[0]
     model = run.model
-    if not isinstance(model, Direct):
+    if not isinstance(model, WholeModule):
         return ()
     by_name, given = analysis.by_parameter
     weights = model.parameters()

@@ -14,7 +14,7 @@ from gradscope.metrics.forward_pass import gate_means
 from gradscope.metrics.gradients import shares
 from gradscope.models import cell
 from gradscope.models.cell import ClosedForm, Linearization
-from gradscope.models.stack import Trajectory
+from gradscope.models.stack import StackRun
 from gradscope.numerics import products
 from gradscope.numerics.adjoint import LayerAdjoint
 from gradscope.numerics.analysis import Analysis
@@ -60,7 +60,7 @@ def _dense(layer: cell.Layer, begins: int, steps: int) -> Tensor:
     if isinstance(layer, ClosedForm):
         return layer.jacobians(slice(begins, steps))
     assert isinstance(layer, Linearization)
-    return Trajectory((layer,), ("alone",)).dense(0, steps)
+    return StackRun((layer,), ("alone",)).dense(0, steps)
 
 
 def _gradients(adjoints: list[LayerAdjoint]) -> dict[str, Values]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.models.family import Draw, Family, StackOptions
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
 Positions = Literal["sinusoidal", "none"]
 
@@ -178,10 +178,10 @@ class AttentionLayer(CausalAttention):
         return self.attention.unroll(flow, range(len(flow) - 1, len(flow)))[0]
 
 
-def build(options: Options, name: str, input_size: int, draw: Draw) -> Direct:
+def build(options: Options, name: str, input_size: int, draw: Draw) -> WholeModule:
     """A layer with fresh weights."""
     module = AttentionLayer(options, input_size, draw)
-    return Direct(name, module, input_size, weights=module.weights)
+    return WholeModule(name, module, input_size, weights=module.weights)
 
 
 FAMILY = Family("attention", Options, build, "one causal self-attention layer, its weights readable")
@@ -284,10 +284,10 @@ class Transformer(CausalAttention):
         return self.norm(flow), found
 
 
-def build_transformer(options: TransformerOptions, name: str, input_size: int, draw: Draw) -> Direct:
+def build_transformer(options: TransformerOptions, name: str, input_size: int, draw: Draw) -> WholeModule:
     """A stack of blocks with fresh weights."""
     module = Transformer(options, input_size, draw)
-    return Direct(name, module, input_size, weights=module.weights)
+    return WholeModule(name, module, input_size, weights=module.weights)
 
 
 TRANSFORMER = Family(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.models.fused_recurrence import hooked
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
 
 def holds_attention(module: nn.Module) -> bool:
@@ -19,7 +19,7 @@ def holds_attention(module: nn.Module) -> bool:
     return any(isinstance(part, nn.MultiheadAttention) for part in module.modules())
 
 
-def attended(model: Direct, x: Tensor) -> list[Tensor]:
+def attended(model: WholeModule, x: Tensor) -> list[Tensor]:
     """Weights (batch, heads, T, T) of every call of nn.MultiheadAttention from the sequence to itself, in that order.
 
     Runs the module once more on x (batch, T, features) or ids (batch, T).
@@ -82,6 +82,6 @@ def _slow_path() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def reader(model: Direct) -> Callable[[Tensor], list[Tensor]] | None:
+def reader(model: WholeModule) -> Callable[[Tensor], list[Tensor]] | None:
     """What reads the attention weights of a user's module; None where there is no attention to read."""
     return partial(attended, model) if holds_attention(model.module) else None

@@ -18,7 +18,7 @@ At = int | slice
 
 
 @dataclass(frozen=True)
-class Pulled:
+class SweptSteps:
     """A stretch of n steps, swept."""
 
     a: Tensor
@@ -80,7 +80,7 @@ class Linearization(Layer, Protocol):
         """Adjoint of s_{t-1}, and the local adjoint `delta` that inputs and weights are served from."""
         ...
 
-    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
         """`pull` over a stretch of steps, from the newest to the oldest, without a scale to watch.
 
         Args:
@@ -103,7 +103,7 @@ class Linearization(Layer, Protocol):
         ...
 
 
-def pull_steps(layer: Linearization, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+def pull_steps(layer: Linearization, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
     """`pull_along` of any layer, by its `pull`."""
     adjoints, returned, deltas = [], [], []
     for place in reversed(range(at.stop - at.start)):
@@ -111,7 +111,7 @@ def pull_steps(layer: Linearization, at: slice, a: Tensor, seen: Tensor | None) 
         adjoints.append(a if seen is None else a + seen[place])
         a, delta = layer.pull(at.start + place, adjoints[-1])
         deltas.append(delta)
-    return Pulled(a, *(torch.stack(parts[::-1]) for parts in (adjoints, returned, deltas)))
+    return SweptSteps(a, *(torch.stack(parts[::-1]) for parts in (adjoints, returned, deltas)))
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At, Pulled
+from gradscope.models.cell import At, SweptSteps
 
 NORM_PIECE = 2**19
 """Numbers widened at a time: more would leave the cache, and large fresh memory costs more than the arithmetic."""
@@ -71,9 +71,9 @@ class Stretch:
             torch.add(arrived, added, out=adjoint)
             yield own
 
-    def pulled(self) -> Pulled:
+    def pulled(self) -> SweptSteps:
         """The whole, once every step is done."""
-        return Pulled(self.back[0], self.adjoints, self.back[1:], self.deltas)
+        return SweptSteps(self.back[0], self.adjoints, self.back[1:], self.deltas)
 
 
 def _backwards(*rows: Tensor) -> list[Iterator[Tensor]]:

@@ -17,7 +17,7 @@ from gradscope.errors import UsageError
 from gradscope.memory import MARGIN, available_bytes
 from gradscope.models.cell import Cell
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.registry import FAMILIES, resolve, unknown
 from gradscope.text import safe_text
 
@@ -99,7 +99,7 @@ def input_matrix(init: Init, hidden: int, input_size: int, draw: Draw) -> Tensor
     return draw.uniform(hidden, input_size, bound=hidden**-0.5)
 
 
-Model = Recurrent | Direct
+Model = Recurrent | WholeModule
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class Spread:
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class RecurrenceCall:
     """One call, time-major; a unit is one layer in one direction."""
 
     x: Tensor
@@ -113,7 +113,7 @@ def zeros_or(value: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if value is None else value
 
 
-def handed_on(before: Reading, after: Reading) -> bool:
+def handed_on(before: RecurrenceCall, after: RecurrenceCall) -> bool:
     """Whether `after` was given the very state that `before` returned.
 
     All of its numbers must be the same, part by part (h, c), and its gradient must come back either whole or not at
@@ -185,7 +185,9 @@ def _cell(module: nn.RNNBase | nn.RNNCellBase, name: str, suffix: str) -> Cell:
     return RNNCell(name, weights, str(module.nonlinearity))
 
 
-def read_fused(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> tuple[Any, Reading]:
+def read_fused(
+    module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> tuple[Any, RecurrenceCall]:
     """A call of nn.RNN, GRU or LSTM: what to return in place of `output`, and the reading."""
     given, hx = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "hx")
     x, lengths = steps_of(given, module.batch_first)
@@ -204,7 +206,7 @@ def read_fused(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]
         filled = [_units(zeros_or(g, end)) for g, end in zip(of_ends, ends, strict=True)]
         return Spread(seen, _joined(filled))
 
-    reading = Reading(
+    reading = RecurrenceCall(
         x=x.clone(),
         start=_joined([_units(part) for part in before]),
         output=steps_of(repacked(own, y) if packed else own, module.batch_first)[0].detach(),
@@ -224,7 +226,7 @@ def read_fused(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def read_cell(
     module: nn.RNNCellBase, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-) -> tuple[Any, Reading]:
+) -> tuple[Any, RecurrenceCall]:
     """A call of nn.RNNCell, GRUCell or LSTMCell."""
     given, hx = argument(args, kwargs, 0, "input"), argument(args, kwargs, 1, "hx")
     parts, stand_ins = zip(*(opened(part) for part in parts_of(output)), strict=True)
@@ -236,7 +238,7 @@ def read_cell(
         filled = [_row(zeros_or(g, part)) for g, part in zip(gradients, parts, strict=True)]
         return Spread(None, (torch.cat(filled, -1),))
 
-    reading = Reading(
+    reading = RecurrenceCall(
         x=_row(given.clone())[None],
         start=(torch.cat([_row(part) for part in before], -1),) if before else (),
         output=None,

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from gradscope.errors import UsageError
 from gradscope.models.cell import Cell, Linearization
-from gradscope.models.fused_call import Levels, Reading, cells_of, handed_on, is_known, read_cell, read_fused
+from gradscope.models.fused_call import Levels, RecurrenceCall, cells_of, handed_on, is_known, read_cell, read_fused
 from gradscope.models.input_leaf import Embeddings, Tables, given
-from gradscope.models.stack import Cut, Recurrent
+from gradscope.models.stack import Recurrent, WithDetachedSteps
 from gradscope.models.user_modules import gradients_wanted
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Recurrence:
     name: str
     module: nn.Module
     cells: Levels
-    readings: tuple[Reading, ...]
+    readings: tuple[RecurrenceCall, ...]
 
     @property
     def one_way(self) -> bool:
@@ -95,7 +95,7 @@ class Recurrence:
         lengths = None if self.lengths is None else self.lengths.clamp_max(len(flow))
         order = backwards(len(flow), flow.shape[1], lengths).to(flow.device) if way else None
         layer: Linearization = cell.linearize(reordered(flow, order), start)
-        return Unit(cell.name, Cut(layer, self.cuts) if self.cuts else layer, order)
+        return Unit(cell.name, WithDetachedSteps(layer, self.cuts) if self.cuts else layer, order)
 
     @property
     def output(self) -> Tensor | None:
@@ -163,7 +163,7 @@ Call = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class OpenedPass:
     """One forward pass of a module with its graph opened at every recurrence."""
 
     raw: Any
@@ -181,11 +181,11 @@ class Seen:
 class _Note:
     """What is gathered about one part of a module: the readings of its calls, and its cells."""
 
-    readings: list[Reading] = field(default_factory=list)
+    readings: list[RecurrenceCall] = field(default_factory=list)
     cells: Levels = ()
 
 
-def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
+def run_opened(model: WholeModule, x: Tensor, *, search: bool = True) -> OpenedPass:
     """One forward pass of a model for x (batch, T, ...), opened at the recurrences inside a user's module.
 
     Where it is not known which axis of the module's input is time, it is taken to be the second. Recurrences that then
@@ -193,7 +193,7 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
     """
     search = search and model.kind == "module" and not model.closed
     call = partial(model.run, copied=True)
-    found = watch(model.module, call, model.laid_out(x), x.shape[1], model.tables, search=search)
+    found = run_hooked(model.module, call, model.laid_out(x), x.shape[1], model.tables, search=search)
     if model.time_first is None and found.recurrences:
         batch, steps = x.shape[:2]
         model.time_first = False
@@ -202,17 +202,17 @@ def see(model: Direct, x: Tensor, *, search: bool = True) -> Seen:
             # With a step less it shows which axis they walk along.
             steps -= 1
             with suppress(UsageError):
-                walked = watch(model.module, call, x[:, 1:], steps, model.tables)
+                walked = run_hooked(model.module, call, x[:, 1:], steps, model.tables)
         if batch != steps and all(one.x.shape[:2] == (batch, steps) for one in walked.recurrences):
             return _turned(model, x, found)
     return found
 
 
-def _turned(model: Direct, x: Tensor, found: Seen) -> Seen:
+def _turned(model: WholeModule, x: Tensor, found: OpenedPass) -> OpenedPass:
     """The pass with time first, where what the module returns has its sequences there; else the pass as it was."""
     model.time_first = True
     try:
-        turned = watch(model.module, partial(model.run, copied=True), model.laid_out(x), x.shape[1], model.tables)
+        turned = run_hooked(model.module, partial(model.run, copied=True), model.laid_out(x), x.shape[1], model.tables)
         fits = model.fits(turned.raw, x, time_first=True)
     except UsageError:
         fits = False
@@ -223,7 +223,9 @@ def _turned(model: Direct, x: Tensor, found: Seen) -> Seen:
     return turned
 
 
-def watch(module: nn.Module, call: Call, x: Tensor, steps: int, tables: Tables, *, search: bool = True) -> Seen:
+def run_hooked(
+    module: nn.Module, call: Call, x: Tensor, steps: int, tables: Tables, *, search: bool = True
+) -> OpenedPass:
     """Run `call` on x and follow every recurrence of torch.nn in `module`.
 
     Args:
@@ -245,14 +247,14 @@ def watch(module: nn.Module, call: Call, x: Tensor, steps: int, tables: Tables, 
             hooks.enter_context(Embeddings(own))
         raw = call(own.taken)
     if own.outgrown:
-        return watch(module, call, x, steps, tables, search=search)
+        return run_hooked(module, call, x, steps, tables, search=search)
     parts = dict(module.named_modules())
     found = [one for name, note in notes.items() for one in _joined(name, parts[name], note)]
     again = None
     if found:
         with torch.no_grad():
             again = call(x.clone())
-    return Seen(raw, own.leaf, tuple(found), again)
+    return OpenedPass(raw, own.leaf, tuple(found), again)
 
 
 @contextmanager
@@ -279,7 +281,7 @@ def _note_known(note: _Note, part: nn.Module, args: Any, kwargs: Any, output: An
 
 def _joined(name: str, part: nn.Module, note: _Note) -> list[Recurrence]:
     """One recurrence for every run of calls that hand their state on."""
-    groups: list[list[Reading]] = []
+    groups: list[list[RecurrenceCall]] = []
     for reading in note.readings:
         if groups and not getattr(part, "bidirectional", False) and handed_on(groups[-1][-1], reading):
             groups[-1].append(reading)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At, Pulled
+from gradscope.models.cell import At, SweptSteps
 from gradscope.models.cell_parts import (
     HiddenOutput,
     OuterWeights,
@@ -126,7 +126,7 @@ class GRULinearization(HiddenOutput):
         through_h = torch.cat([delta[..., : 2 * self.hidden], delta[..., 3 * self.hidden :]], -1)
         return self.keep[at] * a + through_h @ self.cell.parameters["weight_hh"], delta
 
-    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
         """A stretch, with the parts of delta written where they belong."""
         hidden, u = self.hidden, self.cell.parameters["weight_hh"]
         found = Stretch(a, seen, at.stop - at.start, 4 * hidden)

@@ -13,7 +13,7 @@ from gradscope.models.user_modules import gradients_wanted
 from gradscope.torch_private import leaf_of, sources
 
 if TYPE_CHECKING:
-    from gradscope.models.whole_module import Direct
+    from gradscope.models.whole_module import WholeModule
 
 
 Tables = dict[Hashable, slice]
@@ -204,7 +204,7 @@ LOOKUPS = frozenset(
 """What may turn ids into numbers."""
 
 
-def run_moved(model: Direct, ids: Tensor, added: Callable[[Tensor, Tensor], Tensor]) -> Any:
+def run_moved(model: WholeModule, ids: Tensor, added: Callable[[Tensor, Tensor], Tensor]) -> Any:
     """What a module returns when something is added to what its embeddings make of token ids.
 
     Args:

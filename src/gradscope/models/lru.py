@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.models.cell import At, Pulled, pull_steps
+from gradscope.models.cell import At, SweptSteps, pull_steps
 from gradscope.models.family import Draw, Family, StackOptions, stack
 
 
@@ -121,7 +121,7 @@ class LRULinearization:
         p, q = a.chunk(2, -1)
         return torch.cat([self.re * p + self.im * q, self.re * q - self.im * p], -1), a
 
-    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
         """A stretch, step by step."""
         return pull_steps(self, at, a, seen)
 

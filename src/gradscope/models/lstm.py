@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At, Pulled, pull_steps
+from gradscope.models.cell import At, SweptSteps, pull_steps
 from gradscope.models.cell_parts import (
     HiddenOutput,
     OuterWeights,
@@ -179,7 +179,7 @@ class LSTMLinearization(HiddenOutput):
         delta = torch.cat([inner.flatten(-2), self.to_hidden[at] * ah], -1)
         return torch.cat([delta @ self.cell.parameters["weight_hh"], self.keep[at] * ac], -1), delta
 
-    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
         """A stretch, with the parts of delta written where they belong."""
         hidden, u, n = self.hidden, self.cell.parameters["weight_hh"], at.stop - at.start
         found = Stretch(a, seen, n, 4 * hidden)
@@ -355,7 +355,7 @@ class ProjectedLSTMLinearization(HiddenOutput):
         dz = torch.cat([inner.flatten(-2), self.to_hidden[at] * through], -1)
         return torch.cat([dz @ weights["weight_hh"], self.keep[at] * ac], -1), torch.cat([dz, ah], -1)
 
-    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
         """A stretch, step by step."""
         return pull_steps(self, at, a, seen)
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradscope.models.cell import At, Pulled
+from gradscope.models.cell import At, SweptSteps
 from gradscope.models.cell_parts import (
     HiddenOutput,
     OuterWeights,
@@ -107,7 +107,7 @@ class RNNLinearization(HiddenOutput):
         delta = self.slope[at] * a
         return delta @ self.cell.parameters["weight_hh"], delta
 
-    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
         """A stretch: an element-wise product and a matrix product a step."""
         found, u = Stretch(a, seen, at.stop - at.start, self.hidden), self.cell.parameters["weight_hh"]
         for adjoint, slope, delta, before in found.steps(found.adjoints, self.slope[at], found.deltas, found.back[:-1]):

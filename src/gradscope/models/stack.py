@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gradscope.models.cell import At, Cell, ClosedForm, Linearization, Pulled, pull_steps
+from gradscope.models.cell import At, Cell, ClosedForm, Linearization, SweptSteps, pull_steps
 
 
-class Borrowed:
+class DelegatingLayer:
     """A layer whose linear maps are those of another, except where a subclass says otherwise."""
 
     def __init__(self, layer: Linearization) -> None:
@@ -49,7 +49,7 @@ class Borrowed:
         """Adjoint of the state before, and delta."""
         return self.layer.pull(at, a)
 
-    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
         """A stretch, step by step."""
         return pull_steps(self, at, a, seen)
 
@@ -66,7 +66,7 @@ class Borrowed:
         return self.layer.weight_gradient(at, delta)
 
 
-class WholeState(Borrowed):
+class WithStateAsOutput(DelegatingLayer):
     """Its output is all of its state: for losses that read more of it than the layer passes on."""
 
     @property
@@ -88,7 +88,7 @@ class WholeState(Borrowed):
         return dy, None
 
 
-class Cut(Borrowed):
+class WithDetachedSteps(DelegatingLayer):
     """Its new state does not hear from the old one, as far as gradients go, at some of the steps (a detach)."""
 
     def __init__(self, layer: Linearization, steps: Sequence[int]) -> None:
@@ -146,15 +146,15 @@ class Recurrent:
         """All weights, `l0.weight_hh` and so on."""
         return {f"{cell.name}.{key}": value for cell in self.cells for key, value in cell.parameters.items()}
 
-    def run(self, x: Tensor) -> Trajectory:
+    def run(self, x: Tensor) -> StackRun:
         """Run over x (batch, T, input_size) without autograd and keep the linear maps of every layer."""
         flow, layers = x.transpose(0, 1), []
         with torch.no_grad():
             for cell, state in zip(self.cells, self.initial_states(x.shape[0]), strict=True):
                 layer = cell.linearize(flow, state)
-                layers.append(Cut(layer, self.cuts) if self.cuts else layer)
+                layers.append(WithDetachedSteps(layer, self.cuts) if self.cuts else layer)
                 flow = layer.outputs
-        return Trajectory(tuple(layers), tuple(cell.name for cell in self.cells))
+        return StackRun(tuple(layers), tuple(cell.name for cell in self.cells))
 
     def initial_states(self, batch: int) -> list[Tensor]:
         """s_0 of every layer."""
@@ -199,7 +199,7 @@ class Recurrent:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class StackRun:
     """The layers of a stack along one batch of sequences; itself the chain of the joint state, all layers together."""
 
     layers: tuple[Linearization, ...]

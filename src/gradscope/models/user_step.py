@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gradscope.chain import step_jacobians
 from gradscope.errors import UsageError
-from gradscope.models.cell import At, Pulled, pull_steps
+from gradscope.models.cell import At, SweptSteps, pull_steps
 from gradscope.models.tolerances import tolerance
 from gradscope.text import safe_text
 
@@ -173,7 +173,7 @@ class CustomLinearization:
         state, _ = self._jacobians(at)
         return _times(state.mT, a), a
 
-    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> Pulled:
+    def pull_along(self, at: slice, a: Tensor, seen: Tensor | None) -> SweptSteps:
         """A stretch, step by step."""
         return pull_steps(self, at, a, seen)
 

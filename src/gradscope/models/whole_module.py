@@ -27,7 +27,7 @@ IN_FLOAT32 = "run in float32: the module makes float32 tensors of its own, which
 OWN_TYPES = "run in the number types it was made in, {}: its code does not run in others"
 
 
-class Direct:
+class WholeModule:
     """A map from a whole sequence to a whole sequence, of which nothing but its own forward pass is known."""
 
     def __init__(

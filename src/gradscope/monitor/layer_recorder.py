@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from gradscope.errors import UsageError
-from gradscope.monitor.layer_signal import KERNELS, Heard, differs
+from gradscope.monitor.layer_signal import KERNELS, CapturedPass, differs
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 from gradscope.torch_private import backward_number, compiled_from, is_jit_traced, is_transformed, leave_to_python
@@ -164,7 +164,7 @@ class LayerRecorder:
         layer: nn.RNNBase,
         wanted: Callable[[LayerRecorder], bool],
         failed: Callable[[Exception], None],
-        called: Callable[[LayerRecorder], None] = lambda ear: None,
+        called: Callable[[LayerRecorder], None] = lambda recorder: None,
         worth: Callable[[int], int] = lambda task: 0,
     ) -> None:
         """Hook the layer.
@@ -190,7 +190,7 @@ class LayerRecorder:
         self._count = 0
         self._calls: dict[int, Call] = {}
         """Those of this update that got a gradient back, by number."""
-        self._kept: tuple[int, Heard] | None = None
+        self._kept: tuple[int, CapturedPass] | None = None
         self._handle = layer.register_forward_hook(Hook(self._look, failed), with_kwargs=True)
 
     def remove(self) -> None:
@@ -205,7 +205,7 @@ class LayerRecorder:
             call.x, call.sent = None, {}
         self._calls, self.ran = {}, False
 
-    def heard(self, scale: float, *, before: bool = False) -> Heard | None:
+    def heard(self, scale: float, *, before: bool = False) -> CapturedPass | None:
         """What the layer took in and got back in this update; None where that gives no lags (see `reason`).
 
         Args:
@@ -218,7 +218,7 @@ class LayerRecorder:
             found = self._kept
         return None if found is None else replace(found[1], scale=scale)
 
-    def _newest(self) -> tuple[int, Heard] | None:
+    def _newest(self) -> tuple[int, CapturedPass] | None:
         """Of several calls the last one that got a gradient back, joined with those whose state it was handed.
 
         A sequence that begins anew on the way, as an episode does, is left out. Before it, what its pass is worth.
@@ -244,7 +244,7 @@ class LayerRecorder:
         found = self._joined(chain[::-1], rows.nonzero().flatten()[order[:SEQUENCES]])
         return None if found is None else (best, found)
 
-    def _joined(self, chain: list[tuple[Call, dict[int, Tensor]]], rows: Tensor) -> Heard | None:
+    def _joined(self, chain: list[tuple[Call, dict[int, Tensor]]], rows: Tensor) -> CapturedPass | None:
         """Some sequences of calls that go on from each other, as one; None where that is a single step."""
         (first, _), (final, sent) = chain[0], chain[-1]
         # A packed sequence may end before the longest does.
@@ -259,7 +259,7 @@ class LayerRecorder:
             for (call, back), end in zip(chain, ends, strict=True)
             if sizes and call.x is not None
         ]
-        return Heard(
+        return CapturedPass(
             x=x,
             state=_rows(first.state, rows),
             output=torch.cat(outputs, 1) if outputs else None,

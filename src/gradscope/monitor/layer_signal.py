@@ -40,7 +40,7 @@ State = Tensor | tuple[Tensor, Tensor] | None
 
 
 @dataclass(frozen=True)
-class Heard:
+class CapturedPass:
     """What a layer took in one forward pass, and what the loss sent back to its outputs."""
 
     x: Tensor
@@ -88,7 +88,7 @@ class Heard:
 class Signal:
     """I(k) of one layer over the sequences that it was just trained on, and what follows from it."""
 
-    def __init__(self, layer: nn.RNNBase, heard: Heard, name: str, needs_lag: int | None) -> None:
+    def __init__(self, layer: nn.RNNBase, heard: CapturedPass, name: str, needs_lag: int | None) -> None:
         """Go back from the newest step that the loss reads.
 
         Args:
@@ -209,7 +209,7 @@ def differs(layer: nn.RNNBase, x: Tensor, state: State, returned: Tensor) -> str
         returned: its output, (sequences, T, features).
     """
     with torch.no_grad():
-        output, *_ = _run(layer, Heard(x, state, None, ()), x.float())
+        output, *_ = _run(layer, CapturedPass(x, state, None, ()), x.float())
     name = f"{type(layer).__name__} computes something else than nn.{layer.mode.partition('_')[0]}"
     if output.shape != returned.shape:
         return f"{name}: its output is {tuple(returned.shape[1:])} where that has {tuple(output.shape[1:])}"
@@ -220,7 +220,7 @@ def differs(layer: nn.RNNBase, x: Tensor, state: State, returned: Tensor) -> str
     return f"{name}: outputs differ by {apart:.2g}"
 
 
-def influence(layer: nn.RNNBase, heard: Heard, anchor: int, lag: int) -> tuple[Tensor, float, bool]:
+def influence(layer: nn.RNNBase, heard: CapturedPass, anchor: int, lag: int) -> tuple[Tensor, float, bool]:
     """log10 I(k) of every sequence for a cotangent of norm one, and log10 of its true norm.
 
     In float32, and again in float64 where that finds an overflow, or a zero up to `lag`, which may be rounding alone.
@@ -236,7 +236,7 @@ def influence(layer: nn.RNNBase, heard: Heard, anchor: int, lag: int) -> tuple[T
     return logs, size, not bool((logs == -math.inf).any())
 
 
-def _back(layer: nn.RNNBase, heard: Heard, anchor: int, dtype: torch.dtype) -> tuple[Tensor, float]:
+def _back(layer: nn.RNNBase, heard: CapturedPass, anchor: int, dtype: torch.dtype) -> tuple[Tensor, float]:
     device = heard.x.device
     if dtype == torch.float64 and device.type == "mps":
         device = torch.device("cpu")  # it has no float64
@@ -256,7 +256,7 @@ def _back(layer: nn.RNNBase, heard: Heard, anchor: int, dtype: torch.dtype) -> t
     return logs, math.log10(size) - math.log10(heard.scale)
 
 
-def _run(layer: nn.RNNBase, heard: Heard, x: Tensor) -> tuple[Tensor, ...]:
+def _run(layer: nn.RNNBase, heard: CapturedPass, x: Tensor) -> tuple[Tensor, ...]:
     """The layer's outputs and last states on x, in the type of x and without dropout."""
     weights = [weight.to(x.device, x.dtype) for weight in weights_of(layer).values()]
     settings = (layer.bias, layer.num_layers, 0.0, True, layer.bidirectional, True)

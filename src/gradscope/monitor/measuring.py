@@ -72,7 +72,7 @@ class Clock:
 
 
 Standing = tuple[Status | None, bool | None]
-Measured = tuple[LayerRecorder, Signal, Point]
+LayerMeasurement = tuple[LayerRecorder, Signal, Point]
 
 
 class Measuring:
@@ -111,68 +111,70 @@ class Measuring:
         """Whether a loss scaler may skip updates."""
         return self._scaler is not None
 
-    def points(self, ears: Sequence[LayerRecorder], step: int, now: float) -> list[Point]:
+    def points(self, recorders: Sequence[LayerRecorder], step: int, now: float) -> list[Point]:
         """Signals, and analyses where a log-spaced step has come or a signal moved, and there is time for them."""
-        found = self._signals(ears, step, before=False)
-        last = self._analysed.get(_names(ears))
+        found = self._signals(recorders, step, before=False)
+        last = self._analysed.get(_names(recorders))
         moved = any(has_moved(point, self._at_analysis.get(point.layer)) for *_, point in found)
         # The same step is measured again when another backward pass is added to it.
         wanted = last == step or is_analysis_due(step, last) or moved or not found
         if wanted and (last is None or last == step or self._clock.allows(self._cost, now)):
-            return [*(point for *_, point in found), *self._analyses(ears, step, found)]
+            return [*(point for *_, point in found), *self._analyses(recorders, step, found)]
         return [point for *_, point in found]
 
-    def last(self, ears: Sequence[LayerRecorder], step: int) -> list[Point]:
+    def last(self, recorders: Sequence[LayerRecorder], step: int) -> list[Point]:
         """Both, with the weights as they are now, on the batch that was kept last."""
-        found = self._signals(ears, step, before=True)
-        return [*(point for *_, point in found), *self._analyses(ears, step, found)]
+        found = self._signals(recorders, step, before=True)
+        return [*(point for *_, point in found), *self._analyses(recorders, step, found)]
 
-    def _signals(self, ears: Sequence[LayerRecorder], step: int, *, before: bool) -> list[Measured]:
-        return [known for ear in ears if (known := self._signal(ear, step, before)) is not None]
+    def _signals(self, recorders: Sequence[LayerRecorder], step: int, *, before: bool) -> list[LayerMeasurement]:
+        return [known for recorder in recorders if (known := self._signal(recorder, step, before)) is not None]
 
-    def _signal(self, ear: LayerRecorder, step: int, before: bool) -> Measured | None:
-        heard = ear.heard(self.scale, before=before)
+    def _signal(self, recorder: LayerRecorder, step: int, before: bool) -> LayerMeasurement | None:
+        heard = recorder.heard(self.scale, before=before)
         if heard is None:
-            if ear.reason:
-                self._note(f"no signal of {ear.name}: {ear.reason}")
+            if recorder.reason:
+                self._note(f"no signal of {recorder.name}: {recorder.reason}")
             return None
-        if ear.refused:
-            self._note(f"some calls of {ear.name} are left out: {ear.refused}")
+        if recorder.refused:
+            self._note(f"some calls of {recorder.name} are left out: {recorder.refused}")
         begun = time.perf_counter()
         try:
-            signal = Signal(ear.layer, heard, ear.name, self._needs_lag)
+            signal = Signal(recorder.layer, heard, recorder.name, self._needs_lag)
         except ValueError as reason:
-            self._note(f"no signal of {ear.name}: {reason}")
+            self._note(f"no signal of {recorder.name}: {reason}")
             return None
         point = signal.point(step)
         if why := signal.cut_off:
             kind, text = why
-            if (ear.name, kind) not in self._said:
-                self._said.add((ear.name, kind))
+            if (recorder.name, kind) not in self._said:
+                self._said.add((recorder.name, kind))
                 self._note(text)
-        weights = plain(dict(ear.layer.named_parameters()))
-        earlier = self._last_signal.get(ear.name)
+        weights = plain(dict(recorder.layer.named_parameters()))
+        earlier = self._last_signal.get(recorder.name)
         is_new = earlier is not None and earlier[0] < step and earlier[1] != standing(point)
         moved = changes(earlier[2], weights) if earlier is not None and is_new else ()
-        self._last_signal[ear.name] = (step, standing(point), weights)
-        return ear, signal, replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
+        self._last_signal[recorder.name] = (step, standing(point), weights)
+        return recorder, signal, replace(point, changes=moved, seconds=round(time.perf_counter() - begun, 4))
 
-    def _analyses(self, ears: Sequence[LayerRecorder], step: int, found: Sequence[Measured]) -> list[Point]:
+    def _analyses(
+        self, recorders: Sequence[LayerRecorder], step: int, found: Sequence[LayerMeasurement]
+    ) -> list[Point]:
         """Whole analyses of the layers that have a signal, or of a copy of the model where none can be listened to."""
         begun = time.perf_counter()
-        points, notes, weights = analyses([(ear.layer, signal) for ear, signal, _ in found], self._weights)
-        if self.x is not None and not found and all(ear.reason or not ear.ran for ear in ears):
+        points, notes, weights = analyses([(recorder.layer, signal) for recorder, signal, _ in found], self._weights)
+        if self.x is not None and not found and all(recorder.reason or not recorder.ran for recorder in recorders):
             points, notes, weights = of_whole(self._model, self.x, self._needs_lag, self._weights)
-        elif not ears:
+        elif not recorders:
             notes = ["the model has no nn.RNN, GRU or LSTM: hand the batch over, flow.step(loss, x), for analyses"]
         self._weights = weights
         if found or points or notes:
-            self._cost, self._analysed[_names(ears)] = time.perf_counter() - begun, step
+            self._cost, self._analysed[_names(recorders)] = time.perf_counter() - begun, step
             self._at_analysis |= {point.layer: point for *_, point in found}
         for text in notes:
             self._note(text)
         return [replace(point, step=step) for point in points]
 
 
-def _names(ears: Sequence[LayerRecorder]) -> tuple[str, ...]:
-    return tuple(ear.name for ear in ears)
+def _names(recorders: Sequence[LayerRecorder]) -> tuple[str, ...]:
+    return tuple(recorder.name for recorder in recorders)

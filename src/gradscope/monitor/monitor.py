@@ -123,11 +123,11 @@ class Monitor:
         self._measuring = Measuring(self.model, needs_lag, scaler, self._clock, self._record.note)
         # Hooks come last: what could be refused has been, and they find everything there.
         self._gradients = Gradients(self.model, found.values(), self._added, self.fail)
-        self._ears = [
+        self._recorders = [
             LayerRecorder(path, layer, self._wants, self.fail, self._called, partial(self._gradients.worth, layer))
             for path, layer in found.items()
         ]
-        self._streams = Streams(self.model, self._ears, at, is_signal_due(at, every))
+        self._streams = Streams(self.model, self._recorders, at, is_signal_due(at, every))
         self._input_hook = None if found else self.model.register_forward_pre_hook(Hook(self._taken, self.fail))
         self._optimizers = Optimizers(self._before_step, self._after_step, self.fail)
         self._gradients.attend()
@@ -164,8 +164,8 @@ class Monitor:
         for stream in self._streams:
             self._safely(partial(self._last, stream))
         self._closed = True
-        for ear in self._ears:
-            ear.remove()
+        for recorder in self._recorders:
+            recorder.remove()
         self._gradients.release()
         self._optimizers.remove()
         if self._input_hook is not None:
@@ -194,25 +194,25 @@ class Monitor:
 
     # -- what the hooks call ------------------------------------------------------------------------------------------
 
-    def _wants(self, ear: LayerRecorder) -> bool:
+    def _wants(self, recorder: LayerRecorder) -> bool:
         """Whether what a layer takes in is kept."""
-        return not self._is_deaf and self._streams.listening(ear).armed
+        return not self._is_deaf and self._streams.listening(recorder).armed
 
     @property
     def _is_deaf(self) -> bool:
         return self._busy or self._failed or self._closed
 
-    def _called(self, ear: LayerRecorder | None) -> None:
+    def _called(self, recorder: LayerRecorder | None) -> None:
         """A forward pass with a graph."""
         if self._is_deaf:
             return
         if not self._clock.begun:
             self._clock.begun = time.perf_counter()
         self._count_unseen()
-        stream = self._streams.listening(ear)
+        stream = self._streams.listening(recorder)
         if stream.pending and stream.pending[0].step != stream.at:
             self._safely(partial(self._flush, stream), measures=False)
-        if stream.armed and not self._gradients.attends(self.model if ear is None else ear.layer):
+        if stream.armed and not self._gradients.attends(self.model if recorder is None else recorder.layer):
             self._gradients.attend()
 
     def _taken(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -230,7 +230,7 @@ class Monitor:
             return
         for stream in self._streams:
             if stream.optimizer is None:
-                stream.weights = self._streams.looks(stream)
+                stream.weights = self._streams.weights_fingerprint(stream)
             elif stream.stepping and stream.closure:
                 if stream.early or not any(p.step == stream.at for p in stream.pending):
                     self._safely(partial(self._measure, stream))
@@ -273,7 +273,7 @@ class Monitor:
     def _count_unseen(self) -> None:
         """Count an update that no optimizer of torch made: the weights are others than at the last backward pass."""
         free = self._streams.free
-        if free is None or free.weights is None or free.weights == self._streams.looks(free):
+        if free is None or free.weights is None or free.weights == self._streams.weights_fingerprint(free):
             return
         free.weights = None
         if self._is_expected is None:
@@ -285,18 +285,18 @@ class Monitor:
             self._safely(partial(self._measure, free))
         self._updated(free)
 
-    def _holds(self, ear: LayerRecorder) -> bool:
+    def _holds(self, recorder: LayerRecorder) -> bool:
         """Whether the layer is still a part of the model."""
-        return any(part is ear.layer for part in self.model.modules())
+        return any(part is recorder.layer for part in self.model.modules())
 
     def _updated(self, stream: Stream) -> None:
         """An update is done."""
-        if stream.armed and stream.ears and not any(ear.ran for ear in stream.ears):
+        if stream.armed and stream.recorders and not any(recorder.ran for recorder in stream.recorders):
             self._safely(lambda: self._record.note(SILENT))
-        for ear in stream.ears if stream.armed else ():
-            if not ear.ran and not self._holds(ear):
-                self._safely(partial(self._record.note, REPLACED.format(ear.name)))
-            ear.settle()
+        for recorder in stream.recorders if stream.armed else ():
+            if not recorder.ran and not self._holds(recorder):
+                self._safely(partial(self._record.note, REPLACED.format(recorder.name)))
+            recorder.settle()
         was, stream.at, stream.loss = stream.armed, stream.at + 1, None
         stream.armed = is_signal_due(stream.at, self.every)
         if was or stream.armed:
@@ -366,7 +366,7 @@ class Monitor:
                 f"the loss scaler skipped updates before step {stream.at}: their gradients are thrown away"
             )
         self._gradients.dropped = False
-        found = self._measuring.points(stream.ears, stream.at, self._since)
+        found = self._measuring.points(stream.recorders, stream.at, self._since)
         stream.pending = [replace(point, norms=raw, loss=stream.loss) for point in found]
 
     def _clip(self, stream: Stream) -> None:
@@ -393,10 +393,10 @@ class Monitor:
         if stream.armed and not stream.pending and not self._record.points and self._is_fresh(stream):
             self._measure(stream)
         self._flush(stream)
-        names = {ear.name for ear in stream.ears}
+        names = {recorder.name for recorder in stream.recorders}
         known = [p for p in self._record.points if p.step == stream.at and (p.layer in names or not names)]
         if stream.at and not known:
-            stream.pending = self._measuring.last(stream.ears, stream.at)
+            stream.pending = self._measuring.last(stream.recorders, stream.at)
             self._flush(stream)
 
     def _nothing_of(self) -> list[str]:
@@ -404,15 +404,15 @@ class Monitor:
         points, notes = self._record.points, self._record.notes
         if self._failed:
             return []
-        if not self._ears and not points:
+        if not self._recorders and not points:
             return [] if notes else ["nothing was measured: no backward pass and no update of the model was seen"]
         found = []
-        for ear in self._ears:
-            told = any(note.startswith(f"no signal of {ear.name}:") for note in notes)
-            if told or any(point.layer == ear.name for point in points):
+        for recorder in self._recorders:
+            told = any(note.startswith(f"no signal of {recorder.name}:") for note in notes)
+            if told or any(point.layer == recorder.name for point in points):
                 continue
             if SILENT not in notes:
-                found.append(f"nothing was measured of {ear.name}: {ear.silence}")
+                found.append(f"nothing was measured of {recorder.name}: {recorder.silence}")
         return found
 
     def _safely(self, action: Callable[[], None], *, measures: bool = True) -> None:

@@ -20,7 +20,7 @@ from gradscope.trajectory import Point
 class Stream:
     """The updates of some layers by one optimizer: their count, and what is measured of the layers."""
 
-    ears: list[LayerRecorder]
+    recorders: list[LayerRecorder]
     at: int
     """Updates that were done."""
     armed: bool
@@ -46,10 +46,10 @@ class Stream:
 class Streams:
     """The updates of all watched layers, by the optimizer that makes them."""
 
-    def __init__(self, model: nn.Module, ears: Sequence[LayerRecorder], at: int, armed: bool) -> None:
+    def __init__(self, model: nn.Module, recorders: Sequence[LayerRecorder], at: int, armed: bool) -> None:
         """One stream of all layers, until their optimizers step."""
-        self._model, self._ears = model, tuple(ears)
-        self._every = [Stream(list(ears), at, armed)]
+        self._model, self._recorders = model, tuple(recorders)
+        self._every = [Stream(list(recorders), at, armed)]
 
     def __iter__(self) -> Iterator[Stream]:
         return iter(self._every)
@@ -59,9 +59,9 @@ class Streams:
         """The layers that no optimizer of torch has trained yet."""
         return next((stream for stream in self._every if stream.optimizer is None), None)
 
-    def listening(self, ear: LayerRecorder | None) -> Stream:
+    def listening(self, recorder: LayerRecorder | None) -> Stream:
         """The stream of a layer; the first one for the whole of a model."""
-        return next((stream for stream in self._every if ear in stream.ears), self._every[0])
+        return next((stream for stream in self._every if recorder in stream.recorders), self._every[0])
 
     def of(self, optimizer: Optimizer) -> Stream | None:
         """The stream that is known to be an optimizer's."""
@@ -74,28 +74,28 @@ class Streams:
             return stream
         ids, free = ids_of(optimizer), self.free
         if free is not None:
-            if not self._ears:
+            if not self._recorders:
                 if ids & ids_in([self._model]):
                     free.optimizer = weakref.ref(optimizer)
                     return free
                 return None
-            mine = [ear for ear in free.ears if ids & ids_in([ear.layer])]
+            mine = [recorder for recorder in free.recorders if ids & ids_in([recorder.layer])]
             if not mine and ids & ids_in([self._model]):
-                mine = [ear for ear in free.ears if _is_frozen(ear.layer)]
+                mine = [recorder for recorder in free.recorders if _is_frozen(recorder.layer)]
             if mine:
                 return self._split(free, mine, optimizer)
         return self._taken_over(optimizer, ids)
 
     def _split(self, free: Stream, mine: list[LayerRecorder], optimizer: Optimizer) -> Stream:
         """The first step of an optimizer: the layers that it trains are counted by it from now on."""
-        names = {ear.name for ear in mine}
-        own = replace(free, ears=mine, optimizer=weakref.ref(optimizer), weights=None)
+        names = {recorder.name for recorder in mine}
+        own = replace(free, recorders=mine, optimizer=weakref.ref(optimizer), weights=None)
         own.pending = [point for point in free.pending if point.layer in names]
-        free.ears = [ear for ear in free.ears if ear not in mine]
+        free.recorders = [recorder for recorder in free.recorders if recorder not in mine]
         free.pending = [point for point in free.pending if point not in own.pending]
         self._every.append(own)
-        free.weights = None if free.weights is None else self.looks(free)
-        if not free.ears:
+        free.weights = None if free.weights is None else self.weights_fingerprint(free)
+        if not free.recorders:
             own.pending += free.pending
             self._every.remove(free)
         return own
@@ -106,7 +106,7 @@ class Streams:
             if stream.optimizer is None or stream.stepping:
                 continue
             old = stream.optimizer()
-            layers: list[nn.Module] = [*(ear.layer for ear in stream.ears)] or [self._model]
+            layers: list[nn.Module] = [*(recorder.layer for recorder in stream.recorders)] or [self._model]
             if ids & (ids_of(old) if old is not None else ids_in(layers)):
                 stream.strangers += 1
                 if old is None or stream.strangers > 1:
@@ -123,10 +123,10 @@ class Streams:
         taken = [other.optimizer() for other in self._every if other.optimizer is not None]
         return every.difference(*(ids_of(one) for one in taken if one is not None))
 
-    def looks(self, free: Stream) -> str:
+    def weights_fingerprint(self, free: Stream) -> str:
         """Something that changes when the weights that no optimizer is known of do."""
         own = self.ids(free)
-        modules: list[nn.Module] = [*(ear.layer for ear in free.ears), self._model]
+        modules: list[nn.Module] = [*(recorder.layer for recorder in free.recorders), self._model]
         return looks([p for module in modules for p in module.parameters() if id(p) in own])
 
 

@@ -23,7 +23,7 @@ from gradscope.monitor.points import changes, plain, point_of
 from gradscope.numerics.analysis import Analysis
 from gradscope.numerics.lyapunov import lyapunov
 from gradscope.numerics.trace import NotMeasured, attempted
-from gradscope.pipeline import examined
+from gradscope.pipeline import diagnose_object
 from gradscope.records import ModelResult, RunSpec
 from gradscope.registry import SERIES_METRICS, SUMMARY_METRICS
 from gradscope.sequences.losses import unmasked
@@ -52,7 +52,7 @@ def of_layer(layer: nn.RNNBase, signal: Signal) -> ModelResult:
     lag = None if signal.needs_lag is None else signal.lag
     spec = RunSpec(models=(signal.name,), needs_lag=lag, dtype="float64", input_size=x.shape[-1])
 
-    def measure(analysis: Analysis) -> collect.Measured:
+    def measure(analysis: Analysis) -> collect.MetricValues:
         summary, series, skipped = measures(analysis)
         if not signal.is_finite:
             return summary, series, skipped
@@ -64,7 +64,7 @@ def of_layer(layer: nn.RNNBase, signal: Signal) -> ModelResult:
         return summary, replace(series, values=values), {n: why for n, why in skipped.items() if n not in SHARED}
 
     with torch.enable_grad():
-        return examined(
+        return diagnose_object(
             started(plain_layer(layer), heard.state, signal.name), signal.name, spec, x.cpu().double(), measure, loss
         )
 
@@ -103,7 +103,7 @@ def of_model(model: nn.Module, x: torch.Tensor, name: str, needs_lag: int | None
     given = x[:SEQUENCES].cpu()
     given = given.double() if given.is_floating_point() else given
     with torch.enable_grad():
-        return examined(model.cpu(), name, spec, given, measures, reading)
+        return diagnose_object(model.cpu(), name, spec, given, measures, reading)
 
 
 def reading(output: Any) -> torch.Tensor:
@@ -152,9 +152,9 @@ def plain_layer(layer: nn.RNNBase) -> nn.RNNBase:
     return made
 
 
-def measures(analysis: Analysis) -> collect.Measured:
+def measures(analysis: Analysis) -> collect.MetricValues:
     """Everything that needs no Jacobian, and the leading exponent."""
-    summary, series, skipped = collect.early(analysis)
+    summary, series, skipped = collect.metrics_before_jacobians(analysis)
     own, more = collect.gather(analysis, {"gate": SERIES_METRICS["gate"]})
     gates = {name: track.values for name, track in own.get("gate", {}).items()}
     some, rest = collect.gather(analysis, {"saturation": SUMMARY_METRICS["saturation"]})

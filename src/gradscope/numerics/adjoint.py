@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gradscope.models.cell import Linearization
-from gradscope.models.stack import Trajectory
+from gradscope.models.stack import StackRun
 from gradscope.numerics.logscale import LOG10_2, add, log10_hypot, log10_norm, normalise, power_of_two
 
 STRIDE = 32
@@ -91,7 +91,7 @@ class Adjoint:
         return float(log10_hypot(torch.tensor(parts, dtype=torch.float64))) if parts else None
 
 
-def backpropagate(trajectory: Trajectory, cotangent: Tensor, *, totals: bool = True) -> Adjoint:
+def backpropagate(trajectory: StackRun, cotangent: Tensor, *, totals: bool = True) -> Adjoint:
     """Sweep dL/dy back through a stack.
 
     Args:

@@ -12,18 +12,18 @@ from torch import Tensor
 
 from gradscope.chain import ArrayChain, FirstSteps, JacobianChain
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics import chain_rule, first_nonfinite, influence, lyapunov, products, spectra
 from gradscope.numerics.adjoint import Adjoint
 from gradscope.numerics.module_trace import ModuleTrace
 from gradscope.numerics.own_traces import JacobiansTrace, RecurrentTrace
 from gradscope.numerics.parameter_gradients import Gradients, parameter_gradients
-from gradscope.numerics.pick_trace import look_ahead, module_trace
+from gradscope.numerics.pick_trace import choose_module_trace, look_ahead
 from gradscope.numerics.products import DENSE_NUMBERS, FULL_WORK, LEADING, step_pairs, too_much
 from gradscope.numerics.spectra import Leading, leading_spectra
 from gradscope.numerics.trace import Cotangent, Loss, NotMeasured, Trace, Unavailable, Value, attempted
 from gradscope.profile import Profile
-from gradscope.records import EqualityCheck, Growth, Kind, NonFinite, RunSpec
+from gradscope.records import EqualityCheck, Growth, ModelKind, NonFinite, RunSpec
 
 Progress = Callable[[str, int, int], None]
 
@@ -32,7 +32,7 @@ Progress = Callable[[str, int, int], None]
 class Run:
     """A model with one batch of sequences and a loss, for one seed."""
 
-    model: Recurrent | Direct | ArrayChain
+    model: Recurrent | WholeModule | ArrayChain
     x: Tensor
     loss: Loss
     seed: int = 0
@@ -43,7 +43,7 @@ class Run:
             return JacobiansTrace(self.model, self.seed)
         if isinstance(self.model, Recurrent):
             return RecurrentTrace(self.model, self.x)
-        return module_trace(self.model, self.x)
+        return choose_module_trace(self.model, self.x)
 
 
 class Analysis:
@@ -289,7 +289,7 @@ class Analysis:
         return tuple(sentence for part in said if not isinstance(part, NotMeasured) for sentence in part)
 
     @cached_property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """What the report calls the model."""
         found = attempted(lambda: self.trace.kind)
         return "module" if isinstance(found, NotMeasured) else found

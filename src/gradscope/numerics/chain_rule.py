@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradscope.chain import JacobianChain
 from gradscope.models.cell import Linearization
-from gradscope.models.stack import Recurrent, Trajectory
+from gradscope.models.stack import Recurrent, StackRun
 from gradscope.numerics.equality import digits_left, saturated
 from gradscope.numerics.logscale import normalise, power_of_two
 from gradscope.numerics.products import chunks
@@ -64,7 +64,7 @@ def moved_without_gradient(model: Recurrent, x: Tensor) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _moves(trajectory: Trajectory, x: Tensor, t: int) -> bool:
+def _moves(trajectory: StackRun, x: Tensor, t: int) -> bool:
     """Whether s_t changes when s_{t-1} is nudged at random.
 
     The nudge is the square root of the rounding error, beside s_{t-1} itself: a larger one, such as beside the largest

@@ -25,7 +25,7 @@ from gradscope.memory import MARGIN, available_bytes
 from gradscope.models.attention import CausalAttention
 from gradscope.models.family import Model
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.trace import Unavailable
 from gradscope.records import Growth
 from gradscope.text import safe_text
@@ -38,7 +38,7 @@ def needed_bytes(model: Any, sequences: int, length: int) -> int:
         return 0
     size, features = int(getattr(model, "state_size", 0)), int(model.input_size)
     weights = sum(int(parameter.numel()) for parameter in model.parameters().values())
-    if isinstance(model, Direct):
+    if isinstance(model, WholeModule):
         depth = int(getattr(model.module, "depth", 1))
         heads = max((int(getattr(part, "heads", 1)) for part in model.module.modules()), default=1)
         # Kept for the backward pass: scores and weights of every head and layer, and some forty rows of each step.
@@ -110,14 +110,14 @@ def training_step_growth(
     try:
         return _growth(model, max(1, length), batch, seconds, seed)
     except Exception as error:
-        if not isinstance(model, Direct) or isinstance(model.module, CausalAttention):
+        if not isinstance(model, WholeModule) or isinstance(model.module, CausalAttention):
             raise
         reason = f"the module does not run at other lengths: {type(error).__name__}: {safe_text(error)}"
         return {"length": [], "seconds": [], "exponent": None, "spread": None, "reason": reason}
 
 
 def _growth(model: Model, length: int, batch: int, seconds: float, seed: int) -> dict[str, Any]:
-    if isinstance(model, Direct) and model.ids is not None and model.ids.longest is not None:
+    if isinstance(model, WholeModule) and model.ids is not None and model.ids.longest is not None:
         length = max(1, min(length, model.ids.longest // 4))
     begun = time.perf_counter()
     steps = _affordable(model, length, batch, seconds / 2, seed)
@@ -184,7 +184,7 @@ def _affordable(model: Model, length: int, batch: int, seconds: float, seed: int
 def _random(model: Model, batch: int, steps: int, seed: int) -> Tensor:
     like = model.initial_states(1)[0] if isinstance(model, Recurrent) else _like(model.parameters())
     generator = torch.Generator().manual_seed(seed)
-    if isinstance(model, Direct) and model.ids is not None:
+    if isinstance(model, WholeModule) and model.ids is not None:
         return torch.randint(model.ids.size, (batch, steps), generator=generator).to(like.device)
     x = torch.randn(batch, steps, model.input_size, dtype=torch.float64, generator=generator)
     return x.to(like.device, like.dtype)
@@ -252,7 +252,7 @@ def path_growth(
         Unavailable: y_T does not depend on x_1, or the model is a module that takes a whole sequence at once, in whose
             graph one operation serves all steps, whether or not they depend on each other.
     """
-    if isinstance(model, Direct) and isinstance(model.module, CausalAttention):
+    if isinstance(model, WholeModule) and isinstance(model.module, CausalAttention):
         longest = int(longest_direct / model.module.depth**0.5)
     steps = max(1, min(length, longest))
     lengths = (steps, 2 * steps)
@@ -289,7 +289,7 @@ def _unroll(model: Recurrent, steps: int) -> tuple[Tensor, list[list[Tensor]]]:
     return model.unroll(x, states)[-1], [states]
 
 
-def _unroll_attention(model: Direct, steps: int) -> tuple[Tensor, list[list[Tensor]]]:
+def _unroll_attention(model: WholeModule, steps: int) -> tuple[Tensor, list[list[Tensor]]]:
     if not isinstance(model.module, CausalAttention):
         raise Unavailable("the module takes the whole sequence at once, so its operations cannot be told apart by step")
     if not model.input_size:

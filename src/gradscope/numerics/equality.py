@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradscope.models.cell import Layer
 from gradscope.models.fused_call import gradients, is_known
-from gradscope.models.fused_recurrence import Recurrence, Seen, Unit, reordered
+from gradscope.models.fused_recurrence import OpenedPass, Recurrence, Unit, reordered
 from gradscope.models.output_shape import leaves_of
 from gradscope.models.stack import Recurrent
 from gradscope.models.tolerances import coarsest, nudged, roundings, tolerance
@@ -31,7 +31,7 @@ Steps = Iterable[tuple[int, Tensor, Tensor, Tensor]]
 """Values (steps, batch, ...) and their first step: by the chain, by torch, and by the chain for a nudged input."""
 
 
-def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, adjoint: Adjoint) -> EqualityCheck:
+def stack_against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, adjoint: Adjoint) -> EqualityCheck:
     """Hold a stack against the torch.nn module with the same weights, run and differentiated by torch.
 
     Args:
@@ -68,7 +68,7 @@ def against_reference(model: Recurrent, x: Tensor, v: Tensor, output: Tensor, ad
     return _check(_difference(output, y), differences, against, x.dtype, (), unheld, nudge)
 
 
-def against_module(
+def layers_against_torch(
     seen: Sequence[Recurrence],
     swept: Sequence[Sequence[LayerAdjoint]],
     gradient: Tensor,
@@ -128,7 +128,7 @@ def against_gradients(
     return _check(max(off, default=0.0), differences, name, theirs.dtype, types, unheld, nudge)
 
 
-def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:
+def comparable_weights(seen: OpenedPass) -> dict[nn.Module, list[nn.Parameter]]:
     """Parameters by module, of the recurrences whose chains tell all there is to tell about the gradient of theirs.
 
     They were walked once, the parameters are the weights themselves (and not what weights are made from, as in weight
@@ -146,7 +146,7 @@ def comparable_weights(seen: Seen) -> dict[nn.Module, list[nn.Parameter]]:
     return found
 
 
-def _read_outside(seen: Seen, parameters: Sequence[nn.Parameter]) -> bool:
+def _read_outside(seen: OpenedPass, parameters: Sequence[nn.Parameter]) -> bool:
     """Whether anything but the recurrences, at which the graph is open, reads some of the parameters."""
     ends = [end for end in leaves_of(seen.raw) if isinstance(end, Tensor)]
     ends += [tensor for one in seen.recurrences for tensor in (one.x, *one.start)]

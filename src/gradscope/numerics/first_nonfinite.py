@@ -20,8 +20,8 @@ from gradscope.forward.traced_pass import TracedPass, trace_pass
 from gradscope.models.cell import Layer
 from gradscope.models.fused_recurrence import Recurrence, hooked
 from gradscope.models.output_shape import reals
-from gradscope.models.stack import Trajectory
-from gradscope.models.whole_module import Direct
+from gradscope.models.stack import StackRun
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.parameter_gradients import loss_value, parameter_gradients
 from gradscope.records import NonFinite
 from gradscope.torch_private import is_transformed, tree_leaves
@@ -44,7 +44,7 @@ class NonFiniteOperation:
 class NonFiniteFinder(Counting):
     """Looks at every result until one is not finite."""
 
-    def __init__(self, model: Direct) -> None:
+    def __init__(self, model: WholeModule) -> None:
         super().__init__()
         self.paths = {id(part): name for name, part in model.module.named_modules()}
         self.first: tuple[int, int, str, str, str, Tensor] | None = None
@@ -68,7 +68,7 @@ class NonFiniteFinder(Counting):
         return name, innermost(sys._getframe(2), self.paths), "constant" if constant else "arithmetic"
 
 
-def _in_sequence(model: Direct, x: Tensor, axis: int) -> NonFiniteOperation | None:
+def _in_sequence(model: WholeModule, x: Tensor, axis: int) -> NonFiniteOperation | None:
     """Of one sequence, x as the module takes it; None where a call from Python returns nothing that is not finite."""
     mode = NonFiniteFinder(model)
     look_at(model, x, mode)
@@ -78,7 +78,7 @@ def _in_sequence(model: Direct, x: Tensor, axis: int) -> NonFiniteOperation | No
     return NonFiniteOperation(_step(model, x, axis, (count, place), value), name, part, cause, _kind(value))
 
 
-def _step(model: Direct, x: Tensor, axis: int, call: tuple[int, int], value: Tensor) -> int:
+def _step(model: WholeModule, x: Tensor, axis: int, call: tuple[int, int], value: Tensor) -> int:
     """The newest input that the value has read; of one that holds all steps, the first that is not finite."""
     steps = x.shape[axis]
     for along in [d for d in (axis, *range(value.ndim)) if 1 < value.ndim > d and value.shape[d] == steps]:
@@ -109,7 +109,7 @@ def _is_bad(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and not bool((value < torch.inf).all())
 
 
-def in_submodules(model: Direct, x: Tensor, recurrences: Sequence[Recurrence]) -> NonFinite | None:
+def in_submodules(model: WholeModule, x: Tensor, recurrences: Sequence[Recurrence]) -> NonFinite | None:
     """The submodule (by its dotted name), the step and the value; for a recurrence its layer and gate.
 
     Runs the model once more. The submodule that was called first counts: one after it may spread what is not finite
@@ -134,7 +134,7 @@ def in_submodules(model: Direct, x: Tensor, recurrences: Sequence[Recurrence]) -
     return next((bad for bad in found if bad is not None), None)
 
 
-def in_operations(model: Direct, x: Tensor) -> NonFinite | None:
+def in_operations(model: WholeModule, x: Tensor) -> NonFinite | None:
     """The first operation, of any sequence of x (batch, T, ...), that makes what is not finite."""
     found = []
     for b in range(len(x)):
@@ -144,7 +144,7 @@ def in_operations(model: Direct, x: Tensor) -> NonFinite | None:
     return earliest(found)
 
 
-def is_harmless(bad: NonFinite, model: Direct, x: Tensor, loss: Any, output: Tensor) -> bool:
+def is_harmless(bad: NonFinite, model: WholeModule, x: Tensor, loss: Any, output: Tensor) -> bool:
     """Whether neither the loss nor a gradient hears of what is not finite: -inf where a mask is, say, before a softmax.
 
     A loss of the user's own says what reads the outputs. Of any other, NaN and +inf there are never harmless: what
@@ -183,7 +183,7 @@ def in_weights(weights: Mapping[str, Tensor]) -> NonFinite | None:
     return None
 
 
-def in_trajectories(trajectories: Sequence[Trajectory]) -> NonFinite | None:
+def in_trajectories(trajectories: Sequence[StackRun]) -> NonFinite | None:
     """The first step, layer and gate over several forward passes."""
     return earliest(
         in_layer(layer, name)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gradscope.forward.autograd_graph import Graph
 from gradscope.models.fused_call import gradients
-from gradscope.models.fused_recurrence import Recurrence, Seen, Unit, reordered
-from gradscope.models.stack import WholeState
+from gradscope.models.fused_recurrence import OpenedPass, Recurrence, Unit, reordered
+from gradscope.models.stack import WithStateAsOutput
 from gradscope.numerics.adjoint import LayerAdjoint, Scaled, sweep
 from gradscope.numerics.logscale import add, normalise, power_of_two
 
@@ -71,7 +71,7 @@ class Flow:
     """dL/dx of every recurrence, m (T, batch, features)."""
 
 
-def feeds(seen: Seen) -> list[set[int]]:
+def feeds(seen: OpenedPass) -> list[set[int]]:
     """For every recurrence, which of them (by place) its input or first state depends on."""
     leaves = [(place, leaf) for place, one in enumerate(seen.recurrences) for leaf in one.leaves]
     found: list[set[int]] = []
@@ -98,7 +98,7 @@ def last_first(needs: Sequence[set[int]]) -> list[int] | None:
     return order
 
 
-def flow_back(seen: Seen, order: Sequence[int], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Flow:
+def flow_back(seen: OpenedPass, order: Sequence[int], outputs: Sequence[Tensor], cotangents: Sequence[Tensor]) -> Flow:
     """Gradients of sum <cotangent, output> all the way to what the module was given.
 
     Args:
@@ -173,7 +173,7 @@ def _unit(unit: Unit, v: Scaled | None, ends: Scaled | None, top: bool) -> tuple
         if v is not None:
             seen = layer.pull_output(slice(None), v.m)[0]
             whole = Scaled(*add(whole.m, whole.e, seen, v.e))
-        adjoint, down = sweep(WholeState(layer), whole, whole if top else ends)
+        adjoint, down = sweep(WithStateAsOutput(layer), whole, whole if top else ends)
     return adjoint, Scaled(reordered(down.m, unit.order), reordered(down.e, unit.order))
 
 

@@ -13,7 +13,7 @@ from gradscope.errors import UsageError
 from gradscope.models.input_leaf import run_moved
 from gradscope.models.output_shape import reals
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.logscale import log10_norm
 from gradscope.torch_private import tree_leaves, tree_map_only
 
@@ -98,7 +98,7 @@ def by_lag(logs: Tensor, newest: Tensor | None, lags: int) -> Tensor:
     return torch.where(place >= 0, logs.gather(1, place.clamp_min(0)), -math.inf)
 
 
-def direct_gradient(model: Direct | Recurrent, x: Tensor, cotangent: Tensor) -> Tensor:
+def direct_gradient(model: WholeModule | Recurrent, x: Tensor, cotangent: Tensor) -> Tensor:
     """log10 ||d<v, y>/dx_t||, (batch, T), by autograd through the whole model."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad():
@@ -174,7 +174,7 @@ MOVED = 0.01
 """How far an input is moved, as a part of its size and as a number: far above rounding."""
 
 
-def of_newest(model: Direct, x: Tensor, v: tuple[Tensor | None, ...], newest: Tensor) -> tuple[Tensor | None, ...]:
+def of_newest(model: WholeModule, x: Tensor, v: tuple[Tensor | None, ...], newest: Tensor) -> tuple[Tensor | None, ...]:
     """The cotangents of the outputs that change with the newest inputs; the very same where that is all of them.
 
     They need no axis of steps for it: logits (batch * T, classes), a list of T tensors, every fourth step.
@@ -221,7 +221,7 @@ def is_last_step(kept: Tensor | None, v: Tensor | None, steps: int) -> bool:
 
 
 @torch.no_grad()
-def _outputs(model: Direct, x: Tensor, where: Tensor) -> list[Tensor]:
+def _outputs(model: WholeModule, x: Tensor, where: Tensor) -> list[Tensor]:
     """What the module returns when its input, or what its embeddings make of ids, is moved at some steps."""
     if x.is_floating_point():
         return reals(model.run(model.laid_out(torch.where(where[..., None], x * (1 + MOVED) + MOVED, x))))

@@ -19,16 +19,16 @@ from gradscope.forward.traced_pass import TracedPass, walk_names
 from gradscope.forward.walk import State, States, Walk, state_values
 from gradscope.forward.weight_contributions import hypot, log10_rows
 from gradscope.models.cell import Layer
-from gradscope.models.fused_recurrence import Seen
+from gradscope.models.fused_recurrence import OpenedPass
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.logscale import log10_norm
-from gradscope.numerics.loop_equality import against_module
+from gradscope.numerics.loop_equality import loop_against_torch
 from gradscope.numerics.module_trace import Cotangents, ModuleTrace
 from gradscope.numerics.sequence_passes import Back, SequencePass, SequencePasses, backward, seeds_of
 from gradscope.numerics.trace import Unavailable
-from gradscope.records import EqualityCheck, Kind
+from gradscope.records import EqualityCheck, ModelKind
 from gradscope.registry import unknown
 from gradscope.text import safe_text
 
@@ -40,17 +40,17 @@ MOST_PARTS = 3
 class LoopTrace(ModuleTrace):
     """Autograd's own formulas, in log scale, along the graph of each sequence."""
 
-    def __init__(self, model: Direct, x: Tensor, first: TracedPass) -> None:
+    def __init__(self, model: WholeModule, x: Tensor, first: TracedPass) -> None:
         """Take the model, its input and its first sequence, opened."""
         super().__init__(model, x)
         self.first = first
-        self.strands = SequencePasses(model, x, first)
+        self.sequence_passes = SequencePasses(model, x, first)
         self._backs: list[tuple[Cotangents, Back]] = []
 
     @property
-    def seen(self) -> Seen:
-        """What the module returns, as numbers: its graph is kept by strand."""
-        return self.strands.seen
+    def seen(self) -> OpenedPass:
+        """What the module returns, as numbers: its graph is kept by sequence pass."""
+        return self.sequence_passes.seen
 
     def opening(self, b: int) -> TracedPass:
         """One sequence by itself.
@@ -58,7 +58,7 @@ class LoopTrace(ModuleTrace):
         Raises:
             Unavailable: it gives something else by itself than among the others.
         """
-        return self.strands.opening(b)
+        return self.sequence_passes.opening(b)
 
     @property
     def types(self) -> frozenset[torch.dtype]:
@@ -113,7 +113,7 @@ class LoopTrace(ModuleTrace):
 
     def steps_read(self, v: Cotangents) -> frozenset[int]:
         """Those of the first sequences that are gone through together."""
-        one = next(iter(self.strands))
+        one = next(iter(self.sequence_passes))
         at = {index: step.t for walk in one.walks if not walk.backwards for step in walk.steps for index in step.nodes}
         seeds = {value: terms[0][0] for value, terms in seeds_of(v, one).items()}
         after = [index for index in range(len(one.graph) - 1, -1, -1) if index not in at]
@@ -200,7 +200,7 @@ class LoopTrace(ModuleTrace):
         return self.first.walks[self.joint_place].begins if self.has_joint else 0
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """A recurrence was found."""
         return "recurrent"
 
@@ -248,14 +248,16 @@ class LoopTrace(ModuleTrace):
 
         def look() -> list[tuple[States, list[str], list[int | None], int]]:
             found: list[tuple[States, list[str], list[int | None], int]] = []
-            for strand in self.strands:
-                if found and not self.strands.is_short:
+            for sequence_pass in self.sequence_passes:
+                if found and not self.sequence_passes.is_short:
                     # Of long sequences the first stands for all.
                     break
-                x, own = self.model.laid_out(strand.taken(self.x)), self._same(strand.walks, place)
-                looked = state_values(self.model, x, strand.recording, strand.graph, own, strand.answers)
-                axes = [None if value is None else strand.sweeper.axis(value) for value in own.steps[-1].before]
-                found.append((*looked, axes, len(strand.rows)))
+                x, own = self.model.laid_out(sequence_pass.taken(self.x)), self._same(sequence_pass.walks, place)
+                looked = state_values(
+                    self.model, x, sequence_pass.recording, sequence_pass.graph, own, sequence_pass.answers
+                )
+                axes = [None if value is None else sequence_pass.sweeper.axis(value) for value in own.steps[-1].before]
+                found.append((*looked, axes, len(sequence_pass.rows)))
             return found
 
         return LoopLayer(
@@ -303,7 +305,7 @@ class LoopTrace(ModuleTrace):
         for known, back in self._backs:
             if known is v and (back.weights is not None or not weights):
                 return back
-        found = backward(self.strands, v, weights=weights)
+        found = backward(self.sequence_passes, v, weights=weights)
         self._backs = [*self._backs[-1:], (v, found)]
         return found
 
@@ -323,18 +325,26 @@ class LoopTrace(ModuleTrace):
     def _walk_states(self, v: Cotangents) -> Tensor:
         """log10 ||dL/ds_t|| of the chosen recurrence, (T + 1, sequences)."""
         found = []
-        for strand in self.strands:
-            walk = self._same(strand.walks, self.joint_place)
-            found.append(_norms(walk, strand, walk_gradients(strand.graph, walk, seeds_of(v, strand))))
+        for sequence_pass in self.sequence_passes:
+            walk = self._same(sequence_pass.walks, self.joint_place)
+            found.append(
+                _norms(walk, sequence_pass, walk_gradients(sequence_pass.graph, walk, seeds_of(v, sequence_pass)))
+            )
         return torch.cat(found, 1)
 
     def _joint_states(self, v: Cotangents) -> list[Tensor]:
         """log10 ||dL/ds_t|| of every layer's state as a coordinate of the joint one, (T + 1, sequences) each."""
         passes = []
-        for strand in self.strands:
-            pending = joint_gradients(strand.graph, strand.walks, strand.sweeper, strand.leaf, seeds_of(v, strand))
-            walks = [self._same(strand.walks, place) for place in range(len(self.first.walks))]
-            passes.append([_norms(walk, strand, [pending] * len(walk.states)) for walk in walks])
+        for sequence_pass in self.sequence_passes:
+            pending = joint_gradients(
+                sequence_pass.graph,
+                sequence_pass.walks,
+                sequence_pass.sweeper,
+                sequence_pass.leaf,
+                seeds_of(v, sequence_pass),
+            )
+            walks = [self._same(sequence_pass.walks, place) for place in range(len(self.first.walks))]
+            passes.append([_norms(walk, sequence_pass, [pending] * len(walk.states)) for walk in walks])
         return [torch.cat(parts, 1) for parts in zip(*passes, strict=True)]
 
     def _layer(self, back: Back, place: int) -> LayerAdjoint:
@@ -370,7 +380,7 @@ class LoopTrace(ModuleTrace):
 
     def equality(self, v: Cotangents) -> EqualityCheck | None:
         """Outputs and gradients along the graphs against the module, run and differentiated whole by torch."""
-        return against_module(self.strands, self.back(v, weights=True), v)
+        return loop_against_torch(self.sequence_passes, self.back(v, weights=True), v)
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """It is not one of gradscope's own cells.
@@ -451,9 +461,9 @@ def _widest(graph: Graph, walk: Walk) -> State:
     )
 
 
-def _norms(walk: Walk, strand: SequencePass, arrived: Sequence[Pending]) -> Tensor:
+def _norms(walk: Walk, sequence_pass: SequencePass, arrived: Sequence[Pending]) -> Tensor:
     """log10 of the norm of what arrived at every state of a walk, (T + 1, sequences)."""
-    rows, axis = len(strand.rows), strand.sweeper.axis
+    rows, axis = len(sequence_pass.rows), sequence_pass.sweeper.axis
 
     def norm(state: State, pending: Pending) -> Tensor:
         known = [value for value in dict.fromkeys(state) if value is not None]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradscope.chain import JacobianChain
 from gradscope.models.cell import Volume
-from gradscope.models.stack import Trajectory
+from gradscope.models.stack import StackRun
 from gradscope.numerics.frame import Carried, carry, log_volumes, random_frame
 from gradscope.numerics.logscale import log10_norm, normalise
 from gradscope.numerics.products import Progress
@@ -162,7 +162,7 @@ def _measured(chain: JacobianChain, carried: Carried, widened: Tensor, start: in
 
 def _determinants(chain: JacobianChain, start: int, stop: int) -> Tensor:
     """The ln |det J_t| of sequence 0, t = start + 1 .. stop."""
-    if isinstance(chain, Trajectory) and all(isinstance(layer, Volume) for layer in chain.layers):
+    if isinstance(chain, StackRun) and all(isinstance(layer, Volume) for layer in chain.layers):
         # The layers' Jacobians are the diagonal blocks of a triangular one.
         parts = [layer.log_volume(slice(start, stop))[:, 0] for layer in chain.layers if isinstance(layer, Volume)]
         return torch.stack(parts).sum(0)

@@ -15,21 +15,21 @@ from gradscope.errors import UsageError
 from gradscope.forward.autograd_graph import Graph
 from gradscope.models.cell import Layer
 from gradscope.models.fused_call import gradients
-from gradscope.models.fused_recurrence import Recurrence, Seen, reordered, see
+from gradscope.models.fused_recurrence import OpenedPass, Recurrence, reordered, run_opened
 from gradscope.models.output_shape import OutputShape, readings, reals, taken_apart
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics import first_nonfinite, influence
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
 from gradscope.numerics.chain_rule import autograd_ends, moved_without_gradient
-from gradscope.numerics.equality import against_module, comparable_weights, number, wanted
+from gradscope.numerics.equality import comparable_weights, layers_against_torch, number, wanted
 from gradscope.numerics.first_nonfinite import in_operations, in_submodules, is_harmless
 from gradscope.numerics.fused_backward import Flow, feeds, flow_back, last_first
 from gradscope.numerics.influence import is_last_step, of_newest
 from gradscope.numerics.logscale import log10_norm
 from gradscope.numerics.trace import Loss, NotMeasured, Unavailable, attempted
 from gradscope.numerics.unfollowed import summed_over, unfollowed, unseen, with_joint_state
-from gradscope.records import EqualityCheck, Kind, NonFinite
+from gradscope.records import EqualityCheck, ModelKind, NonFinite
 from gradscope.registry import unknown
 
 Cotangents = tuple[Tensor | None, ...]
@@ -42,7 +42,7 @@ class ModuleTrace:
     carried: int | None = None
     of_state = False
 
-    def __init__(self, model: Direct, x: Tensor, *, why: str = "") -> None:
+    def __init__(self, model: WholeModule, x: Tensor, *, why: str = "") -> None:
         """Remember the model, x (batch, T, features) or token ids (batch, T), and why no recurrence is followed."""
         self.model, self.x = model, x
         self.sequences, self.length = x.shape[:2]
@@ -56,19 +56,19 @@ class ModuleTrace:
         self._ends: list[tuple[Cotangents, Tensor | None]] = []
 
     @cached_property
-    def _seen(self) -> tuple[Seen, list[int], str]:
+    def _seen(self) -> tuple[OpenedPass, list[int], str]:
         """The forward pass, its recurrences in the order of a backward pass, and why they could not be followed."""
-        seen = see(self.model, self.x)
+        seen = run_opened(self.model, self.x)
         why = unfollowed(seen, self.model.name)
         order = None if why else last_first(feeds(seen))
         if not why and order is None:
             why = "what a recurrence returns comes back to it as input, so its own Jacobians are not the whole"
         if why or order is None:
-            return see(self.model, self.x, search=False), [], why
+            return run_opened(self.model, self.x, search=False), [], why
         return seen, order, ""
 
     @property
-    def seen(self) -> Seen:
+    def seen(self) -> OpenedPass:
         """The forward pass, opened at the recurrences that could be followed."""
         return self._seen[0]
 
@@ -170,7 +170,7 @@ class ModuleTrace:
         return with_joint_state(found[0], self.length)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """Recurrent where a recurrence was followed."""
         return "recurrent" if self.seen.recurrences else self.model.kind
 
@@ -410,7 +410,7 @@ class ModuleTrace:
         weights = comparable_weights(seen)
         asked_for = [p for parameters in weights.values() for p in parameters]
         with wanted(asked_for):
-            whole = see(self.model, self.x, search=False)
+            whole = run_opened(self.model, self.x, search=False)
             pairs = [(y, g) for y, g in zip(reals(whole.raw), v, strict=True) if g is not None and y.requires_grad]
             assert whole.given is not None
             ys, gs = [y for y, _ in pairs], [g for _, g in pairs]
@@ -421,7 +421,9 @@ class ModuleTrace:
             module: [g for _ in parameters if (g := next(found)) is not None] for module, parameters in weights.items()
         }
         name = type(self.model.module).__name__
-        return against_module(seen.recurrences, flow.layers, number(flow.given), (own, by_module), name, self.types)
+        return layers_against_torch(
+            seen.recurrences, flow.layers, number(flow.given), (own, by_module), name, self.types
+        )
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """The joint recurrence by itself, from the state it was given."""

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from gradscope.chain import ArrayChain, JacobianChain
 from gradscope.models.cell import Layer
-from gradscope.models.stack import Recurrent, Trajectory
+from gradscope.models.stack import Recurrent, StackRun
 from gradscope.models.user_step import CustomCell
 from gradscope.numerics import first_nonfinite, influence, lyapunov
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint, backpropagate
 from gradscope.numerics.chain_rule import autograd_ends, moved_without_gradient
-from gradscope.numerics.equality import against_reference
+from gradscope.numerics.equality import stack_against_reference
 from gradscope.numerics.trace import Loss, Unavailable
-from gradscope.records import EqualityCheck, Kind, NonFinite
+from gradscope.records import EqualityCheck, ModelKind, NonFinite
 
 
 class RecurrentTrace:
@@ -25,7 +25,7 @@ class RecurrentTrace:
 
     carried: int | None = None
     begins = 0
-    kind: Kind = "recurrent"
+    kind: ModelKind = "recurrent"
 
     def __init__(self, model: Recurrent, x: Tensor) -> None:
         """Remember the model and x (batch, T, features)."""
@@ -41,7 +41,7 @@ class RecurrentTrace:
         return f"{len(widths)}x{widths[0]}" if len(set(widths)) == 1 else "+".join(map(str, widths))
 
     @cached_property
-    def trajectory(self) -> Trajectory:
+    def trajectory(self) -> StackRun:
         """The forward pass."""
         return self.model.run(self.x)
 
@@ -110,7 +110,7 @@ class RecurrentTrace:
         """Against the torch.nn module with the same weights; None for a family built here."""
         if self.model.reference is None:
             return None
-        return against_reference(self.model, self.x, v, self.output, self.adjoint(v))
+        return stack_against_reference(self.model, self.x, v, self.output, self.adjoint(v))
 
     def recurrence(self, item: int) -> tuple[Recurrent, Tensor]:
         """The model itself, as it runs over one sequence."""
@@ -138,7 +138,7 @@ class RecurrentTrace:
 class JacobiansTrace:
     """The loss is <v, s_T> for a seeded unit vector v."""
 
-    kind: Kind = "chain"
+    kind: ModelKind = "chain"
     carried: int | None = None
     begins = 0
     of_state = True

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
 Gradients = dict[str, Tensor | None]
 
 
-def parameter_gradients(model: Direct | Recurrent, x: Tensor, loss: Any) -> tuple[Gradients, Tensor | None]:
+def parameter_gradients(model: WholeModule | Recurrent, x: Tensor, loss: Any) -> tuple[Gradients, Tensor | None]:
     """By name, None for what the loss does not depend on; and dL/dx, None for a model of token ids.
 
     Args:
@@ -36,7 +36,7 @@ def parameter_gradients(model: Direct | Recurrent, x: Tensor, loss: Any) -> tupl
                 p.requires_grad_(before[name])
 
 
-def loss_value(model: Direct, x: Tensor, loss: Any) -> Tensor:
+def loss_value(model: WholeModule, x: Tensor, loss: Any) -> Tensor:
     """The loss of the module on x (batch, T, features) or ids (batch, T)."""
     raw = model.run(model.laid_out(x))
     own = getattr(loss, "reads_raw", True) and model.kind == "module"

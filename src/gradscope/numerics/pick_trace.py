@@ -16,17 +16,17 @@ from gradscope.forward.step_labels import StepLabels
 from gradscope.forward.time_index import TimeIndex
 from gradscope.forward.traced_pass import TracedPass, trace_pass
 from gradscope.models.attention import CausalAttention
-from gradscope.models.fused_recurrence import Recurrence, Seen
+from gradscope.models.fused_recurrence import OpenedPass, Recurrence
 from gradscope.models.output_shape import reals
 from gradscope.models.tolerances import coarsest
 from gradscope.models.user_modules import alike
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.loop_trace import LoopTrace
 from gradscope.numerics.module_trace import ModuleTrace
 from gradscope.numerics.trace import Trace, Unavailable
 
 
-def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
+def choose_module_trace(model: WholeModule, x: Tensor) -> ModuleTrace:
     """A model along x (batch, T, features), or token ids (batch, T)."""
     whole = ModuleTrace(model, x)
     if model.kind != "module" or model.closed or isinstance(model.module, torch.jit.ScriptModule):
@@ -42,9 +42,9 @@ def module_trace(model: Direct, x: Tensor) -> ModuleTrace:
         whole.why = "" if masked else why
         return whole
     lifted = LoopTrace(model, x, first)
-    if masked and not (lifted.has_joint and lifted.size == whole.size and not lifted.strands.differ()):
+    if masked and not (lifted.has_joint and lifted.size == whole.size and not lifted.sequence_passes.differ()):
         return whole
-    if why := lifted.strands.differ():
+    if why := lifted.sequence_passes.differ():
         # Its gradients by input are what autograd says of the batch as it is.
         return ModuleTrace(model, x, why=why)
     if not several or not whole.followed or _joins(lifted, whole):
@@ -88,7 +88,7 @@ def _joins(lifted: LoopTrace, whole: ModuleTrace) -> bool:
     return fewer and lifted.has_joint and lifted.size in sizes - {max(sizes)}
 
 
-def first_opened(model: Direct, x: Tensor) -> TracedPass | None:
+def first_opened(model: WholeModule, x: Tensor) -> TracedPass | None:
     """The first sequence of x, opened; time is the second axis, or the first where only so there is a recurrence."""
     plain: Any = None
     for time_first in (False, True) if model.time_first is None else (model.time_first,):
@@ -128,7 +128,7 @@ def _not_opened(first: TracedPass) -> str:
     return ""
 
 
-def loops_beside(seen: Seen, x: Tensor) -> bool:
+def loops_beside(seen: OpenedPass, x: Tensor) -> bool:
     """Whether something walks along time beside the recurrences that were followed in closed form."""
     ends = [*reals(seen.raw), *(tensor for one in seen.recurrences for tensor in (one.x, *one.start))]
     graph = Graph.of(ends)

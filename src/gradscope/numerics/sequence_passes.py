@@ -20,10 +20,10 @@ from gradscope.forward.scaled_pull import Pending, Term, normalised, summed
 from gradscope.forward.traced_pass import TracedPass, trace_pass, uncollected
 from gradscope.forward.walk import Walk
 from gradscope.forward.weight_contributions import axes, hypot, log10_rows, same_graph
-from gradscope.models.fused_recurrence import Seen
+from gradscope.models.fused_recurrence import OpenedPass
 from gradscope.models.output_shape import reals
 from gradscope.models.tolerances import coarsest, nudged, roundings, tolerance
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.adjoint import Scaled
 from gradscope.numerics.logscale import add
 from gradscope.numerics.logscale import normalise as normalise_rows
@@ -102,7 +102,7 @@ class SequencePass:
     """How many sequences there are in all."""
     answers: Sequence[Any] = ()
     shares: Callable[[], Sequence[float | None]] = tuple
-    """Of `Strands`."""
+    """Of `SequencePasses`."""
 
     def part(self, whole: Tensor, shape: torch.Size) -> Tensor | None:
         """Its part, of this shape, of what holds all sequences; None where that has no row for each."""
@@ -123,16 +123,16 @@ class SequencePass:
 class SequencePasses:
     """What every sequence of a batch goes through."""
 
-    def __init__(self, model: Direct, x: Tensor, first: TracedPass) -> None:
+    def __init__(self, model: WholeModule, x: Tensor, first: TracedPass) -> None:
         """Take the model, its input (sequences, T, ...) and its first sequence, opened."""
         self.model, self.x, self.first = model, x, first
         self.count = len(x)
         self._opened: dict[int, TracedPass] = {}
 
     @cached_property
-    def seen(self) -> Seen:
-        """What the module returns, as numbers: its graph is kept by strand."""
-        return Seen(self.plain(self.x), self.first.recording.given, ())
+    def seen(self) -> OpenedPass:
+        """What the module returns, as numbers: its graph is kept by sequence pass."""
+        return OpenedPass(self.plain(self.x), self.first.recording.given, ())
 
     def opening(self, b: int) -> TracedPass:
         """One sequence by itself.
@@ -297,7 +297,7 @@ class Back:
     """One backward pass of all sequences."""
 
     swept: tuple[tuple[Swept, ...], ...]
-    """By strand and walk."""
+    """By sequence pass and walk."""
     given: Scaled
     """dL/dx, m (T, batch, features)."""
     weights: Pending | None
@@ -306,48 +306,48 @@ class Back:
     """log10 ||dL/dW|| of every walk."""
 
 
-def backward(strands: SequencePasses, v: Cotangents, *, weights: bool) -> Back:
-    """Sweep every strand for the cotangents `v` of the module's outputs.
+def backward(sequence_passes: SequencePasses, v: Cotangents, *, weights: bool) -> Back:
+    """Sweep every pass for the cotangents `v` of the module's outputs.
 
     Raises:
         Unavailable: the loss reads something that mixes the sequences.
     """
-    first, arrived, swept = strands.first, list[Scaled](), list[tuple[Swept, ...]]()
+    first, arrived, swept = sequence_passes.first, list[Scaled](), list[tuple[Swept, ...]]()
     sums = Pending(first.graph) if weights else None
     parts = [Pending(first.graph) for _ in first.sweeper.walks] if weights else []
     with uncollected():
-        for strand in strands:
-            own = Pending(strand.graph) if weights else None
-            found, terms = strand.sweeper.sweep(seeds_of(v, strand), strand.leaf, weights=own)
+        for sequence_pass in sequence_passes:
+            own = Pending(sequence_pass.graph) if weights else None
+            found, terms = sequence_pass.sweeper.sweep(seeds_of(v, sequence_pass), sequence_pass.leaf, weights=own)
             swept.append(tuple(found))
-            arrived.append(_by_step(terms, strand, first.axis))
+            arrived.append(_by_step(terms, sequence_pass, first.axis))
             if sums is not None and own is not None:
-                _collect(sums, own, strand.graph)
+                _collect(sums, own, sequence_pass.graph)
             for part, one in zip(parts, found, strict=False):
                 if one.total is not None:
-                    _collect(part, one.total, strand.graph)
+                    _collect(part, one.total, sequence_pass.graph)
     given = Scaled(torch.cat([one.m for one in arrived], 1), torch.cat([one.e for one in arrived], 1))
     each = tuple(log10_of(part.terms.values()) for part in parts)
     return Back(tuple(swept), given, sums, each if weights else None)
 
 
-def seeds_of(v: Cotangents, strand: SequencePass) -> dict[tuple[int, int], list[Term]]:
-    """The cotangents of a strand's sequences, by value of its graph."""
+def seeds_of(v: Cotangents, sequence_pass: SequencePass) -> dict[tuple[int, int], list[Term]]:
+    """The cotangents of a pass's sequences, by value of its graph."""
     found: dict[tuple[int, int], list[Term]] = {}
-    for place, (own, g) in enumerate(zip(strand.recording.outputs, v, strict=True)):
-        value = strand.graph.value(own)
+    for place, (own, g) in enumerate(zip(sequence_pass.recording.outputs, v, strict=True)):
+        value = sequence_pass.graph.value(own)
         if g is None or value is None or not bool((g != 0).any()):
             continue
-        row = strand.cotangent(g, place, own.shape)
+        row = sequence_pass.cotangent(g, place, own.shape)
         if row is None:
             raise Unavailable(f"the loss reads an output of shape {tuple(g.shape)}, which mixes the sequences")
         found.setdefault(value, []).append(normalised(row.to(own), 0))
     return found
 
 
-def _by_step(terms: Sequence[Term], strand: SequencePass, axis: int) -> Scaled:
-    """dL/dx of a strand's sequences, m (T, sequences, features), every step of each with its own exponent."""
-    given = strand.recording.given
+def _by_step(terms: Sequence[Term], sequence_pass: SequencePass, axis: int) -> Scaled:
+    """dL/dx of a pass's sequences, m (T, sequences, features), every step of each with its own exponent."""
+    given = sequence_pass.recording.given
     assert given is not None
     total = None
     for m, e in terms:
@@ -364,7 +364,7 @@ def _by_step(terms: Sequence[Term], strand: SequencePass, axis: int) -> Scaled:
 
 
 def _collect(sums: Pending, own: Pending, graph: Graph) -> None:
-    """Add one strand's dL/dW to those of the others, by parameter."""
+    """Add one pass's dL/dW to those of the others, by parameter."""
     by_leaf = {id(node.variable): place for place, node in enumerate(sums.graph.nodes) if sums.graph.is_leaf[place]}
     for value, terms in own.terms.items():
         place = by_leaf.get(id(graph.nodes[value[0]].variable))

@@ -15,10 +15,10 @@ from torch import Tensor
 from gradscope.errors import UsageError
 from gradscope.models.cell import Linearization
 from gradscope.models.family import Model
-from gradscope.models.fused_recurrence import see
+from gradscope.models.fused_recurrence import run_opened
 from gradscope.models.lstm import LSTMLinearization
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.logscale import add, log10_hypot, log10_norm, log10_sum, normalise
 from gradscope.numerics.token_names import read_pair
 from gradscope.records import Attention, Pair, Path
@@ -32,7 +32,7 @@ FEWEST_SHOWN = 16
 
 
 def attention_maps(
-    model: Direct, x_item: Tensor, tokens: Sequence[str] | None, limit: int = TOKENS_SHOWN
+    model: WholeModule, x_item: Tensor, tokens: Sequence[str] | None, limit: int = TOKENS_SHOWN
 ) -> Attention | None:
     """Attention weights over the first `limit` steps of one sequence, (1, T, I) or ids (1, T).
 
@@ -49,7 +49,7 @@ def attention_maps(
     return Attention(None if tokens is None else tuple(tokens[: layers[0].shape[-1]]), weights)
 
 
-def _weights(model: Direct, x: Tensor) -> list[Tensor]:
+def _weights(model: WholeModule, x: Tensor) -> list[Tensor]:
     if model.weights is None:
         return []
     try:
@@ -107,7 +107,7 @@ def _pair(source: int, target: int, tokens: Sequence[str] | None, logs: Tensor, 
     )
 
 
-def _recurrent(model: Recurrent, x: Tensor, places: Sequence[tuple[int, int]]) -> list[Measured]:
+def _recurrent(model: Recurrent, x: Tensor, places: Sequence[tuple[int, int]]) -> list[PairMeasurement]:
     if not places:
         return []
     trajectory = model.run(x[:, : max(target for _, target in places)])
@@ -207,10 +207,10 @@ MOST_OUTPUTS = 512
 """Features of the output that are differentiated one by one; of more, `DIRECTIONS` stand for all."""
 DIRECTIONS = 64
 
-Measured = tuple[Tensor, tuple[Path, ...]]
+PairMeasurement = tuple[Tensor, tuple[Path, ...]]
 
 
-def through_module(model: Direct, x: Tensor, source: int, target: int) -> Measured:
+def through_module(model: WholeModule, x: Tensor, source: int, target: int) -> PairMeasurement:
     """log10 ||D_j||_F, D_j = dy_a/dx_j, j = 1 .. a; of a model that reads the future, j = 1 .. T. And the paths.
 
     x_j is the embedding of a token where the model takes ids. One backward pass per output feature: batching them
@@ -226,7 +226,7 @@ def through_module(model: Direct, x: Tensor, source: int, target: int) -> Measur
     Raises:
         UsageError: nothing to differentiate by, or no output of its own at step a.
     """
-    seen = see(model, x, search=False)
+    seen = run_opened(model, x, search=False)
     given = seen.given
     if given is None:
         raise UsageError("--pair: no embedding of the module reads its token ids; leave it out")
@@ -241,7 +241,7 @@ def through_module(model: Direct, x: Tensor, source: int, target: int) -> Measur
     return logs, (Path("model", what, float(logs[source - 1])), *_heads(model, x[:, :last], source, target))
 
 
-def _heads(model: Direct, x: Tensor, source: int, target: int) -> list[Path]:
+def _heads(model: WholeModule, x: Tensor, source: int, target: int) -> list[Path]:
     """The weight of query a on key b, by layer and head."""
     if model.weights is None:
         return []

@@ -12,7 +12,7 @@ from gradscope.chain import JacobianChain
 from gradscope.models.cell import Layer
 from gradscope.models.stack import Recurrent
 from gradscope.numerics.adjoint import Adjoint, LayerAdjoint
-from gradscope.records import EqualityCheck, Kind, NonFinite
+from gradscope.records import EqualityCheck, ModelKind, NonFinite
 
 Loss = Callable[[Any], Tensor]
 Value = TypeVar("Value")
@@ -54,7 +54,7 @@ class Trace(Protocol):
     """One model along one batch of sequences. Every method raises `Unavailable` where the model has no such thing."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """What the report calls it."""
         ...
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from gradscope.forward.autograd_graph import Graph
-from gradscope.models.fused_recurrence import Recurrence, Seen
+from gradscope.models.fused_recurrence import OpenedPass, Recurrence
 from gradscope.models.output_shape import reals
 from gradscope.models.user_modules import alike
 from gradscope.numerics.trace import Unavailable
 from gradscope.text import safe_text
 
 
-def unfollowed(seen: Seen, name: str) -> str:
+def unfollowed(seen: OpenedPass, name: str) -> str:
     """Why the recurrences cannot be followed; empty where they can."""
     if seen.recurrences and not alike(seen.raw, seen.again, Graph.of(reals(seen.raw)).types):
         return f"{safe_text(name)} returns something else when it is run again, so it cannot be followed"

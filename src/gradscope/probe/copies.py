@@ -23,7 +23,7 @@ from gradscope.models.stack import Recurrent
 from gradscope.models.tolerances import TOLERANCES
 from gradscope.models.user_modules import copied
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.probe.batched_cells import Weights, gru, lru, lstm, rnn
 from gradscope.text import safe_text
 
@@ -34,7 +34,7 @@ CLOSE = TOLERANCES[torch.float32].gradients
 class Modules:
     """Models that are run as they are, in training mode."""
 
-    def __init__(self, models: Sequence[Direct]) -> None:
+    def __init__(self, models: Sequence[WholeModule]) -> None:
         """Copy the modules."""
         self.direct = models[0]
         self.modules = [copied(model.module).float().train() for model in models]
@@ -159,7 +159,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and bool((one - other).abs().max() <= CLOSE * one.abs().max())
 
 
-def _two_steps(direct: Direct) -> Tensor:
+def _two_steps(direct: WholeModule) -> Tensor:
     return torch.zeros(2, 2, dtype=torch.int64) if direct.ids is not None else torch.zeros(2, 2, direct.input_size)
 
 
@@ -191,7 +191,7 @@ class Copies(Protocol):
         ...
 
 
-def copies_of(models: Sequence[Recurrent | Direct | ArrayChain], name: str) -> Copies:
+def copies_of(models: Sequence[Recurrent | WholeModule | ArrayChain], name: str) -> Copies:
     """A copy of each of `models`, which differ in weights alone.
 
     Raises:
@@ -202,8 +202,8 @@ def copies_of(models: Sequence[Recurrent | Direct | ArrayChain], name: str) -> C
     if isinstance(first, Recurrent):
         plain = first.start is None and not first.cuts and all(type(cell) in LAYERS for cell in first.cells)
         found = (Lockstep if plain else Unrolled)([model for model in models if isinstance(model, Recurrent)])
-    elif isinstance(first, Direct):
-        found = Modules([model for model in models if isinstance(model, Direct)])
+    elif isinstance(first, WholeModule):
+        found = Modules([model for model in models if isinstance(model, WholeModule)])
     if found is None or not found.leaves(0):
         raise UsageError(
             f"{safe_text(name)} has no weights to train; probe a family, a file of weights, or an nn.Module"

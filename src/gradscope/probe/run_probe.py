@@ -21,7 +21,7 @@ from gradscope.records import RunSpec
 from gradscope.registry import FAMILIES
 from gradscope.rules.advice import gate_bias_for_lag
 from gradscope.sequences.data_task import data_task, goal_of, near_sighted, one_hot_ids
-from gradscope.sequences.tasks import Kind, Task, kind_of, task_of
+from gradscope.sequences.tasks import LagKind, Task, kind_of, task_of
 from gradscope.text import safe_text
 from gradscope.trained import Probe, Twin
 from gradscope.trained import Training as Run
@@ -34,7 +34,7 @@ MOST_IDS = 4096
 
 
 def learned_by(
-    source: Source, spec: RunSpec, told: Progress, *, taught: Kind | None = None, everywhere: bool = False
+    source: Source, spec: RunSpec, told: Progress, *, taught: LagKind | None = None, everywhere: bool = False
 ) -> list[int | None]:
     """When each run of a probe of `source` learned.
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gradscope.probe.learners import Learners, sight
-from gradscope.sequences.tasks import Kind, Samples, Task
+from gradscope.sequences.tasks import LagKind, Samples, Task
 from gradscope.trained import Sighting
 
 BATCH = 32
@@ -63,9 +63,9 @@ class Plan:
 
     task: Task
     lag: int
-    kind: Kind
+    kind: LagKind
     steps: int
-    taught: Kind | None = None
+    taught: LagKind | None = None
     """The kind of lags of the samples trained on, where it is another than that of the samples held out."""
     everywhere: bool = False
     """Whether the loss asks for the answer at every step too."""

@@ -12,9 +12,9 @@ from gradscope.models.family import family_model
 from gradscope.models.lru import LRUCell
 from gradscope.models.lstm import LSTMCell
 from gradscope.models.rnn import RNNCell
-from gradscope.models.stack import Recurrent, Trajectory
+from gradscope.models.stack import Recurrent, StackRun
 from gradscope.models.user_step import CustomCell, Step
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.adjoint import backpropagate
 from gradscope.numerics.lyapunov import lyapunov
 from gradscope.numerics.products import jacobian_sigma, sweep_products
@@ -51,7 +51,7 @@ def elman(weight_hh: list[list[float]], nonlinearity: str, weight_ih: Tensor | N
     return Recurrent("rnn", [RNNCell("l0", {"weight_ih": given, "weight_hh": hidden}, nonlinearity)])
 
 
-def family(name: str, **options: object) -> Recurrent | Direct:
+def family(name: str, **options: object) -> Recurrent | WholeModule:
     """A family with fresh weights from seed 0, for `FEATURES` features in double precision."""
     given = {key: str(value) for key, value in options.items()}
     return family_model(name, given, name, {}).build(input_size=FEATURES, seed=0, dtype=torch.float64)
@@ -96,7 +96,7 @@ def joint_states(model: Recurrent, x: Tensor) -> list[Tensor]:
     return states
 
 
-def ln_adjoint(run: Trajectory, v: Tensor) -> Tensor:
+def ln_adjoint(run: StackRun, v: Tensor) -> Tensor:
     """Natural log of ||dL/ds_0|| for L = <v, y_T>, v (batch, features)."""
     cotangent = torch.zeros_like(run.output)
     cotangent[:, -1] = v

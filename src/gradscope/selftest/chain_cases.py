@@ -14,7 +14,7 @@ from gradscope.metrics import influence, state_spectra
 from gradscope.models.attention import AttentionLayer, Options
 from gradscope.models.family import Draw
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.numerics.lyapunov import lyapunov
 from gradscope.numerics.products import sweep_products
@@ -216,7 +216,7 @@ DERIVATIVES = (
 )
 
 
-def analysis_of(model: Recurrent | Direct, steps: int) -> Analysis:
+def analysis_of(model: Recurrent | WholeModule, steps: int) -> Analysis:
     """One random sequence, its loss the first output at the last step."""
     run = Run(model, noise(1, steps, model.input_size), lambda y: y[:, -1, 0].sum())
     return Analysis((run,), RunSpec())
@@ -230,7 +230,7 @@ def uniform_attention() -> Measurement:
         layer.embedding.projection.weight.copy_(one)
         layer.attention.in_proj_weight.copy_(torch.cat([0 * one, 0 * one, one]))
         layer.attention.out_proj.weight.copy_(one)
-    looked_at = analysis_of(Direct("attention", layer, 4, weights=layer.weights), 10)
+    looked_at = analysis_of(WholeModule("attention", layer, 4, weights=layer.weights), 10)
     found = [*(10**looked_at.profile).tolist(), influence.temporal_range(looked_at), influence.coverage(looked_at)]
     return compared(found, [0.1] * 10 + [4.5, 1.0], 1e-12, "1/T; temporal range (T-1)/2; coverage 1")
 

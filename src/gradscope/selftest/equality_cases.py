@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.adjoint import backpropagate
 from gradscope.numerics.influence import direct_gradient
 from gradscope.selftest.case import Case, Measurement, compared, largest
@@ -86,9 +86,9 @@ def lru() -> Measurement:
     return compared(largest(found), 0.0, LIMIT, "the sum over the past: y, dL/dx")
 
 
-def direct(model: Recurrent | Direct, run: Callable[[Tensor], Tensor], weights: dict[str, Tensor]) -> Measurement:
+def direct(model: Recurrent | WholeModule, run: Callable[[Tensor], Tensor], weights: dict[str, Tensor]) -> Measurement:
     """Y, every dL/dW and dL/dx of a model without a state against `run`, whose weights have the model's names."""
-    if not isinstance(model, Direct):
+    if not isinstance(model, WholeModule):
         raise TypeError(f"{model.name} has a state")
     mine = model.parameters()
     x, v = noise(BATCH, STEPS, model.input_size), noise(BATCH, STEPS, HIDDEN, seed=2)
@@ -153,7 +153,7 @@ def _named(module: nn.Module, prefix: str) -> dict[str, Tensor]:
     return {prefix + name: weight for name, weight in module.named_parameters()}
 
 
-def _fill(theirs: dict[str, Tensor], model: Recurrent | Direct) -> None:
+def _fill(theirs: dict[str, Tensor], model: Recurrent | WholeModule) -> None:
     mine = model.parameters()
     if theirs.keys() != mine.keys():
         raise ValueError(f"weights {sorted(mine)} do not have the names {sorted(theirs)}")

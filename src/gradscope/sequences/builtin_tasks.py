@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from gradscope.errors import UsageError
-from gradscope.sequences.tasks import Kind, Samples, Task, one_hot, place
+from gradscope.sequences.tasks import LagKind, Samples, Task, one_hot, place
 
 SYMBOLS = 4
 
 
-def draw_recall(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+def draw_recall(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Samples:
     """X (batch, lag + 1, SYMBOLS + 1): a symbol a step, and a mark beside the one to remember."""
     shown = torch.randint(SYMBOLS, (batch, lag + 1), generator=generator)
     where = place(generator, batch, lag, kind)
@@ -38,7 +38,7 @@ WORD = 3
 """How many of the symbols the word to copy has."""
 
 
-def draw_copy(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+def draw_copy(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Samples:
     """X (batch, lag + WORD, SYMBOLS + 2): the word, blanks, and a mark at the steps that answer.
 
     With spread lags the word comes so late that a delay drawn for each sample separates it from its repetition; the
@@ -71,7 +71,7 @@ COPY = Task(
 """`copy`: say a short word again, each of its symbols exactly `lag` steps after it was shown."""
 
 
-def draw_adding(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+def draw_adding(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Samples:
     """X (batch, lag + 1, 2): uniform numbers in [0, 1), and marks: at the ends, or at two random places."""
     steps = lag + 1
     numbers = torch.rand(batch, steps, generator=generator)
@@ -99,7 +99,7 @@ ADDING = Task(
 """`adding`: the sum of two marked numbers (Hochreiter & Schmidhuber 1997, experiment 4)."""
 
 
-def draw_xor(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+def draw_xor(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Samples:
     """X (batch, lag + 1, 3): a bit a step, one-hot, and marks: at the ends, or at two random places."""
     steps = lag + 1
     bits = torch.randint(2, (batch, steps), generator=generator)
@@ -125,7 +125,7 @@ XOR = Task(
 """`xor`: whether two marked bits differ; neither says anything without the other."""
 
 
-def draw_parity(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+def draw_parity(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Samples:
     """X (batch, lag + 1, 2): a bit a step, one-hot."""
     bits = torch.randint(2, (batch, lag + 1), generator=generator)
     return Samples(one_hot(bits, 2), bits.sum(1, keepdim=True) % 2)
@@ -160,7 +160,7 @@ def _digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(found.data, dtype=torch.float32) / 16, torch.tensor(found.target)
 
 
-def draw_digits(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+def draw_digits(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Samples:
     """X (batch, lag + 1, 1)."""
     pixels, classes = _digits()
     chosen = torch.randint(len(pixels), (batch,), generator=generator)

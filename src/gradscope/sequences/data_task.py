@@ -18,7 +18,7 @@ from gradscope.models.token_models import TokenIds
 from gradscope.records import RunSpec
 from gradscope.sequences.losses import asked_classes, asked_values
 from gradscope.sequences.make_batch import make_batch
-from gradscope.sequences.tasks import Draw, Kind, Samples, Task, one_hot
+from gradscope.sequences.tasks import Draw, LagKind, Samples, Task, one_hot
 from gradscope.text import safe_text
 
 FEW = 10
@@ -95,7 +95,7 @@ def one_hot_ids(task: Task, count: int) -> Task:
     """The same for a model of numbers: token ids as `count` features."""
 
     def shown(draw: Draw) -> Draw:
-        def drawn(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+        def drawn(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Samples:
             found = draw(generator, batch, lag, kind)
             return Samples(one_hot(found.x[..., 0].long(), count), found.target)
 
@@ -109,7 +109,7 @@ def near_sighted(task: Task, lag: int) -> Task:
     """The same with the newest `lag` steps of each sample alone."""
 
     def cut(draw: Draw) -> Draw:
-        def drawn(generator: torch.Generator, count: int, lag: int, kind: Kind) -> Samples:
+        def drawn(generator: torch.Generator, count: int, lag: int, kind: LagKind) -> Samples:
             whole = draw(generator, count, lag, kind)
             return Samples(whole.x[:, -lag:], whole.target)
 
@@ -146,7 +146,7 @@ def _answers(targets: Tensor, part: Part) -> Tensor:
 def _drawing(x: Tensor, targets: Tensor, part: Part) -> Draw:
     """Samples of as many steps as all ends of the part have before them, up to `WIDE` lags."""
 
-    def draw(generator: torch.Generator, count: int, lag: int, kind: Kind) -> Samples:
+    def draw(generator: torch.Generator, count: int, lag: int, kind: LagKind) -> Samples:
         row = torch.randint(part.rows.start, part.rows.stop, (count,), generator=generator)
         end = torch.randint(part.first, part.stop, (count,), generator=generator)
         back = end[:, None] - torch.arange(part.steps - 1, -1, -1)

@@ -21,7 +21,7 @@ from gradscope.records import RunSpec
 from gradscope.registry import TASKS, resolve, unknown
 from gradscope.text import safe_text
 
-Kind = Literal["fixed", "spread"]
+LagKind = Literal["fixed", "spread"]
 Unit = Literal["wrong", "mse", "nats"]
 
 
@@ -36,7 +36,7 @@ class Samples:
     (batch, answers, outputs)."""
 
 
-Draw = Callable[[torch.Generator, int, int, Kind], Samples]
+Draw = Callable[[torch.Generator, int, int, LagKind], Samples]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Task:
     """Numbers per step."""
     outputs: int
     """Classes, or 1 for a value."""
-    kinds: tuple[Kind, ...]
+    kinds: tuple[LagKind, ...]
     """The kinds of lags it can have; the first is meant where none is said."""
     draw: Draw
     """(generator, batch, lag, kind) -> samples."""
@@ -105,7 +105,7 @@ def one_hot(ids: Tensor, count: int) -> Tensor:
     return functional.one_hot(ids, count).float()
 
 
-def place(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Tensor:
+def place(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Tensor:
     """Index (from 0) of what has to be remembered among lag + 1 steps, (batch,): the first, or any but the last."""
     if kind == "fixed":
         return torch.zeros(batch, dtype=torch.int64)
@@ -127,7 +127,7 @@ def own_task(reference: str, lag: int) -> Task:
     """
     function, shown = load_function(reference, "--task"), safe_text(reference)
 
-    def draw(generator: torch.Generator, batch: int, lag: int, kind: Kind) -> Samples:
+    def draw(generator: torch.Generator, batch: int, lag: int, kind: LagKind) -> Samples:
         with user_code(f"--task '{shown}', called as task(batch, lag, generator),"):
             found = function(batch, lag, generator)
         samples = _samples(found, batch, lag, shown)
@@ -205,6 +205,6 @@ def task_of(spec: RunSpec) -> Task:
     return found
 
 
-def kind_of(spec: RunSpec, task: Task) -> Kind:
+def kind_of(spec: RunSpec, task: Task) -> LagKind:
     """The kind of lags asked for, else the task's first."""
     return next(kind for kind in task.kinds if spec.lags in (None, kind))

@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from gradscope.examine import examine
+from gradscope.examine import full_report
 from gradscope.pipeline import diagnose
 from gradscope.records import RunSpec, Severity, Status
 from gradscope.registry import SWEEP_RUNS, load
@@ -62,7 +62,7 @@ def probed(spec: RunSpec) -> Outcome:
     Raises:
         UsageError: the model or the task cannot be had.
     """
-    result = examine(replace(spec, probe=True), detail=False).models[0]
+    result = full_report(replace(spec, probe=True), detail=False).models[0]
     assert result.probe is not None
     learned = [one.learned_at for one in result.probe.runs if one.learned_at is not None]
     found = [verdict for verdict in result.verdicts if verdict.status in ("fail", "warn")]

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.models.attention_weights import attended, holds_attention
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 
 X = torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(1))
 
 
 def weights_of(module: nn.Module, x: Tensor = X, **settings: Any) -> list[Tensor]:
-    return attended(Direct("own", module.eval(), 8, kind="module", **settings), x)
+    return attended(WholeModule("own", module.eval(), 8, kind="module", **settings), x)
 
 
 def test_every_layer_and_head_of_an_encoder() -> None:

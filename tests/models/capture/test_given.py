@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import gradscope
-from gradscope.models.fused_recurrence import see
-from gradscope.models.whole_module import Direct
+from gradscope.models.fused_recurrence import run_opened
+from gradscope.models.whole_module import WholeModule
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 3, 5]])
 
@@ -54,7 +54,7 @@ READS: dict[str, Callable[[nn.Embedding, Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", READS)
 def test_every_way_to_read_tokens(name: str) -> None:
     module = Reader(READS[name]).double().eval()
-    seen = see(Direct("reader", module, 3, kind="module"), IDS)
+    seen = run_opened(WholeModule("reader", module, 3, kind="module"), IDS)
     assert torch.equal(seen.raw, module(IDS))
     weights = torch.randn(2, 5, 3, dtype=torch.float64)
     found = torch.autograd.grad((seen.raw * weights).sum(), seen.given)[0]
@@ -65,7 +65,7 @@ def test_every_way_to_read_tokens(name: str) -> None:
 
 def test_two_embeddings_of_the_same_tokens_stand_side_by_side() -> None:
     module = Reader(READS["steps"], second=True).double().eval()
-    seen = see(Direct("reader", module, 3, kind="module"), IDS)
+    seen = run_opened(WholeModule("reader", module, 3, kind="module"), IDS)
     found = torch.autograd.grad(seen.raw.sum(), seen.given)[0]
     assert found.shape == (2, 5, 8)
     assert torch.equal(found[..., 3:5], torch.ones(2, 5, 2, dtype=torch.float64))
@@ -73,7 +73,7 @@ def test_two_embeddings_of_the_same_tokens_stand_side_by_side() -> None:
 
 def test_a_token_read_twice_counts_twice() -> None:
     module = Reader(lambda embed, ids: embed(ids) + embed(ids[:, :1])).double().eval()
-    seen = see(Direct("reader", module, 3, kind="module"), IDS)
+    seen = run_opened(WholeModule("reader", module, 3, kind="module"), IDS)
     found = torch.autograd.grad(seen.raw[:, 3].sum(), seen.given)[0]
     gain = 1 + module.place.weight[3].detach()
     assert torch.allclose(found[:, 0, :3], gain.expand(2, -1))
@@ -82,14 +82,14 @@ def test_a_token_read_twice_counts_twice() -> None:
 
 def test_what_is_no_token_is_not_read_as_one() -> None:
     module = Reader(lambda embed, ids: embed((ids + 1) % 7)).double().eval()
-    seen = see(Direct("reader", module, 3, kind="module"), IDS)
+    seen = run_opened(WholeModule("reader", module, 3, kind="module"), IDS)
     assert seen.given is None
 
     def overwritten(embed: nn.Embedding, ids: Tensor) -> Tensor:
         ids[:, 0] = 0
         return embed(ids)
 
-    assert see(Direct("reader", Reader(overwritten).double(), 3, kind="module"), IDS).given is None
+    assert run_opened(WholeModule("reader", Reader(overwritten).double(), 3, kind="module"), IDS).given is None
     assert int(IDS[0, 0]) == 3
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradscope.models.fused_recurrence import see
-from gradscope.models.whole_module import Direct
+from gradscope.models.fused_recurrence import run_opened
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.loop_trace import LoopTrace
 from gradscope.numerics.module_trace import ModuleTrace
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 from gradscope.numerics.trace import Unavailable
 from wild import WILD, Keeping, Loop, Wild, same
 
@@ -27,7 +27,7 @@ def loss(output: Tensor) -> Tensor:
 def traced(case: Wild) -> ModuleTrace:
     module = case.module()
     torch.manual_seed(8)
-    return module_trace(Direct(case.name, module, 3, kind="module"), X)
+    return choose_module_trace(WholeModule(case.name, module, 3, kind="module"), X)
 
 
 def plain(case: Wild) -> Tensor:
@@ -83,14 +83,14 @@ def test_a_recurrence_that_turns_nan_is_still_one() -> None:
     module = Loop(same).double().eval()
     x = X.clone()
     x[:, 4] = math.nan
-    seen = see(Direct("loop", module, 3, kind="module"), x)
+    seen = run_opened(WholeModule("loop", module, 3, kind="module"), x)
     assert [one.name for one in seen.recurrences] == ["cell"]
     assert len(seen.recurrences[0].x) == 9
 
 
 def test_what_a_module_keeps_between_calls_is_put_back() -> None:
     module = Keeping().double().eval()
-    trace = ModuleTrace(Direct("keeping", module, 3, kind="module"), X)
+    trace = ModuleTrace(WholeModule("keeping", module, 3, kind="module"), X)
     trace.equality(trace.cotangent(loss))
     assert module.last is None
     assert float(module.calls) == 0

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.models.fused_recurrence import see
-from gradscope.models.whole_module import Direct
+from gradscope.models.fused_recurrence import run_opened
+from gradscope.models.whole_module import WholeModule
 
 
 class Late(nn.Module):
@@ -32,7 +32,7 @@ class Late(nn.Module):
 def test_hooks_are_gone_after_an_exception_in_either_run(calls: int) -> None:
     module = Late(calls).eval()
     with pytest.raises(UsageError, match="RuntimeError: no more"):
-        see(Direct("late", module, 2, kind="module"), torch.zeros(1, 5, 2))
+        run_opened(WholeModule("late", module, 2, kind="module"), torch.zeros(1, 5, 2))
     assert not any(part._forward_hooks for part in module.modules())
     assert not any(part._forward_hooks_with_kwargs for part in module.modules())
 
@@ -48,7 +48,7 @@ def test_the_input_is_not_written_into() -> None:
             return self.rnn(x)[0]
 
     x = torch.zeros(1, 5, 2)
-    seen = see(Direct("writer", Writer().eval(), 2, kind="module"), x)
+    seen = run_opened(WholeModule("writer", Writer().eval(), 2, kind="module"), x)
     assert not x.any()
     assert float(seen.recurrences[0].x[1].detach().mean()) == 7
     (gradient,) = torch.autograd.grad(seen.recurrences[0].x.sum(), seen.given)
@@ -66,5 +66,5 @@ def test_only_what_has_a_gradient_is_followed() -> None:
                 h = torch.stack([self.before(step) for step in x.unbind(1)], 1)
             return self.after(x + h)[0]
 
-    seen = see(Direct("frozen", Frozen().eval(), 2, kind="module"), torch.zeros(2, 4, 2))
+    seen = run_opened(WholeModule("frozen", Frozen().eval(), 2, kind="module"), torch.zeros(2, 4, 2))
     assert [one.name for one in seen.recurrences] == ["after"]

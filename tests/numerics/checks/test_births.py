@@ -10,20 +10,20 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.models.family import family_model
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.analysis import Analysis, Run
 from gradscope.records import NonFinite, RunSpec
 
 
-def born(model: Direct, x: Tensor) -> NonFinite | None:
+def born(model: WholeModule, x: Tensor) -> NonFinite | None:
     return Analysis((Run(model, x, lambda y: y[:, -1].sum()),), RunSpec(dtype=str(x.dtype)[6:])).non_finite
 
 
-def built(word: str, dtype: torch.dtype = torch.float64) -> Direct:
+def built(word: str, dtype: torch.dtype = torch.float64) -> WholeModule:
     family, _, options = word.partition(":")
     given = dict(option.split("=") for option in options.split(",")) if options else {}
     model = family_model(family, {"hidden": "8", **given}, word, {}).build(input_size=3, seed=0, dtype=dtype)
-    assert isinstance(model, Direct)
+    assert isinstance(model, WholeModule)
     return model
 
 
@@ -77,7 +77,7 @@ class Mean(nn.Module):
 def test_what_spreads_it_over_all_steps_is_not_blamed() -> None:
     x = sequence().abs()
     x[1, 4] = -1.0
-    found = born(Direct("spreading", Spreading(), 3, kind="module"), x)
+    found = born(WholeModule("spreading", Spreading(), 3, kind="module"), x)
     assert found == NonFinite(5, "inner.1", "log", "nan", "arithmetic")
 
 
@@ -95,7 +95,7 @@ class Reset(nn.Module):
 
 def test_inside_a_recurrence_it_is_layer_and_gate() -> None:
     torch.manual_seed(0)
-    found = born(Direct("reset", Reset().double(), 3, kind="module"), sequence())
+    found = born(WholeModule("reset", Reset().double(), 3, kind="module"), sequence())
     assert (found.layer, found.where, found.step) == ("rnn.l0", "gate.reset", 7)
 
 

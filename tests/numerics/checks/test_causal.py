@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.models.token_models import TokenIds
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.module_trace import ModuleTrace
 from gradscope.numerics.pick_trace import look_ahead
 from gradscope.renderers import report_wording
@@ -103,7 +103,7 @@ CASES: dict[str, tuple[nn.Module, int, str]] = {
 def trace_of(module: nn.Module, size: int) -> ModuleTrace:
     from gradscope.models.attention_weights import reader
 
-    model = Direct("own", module.double().eval(), size, kind="module", time_first=None)
+    model = WholeModule("own", module.double().eval(), size, kind="module", time_first=None)
     model.weights = reader(model)
     x = torch.randn(2, STEPS, size, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     return ModuleTrace(model, x)
@@ -120,7 +120,7 @@ def test_ids_without_an_embedding_cannot_be_told() -> None:
         def forward(self, ids: Tensor) -> Tensor:
             return ids[..., None].double().flip(1)
 
-    model = Direct("own", AsNumbers(), 5, kind="module", ids=TokenIds(5))
+    model = WholeModule("own", AsNumbers(), 5, kind="module", ids=TokenIds(5))
     assert look_ahead(ModuleTrace(model, torch.zeros(1, STEPS, dtype=torch.int64))) == ""
 
 

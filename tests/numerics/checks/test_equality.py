@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import gradscope
 from gradscope.models.cell import Cell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.equality import comparable_weights
 from gradscope.numerics.fused_backward import Flow
 from gradscope.numerics.module_trace import ModuleTrace
@@ -23,7 +23,7 @@ X = torch.randn(2, 9, 3, dtype=torch.float64, generator=torch.Generator().manual
 
 
 def checked(module: nn.Module, x: Tensor = X, change: Callable[[Any], None] | None = None) -> EqualityCheck:
-    trace = ModuleTrace(Direct("m", module.to(x.dtype).eval(), 3, kind="module"), x)
+    trace = ModuleTrace(WholeModule("m", module.to(x.dtype).eval(), 3, kind="module"), x)
     if change is not None:
         change(trace.seen.recurrences[0])
     found = trace.equality(trace.cotangent(lambda y: y[:, -1].square().sum()))
@@ -101,7 +101,7 @@ def test_weights_that_something_else_reads_are_no_difference(how: str) -> None:
 
 def test_gradients_of_weights_are_held_where_the_chain_has_all_of_them() -> None:
     def weights(module: nn.Module) -> list[str]:
-        trace = ModuleTrace(Direct("m", module.double().eval(), 3, kind="module"), X)
+        trace = ModuleTrace(WholeModule("m", module.double().eval(), 3, kind="module"), X)
         names = {part: name for name, part in module.named_modules()}
         return [names[part] for part in comparable_weights(trace.seen)]
 
@@ -163,7 +163,7 @@ def test_float32_has_a_limit_of_its_own() -> None:
 
 def test_a_loss_that_reads_nothing_is_no_failure() -> None:
     case: ModuleCase = CASES[0]
-    trace = ModuleTrace(Direct("m", case.module(), 3, kind="module"), X)
+    trace = ModuleTrace(WholeModule("m", case.module(), 3, kind="module"), X)
     found = trace.equality(trace.cotangent(lambda y: torch.zeros((), dtype=torch.float64)))
     assert found is not None
     assert found.passed

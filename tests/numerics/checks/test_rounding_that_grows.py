@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gradscope
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.module_trace import ModuleTrace
 from gradscope.records import ModelResult
 
@@ -95,7 +95,7 @@ def test_its_numbers_are_those_of_torch_while_the_two_agree() -> None:
 @pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_ih"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_altered_weight_is_no_rounding(kind: str, name: str) -> None:
-    trace = ModuleTrace(Direct("m", Read(layer(kind)).double().eval(), 3, kind="module"), X)
+    trace = ModuleTrace(WholeModule("m", Read(layer(kind)).double().eval(), 3, kind="module"), X)
 
     def altered(one: Any) -> None:
         one.cells[-1][-1].parameters[name].mul_(1 + 1e-6)

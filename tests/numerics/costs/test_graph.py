@@ -9,7 +9,7 @@ from torch import nn
 from gradscope.models.family import Model, family_model
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.costs import order, path_growth
 from gradscope.numerics.trace import Unavailable
 
@@ -102,7 +102,7 @@ def test_a_detached_step_leaves_no_path() -> None:
 
 def test_a_module_that_takes_whole_sequences_has_no_steps_to_count() -> None:
     with pytest.raises(Unavailable, match="whole sequence at once"):
-        path_growth(Direct("module", nn.Linear(3, 3), 3, kind="module"), 5)
+        path_growth(WholeModule("module", nn.Linear(3, 3), 3, kind="module"), 5)
 
 
 def test_attention_without_input_has_no_path() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from gradscope.models.family import Model, family_model
 from gradscope.models.stack import Recurrent
 from gradscope.models.user_step import CustomCell
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.costs import growth_exponent, training_step_growth
 
 
@@ -87,7 +87,7 @@ def test_models_without_input_or_weights_are_timed_too() -> None:
     assert training_step_growth(make("rnn", inputs=0), 3, 2, seconds=0.0)["length"] == [3, 6, 12]
     cell = CustomCell("cell", lambda x, s: s.sin(), torch.zeros(2, dtype=torch.float64), 0)
     assert training_step_growth(Recurrent("cell", [cell]), 3, 2, seconds=0.0)["length"] == [3, 6, 12]
-    module = Direct("module", nn.Tanh(), 2, kind="module")
+    module = WholeModule("module", nn.Tanh(), 2, kind="module")
     assert training_step_growth(module, 3, 2, seconds=0.0)["length"] == [3, 6, 12]
 
 
@@ -103,7 +103,7 @@ class OneLength(nn.Module):
 
 
 def test_a_module_for_one_length_only_has_no_growth_and_says_why() -> None:
-    found = training_step_growth(Direct("module", OneLength(), 2, kind="module"), 5, 2)
+    found = training_step_growth(WholeModule("module", OneLength(), 2, kind="module"), 5, 2)
     assert (found["length"], found["seconds"], found["exponent"]) == ([], [], None)
     assert found["reason"].startswith("the module does not run at other lengths: UsageError: module fails on x (2, 10")
 

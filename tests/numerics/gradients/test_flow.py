@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.models.fused_recurrence import see
-from gradscope.models.whole_module import Direct
+from gradscope.models.fused_recurrence import run_opened
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.fused_backward import feeds, flow_back, last_first
 from gradscope.numerics.logscale import log10_norm
 from modules import CASES, Translator
@@ -49,7 +49,7 @@ class After(nn.Module):
 
 def gradient(module: nn.Module, steps: int) -> list[float]:
     """log10 |dy_T/dx_t|."""
-    seen = see(Direct("m", module.eval(), 1, kind="module"), torch.zeros(1, steps, 1, dtype=torch.float64))
+    seen = run_opened(WholeModule("m", module.eval(), 1, kind="module"), torch.zeros(1, steps, 1, dtype=torch.float64))
     order = last_first(feeds(seen))
     assert order is not None
     v = torch.zeros_like(seen.raw)
@@ -93,7 +93,7 @@ def test_what_reads_what_is_found_in_the_graph() -> None:
     case = next(case for case in CASES if case.name == "translator")
     module = case.module()
     assert isinstance(module, Translator)
-    seen = see(Direct("translator", module, 4, kind="module"), case.x())
+    seen = run_opened(WholeModule("translator", module, 4, kind="module"), case.x())
     assert [one.name for one in seen.recurrences] == ["encoder", "decoder"]
     assert feeds(seen) == [set(), {0}]
 
@@ -113,7 +113,7 @@ class Broken(nn.Module):
 
 
 def test_a_module_that_torch_cannot_differentiate_is_one_line() -> None:
-    seen = see(Direct("m", Broken().eval(), 2, kind="module"), torch.zeros(1, 4, 2))
+    seen = run_opened(WholeModule("m", Broken().eval(), 2, kind="module"), torch.zeros(1, 4, 2))
     with pytest.raises(UsageError, match=r"torch cannot differentiate the module: .*inplace") as caught:
         flow_back(seen, [0], [seen.raw], [torch.ones_like(seen.raw)])
     assert "\n" not in str(caught.value)

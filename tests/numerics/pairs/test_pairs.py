@@ -12,7 +12,7 @@ from cases import RECURRENT, Case
 from gradscope.errors import UsageError
 from gradscope.models.family import family_model
 from gradscope.models.stack import Recurrent
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.token_names import read_pair
 from gradscope.numerics.token_pairs import attention_maps, measure_pairs
 from gradscope.records import Pair
@@ -163,10 +163,10 @@ def test_an_output_that_depends_on_nothing_has_no_share() -> None:
     assert (pair.share, pair.rank, pair.paths[0].log10_norm) == (None, 1, -math.inf)
 
 
-def attention(family: str, **options: str) -> Direct:
+def attention(family: str, **options: str) -> WholeModule:
     settled = family_model(family, {"hidden": "8", "heads": "2", **options}, family, {})
     model = settled.build(input_size=3, seed=0, dtype=torch.float64)
-    assert isinstance(model, Direct)
+    assert isinstance(model, WholeModule)
     return model
 
 
@@ -187,7 +187,7 @@ def test_attention_pairs_equal_dense_jacobians_and_tell_the_weights(family: str,
 
 
 def test_a_module_has_pairs_without_weights() -> None:
-    module = Direct("tanh", nn.Tanh(), 3, kind="module")
+    module = WholeModule("tanh", nn.Tanh(), 3, kind="module")
     (same, other) = measure_pairs(module, torch.zeros(1, 4, 3, dtype=torch.float64), None, ["3:3", "1:3"])
     assert (same.share, same.rank, [path.path for path in same.paths]) == (1.0, 1, ["all"])
     assert same.paths[0].log10_norm == pytest.approx(math.log10(3) / 2, abs=1e-14)
@@ -202,7 +202,7 @@ def test_attention_maps_hold_the_first_steps_of_one_sequence() -> None:
     assert [len(found.weights), len(found.weights[0]), len(found.weights[0][0])] == [2, 2, 4]
     want = torch.stack(model.weights(x))[:, 1, :, :4, :4].detach()
     assert torch.allclose(torch.tensor(found.weights, dtype=torch.float64), want, rtol=1e-13, atol=0)
-    assert attention_maps(Direct("tanh", nn.Tanh(), 3, kind="module"), x[:1], None) is None
+    assert attention_maps(WholeModule("tanh", nn.Tanh(), 3, kind="module"), x[:1], None) is None
 
 
 def test_pairs_carry_the_tokens_as_they_are() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.errors import UsageError
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.logscale import log10_sum
 from gradscope.numerics.token_pairs import through_module
 
@@ -42,7 +42,7 @@ def norms(module: nn.Module, x: Tensor, target: int) -> Tensor:
 
 def measured(module: nn.Module, target: int) -> tuple[Tensor, Tensor, str]:
     module, x = module.double(), torch.randn(1, STEPS, 4, generator=torch.Generator().manual_seed(2)).double()
-    logs, paths = through_module(Direct("own", module, 4, kind="module"), x, 1, target)
+    logs, paths = through_module(WholeModule("own", module, 4, kind="module"), x, 1, target)
     return logs, norms(module, x, target), paths[0].path
 
 

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from gradscope.models.token_models import TokenIds
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.chain_rule import through_product
 from gradscope.numerics.loop_trace import LoopTrace
 from gradscope.numerics.module_trace import ModuleTrace
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 from gradscope.numerics.trace import Unavailable
 from modules import CASES, CellLoop, Fed, ModuleCase, Normed, Strided, Wrapped
 
 
 def traced(case: ModuleCase, x: Tensor | None = None) -> tuple[ModuleTrace, nn.Module]:
     module = case.module()
-    model = Direct(case.name, module, 3, kind="module", time_first=None, ids=TokenIds(11) if case.ids else None)
-    return module_trace(model, case.x() if x is None else x), module
+    model = WholeModule(case.name, module, 3, kind="module", time_first=None, ids=TokenIds(11) if case.ids else None)
+    return choose_module_trace(model, case.x() if x is None else x), module
 
 
 def plain(case: ModuleCase, module: nn.Module, x: Tensor) -> Tensor:
@@ -111,12 +111,12 @@ def test_without_a_joint_state_the_reason_is_said(case: ModuleCase) -> None:
 
 def test_one_of_several_is_chosen_by_key() -> None:
     case = next(case for case in CASES if case.name == "residual")
-    model = Direct("residual", case.module(), 3, kind="module", key="upper")
+    model = WholeModule("residual", case.module(), 3, kind="module", key="upper")
     trace = ModuleTrace(model, case.x())
     assert trace.joint.name == "upper"
     assert trace.chain(1).size == 6
     # Without a choice both layers are one state, also with a gradient of the user's own between them.
-    assert module_trace(Direct("residual", case.module(), 3, kind="module"), case.x()).chain(1).size == 9
+    assert choose_module_trace(WholeModule("residual", case.module(), 3, kind="module"), case.x()).chain(1).size == 9
 
 
 def test_a_long_vanishing_loop_keeps_its_scale() -> None:
@@ -127,7 +127,7 @@ def test_a_long_vanishing_loop_keeps_its_scale() -> None:
             p.zero_()
         loop.cell.weight_hh.copy_(torch.eye(5) / 16)
         loop.cell.weight_ih[:3].copy_(torch.eye(3))
-    trace = ModuleTrace(Direct("loop", loop, 3, kind="module"), torch.zeros(1, 600, 3, dtype=torch.float64))
+    trace = ModuleTrace(WholeModule("loop", loop, 3, kind="module"), torch.zeros(1, 600, 3, dtype=torch.float64))
     v = trace.cotangent(lambda y: y[0, -1, 0])
     found = trace.input_gradient(v)[0]
     assert found.tolist() == pytest.approx([-(600 - t) * math.log10(16) for t in range(1, 601)], abs=1e-9)
@@ -138,7 +138,7 @@ def test_time_first_modules_are_found_out() -> None:
     module = Wrapped(nn.GRU, "y", batch_first=False).double().eval()
     x = torch.randn(2, 9, 3, dtype=torch.float64)
     module(x)
-    model = Direct("first", module.double(), 3, kind="module", time_first=None)
+    model = WholeModule("first", module.double(), 3, kind="module", time_first=None)
     trace = ModuleTrace(model, x)
     found = trace.input_gradient(trace.cotangent(lambda y: y[-1].sum()))
     leaf = x.clone().requires_grad_()
@@ -155,7 +155,7 @@ def test_the_module_is_left_as_it_was(case: ModuleCase) -> None:
     module.train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     state, kind = torch.get_rng_state(), torch.get_default_dtype()
-    trace = ModuleTrace(Direct("m", module, 3, kind="module", time_first=None), case.x())
+    trace = ModuleTrace(WholeModule("m", module, 3, kind="module", time_first=None), case.x())
     trace.equality(trace.cotangent(case.loss))
     assert module.training
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import gradscope
 from gradscope.models.tolerances import TOLERANCES, coarsest, tolerance
-from gradscope.models.whole_module import Direct, types_of
+from gradscope.models.whole_module import WholeModule, types_of
 from gradscope.numerics.equality import against_gradients
 from gradscope.records import ModelResult
 from gradscope.renderers.number_blocks import _checks
@@ -238,7 +238,7 @@ def test_weights_keep_all_their_digits_whatever_types_were_tried() -> None:
     told: list[Tensor] = []
     gradscope.analyze(net, ids, lambda y: (told.append(y.detach()), y.sum())[1])
     assert all(torch.equal(y, net(ids)) for y in told)
-    taken = Direct("net", net, 3, kind="module", own_types=types_of(net))
+    taken = WholeModule("net", net, 3, kind="module", own_types=types_of(net))
     taken.fitted(torch.ones(2, 12, 3, dtype=torch.float64))
     assert all(torch.equal(value, weights[name]) for name, value in net.state_dict().items())
 

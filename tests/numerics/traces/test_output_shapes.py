@@ -16,9 +16,9 @@ from torch import Tensor, nn
 import gradscope
 from gradscope.errors import UsageError
 from gradscope.models.output_shape import OutputShape, readings
-from gradscope.models.whole_module import Direct
+from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.module_trace import ModuleTrace
-from gradscope.numerics.pick_trace import module_trace
+from gradscope.numerics.pick_trace import choose_module_trace
 from gradscope.records import ModelResult
 from gradscope.sequences.losses import direction
 
@@ -202,7 +202,7 @@ LIKE_SIZES = [(b, t, f) for t in (2, 5) for b in (1, t, 7) for f in (1, t)]
 def trace_of(net: Sized, batch: int, steps: int) -> ModuleTrace:
     """A trace of the net, of which dL/dx is that of autograd."""
     x, model = torch.randn(batch, steps, 4, dtype=torch.float64), net.double()
-    trace = module_trace(Direct("net", model, 4, kind="module", time_first=net.time_first), x)
+    trace = choose_module_trace(WholeModule("net", model, 4, kind="module", time_first=net.time_first), x)
     loss = textbook("final")
     loss.reads_raw = False  # type: ignore[attr-defined]
     own = trace.input_gradient(trace.cotangent(loss)).mean(0).tolist()
@@ -249,8 +249,8 @@ def test_as_many_sequences_as_steps_are_taken_in_the_order_that_a_layer_walks(ba
         def forward(self, x: Tensor) -> Tensor:
             return self.rnn(x)[0]
 
-    model = Direct("net", Wrapped().double(), 4, kind="module", time_first=None)
-    trace = module_trace(model, torch.randn(6, 6, 4, dtype=torch.float64))
+    model = WholeModule("net", Wrapped().double(), 4, kind="module", time_first=None)
+    trace = choose_module_trace(model, torch.randn(6, 6, 4, dtype=torch.float64))
     assert trace.followed
     assert model.time_first is not batch_first
 
