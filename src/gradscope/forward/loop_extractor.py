@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
 
@@ -48,13 +48,24 @@ class LoopExtractor:
             return Walk(self.level, backwards, (), grows=grown)
         filled = tuple(self._placed(steps) or self._matched(steps))
         begins = self._begins(filled)
-        if not all(self._is_passed(step) for step in filled[begins:-1]):
+        among = self._leading_to([value for step in filled for value in step.after])
+        if not all(self._is_passed(step, among) for step in filled[begins:-1]):
             return None
         return Walk(self.level, backwards, filled, self.ties, begins, missing=frozenset(self.missing))
 
-    def _is_passed(self, step: Step) -> bool:
-        """Whether all that later steps read comes through the state after a step, where that is known in full."""
-        return not step.after or None in step.after or self.crossings.passes(step.after, step.t)
+    def _is_passed(self, step: Step, among: set[int]) -> bool:
+        """Whether all that later states are made of comes through the state after a step, where that is known."""
+        return not step.after or None in step.after or self.crossings.passes(step.after, step.t, among)
+
+    def _leading_to(self, values: Iterable[Value | None]) -> set[int]:
+        """Operations that some of the values are made by, near or far."""
+        found, stack = set[int](), [value[0] for value in values if value is not None]
+        while stack:
+            index = stack.pop()
+            if index not in found:
+                found.add(index)
+                stack += [read[0] for read in self.graph.reads[index] if read is not None]
+        return found
 
     def _placed(self, steps: Sequence[int]) -> list[Step]:
         """Steps between states that are made at the same places in the code; none where that is not so at all of them.

@@ -9,7 +9,7 @@ are those that are kept in variables: h, and not W h or the sum before tanh.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import cached_property
 
 import networkx as nx
@@ -197,11 +197,13 @@ class Crossings:
                 found.add((index, 0))
         return found
 
-    def read_after(self, t: int) -> set[Value]:
-        """Values made up to step t that anything of a later step reads, wherever that leads."""
+    def read_after(self, t: int, among: Container[int] | None = None) -> set[Value]:
+        """Values made up to step t that anything of a later step reads, of all operations or `among` some."""
         found = set()
         for later in [step for step in self._at_step if step > t]:
             for index in self._at_step[later]:
+                if among is not None and index not in among:
+                    continue
                 for read in self.graph.reads[index]:
                     mark = self.labels.of(read)
                     if read is None or mark is None or self.when(read) > t:
@@ -225,10 +227,10 @@ class Crossings:
             stack += inner
         return True
 
-    def passes(self, state: Iterable[Value | None], t: int) -> bool:
-        """Whether all that is read after step t comes through a state."""
+    def passes(self, state: Iterable[Value | None], t: int, among: Container[int] | None = None) -> bool:
+        """Whether all that is read after step t, by all operations or `among` some, comes through a state."""
         held = set(state)
-        stack, seen = list(self.read_after(t)), set()
+        stack, seen = list(self.read_after(t, among)), set()
         while stack:
             value = stack.pop()
             if value in held or value in seen:
