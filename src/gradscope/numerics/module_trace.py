@@ -96,8 +96,12 @@ class ModuleTrace:
     def read_by(self, v: Cotangents) -> tuple[str, ...]:
         """What is to be known of what the loss reads: a sum over steps, a reverse half that has seen one input."""
         anchors = self.anchors(v, 1) if self._by_step(v) is None else ()
-        count = len(self.steps_read(self.alone(v, anchors[0]))) if anchors else 0
-        found = [summed_over(count, self.length)] if 2 * count > self.length > 2 else []
+        alone = self.alone(v, anchors[0]) if anchors else None
+        read = [] if alone is None else [(len(self.steps_read(alone)), self.length)]
+        if alone is not None:
+            shorter = [one for one in self.seen.recurrences if one.lengths is None and len(one.x) < self.length]
+            read += [(len(self._own_steps_read(one, alone)), len(one.x)) for one in shorter]
+        found = [summed_over(count, steps) for count, steps in read if 2 * count > steps > 2][:1]
         for one in self._seen[0].recurrences:
             if one.one_way or one.output is None or one.lengths is not None:
                 continue
@@ -118,17 +122,18 @@ class ModuleTrace:
 
     def steps_read(self, v: Cotangents) -> frozenset[int]:
         """Steps whose states the loss reads by no later state: all of them where it is a sum over steps."""
-        found: set[int] = set()
-        for one in self.seen.recurrences:
-            pairs = [(y, g) for y, g in zip(reals(self.seen.raw), v, strict=True) if g is not None and y.requires_grad]
-            if not pairs or not one.one_way or len(one.x) != self.length:
-                continue
-            pulled = gradients([y for y, _ in pairs], one.leaves, [g for _, g in pairs])
-            output, ends = one.spread({id(at): g for at, g in zip(one.leaves, pulled, strict=True) if g is not None})
-            for part in (output, *ends):
-                if part is not None:
-                    found |= {int(t) + 1 for t in (part != 0).flatten(1).any(1).nonzero()}
-        return frozenset(found)
+        found = [self._own_steps_read(one, v) for one in self.seen.recurrences if len(one.x) == self.length]
+        return frozenset().union(*found)
+
+    def _own_steps_read(self, one: Recurrence, v: Cotangents) -> frozenset[int]:
+        """The same of one recurrence, in steps of its own; none where it reads the future."""
+        pairs = [(y, g) for y, g in zip(reals(self.seen.raw), v, strict=True) if g is not None and y.requires_grad]
+        if not pairs or not one.one_way:
+            return frozenset()
+        pulled = gradients([y for y, _ in pairs], one.leaves, [g for _, g in pairs])
+        output, ends = one.spread({id(at): g for at, g in zip(one.leaves, pulled, strict=True) if g is not None})
+        parts = [part for part in (output, *ends) if part is not None]
+        return frozenset(int(t) + 1 for part in parts for t in (part != 0).flatten(1).any(1).nonzero())
 
     @property
     def begins(self) -> int:
@@ -289,10 +294,15 @@ class ModuleTrace:
     def _newest_heard(self, v: Cotangents) -> Tensor | None:
         if not bool((self.output < math.inf).all()):
             return None
-        states = [state[1:] for state in self.states_heard(v) if len(state) == self.length + 1]
-        if not states:
+        every = self.states_heard(v)
+        if not every:
             return None
-        heard = torch.stack([(state > -math.inf).T for state in states]).any(0) | (self.input_gradient(v) > -math.inf)
+        # A recurrence that walks fewer steps, x[:, :-1] or a batch that is padded beyond its longest sequence, is told
+        # by its input alone: nobody knows which steps of the input its own are.
+        heard = self.input_gradient(v) > -math.inf
+        for state in every:
+            if len(state) == self.length + 1:
+                heard = heard | (state[1:] > -math.inf).T
         ends = (heard * torch.arange(1, self.length + 1, device=heard.device)).amax(1)
         # A sequence of which nothing is heard at all ends where the others do.
         return torch.where(ends > 0, ends, ends.max()) if bool((ends > 0).any()) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -165,3 +166,50 @@ def test_the_least_influence_is_that_of_a_sequence_that_has_the_lag() -> None:
     found = analyze(Everywhere(), given(), loss=at_their_ends).models[0]
     least = [min(row[k] for row in rows if k < len(row)) for k in range(LONGEST)]
     assert found.bands["log10_influence"].low == pytest.approx(least, abs=1e-8)
+
+
+class Shorter(nn.Module):
+    """A GRU that walks fewer steps than it is given, as teacher forcing and padding to a fixed length do."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.rnn, self.head = nn.GRU(3, 5, batch_first=True), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.way == "packed":
+            lengths = torch.tensor([12, 12, 5])
+            return self.head(self.rnn(pack_padded_sequence(x, lengths, batch_first=True))[1][0])
+        if self.way == "last":
+            return self.head(self.rnn(x[:, :-2])[0][:, -1])
+        if self.way == "cell":
+            h = x.new_zeros(len(x), 5)
+            for t in range(x.shape[1] - 2):
+                h = self.rnn(x[:, t : t + 1], h[None])[1][0]
+            return self.head(h)
+        outputs = self.head(self.rnn(x[:, :-2])[0])
+        return outputs.square().mean() if self.way == "own loss" else outputs
+
+
+@pytest.mark.parametrize("way", ["packed", "last", "cell", "every"])
+def test_lags_count_from_the_newest_step_that_is_walked(way: str) -> None:
+    torch.manual_seed(0)
+    module, x = Shorter(way).double(), torch.randn(3, 14, 3, dtype=torch.float64)
+    found = analyze(module, x, loss=lambda y: y.sum()).models[0]
+    leaf = x.clone().requires_grad_()
+    y = module(leaf)
+    (y[:, -1] if way == "every" else y).sum().backward()
+    ends = [12, 12, 5] if way == "packed" else [12] * 3
+    assert leaf.grad is not None
+    logs = [row[:end].flip(0).norm(dim=-1).log() for row, end in zip(leaf.grad, ends, strict=True)]
+    slopes = [float(np.polyfit(np.arange(1, end), row[1:].numpy(), 1)[0]) for row, end in zip(logs, ends, strict=True)]
+    profile = [float(torch.stack([row[k] for row in logs if k < len(row)]).mean()) for k in range(12)]
+    assert found.series.values["log10_influence"] == pytest.approx([one / math.log(10) for one in profile])
+    assert (found.summary.needed_lag, found.summary.zero_lags) == (11, ())
+    assert found.summary.rate == pytest.approx(sum(slopes) / 3)
+    assert found.summary.reach == max(k for k in range(1, 12) if profile[k] >= profile[1] + math.log(0.01))
+
+
+def test_a_sum_of_losses_over_fewer_steps_is_said() -> None:
+    found = analyze(Shorter("own loss").double(), torch.randn(3, 14, 3, dtype=torch.float64)).models[0]
+    assert any(note.startswith("what the loss reads adds up 12 of 12 steps") for note in found.notes)
