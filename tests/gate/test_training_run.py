@@ -95,6 +95,8 @@ def test_the_gate_is_red_where_the_run_ends_short(folder):
     assert [one.code for one in done] == [0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2]
     assert "1 passed" in done[0].out
     assert "70 lags, short of min_reach = 80" in done[2].out
+    assert "`gradscope show good.jsonl`" in done[2].out
+    assert "gradscope analyze" not in done[2].out
     assert "GS505" in done[3].out
     assert "GS501" in done[4].out
     assert "GS504" in done[6].out

@@ -182,6 +182,28 @@ def test_the_command_shows_writes_and_fails_where_asked(folder):
 
 
 @pytest.mark.parametrize(
+    ("words", "shown", "code"),
+    [
+        (("--fail-on", "error"), "EXPLODING GS201", 1),
+        (("--fail-on", "never"), "EXPLODING GS201", 0),
+        (("--fail-on", "error", "--ignore", "GS201"), "", 0),
+    ],
+)
+def test_a_run_that_explodes_all_along_fails_by_how_it_ends(tmp_path, words, shown, code):
+    """W_hh = 1.6 I and relu: each step back multiplies by 1.6; no rule of training is broken."""
+    grows = nn.RNN(2, 4, nonlinearity="relu")
+    with torch.no_grad():
+        grows.weight_hh_l0.copy_(1.6 * torch.eye(4))
+        grows.weight_ih_l0.fill_(0.1)
+        grows.bias_hh_l0.fill_(1.0)
+    for step in (0, 10):
+        torch.save({"step": step, **grows.state_dict()}, tmp_path / f"s{step}.pt")
+    done = command("s*.pt", "--nonlinearity", "relu", "--length", "40", "--batch", "2", *words, cwd=tmp_path)
+    assert done.code == code, done.err
+    assert shown in " ".join(done.out.split())
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         (("nowhere/*.pt",), "names no file"),

@@ -81,6 +81,16 @@ def test_every_command_advised_for_a_family_can_be_run(made, name):
                     family_model(word, given, model, {})
 
 
+@pytest.mark.parametrize(
+    ("hidden", "word"),
+    [(64, "attention"), (6, "attention:heads=3"), (50, "attention:heads=2"), (7, "attention:heads=1")],
+)
+def test_attention_is_advised_with_heads_that_divide_its_width(made, hidden, word):
+    sentence = advise("collapse", made("rnn"), RunSpec(hidden=hidden))
+    assert f"`gradscope compare rnn {word}" in sentence
+    family_model("attention", {"hidden": str(hidden), **dict(re.findall(r"(heads)=(\d)", word))}, word, {})
+
+
 def test_no_sentence_claims_a_measurement():
     assert not [key for key, sentence in ADVICE.items() if re.search(r"\bmeasured\b|will (fix|help)", sentence)]
 

@@ -17,6 +17,7 @@ from gradscope.cli.output import Output, aside, emit, plan, written
 from gradscope.cli.progress import ProgressBar
 from gradscope.config import build_spec
 from gradscope.errors import UsageError
+from gradscope.gate.training_run import verdicts_at_end
 from gradscope.records import RunSpec
 from gradscope.registry import FLOW_FORMATS
 from gradscope.verdicts import fails
@@ -54,7 +55,8 @@ def track_runs(runs: list[str], flags: TrackFlags) -> int:
             with aside():
                 track.look()
     trajectory = track.trajectory
-    return output.write(trajectory, int(fails(trajectory.verdicts, spec.fail_on)))
+    found = (*verdicts_at_end(trajectory, spec), *trajectory.verdicts)
+    return output.write(trajectory, int(fails(found, spec.fail_on)))
 
 
 def _spec(runs: list[str], flags: TrackFlags) -> RunSpec:

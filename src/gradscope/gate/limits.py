@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import replace
 
 from gradscope.config.command import command
+from gradscope.flow_file import SUFFIX
 from gradscope.profile import Profile
 from gradscope.records import Limits, ModelResult, Number, RunSpec, Verdict, VerdictStatus
 from gradscope.registry import RULES, load
@@ -73,8 +75,15 @@ def judge_limits(result: ModelResult, limits: Limits, spec: RunSpec | None = Non
     if limits.rate is not None:
         found.append(_rate(result, *limits.rate))
     found += [_horizon(result, kind, lag) for kind, lag in sorted(limits.precision_horizon.items())]
-    tip = f"See step by step what ends it: `{command(spec)}`." if spec is not None else ""
+    tip = _where_to_look(spec) if spec is not None else ""
     return tuple(replace(one, advice=tip) if one.status == "fail" else one for one in found)
+
+
+def _where_to_look(spec: RunSpec) -> str:
+    """The command that shows the model's steps, or those of a training run, which holds no model to analyse."""
+    (word,) = spec.models
+    shown = command(spec) if not word.lower().endswith(SUFFIX) else shlex.join(("gradscope", "show", word))
+    return f"See step by step what ends it: `{shown}`."
 
 
 def _reach(result: ModelResult, least: int) -> Verdict:

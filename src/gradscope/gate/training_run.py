@@ -59,7 +59,7 @@ def result_of_run(path: str, name: str, spec: RunSpec, location: Location | None
         summary=_summary(last),
         series=Series(),
         skipped={} if last is not None else {"reach": "the run holds no point"},
-        verdicts=(*_ended(trajectory, spec), *trajectory.verdicts),
+        verdicts=(*verdicts_at_end(trajectory, spec), *trajectory.verdicts),
         heading=f"training run, step {last.step}" if last is not None else "training run",
         notes=trajectory.notes,
     )
@@ -122,8 +122,8 @@ def _summary(last: Point | None) -> Summary:
     )
 
 
-def _ended(trajectory: Trajectory, spec: RunSpec) -> tuple[Verdict, ...]:
-    """What the last point's own status rests on, as a verdict with the force that its rule has here."""
+def verdicts_at_end(trajectory: Trajectory, spec: RunSpec) -> tuple[Verdict, ...]:
+    """What the last point's own status rests on, as a verdict with the force that its rule has here; none if fine."""
     last = last_judged_point(trajectory)
     if not trajectory.points:
         return (verdict(UNMEASURED, "fail", "Not measured: the run holds no point."),)

@@ -97,7 +97,7 @@ ADVICE: Mapping[tuple[str, str], str] = {
     ("vanishing", "attention"): "One layer joins any two steps directly, so this is small attention weight and not "
     "decay through time: look at where its weights go[ beside a recurrence: `gradscope compare {same} lstm`].",
     ("vanishing", "transformer"): "Residual and attention paths do not decay with the lag, so this is small attention "
-    "weight: look at where it goes[ beside a single layer: `gradscope compare {same} attention`].",
+    "weight: look at where it goes[ beside a single layer: `gradscope compare {same} {attention}`].",
     ("vanishing", "*"): "Give the state a path that keeps it: a gate biased to stay open (bias {bias} for {lag} lags), "
     "a residual step, or an orthogonal recurrent matrix.",
     ("zero", "rnn"): "A unit that outputs zero passes no gradient: start relu units from the identity[ "
@@ -120,7 +120,7 @@ ADVICE: Mapping[tuple[str, str], str] = {
     ("chaos", "*"): "Lower the recurrent weights, clip the gradient norm, or train with teacher forcing on shorter "
     "windows: in chaos no step size makes long gradients tame.",
     ("collapse", "rnn"): "Orthogonal recurrent weights shrink all directions alike[ (`gradscope analyze "
-    "{orthogonal}`)]; attention keeps one state per step[: `gradscope compare {same} attention`].",
+    "{orthogonal}`)]; attention keeps one state per step[: `gradscope compare {same} {attention}`].",
     ("collapse", "*"): "Spread the time scales of the units (forget biases or eigenvalues of different size), or let "
     "the model look back with attention.",
     ("mixed", "*"): "Build the layer with batch_first=True, or hand it x.transpose(0, 1); if time is meant to come "
@@ -153,6 +153,8 @@ OF_SEQUENCES: tuple[str, ...] = (
     *("anchors", "batch", "burn_in", "columns", "input", "item", "length", "loss", "scale", "sequence", "target"),
 )
 """Settings of sequences, which a probe on a task does not repeat."""
+HEADS = 4
+"""Heads of the family `attention` where nothing says how many."""
 TRAIN_COPIES = "Train copies of it at that lag and see"
 """How advice begins that is about a probe."""
 
@@ -176,8 +178,18 @@ def advise(direction: str, result: ModelResult, spec: RunSpec, case: str | None 
     template = ADVICE.get(key) or ADVICE.get((direction, model_family(result))) or ADVICE[direction, "*"]
     if not is_built(result):
         template = re.sub(r"\[.*?\]", "", template)
-    sentence = template.replace("[", "").replace("]", "").format(**_placeholders(result, needed_lag(result, spec)))
+    sentence = (
+        template.replace("[", "")
+        .replace("]", "")
+        .format(attention=_attention_word(spec), **_placeholders(result, needed_lag(result, spec)))
+    )
     return re.sub(r"`gradscope (analyze|compare) ([^`]+)`", lambda match: f"`{_with_settings(match, spec)}`", sentence)
+
+
+def _attention_word(spec: RunSpec) -> str:
+    """Attention of the run's width: with as many heads as divide it, up to the four that it has by itself."""
+    heads = max(count for count in range(1, min(HEADS, spec.hidden) + 1) if spec.hidden % count == 0)
+    return "attention" if heads == HEADS else f"attention:heads={heads}"
 
 
 def _with_settings(match: re.Match[str], spec: RunSpec) -> str:
