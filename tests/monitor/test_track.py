@@ -210,7 +210,10 @@ def test_a_run_that_explodes_all_along_fails_by_how_it_ends(tmp_path, words, sho
         (("empty",), "'empty' holds no checkpoint"),
         (("ckpt", "--format", "sarif"), "unknown format 'sarif'"),
         (("ckpt", "--weights", "a.pt"), "--module"),
-        (("ckpt", "--interval", "0"), "--interval"),
+        (("ckpt", "--interval", "0", "--follow"), "--interval"),
+        (("ckpt", "--interval", "3"), "add --follow"),
+        (("ckpt", "--hidden", "5"), "hidden is 5 (--hidden), and nothing here reads it: ./ckpt/*.pt takes none"),
+        (("ckpt", "--arg", "hidden=5"), "nothing here reads it"),
         (("ckpt", "-o", "flow.gif"), "no suffix"),
     ],
 )

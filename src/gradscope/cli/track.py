@@ -16,6 +16,7 @@ from gradscope.cli.options import RunFlags, ScreenFlags, option, spread
 from gradscope.cli.output import Output, aside, emit, plan, written
 from gradscope.cli.progress import ProgressBar
 from gradscope.config import build_spec
+from gradscope.config.words import model_file
 from gradscope.errors import UsageError
 from gradscope.gate.training_run import verdicts_at_end
 from gradscope.records import RunSpec
@@ -39,7 +40,7 @@ def track_runs(runs: list[str], flags: TrackFlags) -> int:
         UsageError: the request cannot be carried out.
     """
     refuse_remedies(flags, "track")
-    spec, interval = _spec(runs, flags), _interval(flags.get("interval"))
+    spec, interval = _spec(runs, flags), _interval(flags.get("interval"), flags.get("follow"))
     screen = cast(ScreenFlags, {name: flags.get(name) for name in ScreenFlags.__annotations__})
     inputs = (spec.input, spec.target, spec.vocab, spec.state, *runs)
     output = plan(screen, os.environ, inputs=inputs, formats=FLOW_FORMATS)
@@ -64,11 +65,14 @@ def _spec(runs: list[str], flags: TrackFlags) -> RunSpec:
     settings = {name: value for name, value in flags.items() if name not in ONLY_SCREEN and name not in OWN}
     if settings.get("weights") is not None:
         raise UsageError("--weights names one file; name the checkpoints themselves, and --module file.py:attr")
-    model = flags.get("module") or f"./{Path(runs[0]).name or runs[0]}"
+    name = f"./{Path(runs[0]).name or runs[0]}"
+    model = flags.get("module") or (name if model_file(name) is not None else f"{name}/*.pt")
     return build_spec({"models": [model], **settings}, cwd=Path.cwd(), environ=os.environ).spec
 
 
-def _interval(seconds: float | None) -> float:
+def _interval(seconds: float | None, follow: bool | None) -> float:
+    if seconds is not None and not follow:
+        raise UsageError(f"--interval {seconds:g} is between two looks, and there is one; add --follow")
     if seconds is not None and not 0 < seconds < 1e6:
         raise UsageError(f"--interval is {seconds:g}; give a number of seconds above 0")
     return PATIENCE if seconds is None else seconds
