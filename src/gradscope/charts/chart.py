@@ -178,7 +178,7 @@ def lines(
     """A panel with a line per name; none without rows.
 
     Args:
-        rows: from `rows.thinned`.
+        rows: from `thinned`.
         names: the values of `by`, in the order of their colours.
         title: of the vertical axis.
         data: the rows of the layers under and over the lines.

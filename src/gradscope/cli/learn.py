@@ -24,9 +24,9 @@ def explain(
 ) -> int:
     """What a rule means: the maths, its limits, remedies, papers."""
     from gradscope.rules.texts import every_rule
-    from gradscope.rules.texts import explain as lesson
+    from gradscope.rules.texts import explain as page_of
 
-    emit(_shown("\n".join(lesson(name) for name in ([code] if code is not None else every_rule()))))
+    emit(_shown("\n".join(page_of(name) for name in ([code] if code is not None else every_rule()))))
     return 0
 
 

@@ -180,7 +180,7 @@ def record(
     with stepwise(x), gradients_wanted(model.module), torch.enable_grad():
         raw = model.run(taken.taken, mode, copied=True)
     if taken.outgrown:
-        return record(model, x, plain=plain, answers=answers)
+        return record(model, x, plain=plain, answers=answers, keep=keep)
     return Recording(
         raw,
         taken.leaf,

@@ -17,7 +17,7 @@ from gradscope.forward.autograd_graph import Graph, Value
 from gradscope.torch_private import saved
 
 Term = tuple[Tensor, int]
-"""m and e."""
+"""A gradient m * 2**e: m of size near 1, e an integer."""
 Visit = Callable[[int, "Pull"], None]
 Deposit = Callable[[int, Value], "Pending | None"]
 Pulled = Callable[[int, Sequence[Tensor | None], int, Sequence[Tensor | None]], None]

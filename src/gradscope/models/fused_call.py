@@ -1,6 +1,5 @@
 """One call of a torch.nn recurrence inside a user's module: what went in, what came out, its cells in plain operations.
 
-One call of a recurrence inside a user's module: what went in, what came out, and where the graph was opened.
 What a recurrence returns is replaced by leaves of equal value, so that a gradient of the loss with respect to them is
 what the rest of the module asks of each step, and nothing that came through the recurrence itself.
 """

@@ -125,11 +125,6 @@ class OutputShape:
         keeps = batch == 0 and len(own) > 1 and (len(own) == 2 or own[1] != steps)
         return cls(tuple(own), (batch, *rest), tuple(own) if keeps else (own[batch], features), True, False)
 
-    @property
-    def is_number(self) -> bool:
-        """Whether it is one number for the whole batch."""
-        return not self.own
-
     def standardised(self, y: Tensor) -> Tensor:
         """The tensor, or a gradient of it, in standard form."""
         return y if self.own == self.standard and self._in_order else y.permute(self.order).reshape(self.standard)

@@ -106,11 +106,6 @@ class Measuring:
         """The loss scale that gradients carry during a backward pass."""
         return float(self._scaler.get_scale()) if self._scaler is not None else 1.0
 
-    @property
-    def is_scaled(self) -> bool:
-        """Whether a loss scaler may skip updates."""
-        return self._scaler is not None
-
     def points(self, recorders: Sequence[LayerRecorder], step: int, now: float) -> list[Point]:
         """Signals, and analyses where a log-spaced step has come or a signal moved, and there is time for them."""
         found = self._signals(recorders, step, before=False)

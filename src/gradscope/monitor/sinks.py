@@ -294,12 +294,8 @@ def _sink(thing: Any) -> Sink:
         own: Sink = thing
         return own
     if hasattr(thing, "add_scalar"):
-        from gradscope.monitor.sinks import TensorBoardSink
-
         return TensorBoardSink(thing)
     if hasattr(thing, "define_metric"):
-        from gradscope.monitor.sinks import WandbSink
-
         return WandbSink(thing)
     return LoggerSink(thing)
 
@@ -370,7 +366,7 @@ def image(points: list[Point]) -> torch.Tensor | None:
 
 
 def _brightness(value: Number, reference: float) -> float:
-    """1 for all that is at least the reference, 0 at `FLOOR` below it, and for what is zero or not known."""
+    """1 for all that is at least the reference, 0 at `IMAGE_FLOOR` below it, and for what is zero or not known."""
     if value is None or math.isnan(value):
         return 0.0
     return 1 - max(0.0, min(1.0, (value - reference) / IMAGE_FLOOR))

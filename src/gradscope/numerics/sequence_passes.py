@@ -102,7 +102,7 @@ class SequencePass:
     """How many sequences there are in all."""
     answers: Sequence[Any] = ()
     shares: Callable[[], Sequence[float | None]] = tuple
-    """Of `SequencePasses`."""
+    """As `SequencePasses.shares`, of this pass."""
 
     def part(self, whole: Tensor, shape: torch.Size) -> Tensor | None:
         """Its part, of this shape, of what holds all sequences; None where that has no row for each."""

@@ -1,8 +1,7 @@
 """The screen of a training run: what became of the reach, its strips, where it changed; and the same as Markdown.
 
-Strips over the steps of training: one row per quantity, all on one axis of steps.
-A column stands for a stretch of steps and shows the worst of its points, or the point before where that is not far;
-what was measured seldom leaves columns empty.
+Its strips share one axis of steps, one row a quantity. A column stands for a stretch of steps and shows the worst of
+its points, or the point before where that is not far; what was measured seldom leaves columns empty.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """A page of text: columns that share a width, lines of styled pieces, wrapped, clipped, folded to ASCII where asked.
 
-A page of text: lines of styled pieces, wrapped and clipped to a width, folded to ASCII where asked.
 Everything that reaches a screen goes through `Page`, and everything that enters it goes through `safe_text`.
 Colours are added by rich at the very end, from styles and never from markup in a string.
 """

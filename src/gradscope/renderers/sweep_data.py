@@ -32,7 +32,7 @@ def column_names(sweep: Sweep) -> tuple[str, ...]:
 
 
 def data_rows(sweep: Sweep) -> Iterator[tuple[str | float | None, ...]]:
-    """One row for each run, aligned with `names`; what is unknown is None."""
+    """One row for each run, aligned with `column_names`; what is unknown is None."""
     axes = tuple(axis.name for axis in sweep.axes)
     empty = (None,) * len(sweep.fields)
     for run in sweep.runs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Mapping
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from gradscope.config.check import FEATURES, SYNTHETIC_BATCH, SYNTHETIC_LENGTH
 from gradscope.errors import UsageError
+from gradscope.memory import available_bytes
 from gradscope.registry import unknown
 from gradscope.sequences.batch import Batch
 
@@ -102,18 +102,11 @@ PART = 48
 
 def _check_memory(name: str, shape: tuple[int, int, int]) -> None:
     batch, length, features = shape
-    needed, memory = 8 * batch * length * features, _memory()
+    needed, memory = 8 * batch * length * features, available_bytes()
     if memory is None or needed <= memory // PART:
         return
     fits = memory // PART // (8 * batch * features)
     remedy = f"use --length {fits} or less" if fits >= 2 else "use a smaller --batch or --input-size"
-    size = f"{needed / 2**30:,.0f} GiB, this machine has {memory / 2**30:,.0f} GiB"
+    size = f"{needed / 2**30:,.0f} GiB, {memory / 2**30:,.0f} GiB are free"
     asked = f"{batch} {name} sequences of {length} steps and {features} features"
     raise UsageError(f"{asked} and what is computed from them need too much: the input alone takes {size}; {remedy}")
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None

@@ -1,6 +1,5 @@
 """Tasks that need exactly a given lag: what they are, which one a run names, and a user's own.
 
-What a task is: samples whose answer needs an input that lies a given number of steps back, and when it is learned.
 The *kind of lags* of a task is `fixed` where every sample needs the same long lag, and `spread` where shorter ones
 occur too: gradients at the long lag alone decide the first, the second is opened by its short samples.
 """
