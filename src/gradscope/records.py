@@ -97,7 +97,7 @@ class RunSpec:
     import_path: tuple[str, ...] = ()
     """Folders in which a module, or the classes of a trusted pickle, are looked for."""
     state: str | None = None
-    """File with the state s_0, (size,) or (batch, size), .npy, .npz or .pt. None: zeros, or the cell's own."""
+    """File with the state s_0, (size,), of all sequences: .npy, .npz or .pt. None: zeros, or the cell's own."""
     pair: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     select: tuple[str, ...] = ()

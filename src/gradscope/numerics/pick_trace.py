@@ -49,7 +49,7 @@ def choose_module_trace(model: WholeModule, x: Tensor) -> ModuleTrace:
         return ModuleTrace(model, x, why=why)
     if not several or not whole.followed or _joins(lifted, whole):
         return lifted
-    if model.key is None and lifted.has_joint and lifted.size == whole.size:
+    if model.key is None and lifted.has_joint and lifted.size == whole.size and _is_one_state(lifted, whole):
         whole.stack = lifted
     whole.apart = lifted.unjoined
     return whole
@@ -86,6 +86,15 @@ def _joins(lifted: LoopTrace, whole: ModuleTrace) -> bool:
         own, count = sum(state.shape[-1] for state in layer.start), sum(one.module is module for one in recurrences)
         sizes = {size + own * times for size in sizes for times in range(1, count + 1)}
     return fewer and lifted.has_joint and lifted.size in sizes - {max(sizes)}
+
+
+def _is_one_state(lifted: LoopTrace, whole: ModuleTrace) -> bool:
+    """Whether what the loops go through is one state of all recurrences.
+
+    Of two that walk parts of the sequence one after the other, the first one's end is a state beside the second that
+    every later step hands on; where that was not found, the last step alone seems to have a state.
+    """
+    return lifted.begins < whole.length - 1 or all(len(one.x) == whole.length for one in whole.seen.recurrences)
 
 
 def first_opened(model: WholeModule, x: Tensor) -> TracedPass | None:

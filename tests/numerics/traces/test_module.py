@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gradscope import analyze
 from gradscope.models.token_models import TokenIds
 from gradscope.models.whole_module import WholeModule
 from gradscope.numerics.chain_rule import through_product
@@ -190,3 +191,26 @@ def test_what_cannot_be_followed_is_still_measured(make: type[nn.Module]) -> Non
     v = trace.cotangent(case.loss)
     assert trace.profile(v, 9).shape == (2, 9)
     assert trace.kind == "recurrent"
+
+
+@pytest.mark.parametrize("cut", [2, 7])
+@pytest.mark.parametrize("kind", ["GRU", "RNN", "LSTM"])
+def test_recurrences_one_after_the_other_are_not_the_state_of_the_last_step(kind: str, cut: int) -> None:
+    class Halves(nn.Module):
+        """Question and context, or the two halves of a pair, in one sequence."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = (getattr(nn, kind)(3, 5, batch_first=True) for _ in range(2))
+            self.head = nn.Linear(10, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.first(x[:, :cut])[0], self.second(x[:, cut:])[0]
+            return self.head(torch.cat([a[:, -1], b[:, -1]], -1))
+
+    torch.manual_seed(0)
+    found = analyze(Halves(), torch.randn(2, 10, 3)).models[0]
+    # The state of step 10 is (a, b), which has lost no direction; a Jacobian onto the two outputs is of rank 2.
+    assert found.summary.rank_lost_at is None
+    assert found.summary.directions is None
+    assert "several recurrences (first, second)" in found.skipped["directions"]
