@@ -322,6 +322,24 @@ def test_an_output_of_the_wrong_shape_or_type(name: str, output: torch.Tensor) -
         built(name, text=TEXT)(output)
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            "2024-01-01,1.5",
+            "column 't' is '2024-01-01', not a number; correct it, or leave the column out of a file for",
+        ),
+        ("0,nan", "and 3 more NaN or Inf); fill or remove it, or choose a shorter --length"),
+    ],
+)
+def test_no_columns_are_chosen_of_a_target(tmp_path: Path, rows: str, said: str) -> None:
+    """`--columns` is of the input: it was advised for a target too, and changed nothing."""
+    (tmp_path / "t.csv").write_text("t,y\n" + f"{rows}\n" * 8)
+    told = error("mse", target=str(tmp_path / "t.csv"))
+    assert said in told
+    assert "--columns" not in told
+
+
 def test_an_unknown_loss_and_a_target_that_is_not_used() -> None:
     assert error("finale").startswith(
         "unknown loss 'finale'; did you mean 'final'? (one of: final, every, ce, mse, path"

@@ -25,7 +25,7 @@ from gradscope.loading.objects import source_from_object
 from gradscope.loading.onnx_layers import onnx_layer
 from gradscope.loading.source import Source
 from gradscope.loading.torch_recurrences import SAID, Group, as_torch, choose, groups, understand, undropped
-from gradscope.loading.trusted_files import Program, fingerprint, load_trusted, only_module
+from gradscope.loading.trusted_files import STATE_DICT, Program, fingerprint, load_trusted, only_module
 from gradscope.loading.user_module import from_torch
 from gradscope.models.stack import Recurrent
 from gradscope.models.whole_module import WholeModule
@@ -84,7 +84,7 @@ def _foreign(word: str, layer: ForeignLayer, spec: RunSpec, shown: str) -> Sourc
 
 def _whole(shown: str, wanted: tuple[str, ...]) -> str:
     """Why a pickle of a whole object is not loaded, and the ways on."""
-    ways = "torch.save its state_dict and give file.py:attr --weights FILE"
+    ways = STATE_DICT
     if any(name.startswith("__main__.") for name in wanted):
         ways += " (its class is known only to the script that saved it)"
     else:

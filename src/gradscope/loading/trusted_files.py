@@ -40,12 +40,18 @@ def load_trusted(path: Path, kind: FileKind, import_path: tuple[str, ...]) -> tu
             return load(path), project
     except (ImportError, AttributeError) as error:
         remedy = "name the folder of its code with --import-path DIR"
+        if "'__main__'" in str(error):
+            remedy = f"its class is known only to the script that saved it: {STATE_DICT}"
         raise UsageError(f"'{safe_text(path)}' needs code that is not found ({reason(error)}); {remedy}") from error
     except (Exception, SystemExit) as error:
         raise UsageError(
             f"'{safe_text(path)}' cannot be loaded ({type(error).__name__}: {reason(error)}); "
             f"give its class as file.py:attr with --weights and a state_dict"
         ) from error
+
+
+STATE_DICT = "torch.save its state_dict and give file.py:attr --weights FILE"
+"""The way on from a pickle that cannot be loaded."""
 
 
 def only_module(loaded: Any, shown: str) -> nn.Module | None:

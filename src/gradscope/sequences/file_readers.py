@@ -192,7 +192,7 @@ def read_csv(path: Path, columns: tuple[str, ...], flag: str) -> FileData:
     counted = not columns and _is_index(header, body)
     picked = _pick(columns, header, width, what)[int(counted) :]
     names = tuple(header[index] if header else str(index + 1) for index in picked)
-    values = np.array(_numbers(body, picked, names, what))
+    values = np.array(_numbers(body, picked, names, what, flag))
     told = f"columns {', '.join(safe_text(name, 40) for name in names[:8])}{' ...' if len(names) > 8 else ''}"
     notes = (told, *notes)
     if counted:
@@ -344,7 +344,7 @@ def _whole_names(words: tuple[str, ...], header: list[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _numbers(body: list[Row], picked: list[int], names: tuple[str, ...], what: str) -> list[list[float]]:
+def _numbers(body: list[Row], picked: list[int], names: tuple[str, ...], what: str, flag: str) -> list[list[float]]:
     table = [[_number(cells[index]) for index in picked] for _, cells in body]
     for number, ((line, cells), values) in enumerate(zip(body, table, strict=True), start=1):
         for index, name, value in zip(picked, names, values, strict=True):
@@ -358,7 +358,9 @@ def _numbers(body: list[Row], picked: list[int], names: tuple[str, ...], what: s
                 remedy = "write it with a decimal point and no comma" if _WITH_COMMA.fullmatch(cell) else remedy
                 found = "is empty" if not cell else f"is '{safe_text(cell, 40)}', not a number"
                 columns = "column" if len(whole) == len(picked) - 1 else "columns of words"
-                leave = f", or leave the {columns} out: --columns {as_ranges(whole)}" if whole else ""
+                # --columns is of the input alone: of a target every column is an answer.
+                way = f": --columns {as_ranges(whole)}" if flag == "--input" else f" of a file for {flag}"
+                leave = f", or leave the {columns} out{way}" if whole else ""
                 raise UsageError(
                     f"{what}: row {number} (line {line}), column '{safe_text(name, 40)}' {found}; {remedy}{leave}"
                 )

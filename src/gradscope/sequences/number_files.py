@@ -129,7 +129,11 @@ def file_batch(spec: RunSpec, name: str, features: int | None, *, whole: bool = 
 
 
 def finite_floats(
-    values: NDArray[Any], what: str, names: tuple[str, ...] = (), factor: float = 1.0
+    values: NDArray[Any],
+    what: str,
+    names: tuple[str, ...] = (),
+    factor: float = 1.0,
+    remedy: str = "fill or remove it, or choose other --columns or a shorter --length",
 ) -> NDArray[np.float64]:
     """`values`, (T, F) or (B, T, F), times `factor`, in float64.
 
@@ -145,7 +149,6 @@ def finite_floats(
     where = f"row {row + 1}, column {_named(names, column)}" + (f" of sequence {sequence[0]}" if sequence else "")
     count = int(bad.sum())
     more = "" if count == 1 else f" (and {count - 1:,} more NaN or Inf)"
-    remedy = "fill or remove it, or choose other --columns or a shorter --length"
     raise UsageError(f"{what} has {numbers[place]} at {where}{more}; {remedy}")
 
 

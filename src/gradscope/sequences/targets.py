@@ -64,7 +64,7 @@ def value_targets(name: str, batch: int, length: int, *, consecutive: bool = Fal
     shown = safe_text(name)
     held = values = read_numbers(name, (), "--target").values
     if values.shape in ((batch,), (batch, 1)) and batch != length:
-        once = finite_floats(values.reshape(-1, 1), f"--target '{shown}'")
+        once = _finite(values.reshape(-1, 1), shown)
         return torch.from_numpy(once), ("one target value per sequence",)
     if values.ndim == 1:
         values = values[:, None]
@@ -76,8 +76,12 @@ def value_targets(name: str, batch: int, length: int, *, consecutive: bool = Fal
     notes = cut + _cut_note("steps", length, values.shape[1]) + _cut_note("sequences", batch, len(values))
     if len(values) == 1 and batch > 1:
         notes += _shared(batch)
-    used = finite_floats(values[:batch, :length], f"--target '{shown}'")
+    used = _finite(values[:batch, :length], shown)
     return torch.from_numpy(used).expand(batch, -1, -1), notes
+
+
+def _finite(values: NDArray[Any], shown: str) -> NDArray[np.float64]:
+    return finite_floats(values, f"--target '{shown}'", remedy="fill or remove it, or choose a shorter --length")
 
 
 def _in_stretches(values: NDArray[Any], batch: int, length: int, shown: str) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -112,14 +116,14 @@ def _classes_in_use(
     """Classes by sequence, or by step, and notes; None for another shape."""
     held = values.shape
     if len(held) == 1 and (held[0] == length or (batch == 1 and held[0] > length)):
-        row = finite_floats(values[:length, None], f"--target '{shown}'")[:, 0]
+        row = _finite(values[:length, None], shown)[:, 0]
         notes = _cut_note("steps", length, held[0]) + (_shared(batch) if batch > 1 else ())
         return np.broadcast_to(row, (batch, length)).copy(), notes
     if held == (batch,):
-        return finite_floats(values[:, None], f"--target '{shown}'")[:, 0], ("one target class per sequence",)
+        return _finite(values[:, None], shown)[:, 0], ("one target class per sequence",)
     if len(held) == 2 and held[0] >= batch and held[1] >= length:
         notes = _cut_note("steps", length, held[1]) + _cut_note("sequences", batch, held[0])
-        return finite_floats(values[:batch, :length].T, f"--target '{shown}'").T.copy(), notes
+        return _finite(values[:batch, :length].T, shown).T.copy(), notes
     return None
 
 

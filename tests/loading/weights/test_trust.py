@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -93,6 +94,15 @@ def test_a_whole_module_names_its_classes_and_loads_when_trusted(tmp_path: Path)
     assert found.loaded.equality_check.passed
     assert "was run (--trust), sha256" in found.loaded.assumed[0]
     assert str(tmp_path / "code") not in sys.path
+
+
+def test_a_class_of_the_script_that_saved_it_is_in_no_folder(tmp_path: Path) -> None:
+    """What a script saves of its own classes is looked for in the script that loads it."""
+    script = f"import torch{CODE}\ntorch.save(Net(), 'whole.pt')\n"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+    with pytest.raises(UsageError, match=r"only to the script that saved it: .*state_dict.*--weights") as caught:
+        analysed(tmp_path / "whole.pt", trust=True)
+    assert "--import-path" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["script", "export"])
