@@ -56,6 +56,16 @@ def test_a_loss_that_does_not_read_the_last_output_looks_back_from_the_newest_it
     assert "9 steps before it" in stated.skipped["gradient_share"]
 
 
+@pytest.mark.parametrize(
+    ("loss", "anchors", "said"), [("final", 4, "1 step, not 4"), ("every", 30, "20 steps, not 30"), ("every", 4, "")]
+)
+def test_fewer_anchors_than_asked_for_are_said(loss: str, anchors: int, said: str) -> None:
+    """A loss at every one of 40 steps reads 20 in the newest half, one of the last output reads one."""
+    notes = only("rnn", length=40, batch=2, hidden=4, loss=loss, anchors=anchors).notes
+    told = [f"influence is measured from {said} (--anchors): the loss reads no others in the newest half"]
+    assert [note for note in notes if "anchors" in note] == (told if said else [])
+
+
 def test_needed_lag_turns_the_warning_into_a_failure() -> None:
     codes = {v.code: v for v in only("rnn", length=50).verdicts}
     assert codes["GS101"].status == "warn"

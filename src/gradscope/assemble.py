@@ -68,7 +68,7 @@ def complete_result(
     """Everything that is measured on a model, judged; what it costs only where asked for."""
     series, bands, skipped = collect.series(analysis, batch.tokens)
     ahead = (f"{analysis.ahead}, so it has no reach",) if analysis.ahead else ()
-    notes = (*notes, *analysis.remarks, *ahead, *_narrowed(analysis))
+    notes = (*notes, *analysis.remarks, *ahead, *_fewer_anchors(analysis), *_narrowed(analysis))
     summary, more = collect.summary(analysis, costs=costs)
     singular, why = _singular_values(analysis)
     loaded = replace(source.loaded, equality_check=analysis.equality)
@@ -89,6 +89,17 @@ def complete_result(
     )
     spec = analysis.spec
     return replace(with_verdicts(result, spec), notes=(*notes, *other_tools_say(spec.preset, summary.parameters)))
+
+
+def _fewer_anchors(analysis: Analysis) -> tuple[str, ...]:
+    """Said where the loss reads fewer steps than the influence was to be measured from."""
+    anchors, asked = attempted(lambda: analysis.anchors), analysis.spec.anchors
+    if isinstance(anchors, NotMeasured) or not 0 < len(anchors) < asked:
+        return ()
+    taken = counted(len(anchors), "step")
+    return (
+        f"influence is measured from {taken}, not {asked} (--anchors): the loss reads no others in the newest half",
+    )
 
 
 def _narrowed(analysis: Analysis) -> tuple[str, ...]:
