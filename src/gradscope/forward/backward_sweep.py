@@ -86,8 +86,8 @@ class Sweeper:
 
     @cached_property
     def inside(self) -> frozenset[int]:
-        """Operations of first steps."""
-        return frozenset(index for walk in self.walks for index in walk.steps[0].nodes)
+        """Operations of steps: of a first state that rests, even later ones may read nothing but weights beside it."""
+        return frozenset(index for walk in self.walks for index in walk.nodes)
 
     def is_weight(self, read: Value) -> bool:
         """Whether a value is made of parameters alone, and no state."""
@@ -274,7 +274,7 @@ class _Run:
         m, e = summed(terms)
         return m.reshape(-1), e
 
-    def deposit(self, index: int, read: Value) -> Pending | None:
+    def deposit(self, index: int, place: int, read: Value) -> Pending | None:
         """What an operation gives to a parameter goes no further: it is noted by step."""
         return self.nowhere if self.sweeper.is_weight(read) else None
 

@@ -7,9 +7,9 @@ loop the places of its calls go forwards; the turn begins at the foremost of the
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -20,6 +20,9 @@ Position = tuple[int, ...]
 """The instruction that a call came from, in the frame of every function on the way to it, outermost first."""
 Result = tuple[int, int]
 """Which call, and which of its results."""
+Site = tuple[Position, int, int]
+"""Where in the code a value is made, how many calls of its step had come from there before, and which of the call's
+results it is."""
 Place = tuple[int, Position, int, int]
 """How many steps ago a value was made, where in the code, how many calls of that step had come from there before, and
 which of the call's results it is."""
@@ -35,12 +38,18 @@ class Executed:
     """For every call, where it came from; the first call is number 1."""
     results: Mapping[Value, Result] = field(default_factory=dict)
     """Of every value that a call returned, which."""
+    lifetimes: Mapping[Result, int] = field(default_factory=dict)
+    """After how many further calls a result was forgotten."""
 
     @classmethod
     def of(
-        cls, graph: Graph, calls: Mapping[tuple[object, int], tuple[int, int]], positions: Sequence[Position]
+        cls,
+        graph: Graph,
+        calls: Mapping[tuple[object, int], tuple[int, int]],
+        positions: Sequence[Position],
+        lifetimes: Mapping[Result, int],
     ) -> Executed:
-        """Take what the recorder noted: for every value that a call returned, which call."""
+        """Take what the recorder noted: for every value that a call returned, which call; and how long results live."""
         found, later = [0] * len(graph), len(positions) + 1
         for index in range(len(graph) - 1, -1, -1):
             own = [
@@ -53,7 +62,7 @@ class Executed:
             found[index] = later
         results = {(graph.place[node], nr): call for (node, nr), call in calls.items() if node in graph.place}
         # What no call returned, as a `torch.autograd.Function` at the end of the pass, comes after all calls.
-        return cls(found, [*positions, ()], results)
+        return cls(found, [*positions, ()], results, lifetimes)
 
     def position(self, index: int) -> Position:
         """The place in the code that made an operation."""
@@ -153,20 +162,60 @@ class Turns:
         call = self._ranks[1].get((t - age, position, rank))
         return None if call is None or t <= age else (call, nr)
 
-    def latest(self, place: Place, t: int) -> Result | None:
-        """What was returned there last, at step t or before it; None where nothing was yet."""
-        _, position, rank, nr = place
-        steps = self._returns.get((position, rank), ())
-        before = bisect_right(steps, t)
-        return self.result((t - steps[before - 1], position, rank, nr), t) if before else None
+    def is_newest(self, place: Place, t: int) -> bool:
+        """Whether nothing that counts was returned at a place of the code since, up to step t."""
+        age, position, rank, nr = place
+        calls = self._returns.get((position, rank), ())
+        return not any(t - age < self.step(call) <= t and self.value((call, nr)) is not None for call in calls)
+
+    def kept(self, sites: Iterable[Site]) -> list[Result]:
+        """What a part of the state was in turn, where it is made at one of several places or stays as it was.
+
+        Code may make a new value at every step and take it at some alone: what nothing was made of, and what was
+        forgotten within its step, was never part of the state.
+        """
+        found: list[Result] = []
+        for position, rank, nr in sites:
+            made = [(call, nr) for call in self._returns.get((position, rank), ())]
+            unread = [result for result in made if self.value(result) is None]
+            last = next((result for result in reversed(made) if self.value(result) is not None), (0, 0))
+            lives = {result: self.code.lifetimes.get(result, 0) for result in unread}
+            gone = [lives[result] for result in unread if result < last and not self._outlives(result)]
+            dropped = [result for result in unread if gone and lives[result] <= max(gone)]
+            found += [result for result in made if result not in dropped]
+        return sorted(found)
+
+    def values(self, site: Site) -> dict[Value, int]:
+        """What was returned at a place in the code and is part of the graph, and at which step."""
+        position, rank, nr = site
+        made = {self.value((call, nr)): self.step(call) for call in self._returns.get((position, rank), ())}
+        return {value: step for value, step in made.items() if value is not None}
+
+    def newest(self, results: Sequence[Result], t: int) -> Result | None:
+        """The last of several results, in the order of their calls, that was made at step t or before."""
+        end = self.begins[t] if t < len(self.begins) else len(self.code.positions) + 1
+        before = bisect_left(results, (end, 0))
+        return results[before - 1] if before else None
+
+    def _outlives(self, result: Result) -> bool:
+        """Whether a result is still there when its step is over."""
+        call, step = result[0], self.step(result[0])
+        return step < len(self.begins) and call + self.code.lifetimes.get(result, 0) >= self.begins[step]
+
+    @cached_property
+    def end(self) -> int:
+        """The last call of the last step: the last from a place that an earlier step came past."""
+        earlier = set(self.code.positions[self.begins[0] - 1 : self.begins[-1] - 1])
+        own = range(self.begins[-1], len(self.code.positions) + 1)
+        return max((call for call in own if self.code.positions[call - 1] in earlier), default=self.begins[-1])
 
     @cached_property
     def _returns(self) -> dict[tuple[Position, int], list[int]]:
-        """The steps at which something was returned at a place of the code."""
+        """The calls of steps that came from a place of the code as one of so many."""
         found: dict[tuple[Position, int], list[int]] = {}
-        for step, position, rank in self._ranks[1]:
+        for (step, position, rank), call in self._ranks[1].items():
             if step:
-                found.setdefault((position, rank), []).append(step)
+                found.setdefault((position, rank), []).append(call)
         return found
 
     def value(self, result: Result) -> Value | None:

@@ -251,7 +251,7 @@ def joint_gradients(
     found, nowhere, order = Pending(graph), Discarded(graph), range(len(graph) - 1, -1, -1)
 
     def pull(given: Mapping[Value, list[Term]], parity: int | None) -> None:
-        def deposit(index: int, read: Value) -> Pending | None:
+        def deposit(index: int, place: int, read: Value) -> Pending | None:
             owner = known.get(read)
             if owner is None or (parity is not None and owner == steps.get(index)):
                 # A step that makes one part of a state of another one goes on to the state before.
@@ -273,8 +273,9 @@ def walk_gradients(graph: Graph, walk: Walk, seeds: Mapping[Value, list[Term]]) 
     """The gradient of every part of s_0 .. s_T: what is read of it past all states, and by the step after.
 
     Of a state of several parts that is more than a sweep in the order of the operations tells: what a step makes of one
-    part on the way to another (a residual sum) may go to the outputs too. A value that stays for several steps, as in a
-    delay line, is a part of each of their states; outputs read it where it is made.
+    part on the way to another (a residual sum) may go to the outputs too. A value that stays for several steps is
+    part of each of their states: in a delay line outputs read it where it is made, and where a part rests at the step
+    whose output it is.
 
     Args:
         graph: of the pass.
@@ -282,19 +283,25 @@ def walk_gradients(graph: Graph, walk: Walk, seeds: Mapping[Value, list[Term]]) 
         seeds: gradients of what the module returned.
     """
     found, made = [Pending(graph) for _ in walk.states], dict[Value, int]()
+    last = dict[Value, int]()
     for t, state in enumerate(walk.states[walk.begins :], walk.begins):
-        for value in state:
+        for place, value in enumerate(state):
             if value is not None:
                 made.setdefault(value, t)
+                rests = t > walk.begins and walk.states[t - 1][place : place + 1] == (value,)
+                last[value] = t if rests else last.get(value, t)
     for value, others in walk.ties.items() if walk.begins == 0 else ():
         made |= dict.fromkeys(others, made[value])
+        last |= dict.fromkeys(others, last[value])
 
-    def stop(index: int, read: Value) -> Pending | None:
-        return found[made[read]] if read in made else None
+    def stop(index: int, place: int, read: Value) -> Pending | None:
+        if read not in made:
+            return None
+        return found[max(made[read], min(last[read], walk.readers.get((index, place), last[read])))]
 
     for value, terms in seeds.items():
         for m, e in terms if value in made else ():
-            found[made[value]].add(value, m, e)
+            found[last[value]].add(value, m, e)
     direct = {value: terms for value, terms in seeds.items() if value not in made}
     pull_scaled(graph, range(len(graph) - 1, -1, -1), direct, deposit=stop)
     for step in reversed(walk.steps[walk.begins :]):
@@ -302,7 +309,9 @@ def walk_gradients(graph: Graph, walk: Walk, seeds: Mapping[Value, list[Term]]) 
         begun |= {other for value in begun for other in walk.ties.get(value, ())}
         older = found[step.t - 1]
 
-        def before(index: int, read: Value, begun: set[Value] = begun, to: Pending = older) -> Pending | None:
+        def before(
+            index: int, place: int, read: Value, begun: set[Value] = begun, to: Pending = older
+        ) -> Pending | None:
             return to if read in begun else None
 
         after = {value: list(found[step.t].look(value)) for value in step.after if value is not None}

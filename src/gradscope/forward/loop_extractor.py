@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, pairwise
+from itertools import combinations, pairwise
+from typing import TypeVar
 
 from gradscope.forward.autograd_graph import Graph, Read, Value
-from gradscope.forward.executed_steps import Executed, Place, Result, Turns
-from gradscope.forward.minimal_state import Crossings, leaving, narrowest
+from gradscope.forward.executed_steps import Executed, Result, Site, Turns
+from gradscope.forward.minimal_state import Crossings, leaving, narrowest, viewed
 from gradscope.forward.step_labels import StepLabels
 from gradscope.forward.step_match import StepMatch, carried_on
 from gradscope.forward.walk import State, Step, Walk
@@ -18,6 +19,10 @@ SHORT = 4
 """Steps of a sequence up to which one that reads what the one before made is enough to be a recurrence."""
 PROBED = 9
 """Steps whose states are looked at to learn where in the code states are made."""
+LOOKED_AT = 40
+"""The same where states are not made at the same places at all of them: the first so many too."""
+Where = TypeVar("Where")
+"""How a part of the state is found at a step."""
 
 
 class LoopExtractor:
@@ -46,12 +51,16 @@ class LoopExtractor:
             return None
         if grown := self._growth(steps):
             return Walk(self.level, backwards, (), grows=grown)
-        filled = tuple(self._placed(steps) or self._matched(steps))
+        placed = self._placed(steps)
+        if not placed and self._rests(steps):
+            return Walk(self.level, backwards, (), rests=True)
+        filled = tuple(placed or self._matched(steps))
         begins = self._begins(filled)
         among = self._leading_to([value for step in filled for value in step.after])
         if not all(self._is_passed(step, among) for step in filled[begins:-1]):
             return None
-        return Walk(self.level, backwards, filled, self.ties, begins, missing=frozenset(self.missing))
+        readers = self.crossings.readers
+        return Walk(self.level, backwards, filled, self.ties, begins, missing=frozenset(self.missing), readers=readers)
 
     def _is_passed(self, step: Step, among: set[int]) -> bool:
         """Whether all that later states are made of comes through the state after a step, where that is known."""
@@ -75,18 +84,128 @@ class LoopExtractor:
         turns = self.crossings.turns
         if turns is None:
             return []
-        cuts = [tuple(narrowest(self.crossings, t, self.lifetime)) for t in self._probed(steps)]
-        kinds = Counter(
-            tuple(turns.place(value, t) for value in cut) for t, cut in zip(self._probed(steps), cuts, strict=True)
-        )
+        cuts = {t: tuple(narrowest(self.crossings, t, self.lifetime)) for t in self._probed(steps)}
+        kinds = Counter(tuple(turns.place(value, t) for value in cut) for t, cut in cuts.items())
         known = [[place for place in places if place] for places, _ in kinds.most_common() if None not in places]
         found = (self._made_at(places, turns, turns.result) for places in known if places)
-        # A part that some steps leave as it is was made fewer steps ago at some of them than at others.
-        kept = (self._made_at(places, turns, turns.latest) for places in known if places)
-        return next((steps for steps in chain(found, kept) if steps), [])
+        exact = next((steps for steps in found if steps), [])
+        if exact and self._agree(exact, cuts):
+            return exact
+        return self._resting(steps, turns, cuts) or ([] if self._rests(steps) else exact)
+
+    def _rests(self, steps: Sequence[int]) -> bool:
+        """Whether some step leaves as it is what later ones read, and nothing newer is made where it was made."""
+        crossings = self.crossings
+        return any(
+            crossings.is_step_value(value) and crossings.when(value) < t and crossings.rests(value, t)
+            for t in steps
+            for value in crossings.at[t]
+        )
+
+    def _agree(self, found: Sequence[Step], cuts: Mapping[int, State]) -> bool:
+        """Whether the states are the newest of their size wherever that is known."""
+        states = {step.t: step.after for step in found}
+        return not any(
+            self._numbers(states[t]) == self._numbers(cut) and set(states[t]) != set(cut)
+            for t, cut in cuts.items()
+            if t in states
+        )
+
+    def _resting(self, steps: Sequence[int], turns: Turns, cuts: Mapping[int, State]) -> list[Step]:
+        """Steps of which some leave parts of the state as they are, or make them at another place in the code."""
+        few = steps[:LOOKED_AT]
+        more = {t: cuts.get(t) or tuple(narrowest(self.crossings, t, self.lifetime)) for t in {*few, *cuts}}
+        # What is read later may be more than what has to be, and before a part was made the first time less has to be.
+        held = {t: tuple(sorted({viewed(self.crossings, value) for value in self.crossings.at[t]})) for t in more}
+        widest, wide = max(map(self._numbers, more.values())), list[Step]()
+        for kept in (held, more):
+            parts = self._parts(turns, dict(sorted(kept.items())))
+            results = [turns.kept(sites) for sites in parts]
+            found = self._made_at(results, turns, turns.newest, self._given(results, turns)) if results else []
+            if found and self._agree(found, more):
+                if self._numbers(found[-1].before) <= widest:
+                    return found
+                wide = wide or found
+        return wide
+
+    def _parts(self, turns: Turns, cuts: Mapping[int, State]) -> list[set[Site]]:
+        """By part of the state, all places in the code where it is made; nothing where that cannot be told.
+
+        Places are of one part where one makes its value of the other's older one alone; two that stand side by side in
+        some state are of two parts.
+        """
+        placed = {value: place[1:] for t, cut in cuts.items() for value in cut if (place := turns.place(value, t))}
+        shapes = {placed[value]: self.graph.shape(value) for value in placed}
+        apart = {frozenset(pair) for cut in cuts.values() for pair in combinations([placed.get(v) for v in cut], 2)}
+        groups: list[set[Site]] = [{one} for one in shapes]
+        made = {value: (site, step) for site in shapes for value, step in turns.values(site).items()}
+
+        def fit(a: set[Site], b: set[Site]) -> bool:
+            return not any(frozenset((one, other)) in apart or shapes[one] != shapes[other] for one in a for other in b)
+
+        sources = {value: self._made_of(value, made) for value in made}
+        for value, source in sources.items():
+            if len(source) == 1 and made[next(iter(source))][1] < made[value][1]:
+                a, b = (next(group for group in groups if made[v][0] in group) for v in (*source, value))
+                if a is not b and fit(a, b):
+                    groups.remove(b)
+                    a |= b
+        for value, source in sources.items():
+            mine = next(group for group in groups if made[value][0] in group)
+            for other in source:
+                theirs = next(group for group in groups if made[other][0] in group)
+                alike = mine is not theirs and made[other][1] == made[value][1] and fit(mine, theirs)
+                if alike and not self._starts(value, made):
+                    # Made of it within one step, and never beside it: another part, or what comes of this one.
+                    return []
+        return groups
+
+    def _given(self, parts: Sequence[Sequence[Result]], turns: Turns) -> list[Value]:
+        """The first state that the module made of each part, where all have one of their own; else nothing."""
+        firsts = [value for results in parts if (value := turns.value(results[0])) is not None]
+        held = {value for results in parts for result in results if (value := turns.value(result)) is not None}
+        found = [
+            [start for start in self._starts(value, held) if self.graph.shape(start) == self.graph.shape(value)]
+            for value in firsts
+        ]
+        own = [starts[0] for starts in found if len(starts) == 1]
+        return own if len(own) == len(parts) == len(set(own)) else []
+
+    def _starts(self, value: Value, held: Container[Value]) -> list[Value]:
+        """First states that a value is made of, where none of some others comes between."""
+        found, stack, seen = list[Value](), [value], set[Value]()
+        while stack:
+            for read in self.graph.reads[stack.pop()[0]]:
+                mark = self.labels.of(read)
+                if read is None or mark is None or read in seen or read in held:
+                    continue
+                seen.add(read)
+                if mark.label == 0 and read[0] < self.labels.begun:
+                    found.append(read)
+                else:
+                    stack += [read] if self.crossings.is_state(mark) or mark.pure else []
+        return found
+
+    def _made_of(self, value: Value, held: Container[Value]) -> set[Value]:
+        """Those of some values that another is made of."""
+        found, stack, seen = set[Value](), [value], set[Value]()
+        while stack:
+            for read in self.graph.reads[stack.pop()[0]]:
+                if read is None or read in seen or not self.crossings.is_step_value(read):
+                    continue
+                seen.add(read)
+                if read in held:
+                    found.add(read)
+                else:
+                    stack.append(read)
+        return found
 
     def _made_at(
-        self, places: Sequence[Place], turns: Turns, result_of: Callable[[Place, int], Result | None]
+        self,
+        places: Sequence[Where],
+        turns: Turns,
+        result_of: Callable[[Where, int], Result | None],
+        given: Sequence[Value] = (),
     ) -> list[Step]:
         """Steps between the states that are made at these places; none where more than these is read later."""
         count = min(len(turns.begins), self.labels.steps)
@@ -103,6 +222,11 @@ class LoopExtractor:
             missing |= {result for result in results if result and turns.value(result) is None}
             if t < count and not self.crossings.holds(states[t], t):
                 return []
+        for t in range(first - 1, -1, -1) if given else ():
+            known = [result_of(place, t) for place in places]
+            states[t] = tuple(turns.value(one) if one else start for one, start in zip(known, given, strict=True))
+            first = t
+        states = dict(sorted(states.items()))
         pairs = [(t, states[t - 1], states[t]) for t in states if t > first]
         found = [Step(t, before, after, self._between(before, after)) for t, before, after in pairs]
         self.kinds = [step for step in found if None not in (*step.before, *step.after)][:PROBED]
@@ -115,8 +239,10 @@ class LoopExtractor:
 
     @staticmethod
     def _probed(steps: Sequence[int]) -> list[int]:
-        """Steps that lie evenly among all."""
-        return sorted({steps[i * (len(steps) - 1) // (PROBED - 1)] for i in range(PROBED)})
+        """Steps that lie evenly among all, and some that follow each other: a part may rest at every other."""
+        middle = len(steps) // 2
+        even = {steps[i * (len(steps) - 1) // (PROBED - 1)] for i in range(PROBED)}
+        return sorted(even | {*steps[max(0, middle - 1) : middle + 3]})
 
     def _matched(self, steps: Sequence[int]) -> list[Step]:
         """Steps that are like each other, operation by operation."""
@@ -141,10 +267,15 @@ class LoopExtractor:
         for step in steps:
             state = step.before
             made = [value for value in state if value is not None]
-            early = all(self.labels.of(value) is None or self.crossings.when(value) < step.t for value in made)
+            early = all(self._is_there(value, step.t) for value in made)
             if self._numbers(state) == whole and len(set(made)) == len(state) and early:
                 return step.t - 1
         return 0
+
+    def _is_there(self, value: Value, t: int) -> bool:
+        """Whether a value was made before step t: a first state that rests may be read long after."""
+        mark = self.labels.of(value)
+        return mark is None or self.crossings.when(value) < t or (mark.label == 0 and value[0] < self.labels.begun)
 
     def _unlike(self, last: Step) -> Step | None:
         """The step after the last one known, where it is like no other."""
@@ -185,8 +316,14 @@ class LoopExtractor:
         """The step that ends in a state, and so the state before."""
         if t == 1 and (made := self._begun_with(after)):
             return Step(t, made, after, self._between(made, after))
-        for place, kind in enumerate(self.kinds):
-            if (found := self._recognised(kind, t, after)) is not None:
+        # A first state that is given whole may be like anything.
+        tried = (
+            (place, kind, whole)
+            for whole in (False, True)[: 2 if t == 1 else 1]
+            for place, kind in enumerate(self.kinds)
+        )
+        for place, kind, whole in tried:
+            if (found := self._recognised(kind, t, after, whole=whole)) is not None:
                 self.kinds.insert(0, self.kinds.pop(place))
                 if t > 1 or found.before or not (made := self._made_before(after)):
                     return found
@@ -271,14 +408,18 @@ class LoopExtractor:
         found: set[int] = set()
         begun = {value for value in before if value is not None}
         oldest = min((self.crossings.when(value) for value in begun), default=0)
+        # What is made of a learned first state that rests is made of no input.
+        learned = any(self.labels.of(value) is None for value in begun)
         stack = [value for value in after if value is not None and value not in begun]
         while stack:
             value = stack.pop()
             mark = self.labels.of(value)
-            if value[0] in found or mark is None or mark.label is None or self.graph.is_leaf[value[0]]:
+            if value[0] in found or self.graph.is_leaf[value[0]] or (mark is None and not learned):
                 continue
-            made_here = mark.pure and mark.level == self.level and self.crossings.when(value) >= oldest
-            if made_here or self._is_inside(value[0]):
+            if mark is not None and mark.label is None:
+                continue
+            made_here = mark and mark.pure and mark.level == self.level and self.crossings.when(value) >= oldest
+            if mark is None or made_here or self._is_inside(value[0]):
                 found.add(value[0])
                 stack += [read for read in self.graph.reads[value[0]] if read is not None and read not in begun]
         nodes: set[int] = set()
@@ -293,14 +434,16 @@ class LoopExtractor:
         mark = self.labels.marks[index]
         return mark is not None and (mark.label == 0 or self.crossings.is_step(mark))
 
-    def _recognised(self, kind: Step, t: int, after: State) -> Step | None:
-        """The step that ends in `after`, if it is like `kind`."""
+    def _recognised(self, kind: Step, t: int, after: State, *, whole: bool = True) -> Step | None:
+        """The step that ends in `after`, if it is like `kind`; `whole` where its first state may be given whole."""
         if len(kind.after) != len(after):
             return None
         match = StepMatch(self.crossings, kind, t)
         for there, here in zip(kind.after, after, strict=True):
             if here is not None and not match.unify(there, here):
                 return None
+        if match.first and not whole:
+            return None
         before: State = tuple(None if value is None else match.slots.get(value) for value in kind.before)
         missing = any(value not in match.slots for value in kind.before)
         if missing and t > 1 and None not in after:

@@ -47,9 +47,56 @@ class Crossings:
         self.longest = max(ages, default=0)
         for value, last in reach.items():
             # What was made before the first step and is read much later is given to all steps, and no state.
-            if self._is_made(value) or last <= self.longest:
+            if self._is_made(value) or last <= self.longest or self._is_of_loop(value):
                 for t in range(self.when(value), last):
                     self.at[t].add(value)
+        self.readers = self._given_by()
+        """At which step outputs read a value that steps made, by the operation and which of its reads."""
+        read = [(self.graph.reads[index][place], t) for (index, place), t in self.readers.items()]
+        # What the module returns is read when all steps are over.
+        read += [((index, 0), labels.steps) for index, users in enumerate(graph.users) if not users]
+        for value, t in read:
+            if value is not None and self.is_step_value(value) and self.rests(value, t):
+                for step in range(self.when(value), t):
+                    self.at[step].add(value)
+
+    def _is_of_loop(self, value: Value) -> bool:
+        """Whether a step made a value, though of no input: a first state that was masked, and rests."""
+        return self.ordered and value[0] >= self.labels.begun and self.when(value) > 0
+
+    def _given_by(self) -> dict[tuple[int, int], int]:
+        """After the loop as many reads as there are steps are one for each; others read what the last step left."""
+        if self.turns is None or self.code is None:
+            return {}
+        reads = [
+            (index, place)
+            for index in range(len(self.graph))
+            if self.turns.step(self.code.calls[index]) and not self._leads_on(index)
+            for place, read in enumerate(self.graph.reads[index])
+            if read is not None and self.is_step_value(read) and not self._is_past(read[0])
+        ]
+        count = self.labels.steps
+        found = {(index, place): self._when[index] for index, place in reads}
+        past = [one for one in reads if self._is_past(one[0])]
+        # What rests from the beginning is no value of a step.
+        more = [
+            (index, place)
+            for index in range(len(self.graph))
+            if self._is_past(index)
+            for place, read in enumerate(self.graph.reads[index])
+            if read is not None and not self.graph.is_leaf[read[0]] and not self._is_past(read[0])
+        ]
+        past = more if len(more) == count else past
+        behind = count - len(past) if self.labels.enough <= len(past) <= count else None
+        return found | {one: count if behind is None else t + behind for t, one in enumerate(past, 1)}
+
+    def _leads_on(self, index: int) -> bool:
+        return self._is_inside(index, self._when) and self.newest[index] > self._when[index]
+
+    def rests(self, value: Value, t: int) -> bool:
+        """Whether the code made nothing newer where it made a value, up to step t."""
+        place = None if self.turns is None else self.turns.place(value, t)
+        return self.turns is not None and place is not None and self.turns.is_newest(place, t)
 
     def _reach(self) -> dict[Value, int]:
         """For every value that a later step reads and that leads on from there, the last such step."""
@@ -202,7 +249,7 @@ class Crossings:
         found = set()
         for later in [step for step in self._at_step if step > t]:
             for index in self._at_step[later]:
-                if among is not None and index not in among:
+                if self._is_past(index) or (among is not None and index not in among):
                     continue
                 for read in self.graph.reads[index]:
                     mark = self.labels.of(read)
@@ -211,6 +258,10 @@ class Crossings:
                     if self.is_step(mark) or self.is_anew(read):
                         found.add(read)
         return found
+
+    def _is_past(self, index: int) -> bool:
+        """Whether an operation came after the loop: outputs may read every state there."""
+        return self.turns is not None and self.code is not None and self.code.calls[index] > self.turns.end
 
     def holds(self, state: Iterable[Value | None], t: int) -> bool:
         """Whether all that crosses the end of step t comes out of a state."""
@@ -323,10 +374,10 @@ def _cut(crossings: Crossings, sinks: set[Value], lifetime: Callable[[Value], in
     # Of several, networkx tells the one that is nearest to the sinks.
     _, (reached, _) = nx.minimum_cut(net, "before", "after")
     cut = (value for value in seen if (value, "in") in reached and (value, "out") not in reached)
-    return sorted({_viewed(crossings, value) for value in cut} if crossings.ordered else cut)
+    return sorted({viewed(crossings, value) for value in cut} if crossings.ordered else cut)
 
 
-def _viewed(crossings: Crossings, value: Value) -> Value:
+def viewed(crossings: Crossings, value: Value) -> Value:
     """What a value is a mere view of, where that is made at the same step."""
     graph = crossings.graph
     while graph.names[value[0]] in VIEWS and len(graph.reads[value[0]]) == 1:

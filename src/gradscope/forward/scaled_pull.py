@@ -19,7 +19,7 @@ from gradscope.torch_private import saved
 Term = tuple[Tensor, int]
 """A gradient m * 2**e: m of size near 1, e an integer."""
 Visit = Callable[[int, "Pull"], None]
-Deposit = Callable[[int, Value], "Pending | None"]
+Deposit = Callable[[int, int, Value], "Pending | None"]
 Pulled = Callable[[int, Sequence[Tensor | None], int, Sequence[Tensor | None]], None]
 BAND = {torch.float64: 300, torch.float32: 40}
 """Powers of two that terms may lie apart and still be one."""
@@ -90,7 +90,7 @@ def pull_scaled(
     order: Iterable[int],
     seeds: Mapping[Value, list[Term]],
     visit: Visit = lambda index, pull: None,
-    deposit: Deposit = lambda index, value: None,
+    deposit: Deposit = lambda index, place, value: None,
     *,
     skip_weights: bool = True,
     pulled: Pulled = lambda index, gradients, e, found: None,
@@ -102,8 +102,8 @@ def pull_scaled(
         order: operations, every one before what it reads.
         seeds: gradients by value.
         visit: called as visit(operation, pull) before each.
-        deposit: called as deposit(operation, value): where what an operation gives to one of its reads goes, to be
-            pulled no further; None for nowhere else.
+        deposit: called as deposit(operation, which read, value): where what an operation gives to one of its reads
+            goes, to be pulled no further; None for nowhere else.
         skip_weights: leave out gradients of matrices that are multiplied with.
         pulled: called as pulled(operation, gradients of its results, e, gradients of its reads) after each.
 
@@ -142,16 +142,16 @@ class Pull:
         if (piece := self.pending.pieces[index]) is not None:
             source = graph.reads[index][0]
             assert source is not None
-            to = self.deposit(index, source) or pending
+            to = self.deposit(index, 0, source) or pending
             for own, e in taken[0]:
                 to.add_piece(source, piece, own, e)
             return
         for gradients, e in _bands(taken):
             found = graph.apply(index, gradients, skip_weights=self.skip_weights)
             self.pulled(index, gradients, e, found)
-            for read, m in zip(graph.reads[index], found, strict=False):
+            for place, (read, m) in enumerate(zip(graph.reads[index], found, strict=False)):
                 if read is not None and m is not None:
-                    (self.deposit(index, read) or pending).add(read, m, e)
+                    (self.deposit(index, place, read) or pending).add(read, m, e)
 
 
 def pull_plain(

@@ -200,9 +200,17 @@ class StepLabels:
             return StepLabel(None, level=level, collected=own | {mark.label for mark in others if mark.label})
         if self.graph.names[index] in COLLECT:
             held = frozenset(mark.label for mark in steps if mark.label)
-            if len(held) >= self.enough:
+            if len(held) >= self.enough or self._rests(index):
                 return StepLabel(None, level=level + 1)
         return None
+
+    def _rests(self, index: int) -> bool:
+        """Whether a collection holds one value of every step, some of which stay as they are over several."""
+        reads = self.graph.reads[index]
+        labels = [0 if (mark := self._read(read)) is None else mark.label or 0 for read in reads]
+        shapes = {self.graph.shape(read) for read in reads if read is not None}
+        ordered = all(a <= b for a, b in pairwise(labels)) and labels[-1] - labels[0] >= self.steps // 2
+        return len(reads) >= max(self.enough, SPARE) and len(shapes) == 1 and ordered
 
     def _newest(self, marks: list[StepLabel], steps: list[StepLabel], floor: int) -> StepLabel:
         """The newest label among those of the highest level."""

@@ -66,7 +66,7 @@ class TracedPass:
         if self._is_late:
             found |= {call for (node, _), call in self.recording.calls.items() if node not in self.graph.place}
         for walk in self.walks:
-            for value in walk.lost:
+            for value in () if walk.missing else walk.lost:
                 call = self.recording.calls.get((self.graph.nodes[value[0]], value[1]))
                 place = None if call is None else self.look.positions[call[0] - 1]
                 later = [
@@ -79,8 +79,17 @@ class TracedPass:
     @property
     def _is_late(self) -> bool:
         """Whether the graph holds a loop from a later step on: what was before a restart is not part of it."""
-        steps = [mark.label for mark in self.labels.marks if mark is not None and mark.label and not mark.pure]
+        # Of a state that is learned, what the first step makes is made of one input alone.
+        steps = [
+            mark.label
+            for index, mark in enumerate(self.labels.marks)
+            if mark is not None and mark.label and any(self._is_of_step(read) for read in self.graph.reads[index])
+        ]
         return bool(steps) and min(steps) > 1
+
+    def _is_of_step(self, read: Value | None) -> bool:
+        mark = self.labels.of(read)
+        return mark is not None and bool(mark.label)
 
     @cached_property
     def chains(self) -> tuple[LoopChain, ...]:
@@ -159,7 +168,8 @@ def _read(
     starts = [place for start in recording.starts if (place := _place(graph, start)) is not None]
     steps = x.shape[axis]
     lifetime = _lifetime(graph, recording, look)
-    executed = Executed.of(graph, recording.calls, look.positions) if recording.count == look.count else None
+    told = recording.count == look.count
+    executed = Executed.of(graph, recording.calls, look.positions, look.lifetimes) if told else None
 
     whole = graph
 

@@ -45,8 +45,13 @@ class Walk:
     grows: tuple[int, ...] = ()
     """Floats carried by step, where they grow with every step and there is no fixed state; no steps then."""
 
+    rests: bool = False
+    """Whether a part of it stays as it is at some steps, and what it is after each cannot be told; no steps then."""
+
     missing: frozenset[Result] = frozenset()
     """What calls returned that is part of a state, though nothing the module returns was made of it."""
+    readers: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    """At which step outputs read a value that steps made, by the operation and which of its reads, as far as known."""
 
     @cached_property
     def states(self) -> tuple[State, ...]:

@@ -120,7 +120,9 @@ class LoopTrace(ModuleTrace):
         within = frozenset((index, nr) for index in at for nr in range(one.graph.results(index)))
         with torch.no_grad():
             found = pull_plain(one.graph, after, seeds, within)
-        return frozenset(at[value[0]] for value, g in found.items() if bool((g != 0).any()))
+        # What the last step left as it was is read of it.
+        last = {value: step.t for walk in one.walks for step in walk.steps[-1:] for value in step.after if value}
+        return frozenset(last.get(value, at[value[0]]) for value, g in found.items() if bool((g != 0).any()))
 
     @property
     def unjoined(self) -> str:
@@ -185,6 +187,10 @@ class LoopTrace(ModuleTrace):
                 f"what {name} carries grows with every step ({walk.grows[0]} floats after the first, {walk.grows[-1]} "
                 f"after the last): a cache, not a state"
             )
+        if walk.rests:
+            raise Unavailable(
+                f"a part of what {name} carries stays as it is at some steps, and what it is after each cannot be told"
+            )
         if walk.backwards:
             raise Unavailable(f"{name} reads the sequence from its end, so it has no state that outputs could wait for")
         if len(walk.steps) != self.length:
@@ -233,7 +239,7 @@ class LoopTrace(ModuleTrace):
             if value is not None
         ]
         if not parts:
-            return "no fixed state"
+            return "state not told" if any(walk.rests for walk in self.first.walks) else "no fixed state"
         # With fewer parts, "2x48" would be read as two layers.
         alike = len(set(parts)) == 1 and len(parts) > MOST_PARTS
         return "state " + (f"{len(parts)}x{parts[0]}" if alike else "+".join(map(str, parts)))
