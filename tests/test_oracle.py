@@ -42,6 +42,29 @@ def test_every_number_is_that_of_plain_autograd(seed: int) -> None:
     assert differences(recipe) == [], str(recipe)
 
 
+RESTING = [
+    Recipe(2, layers=2, begin="learned", output="named", loop="iterate", gain=2.5, steps=7, reads="every", needs_lag=4),
+    Recipe(9, "lstm", 2, between="residual", begin="learned", output="last", loop="unbind", gain=2.5, steps=7, batch=1),
+    Recipe(10, layers=3, output="last", head=True, gain=1.5, hidden=4, steps=5, needs_lag=3),
+    Recipe(0, "gru", 2, between="residual", mask=True, output="scalar", head=True, gain=1.5, steps=12, needs_lag=2),
+    Recipe(24, "gru", 3, between="residual", mask=True, output="last", head=True, gain=2.5, steps=7),
+]
+
+
+@pytest.mark.parametrize("recipe", [replace(recipe, clockwork=True) for recipe in RESTING], ids=str)
+def test_every_number_of_layers_that_rest_too(recipe: Recipe) -> None:
+    assert differences(recipe) == [], str(recipe)
+
+
+@pytest.mark.parametrize("seed", [1, 10])
+def test_layers_that_rest_one_after_the_other_over_the_sequence_have_no_state_that_is_told(seed: int) -> None:
+    module, x, of_loss = drawn(Recipe(seed, layers=2, steps=6, by_layer=True, clockwork=True, head=True))
+    result = analysed(module, x, of_loss)
+    assert "stays as it is at some steps" in result.skipped["lyapunov"]
+    assert not {"log10_jacobian_norm", "log10_grad_state"} & result.series.values.keys()
+    assert result.summary.finite_time_exponents is None
+
+
 @pytest.mark.parametrize("seed", [*range(10), 1008, 1142, 2286, 3108, 5250, 6134])
 def test_every_number_of_the_wider_grammar_too(seed: int) -> None:
     recipe = draw_wide(seed)

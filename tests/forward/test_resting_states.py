@@ -85,6 +85,36 @@ def test_the_last_state_has_what_its_step_left_as_it_was(kind: type[Hierarchical
     assert (found.size, found.summary.rank_lost_at) == (kind.size, None)
 
 
+class Unread(Hierarchical):
+    """What is made at every step is taken at every third alone, and the output after the loop reads that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(HIDDEN, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, u = x.new_zeros(len(x), HIDDEN), x.new_zeros(len(x), HIDDEN)
+        for t in range(x.shape[1]):
+            h, made = self.low(torch.cat([x[:, t], u], -1), h), self.high(h, u)
+            u = self.high(h, u) if t % 3 == 2 else u
+            del made
+        return self.head(u)
+
+
+@pytest.mark.parametrize("steps", [12, 14, 16])
+def test_an_output_after_the_loop_reads_the_last_state(steps: int) -> None:
+    torch.manual_seed(0)
+    module, x = Unread().double(), torch.randn(1, steps, 4, dtype=torch.float64)
+    states = [torch.zeros(1, Unread.size, dtype=torch.float64, requires_grad=True)]
+    for t in range(steps):
+        states.append(module.step(states[-1], x[:, t], t))
+    by_hand = torch.autograd.grad(module.head(states[-1][:, HIDDEN:]).sum(), states)
+    found = gradscope.analyze(module, x, lambda y: y.sum()).models[0]
+    log10 = [float(one.norm().log10()) for one in by_hand]
+    assert list(found.series.values["log10_grad_state"]) == pytest.approx(log10, abs=1e-9)
+    assert found.size == Unread.size
+
+
 class Tree(nn.Module):
     """Pairs of neighbours are put together until one is left."""
 

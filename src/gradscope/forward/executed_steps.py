@@ -130,6 +130,16 @@ class Turns:
     begins: Sequence[int]
     """The first call of the steps 1 .. ."""
 
+    @cached_property
+    def runs_again(self) -> bool:
+        """Whether the last step comes past a place of the steps before it more often than any of them: other loops."""
+        counts = Counter((self.step(call), position) for call, position in enumerate(self.code.positions, 1))
+        last, most = len(self.begins), Counter[Position]()
+        for (step, position), count in counts.items():
+            if 0 < step < last:
+                most[position] = max(most[position], count)
+        return any(counts[last, position] > count for position, count in most.items())
+
     def step(self, call: int) -> int:
         """The step that a call was made by, 0 before the first."""
         return bisect_right(self.begins, call)

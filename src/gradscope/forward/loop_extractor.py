@@ -102,11 +102,24 @@ class LoopExtractor:
             for value in crossings.at[t]
         )
 
+    def leaves_out(self) -> bool:
+        """Whether the code makes states at fewer places at some step than before and after it, of layers by layer."""
+        crossings = self.crossings
+        if crossings.code is None or (crossings.turns is not None and not crossings.turns.runs_again):
+            return False
+        crossing = {value for values in crossings.at.values() for value in values if crossings.is_step_value(value)}
+        places = {crossings.place(value) for value in crossing}
+        made: dict[tuple[object, ...], Counter[int]] = {place: Counter() for place in places}
+        for index, mark in enumerate(self.labels.marks):
+            if mark is not None and mark.label and (place := crossings.place((index, 0))) in made:
+                made[place][mark.label] += 1
+        return any(_dips([counts[t] for t in range(1, self.labels.steps + 1)]) for counts in made.values())
+
     def _agree(self, found: Sequence[Step], cuts: Mapping[int, State]) -> bool:
         """Whether the states are the newest of their size wherever that is known."""
         states = {step.t: step.after for step in found}
         return not any(
-            self._numbers(states[t]) == self._numbers(cut) and set(states[t]) != set(cut)
+            self._numbers(states[t]) == self._numbers(cut) and {*states[t]} - {None} != {*cut}
             for t, cut in cuts.items()
             if t in states
         )
@@ -474,6 +487,14 @@ class LoopExtractor:
                 new = {value for value in step.after if value is not None and value not in last.after}
                 found.append((len(new & read) - len(new - read), replace(step, before=last.after)))
         return max(found, key=lambda one: one[0])[1] if found else None
+
+
+def _dips(counts: Sequence[int]) -> bool:
+    """Whether some number is smaller than one before and one after it."""
+    return any(
+        count < min(max(counts[:place], default=0), max(counts[place + 1 :], default=0))
+        for place, count in enumerate(counts)
+    )
 
 
 def levels(labels: StepLabels) -> list[int]:

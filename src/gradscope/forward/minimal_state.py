@@ -40,7 +40,7 @@ class Crossings:
         reach = self._reach()
         if self.ordered:
             # What is made where states are made is one, though no step reads it before the next begins anew.
-            self.places = {self._place(value) for value in reach if self._is_made(value)} or self._returning()
+            self.places = {self.place(value) for value in reach if self._is_made(value)} or self._returning()
             self.newest = self._newest(self._when)
             reach = self._reach()
         ages = [last - self.when(value) for value, last in reach.items() if self._is_made(value)]
@@ -122,10 +122,10 @@ class Crossings:
             if not self._is_inside(index, self._when):
                 continue
             older = [read for read in self.graph.reads[index] if read is not None and 0 < self.when(read) < own]
-            places = {self._place(read) for read in older if self.is_step_value(read)} - found
+            places = {self.place(read) for read in older if self.is_step_value(read)} - found
             stack, seen = [index] if places else [], set[int]()
             while stack:
-                place = self._place((at := stack.pop(), 0))
+                place = self.place((at := stack.pop(), 0))
                 found |= {place} & places
                 new = {user for user, _ in self.graph.users[at] if self._when[user] == own} - seen
                 seen |= new
@@ -140,9 +140,10 @@ class Crossings:
     def is_anew(self, value: Value) -> bool:
         """Whether a value made of one input alone is a state that begins anew: it is made where states are made."""
         mark = self.labels.of(value)
-        return mark is not None and mark.pure and mark.level == self.level and self._place(value) in self.places
+        return mark is not None and mark.pure and mark.level == self.level and self.place(value) in self.places
 
-    def _place(self, value: Value) -> tuple[object, ...]:
+    def place(self, value: Value) -> tuple[object, ...]:
+        """Where in the code a value is made, as what."""
         position = () if self.code is None else self.code.position(value[0])
         return position, self.graph.names[value[0]], value[1], self.graph.shape(value)
 
@@ -209,7 +210,7 @@ class Crossings:
         for index in range(len(self.graph) - 1, -1, -1):
             if self._is_inside(index, when):
                 users = (found[user] for user, _ in self.graph.users[index] if self._is_inside(user, when))
-                leads = when[index] + 1 if self.places and self._place((index, 0)) in self.places else when[index]
+                leads = when[index] + 1 if self.places and self.place((index, 0)) in self.places else when[index]
                 found[index] = max([leads, *users])
         return found
 

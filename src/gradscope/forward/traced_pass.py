@@ -177,11 +177,16 @@ def _read(
         labels = StepLabels(graph, leaf, starts, TimeIndex(leaf, axis, steps, backwards=backwards, blocks=blocks))
         # Layers that run one after the other are one loop only in the graph, and not in the order of the code.
         code = executed if graph is whole else None
-        walks = [LoopExtractor(graph, labels, level, lifetime, code).walk(backwards) for level in levels(labels)]
+        loops = [LoopExtractor(graph, labels, level, lifetime, code) for level in levels(labels)]
+        if not backwards and not blocks and any(loop.leaves_out() for loop in loops):
+            return labels, [Walk(0, backwards, (), rests=True)]
+        walks = [loop.walk(backwards) for loop in loops]
         return labels, [walk for walk in walks if walk is not None]
 
     labels, walks = read(graph)
     forwarded = False
+    if any(walk.rests for walk in walks):
+        return TracedPass(model, x, recording, graph, labels, tuple(walks), axis, look, forwarded, answers)
     back = read(graph, backwards=True)[1] if _falls(labels) else []
     # What a loop from the first step to the last is made of is none from the last to the first.
     back = [walk for walk in back if not walk.nodes & frozenset().union(*(other.nodes for other in walks))]
