@@ -113,7 +113,9 @@ class LoopExtractor:
         for index, mark in enumerate(self.labels.marks):
             if mark is not None and mark.label and (place := crossings.place((index, 0))) in made:
                 made[place][mark.label] += 1
-        return any(_dips([counts[t] for t in range(1, self.labels.steps + 1)]) for counts in made.values())
+        # A loop of a stride makes nothing at all at the steps between.
+        walked = sorted({t for counts in made.values() for t in counts})
+        return any(_dips([counts[t] for t in walked]) for counts in made.values())
 
     def _agree(self, found: Sequence[Step], cuts: Mapping[int, State]) -> bool:
         """Whether the states are the newest of their size wherever that is known."""
