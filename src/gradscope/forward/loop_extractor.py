@@ -149,7 +149,9 @@ class LoopExtractor:
         Places are of one part where one makes its value of the other's older one alone; two that stand side by side in
         some state are of two parts.
         """
-        placed = {value: place[1:] for t, cut in cuts.items() for value in cut if (place := turns.place(value, t))}
+        placed = {
+            value: place[1:] for t, cut in cuts.items() for value in cut if value and (place := turns.place(value, t))
+        }
         shapes = {placed[value]: self.graph.shape(value) for value in placed}
         apart = {frozenset(pair) for cut in cuts.values() for pair in combinations([placed.get(v) for v in cut], 2)}
         groups: list[set[Site]] = [{one} for one in shapes]

@@ -55,10 +55,10 @@ class Crossings:
         read = [(self.graph.reads[index][place], t) for (index, place), t in self.readers.items()]
         # What the module returns is read when all steps are over.
         read += [((index, 0), labels.steps) for index, users in enumerate(graph.users) if not users]
-        for value, t in read:
-            if value is not None and self.is_step_value(value) and self.rests(value, t):
-                for step in range(self.when(value), t):
-                    self.at[step].add(value)
+        for given, t in read:
+            if given is not None and self.is_step_value(given) and self.rests(given, t):
+                for step in range(self.when(given), t):
+                    self.at[step].add(given)
 
     def _is_of_loop(self, value: Value) -> bool:
         """Whether a step made a value, though of no input: a first state that was masked, and rests."""
