@@ -132,3 +132,12 @@ def test_a_finding_that_is_ignored_fails_no_run(tmp_path):
     assert ended() == ("vanishing", [("GS101", "fail", "It fades.")])
     assert ended("GS101") == ("vanishing", [("GS104", "fail", "reach below the needed lag.")])
     assert ended("GS1", "GS3") == ("inconclusive", [])
+
+
+def test_whatever_makes_a_target_red_is_named(folder):
+    """With `--fail-on warning` a reach short of the stated lag fails too: it stood behind the limit that is missed."""
+    line = "check good.jsonl --needs-lag 80 --min-reach 80 --ignore GS5 --fail-on"
+    red, softer = check_all([f"{line} warning", f"{line} error"], folder)
+    assert (red.code, softer.code) == (1, 1)
+    assert ("GS902  The reach" in red.out, "   GS104  " in red.out) == (True, True)
+    assert ("GS902  The reach" in softer.out, "   GS104  " in softer.out) == (True, False)

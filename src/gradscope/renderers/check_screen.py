@@ -225,7 +225,8 @@ def _details(page: Page, row: Row, tips: dict[str, str]) -> None:
     page.line(Span(f" {row.sign} ", _style(row)), Span(row.target.name, "bold"), "  ", Span(" · ".join(parts), "dim"))
     chosen = report_wording.deciding(model)
     found = findings(model)
-    told = found if page.view.verbose else [verdict for verdict in found if verdict.status == "fail"] or found[:1]
+    red = [one for one in found if one.status == "fail" or fails([one], row.target.spec.fail_on)]
+    told = found if page.view.verbose else red or found[:1]
     for verdict in told:
         said = " ".join(report_wording.sentences(model)) if verdict is chosen else verdict.message
         page.wrap(f"{said} Accepted by baseline." if verdict.accepted else said, f"   {verdict.code}  ")
