@@ -53,12 +53,13 @@ def point_label(point: Point) -> str:
 
 
 def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
-    """Find the last stretch of points below K, and whether any before it was not."""
+    """Find the last stretch of points below K, and whether any before it reached farther."""
     points = points_with_reach(trajectory, spec)
     if not points:
         return Finding("skip", why_no_reach(trajectory, spec))
-    is_enough = [(point.reach or 0) >= needed_lag_at(trajectory, spec, point) for point in points]
-    last, lag = points[-1], needed_lag_at(trajectory, spec, points[-1])
+    needed = [needed_lag_at(trajectory, spec, point) for point in points]
+    is_enough = [(point.reach or 0) >= lag for point, lag in zip(points, needed, strict=True)]
+    last = points[-1]
     if is_enough[-1]:
         dips = [point for point, kept in zip(points, is_enough, strict=True) if not kept]
         dips_note = (
@@ -66,13 +67,23 @@ def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
         )
         return Finding(
             "pass",
-            f"The reach ends at {counted(last.reach or 0, 'lag')}; {lag} are needed.{dips_note}",
+            f"The reach ends at {counted(last.reach or 0, 'lag')}; {needed[-1]} are needed.{dips_note}",
             measured=last.reach,
         )
     if not any(is_enough):
-        return Finding("pass", f"The reach was never as far as the needed lag {lag}, so it did not fall below it.")
-    lost_at = len(is_enough) - is_enough[::-1].index(True)
-    lost, kept = points[lost_at], points[lost_at - 1]
+        return Finding(
+            "pass", f"The reach was never as far as the needed lag {needed[-1]}, so it did not fall below it."
+        )
+    stretch = range(len(is_enough) - is_enough[::-1].index(True), len(points))
+    fall = next((fall for at in stretch if (fall := _fall_to(points, needed, is_enough, at))), None)
+    if fall is None:
+        return Finding(
+            "pass",
+            f"The reach fell below none that it had before: {last.reach} lags at {point_label(last)} are short of the "
+            f"{needed[-1]} of sequences that are longer than those whose every lag it covered.",
+            measured=last.reach,
+        )
+    kept, lost, lag = fall
     return Finding(
         "found",
         f"The reach fell from {counted(kept.reach or 0, 'lag')} at {point_label(kept)} to {lost.reach} at "
@@ -83,6 +94,18 @@ def _judge_reach_lost(trajectory: Trajectory, spec: RunSpec) -> Finding:
         measured=last.reach,
         threshold=lag,
     )
+
+
+def _fall_to(points: list[Point], needed: list[int], is_enough: list[bool], at: int) -> tuple[Point, Point, int] | None:
+    """(newest point before that reached farther, this one, the lag that it lost); None where it lost none.
+
+    Sequences differ in length where no lag is stated: what counts is a lag that both of two points have.
+    """
+    for before in range(at - 1, -1, -1):
+        lag = min(needed[before], needed[at])
+        if is_enough[before] and (points[at].reach or 0) < lag:
+            return points[before], points[at], lag
+    return None
 
 
 def _reach_lost_advice(kept: Point, lost: Point, last: Point) -> str:

@@ -156,6 +156,34 @@ def test_a_reach_that_ends_with_its_sequence_is_no_fall_and_no_failure():
     assert trajectory_status(trajectory_with_verdicts(run(short(0), short(10)), RunSpec())) == "inconclusive"
 
 
+def of_length(step: int, length: int, reach: int) -> Point:
+    """A point of sequences of `length` steps, all of whose lags count where none is stated."""
+    lags = tuple(range(length))
+    return point(step, reach, length=length, needed_lag=length - 1, lags=lags, log10_influence=(0.0,) * length)
+
+
+def test_reaches_of_batches_of_different_length_are_no_fall_where_no_lag_is_lost():
+    """Nothing fell where 11 of 11 lags are followed by 50 of 59."""
+    mixed = run(*(of_length(i, *((60, 50) if i % 2 else (12, 11))) for i in range(6)), needed=None)
+    said = verdict("GS501", mixed)
+    assert said.status == "pass"
+    assert "50 lags at step 5 are short of the 59" in said.message
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        ([(60, 59), (12, 11), (60, 20)], "from 59 lags at step 0 to 20 at step 2: below the 59 that are needed"),
+        ([(12, 11), (60, 7)], "from 11 lags at step 0 to 7 at step 1: below the 11 that are needed"),
+        ([(60, 59), (12, 5), (60, 8)], "from 59 lags at step 0 to 5 at step 1: below the 11 that are needed"),
+    ],
+)
+def test_a_fall_over_batches_of_different_length_is_of_a_lag_that_both_have(points, words):
+    trajectory = run(*(of_length(step, *one) for step, one in enumerate(points)), needed=None)
+    assert verdict("GS501", trajectory).status == "warn"
+    assert words in verdict("GS501", trajectory).message
+
+
 def test_shares_at_different_lags_are_no_collapse():
     assert verdict("GS502", run(point(0, share=-9.0), short(1, share=-1.0), point(2, share=-9.0))).status == "pass"
     assert verdict("GS502", run(point(0, share=-1.0), short(1, share=-1.0), point(2, share=-9.0))).status == "fail"
