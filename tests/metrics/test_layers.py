@@ -128,6 +128,44 @@ def test_layers_of_other_steps_have_no_place_on_the_axis_of_the_sequence():
     assert (by_name["b.l0"]["rate"], by_name["b.l0"]["reach"]) == (None, None)
 
 
+class TwoWays(nn.Module):
+    """A loop each way, both from one row: no Jacobian at the first turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("first", torch.zeros(6, dtype=torch.float64))
+        drawn = torch.Generator().manual_seed(0)
+        self.w = nn.Parameter(torch.randn(2, 3, 2, generator=drawn, dtype=torch.float64))
+        self.u = nn.Parameter(torch.randn(2, 3, generator=drawn, dtype=torch.float64))
+
+    def run(self, way: int, x: Tensor, h: Tensor, order: range) -> Tensor:
+        outputs = {}
+        for t in order:
+            outputs[t] = h = torch.tanh(x[:, t] @ self.w[way].T + self.u[way] * h)
+        return torch.stack([outputs[t] for t in range(x.shape[1])], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        begun = self.first.unsqueeze(0).expand(len(x), 6).contiguous()
+        there = self.run(0, x, begun[:, :3], range(x.shape[1]))
+        return torch.cat((there, self.run(1, x, begun[:, 3:], range(x.shape[1] - 1, -1, -1))), -1)
+
+
+def test_a_written_layer_from_its_first_full_state_on_is_told_by_steps_of_its_input():
+    """J = diag((1 - h^2) u), by hand; the first turn of each loop, and P over it, have no state to begin with."""
+    module, x = TwoWays(), torch.randn(2, 9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = gradscope.analyze(module, x, lambda y: y[:, -1].sum()).models[0].layers
+    slopes = ((1 - module(x)[0].unflatten(1, (2, 3)) ** 2) * module.u).detach()
+    norms = slopes.abs().amax(2).log10()
+    forth, back = (layer.series.values for layer in found)
+    assert forth["log10_jacobian_norm"] == (None, *(pytest.approx(v, abs=1e-9) for v in norms[1:, 0].tolist()))
+    assert back["log10_jacobian_norm"] == (*(pytest.approx(v, abs=1e-9) for v in norms[:-1, 1].tolist()), None)
+    # The product of a step goes on to the turn that ends the layer: the last step there, the first on the way back.
+    after = [float(slopes[t + 1 :, 0].prod(0).abs().amax().log10()) for t in range(9)]
+    before = [float(slopes[:t, 1].prod(0).abs().amax().log10()) for t in range(9)]
+    assert forth["log10_product_norm"] == (None, *(pytest.approx(v, abs=1e-9) for v in after))
+    assert back["log10_product_norm"] == (None, *(pytest.approx(v, abs=1e-9) for v in before))
+
+
 def test_gates_of_a_reverse_layer_stand_at_the_steps_of_its_input():
     torch.manual_seed(0)
     net = nn.LSTM(3, 4, bidirectional=True, batch_first=True).double()

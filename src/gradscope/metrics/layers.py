@@ -98,10 +98,14 @@ def _jacobians(analysis: Analysis, layer: cell.Layer, order: Tensor | None) -> d
     chain = ArrayChain(jacobians.contiguous())
     norms = products.jacobian_sigma(chain)[:, 0] / math.log(10)
     if order is not None:
-        whole, far = products.sweep_products(chain).log10_norm.split([1, chain.length])
-        own = order[:, analysis.spec.item].cpu()
-        norms, far = norms[own], far[own]
-        return {"log10_jacobian_norm": numbers(norms), "log10_product_norm": numbers(torch.cat([whole, far]))}
+        # What was found by turns stands at the steps of the input; turns before the first full state have no Jacobian.
+        turns = order[:, analysis.spec.item].tolist()
+        by_turn = (*(None,) * begins, *numbers(norms))
+        reached = (*(None,) * begins, *numbers(products.sweep_products(chain).log10_norm))
+        return {
+            "log10_jacobian_norm": tuple(by_turn[turn] for turn in turns),
+            "log10_product_norm": (reached[0], *(reached[turn + 1] for turn in turns)),
+        }
     absent, after = (None,) * begins, (None,) * (steps + 1)
     if analysis.own_anchor <= begins:
         return {"log10_jacobian_norm": (*absent, *numbers(norms))}
