@@ -39,8 +39,11 @@ def needed_bytes(model: Any, sequences: int, length: int) -> int:
     size, features = int(getattr(model, "state_size", 0)), int(model.input_size)
     weights = sum(int(parameter.numel()) for parameter in model.parameters().values())
     if isinstance(model, WholeModule):
-        depth = int(getattr(model.module, "depth", 1))
-        heads = max((int(getattr(part, "heads", 1)) for part in model.module.modules()), default=1)
+        # The user's module may call anything so.
+        depth = next((n for n in [getattr(model.module, "depth", 1)] if isinstance(n, int)), 1)
+        heads = max(
+            (n for part in model.module.modules() if isinstance(n := getattr(part, "heads", 1), int)), default=1
+        )
         # Kept for the backward pass: scores and weights of every head and layer, and some forty rows of each step.
         kept = 2 * depth * heads * length**2 + 40 * depth * length * max(features, 64)
         return 8 * (sequences * kept + 3 * weights)
