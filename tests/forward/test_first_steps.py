@@ -150,6 +150,18 @@ class DecayedAtTheEnd(Cell):
         return h[:, None]
 
 
+class RatesBesidePotentials(Cell):
+    """Two tensors stand before the first step; later ones read a state, and what is computed from it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        v, r, outputs = self.zeros(x), self.zeros(x), []
+        for t in range(x.shape[1]):
+            v = 0.7 * v + x[:, t] @ self.w[:3].T + r @ self.u[:3].T
+            r = torch.tanh(v)
+            outputs.append(r)
+        return torch.stack(outputs, 1)
+
+
 class MadeAnew(Cell):
     def forward(self, x: Tensor) -> Tensor:
         h, outputs = self.zeros(x), []
@@ -255,6 +267,10 @@ def decayed(cell: Cell, t: int, x: Tensor, s: tuple[Tensor, ...]) -> tuple[Tenso
     return (cell.tanh(x, s[0]) * (0.4 + 0.05 * t),)
 
 
+def rates(cell: Cell, t: int, x: Tensor, s: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (0.7 * s[0] + x @ cell.w[:3].T + s[0].tanh() @ cell.u[:3].T,)
+
+
 def made_anew(cell: Cell, t: int, x: Tensor, s: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (cell.tanh(x, s[0] * (0.0 if t and t % 5 == 0 else 1.0)),)
 
@@ -294,6 +310,7 @@ LOOPS = [
     Loop(HalfMasked, masked(0.5)),
     Loop(MaskedByInput, masked_by_input, zero=(6,)),
     Loop(DecayedAtTheEnd, decayed),
+    Loop(RatesBesidePotentials, rates, begins=1),
     Loop(MadeAnew, made_anew, zero=(6, 11)),
     Loop(ZeroedByNumber, made_anew, begins=1, zero=(6, 11)),
     Loop(TwoLayers, layered, 2),

@@ -43,6 +43,8 @@ class LoopExtractor:
         self.missing: set[Result] = set()
         """What calls returned that is part of a state, though the graph does not lead to it."""
         self.ties: dict[Value, tuple[Value, ...]] = {}
+        self.is_partial = False
+        """Whether the first step begins with more than its state, in place of what later steps compute from theirs."""
 
     def walk(self, backwards: bool) -> Walk | None:
         """The recurrence; None where no step reads what an earlier made, or no state is all that goes on (a tree)."""
@@ -281,7 +283,7 @@ class LoopExtractor:
         """The first step whose state has all its numbers, each made before the next step and counted once."""
         # What the last step leaves is read by the outputs alone, and no state that is handed on.
         whole = max(self._numbers(step.before) for step in steps)
-        for step in steps:
+        for step in steps[int(self.is_partial) :]:
             state = step.before
             made = [value for value in state if value is not None]
             early = all(self._is_there(value, step.t) for value in made)
@@ -471,6 +473,7 @@ class LoopExtractor:
         before = tuple(dict.fromkeys(before))
         if t == 1:
             self.ties = {value: tuple(others) for value, others in match.ties.items()}
+            self.is_partial = not {*match.made.values()} <= {*before}
         return Step(t, before, after, tuple(sorted(match.nodes.values())))
 
     def _following(self, last: Step) -> Step | None:
