@@ -507,3 +507,35 @@ def test_a_sequence_that_is_not_finite_is_measured_wherever_it_is_in_the_batch()
     flow.close()
     assert {p.status for p in flow.trajectory.points} == {"non-finite"}
     assert "at step 6 of the sequence" in next(v.message for v in flow.trajectory.verdicts if v.code == "GS504")
+
+
+@pytest.mark.parametrize("given", ["later", "by another optimizer", "never"])
+def test_a_frozen_layer_is_told_at_the_steps_of_the_optimizer_that_trains_beside_it(given: str):
+    """Lower layers that are unfrozen on the way, and upper ones that stay as they are while gradients pass them."""
+    torch.manual_seed(0)
+    low, high, head = nn.GRU(2, 4, batch_first=True), nn.GRU(4, 4, batch_first=True), nn.Linear(4, 1)
+    model = nn.ModuleDict({"low": low, "high": high, "head": head})
+    frozen = high if given == "never" else low
+    frozen.requires_grad_(False)
+    optimizers = [torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)]
+    losses = []
+    with quiet(model, every=1) as flow:
+        for step in range(4):
+            if step == 2 and given != "never":
+                low.requires_grad_(True)
+                if given == "later":
+                    optimizers[0].add_param_group({"params": low.parameters()})
+                else:
+                    optimizers.append(torch.optim.SGD(low.parameters(), 0.1))
+            loss = head(high(low(torch.randn(3, 9, 2))[0])[0][:, -1]).square().mean()
+            model.zero_grad()
+            loss.backward()
+            losses.append(loss.item())
+            flow.step(loss)
+            for optimizer in optimizers:
+                optimizer.step()
+    signals = {layer: [p for p in flow.trajectory.points if p.layer == layer and p.kind == "signal"] for layer in model}
+    heard = {"low": range(0 if given == "never" else 2, 5), "high": range(5)}
+    for layer, steps in heard.items():
+        assert [p.step for p in signals[layer]] == list(steps)
+        assert [p.loss for p in signals[layer][:-1]] == pytest.approx(losses[steps[0] :])

@@ -42,6 +42,13 @@ class Stream:
     strangers: int = 0
     """Steps of another optimizer of the same parameters since the last of this one."""
 
+    def trains(self, recorder: LayerRecorder) -> bool:
+        """Whether its optimizer is gone, or has any parameter of the layer."""
+        if self.optimizer is None:
+            return False
+        alive = self.optimizer()
+        return alive is None or bool(ids_of(alive) & ids_in([recorder.layer]))
+
 
 class Streams:
     """The updates of all watched layers, by the optimizer that makes them."""
@@ -69,35 +76,50 @@ class Streams:
         return next((stream for stream, one in held if one is not None and one() is optimizer), None)
 
     def claimed(self, optimizer: Optimizer) -> Stream | None:
-        """Whose updates an optimizer makes: those of the layers whose parameters it has; None for another model's."""
-        if (stream := self.of(optimizer)) is not None:
-            return stream
-        ids, free = ids_of(optimizer), self.free
-        if free is not None:
-            if not self._recorders:
-                if ids & ids_in([self._model]):
-                    free.optimizer = weakref.ref(optimizer)
-                    return free
-                return None
-            mine = [recorder for recorder in free.recorders if ids & ids_in([recorder.layer])]
-            if not mine and ids & ids_in([self._model]):
-                mine = [recorder for recorder in free.recorders if _is_frozen(recorder.layer)]
-            if mine:
-                return self._split(free, mine, optimizer)
-        return self._taken_over(optimizer, ids)
+        """Whose updates an optimizer makes: those of the layers whose parameters it has; None for another model's.
 
-    def _split(self, free: Stream, mine: list[LayerRecorder], optimizer: Optimizer) -> Stream:
-        """The first step of an optimizer: the layers that it trains are counted by it from now on."""
+        It may be given some later, as layers that are unfrozen are. Layers that nothing trains go with the first.
+        """
+        own, ids, free = self.of(optimizer), ids_of(optimizer), self.free
+        if not self._recorders and own is None and free is not None:
+            if not ids & ids_in([self._model]):
+                return None
+            free.optimizer = weakref.ref(optimizer)
+            return free
+        for stream in [stream for stream in self._every if stream is not own and not stream.stepping]:
+            mine = [
+                recorder
+                for recorder in stream.recorders
+                if ids & ids_in([recorder.layer]) and not stream.trains(recorder)
+            ]
+            if own is None and stream.optimizer is None and ids & ids_in([self._model]):
+                mine += [
+                    recorder for recorder in stream.recorders if recorder not in mine and _is_frozen(recorder.layer)
+                ]
+            if mine:
+                own = self._moved(stream, mine, optimizer, own)
+        return own or self._taken_over(optimizer, ids)
+
+    def _moved(self, old: Stream, mine: list[LayerRecorder], optimizer: Optimizer, own: Stream | None) -> Stream:
+        """Layers that an optimizer trains from now on are counted by it."""
         names = {recorder.name for recorder in mine}
-        own = replace(free, recorders=mine, optimizer=weakref.ref(optimizer), weights=None)
-        own.pending = [point for point in free.pending if point.layer in names]
-        free.recorders = [recorder for recorder in free.recorders if recorder not in mine]
-        free.pending = [point for point in free.pending if point not in own.pending]
-        self._every.append(own)
-        free.weights = None if free.weights is None else self.weights_fingerprint(free)
-        if not free.recorders:
-            own.pending += free.pending
-            self._every.remove(free)
+        kept = [point for point in old.pending if point.layer in names]
+        old.recorders = [recorder for recorder in old.recorders if recorder not in mine]
+        old.pending = [point for point in old.pending if point.layer not in names]
+        if own is None:
+            # The optimizer that they went with until now may have stepped already in this update.
+            at = kept[-1].step if kept else old.at
+            own = replace(
+                old, recorders=[], pending=[], optimizer=weakref.ref(optimizer), weights=None, strangers=0, at=at
+            )
+            self._every.append(own)
+        own.recorders = [recorder for recorder in self._recorders if recorder in own.recorders or recorder in mine]
+        own.pending = [*kept, *own.pending]
+        if not old.recorders:
+            own.pending = [*old.pending, *own.pending]
+            self._every.remove(old)
+        elif old.weights is not None:
+            old.weights = self.weights_fingerprint(old)
         return own
 
     def _taken_over(self, optimizer: Optimizer, ids: set[int]) -> Stream | None:
