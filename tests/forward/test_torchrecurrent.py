@@ -77,7 +77,8 @@ def _hold(trace: LoopTrace) -> None:
     v = torch.zeros_like(output)
     v.select(one.axis, -1)[:] = torch.linspace(1, 2, output.shape[-1])
     (found,), _ = one.sweeper.sweep({one.graph.value(output): [(v, 0)]}, one.leaf, weights=None, ends=True)
-    first, last = (torch.cat([m.detach() * 2.0**e for m, e in found.ends[t]]) for t in (STEPS - chain.length, STEPS - 1))
+    begins = STEPS - chain.length
+    first, last = (torch.cat([m.detach() * 2.0**e for m, e in found.ends[t]]) for t in (begins, STEPS - 1))
     product = torch.eye(chain.size, dtype=torch.float64)
     for t in range(1, chain.length):
         product = chain.jacobian(t) @ product
