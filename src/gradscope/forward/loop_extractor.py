@@ -155,7 +155,8 @@ class LoopExtractor:
             value: place[1:] for t, cut in cuts.items() for value in cut if value and (place := turns.place(value, t))
         }
         shapes = {placed[value]: self.graph.shape(value) for value in placed}
-        apart = {frozenset(pair) for cut in cuts.values() for pair in combinations([placed.get(v) for v in cut], 2)}
+        known = ([value and placed.get(value) for value in cut] for cut in cuts.values())
+        apart = {frozenset(pair) for places in known for pair in combinations(places, 2)}
         groups: list[set[Site]] = [{one} for one in shapes]
         made = {value: (site, step) for site in shapes for value, step in turns.values(site).items()}
 
