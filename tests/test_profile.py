@@ -102,7 +102,7 @@ def test_without_a_profile_lags_count_from_the_last_step():
 
 
 @pytest.fixture(scope="module")
-def metrics_before_jacobians() -> gradscope.records.Report:
+def early() -> gradscope.records.Report:
     """An RNN whose loss reads step 12 of 30."""
     torch.manual_seed(0)
     net = nn.RNN(3, 5, batch_first=True).double()

@@ -75,7 +75,7 @@ KINDS = {
     "report": (json_text(report(vanishing()), View()), "VANISHING"),
     "training run": (lines_of(TRAINED), "GS501"),
     "training run as one object": (load(FLOW_FORMATS["json"].renderer)(TRAINED, View()), "GS501"),
-    "sweep": (load(SWEEP_FORMATS["json"].renderer)(SWEPT, View()), "1 of 1 points"),
+    "sweep": (load(SWEEP_FORMATS["json"].renderer)(SWEPT, View()), "1 of 1 point "),
 }
 
 

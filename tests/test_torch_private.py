@@ -162,6 +162,17 @@ def passes_are_numbered():
     A.grad = None
 
 
+def views_are_told_from_tensors_of_their_own():
+    """A view no longer knows that it is one: change `is_view`."""
+    whole = torch.zeros(3, 4)
+    assert [private.is_view(t) for t in (whole, whole[:, 1], whole.T, whole[:, 1].clone())] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
 def passes_have_an_end():
     """A callback of the engine comes before the gradients are there: `after_backward` needs another way."""
     x, seen = leaf(3), []
@@ -251,6 +262,7 @@ def structures_are_walked():
 
 
 CHECKS = (
+    views_are_told_from_tensors_of_their_own,
     reads_in_order,
     leaves_are_nodes,
     results_have_forms,

@@ -88,6 +88,11 @@ def write_count(tensor: Tensor) -> int:
     return tensor._version
 
 
+def is_view(tensor: Tensor) -> bool:
+    """Whether the tensor shows a part of another's memory: nothing public tells a view from a tensor of its own."""
+    return tensor._base is not None
+
+
 def is_transformed() -> bool:
     """Whether vmap, grad or another transform of torch.func is at work."""
     return torch._C._functorch.peek_interpreter_stack() is not None

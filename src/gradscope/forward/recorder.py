@@ -24,7 +24,7 @@ from gradscope.models.input_leaf import LOOKUPS, Given, given
 from gradscope.models.output_shape import reals
 from gradscope.models.user_modules import gradients_wanted
 from gradscope.models.whole_module import WholeModule
-from gradscope.torch_private import is_transformed, tree_leaves, untransformed, write_count
+from gradscope.torch_private import is_transformed, is_view, tree_leaves, untransformed, write_count
 
 Place = tuple[int, int]
 """Axis and index."""
@@ -362,7 +362,7 @@ def _joined(value: Any) -> bool:
 
 def _is_view_of(buffer: Tensor, key: Any, value: Any) -> bool:
     """Whether a value is the very piece of a buffer that it is written to."""
-    if not isinstance(value, Tensor) or value._base is None or value.untyped_storage() != buffer.untyped_storage():
+    if not isinstance(value, Tensor) or not is_view(value) or value.untyped_storage() != buffer.untyped_storage():
         return False
     piece = buffer[key]
     return all(getattr(piece, name)() == getattr(value, name)() for name in ("data_ptr", "size", "stride"))
