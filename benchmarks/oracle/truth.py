@@ -170,7 +170,8 @@ class Truth:
     def is_constant(self) -> bool:
         """Whether the loss is the same for every input: a plain sum over what a norm centres."""
         recipe = self.recipe
-        return recipe.norm and not recipe.head and not recipe.around and recipe.output in ("value", "scalar")
+        whole = recipe.update not in ("where", "rows", "row numbers", "elements") and not recipe.clockwork
+        return whole and recipe.norm and not recipe.head and not recipe.around and recipe.output in ("value", "scalar")
 
     @cached_property
     def anew(self) -> list[set[int]]:
