@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from gradscope.renderers.numbers import MISSING
 from gradscope.renderers.view import View
 from gradscope.text import in_ascii, safe_text
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 
@@ -222,26 +223,38 @@ class Page:
             self.lines.pop()
         if not self.view.colour:
             return "\n".join("".join(span.text for span in line).rstrip() for line in self.lines) + "\n"
-        # rich is imported here and nowhere else, so that output without colour does not wait for it.
-        from rich.console import Console
-
         out = StringIO()
-        console = Console(
-            file=out,
-            width=self.view.width,
-            force_terminal=True,
-            force_jupyter=False,
-            color_system="truecolor",
-            no_color=False,
-            legacy_windows=False,
-            emoji=False,
-            highlight=False,
-            markup=False,
-            _environ={},
-        )
+        console = plain_console(out, self.view.width)
         for line in self.lines:
             console.print(styled(line), soft_wrap=True)
         return out.getvalue()
+
+
+def plain_console(file: TextIO, width: int, *, record: bool = False) -> Console:
+    """A console of rich that draws what it is given: no markup, no emoji, no look at the terminal or its variables.
+
+    Args:
+        file: where the lines go.
+        width: columns.
+        record: keep what is drawn, for `export_svg`.
+    """
+    # Imported when something is drawn in colour, so that output without colour does not wait for rich.
+    from rich.console import Console
+
+    return Console(
+        file=file,
+        width=width,
+        record=record,
+        force_terminal=True,
+        force_jupyter=False,
+        color_system="truecolor",
+        no_color=False,
+        legacy_windows=False,
+        emoji=False,
+        highlight=False,
+        markup=False,
+        _environ={},
+    )
 
 
 def styled(line: tuple[Span, ...]) -> Text:

@@ -7,7 +7,7 @@ from io import StringIO
 
 from gradscope.records import Report
 from gradscope.renderers.screen import page
-from gradscope.renderers.styled_text import styled
+from gradscope.renderers.styled_text import plain_console, styled
 from gradscope.renderers.view import View
 
 # Fonts that systems have; nothing is fetched from anywhere.
@@ -37,24 +37,11 @@ font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asia
 
 def render(report: Report, view: View) -> str:
     """An SVG of the screen that `text` shows, 80 columns wide where the view does not say otherwise."""
-    from rich.console import Console
     from rich.terminal_theme import MONOKAI
 
     shown = page(report, replace(view, colour=True, charts=()))
     str(shown)  # blank lines at the end go
-    console = Console(
-        file=StringIO(),
-        width=view.width,
-        record=True,
-        force_terminal=True,
-        force_jupyter=False,
-        color_system="truecolor",
-        legacy_windows=False,
-        emoji=False,
-        highlight=False,
-        markup=False,
-        _environ={},
-    )
+    console = plain_console(StringIO(), view.width, record=True)
     for line in shown.lines:
         console.print(styled(line), soft_wrap=True)
     return console.export_svg(title="gradscope", theme=MONOKAI, code_format=FORMAT, unique_id="gradscope")
